@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Runs all tests: those of the core with cargo, those of the C++ and C interfaces with ctest.
+set -euo pipefail
+# shellcheck source=scripts/setup.sh
+. "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+
+set_up
+say "cargo test"
+cargo test --locked
+build_release -DBUILD_TESTS=ON
+say "ctest"
+ctest --test-dir build --output-on-failure --parallel "$(nproc)"
