@@ -16,13 +16,26 @@ fn checker_repeats_what_upstream_did_with_every_golden_directory() {
         case.copy_to(dir.path());
         match upstream_start(dir.path()) {
             Ok(start) => {
-                assert!(case.upstream_opens(), "{}: the checker opens what upstream refused", case.name);
+                assert!(
+                    case.upstream_opens(),
+                    "{}: the checker opens what upstream refused",
+                    case.name
+                );
                 assert_eq!(start.rows, case.upstream_rows(), "{}", case.name);
                 assert_eq!(start.last_epoch, case.upstream_last_epoch(), "{}", case.name);
-                assert_eq!(start.next_blob_id, number(&case.expected["next_blob_id"]), "{}", case.name);
+                assert_eq!(
+                    start.next_blob_id,
+                    number(&case.expected["next_blob_id"]),
+                    "{}",
+                    case.name
+                );
             }
             Err(reason) => {
-                assert!(!case.upstream_opens(), "{}: the checker refuses what upstream opened: {reason}", case.name);
+                assert!(
+                    !case.upstream_opens(),
+                    "{}: the checker refuses what upstream opened: {reason}",
+                    case.name
+                );
             }
         }
     }
@@ -35,7 +48,11 @@ fn checker_repeats_what_upstream_did_with_every_case_of_the_parse_matrix() {
         case.write_to(dir.path());
         match upstream_start(dir.path()) {
             Ok(start) => {
-                assert_eq!(case.start["result"], "ok", "{}: the checker opens what upstream refused", case.name);
+                assert_eq!(
+                    case.start["result"], "ok",
+                    "{}: the checker opens what upstream refused",
+                    case.name
+                );
                 assert_eq!(start.rows, rows(&case.start["entries"]), "{}", case.name);
                 assert_eq!(start.last_epoch, number(&case.start["last_epoch"]), "{}", case.name);
                 let patched = match text(&case.start["pwal_after"]) {

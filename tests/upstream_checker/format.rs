@@ -37,7 +37,10 @@ pub enum Token {
     Data(Entry),
     Begin(u64),
     Invalidated(u64),
-    End { epoch: u64, crc_type: u8 },
+    End {
+        epoch: u64,
+        crc_type: u8,
+    },
     Durable(u64),
     /// An entry with this tag, cut off by the end of the file.
     Short(u8),
@@ -70,7 +73,14 @@ impl<'a> Fields<'a> {
 
     fn token(&mut self, tag: u8) -> Option<Token> {
         let entry = |storage, key: &[u8], version, value: &[u8], blobs| {
-            Token::Data(Entry { tag, storage, key: key.into(), version, value: value.into(), blobs })
+            Token::Data(Entry {
+                tag,
+                storage,
+                key: key.into(),
+                version,
+                value: value.into(),
+                blobs,
+            })
         };
         Some(match tag {
             ADD | ADD_WITH_BLOBS => {
@@ -94,7 +104,10 @@ impl<'a> Fields<'a> {
             BEGIN => Token::Begin(self.u64()?),
             INVALIDATED => Token::Invalidated(self.u64()?),
             DURABLE => Token::Durable(self.u64()?),
-            END => Token::End { epoch: self.u64()?, crc_type: self.take(1)?[0] },
+            END => Token::End {
+                epoch: self.u64()?,
+                crc_type: self.take(1)?[0],
+            },
             other => Token::Unknown(other),
         })
     }
@@ -102,7 +115,9 @@ impl<'a> Fields<'a> {
 
 /// Reads what stands at `at`, and the position behind it.
 pub fn token(bytes: &[u8], at: usize) -> (Token, usize) {
-    let Some(&tag) = bytes.get(at) else { return (Token::Eof, at) };
+    let Some(&tag) = bytes.get(at) else {
+        return (Token::Eof, at);
+    };
     let mut fields = Fields { bytes, at: at + 1 };
     match fields.token(tag) {
         Some(token) => (token, fields.at),
@@ -124,7 +139,12 @@ pub fn epoch_records(bytes: &[u8]) -> Result<Vec<u64>, String> {
             (Token::Unknown(tag), _) => {
                 return Err(format!("this log_entry is broken: unknown log_entry type {tag}"));
             }
-            _ => return Err(format!("this epoch file is broken: unexpected log_entry type: {}", bytes[at])),
+            _ => {
+                return Err(format!(
+                    "this epoch file is broken: unexpected log_entry type: {}",
+                    bytes[at]
+                ))
+            }
         }
     }
 }
@@ -148,7 +168,11 @@ impl Catalog {
         let mut has_epoch = false;
         for line in lines {
             if line == "COMPACTION_CATALOG_FOOTER" {
-                return if has_epoch { Ok(()) } else { Err("no MAX_EPOCH_ID".into()) };
+                return if has_epoch {
+                    Ok(())
+                } else {
+                    Err("no MAX_EPOCH_ID".into())
+                };
             }
             let words: Vec<&str> = line.split_whitespace().collect();
             let Some(key) = words.first() else { continue };

@@ -53,7 +53,9 @@ impl Merge {
     }
 
     fn cleared(&self, entry: &Entry) -> bool {
-        self.clears.get(&entry.storage).is_some_and(|clear| entry.version < *clear)
+        self.clears
+            .get(&entry.storage)
+            .is_some_and(|clear| entry.version < *clear)
     }
 
     /// The newest entry per key that no clear hides; removes included if `keep_removes`.
@@ -66,17 +68,28 @@ impl Merge {
     pub fn rows(&self, compacted: &[Entry], removes_hide_compacted: bool) -> Vec<Row> {
         let mut merged: BTreeMap<([u8; 8], Vec<u8>), &Entry> = BTreeMap::new();
         for entry in compacted.iter().filter(|e| !self.cleared(e)) {
-            merged.entry((entry.storage.to_le_bytes(), entry.key.clone())).or_insert(entry);
+            merged
+                .entry((entry.storage.to_le_bytes(), entry.key.clone()))
+                .or_insert(entry);
         }
         for entry in self.surviving(removes_hide_compacted) {
             merged.insert((entry.storage.to_le_bytes(), entry.key.clone()), entry);
         }
-        let row = |e: &&Entry| Row { storage: e.storage, key: e.key.clone(), value: e.value.clone() };
+        let row = |e: &&Entry| Row {
+            storage: e.storage,
+            key: e.key.clone(),
+            value: e.value.clone(),
+        };
         merged.values().filter(|e| e.tag != format::REMOVE).map(row).collect()
     }
 
     fn max_blob(&self) -> u64 {
-        self.surviving(false).iter().flat_map(|e| &e.blobs).copied().max().unwrap_or(0)
+        self.surviving(false)
+            .iter()
+            .flat_map(|e| &e.blobs)
+            .copied()
+            .max()
+            .unwrap_or(0)
     }
 }
 
@@ -85,8 +98,12 @@ pub fn upstream_start(dir: &Path) -> Result<UpstreamStart, String> {
     check_manifest(dir)?;
     let catalog = load_catalog(dir)?;
     let durable = durable_epoch(dir)?;
-    let mut start =
-        UpstreamStart { rows: Vec::new(), last_epoch: durable, next_blob_id: 0, patched: BTreeMap::new() };
+    let mut start = UpstreamStart {
+        rows: Vec::new(),
+        last_epoch: durable,
+        next_blob_id: 0,
+        patched: BTreeMap::new(),
+    };
     let mut merge = Merge::default();
     for name in log_files(dir) {
         if catalog.detached.contains(&name) || name == COMPACTED {
@@ -107,7 +124,10 @@ pub fn upstream_start(dir: &Path) -> Result<UpstreamStart, String> {
 
 /// Regular files of `dir` whose name starts with `pwal_`, in name order.
 pub fn log_files(dir: &Path) -> Vec<String> {
-    files(dir).into_iter().filter(|name| name.starts_with("pwal_")).collect()
+    files(dir)
+        .into_iter()
+        .filter(|name| name.starts_with("pwal_"))
+        .collect()
 }
 
 fn files(dir: &Path) -> Vec<String> {
@@ -145,7 +165,9 @@ fn load_catalog(dir: &Path) -> Result<Catalog, String> {
     if let Err(reason) = catalog.read(&read(&main)) {
         let back = dir.join("compaction_catalog.back");
         if !back.exists() {
-            return Err(format!("Failed to load compaction catalog file and no backup available. ({reason})"));
+            return Err(format!(
+                "Failed to load compaction catalog file and no backup available. ({reason})"
+            ));
         }
         catalog.read(&read(&back))?;
     }
@@ -217,11 +239,16 @@ fn scan(bytes: &[u8], durable: u64, active_name: bool, merge: &mut Merge) -> Res
         }
         at = next;
     }
-    Ok(Scan { max_epoch, bytes: patched })
+    Ok(Scan {
+        max_epoch,
+        bytes: patched,
+    })
 }
 
 fn read_compacted(dir: &Path) -> Result<Vec<Entry>, String> {
-    let Ok(bytes) = fs::read(dir.join(COMPACTED)) else { return Ok(Vec::new()) };
+    let Ok(bytes) = fs::read(dir.join(COMPACTED)) else {
+        return Ok(Vec::new());
+    };
     let (mut entries, mut at): (Vec<Entry>, usize) = (Vec::new(), 0);
     loop {
         match format::token(&bytes, at) {
@@ -246,7 +273,10 @@ pub fn handover_violations(dir: &Path) -> Vec<String> {
     let mut complain = |text: String| found.push(text);
     let manifest = fs::read(dir.join("limestone-manifest.json")).unwrap_or_default();
     if format::manifest_version(&manifest) != Some(7) {
-        complain(format!("the manifest is not one of version 7: {}", String::from_utf8_lossy(&manifest)));
+        complain(format!(
+            "the manifest is not one of version 7: {}",
+            String::from_utf8_lossy(&manifest)
+        ));
     }
     let mut catalog = Catalog::default();
     let text = fs::read(dir.join("compaction_catalog")).unwrap_or_default();
@@ -254,24 +284,24 @@ pub fn handover_violations(dir: &Path) -> Vec<String> {
         complain(format!("compaction_catalog: {reason}"));
     }
     if dir.join(COMPACTED).exists() && !catalog.compacted.contains(COMPACTED) {
-        complain(format!("{COMPACTED} is there but not in the catalog: removes would be lost"));
+        complain(format!(
+            "{COMPACTED} is there but not in the catalog: removes would be lost"
+        ));
     }
     if dir.join(COMPACTED).exists() && dir.join("pwal_0000.compacted.prev").exists() {
         complain("a .prev file beside the compacted file would win over it".into());
     }
-    let epochs = fs::read(dir.join("epoch")).ok().map(|bytes| format::epoch_records(&bytes));
-    match &epochs {
+    match fs::read(dir.join("epoch"))
+        .ok()
+        .map(|bytes| format::epoch_records(&bytes))
+    {
         Some(Ok(records)) if !records.is_empty() => {}
         other => complain(format!("epoch: {other:?}, expected complete records")),
     }
-    let durable = epochs.and_then(Result::ok).and_then(|records| records.into_iter().max()).unwrap_or(0);
     for name in files(dir) {
         let foreign_epoch = name.starts_with("epoch") && name != "epoch";
         if foreign_epoch || name == ".epoch.tmp" || name == "limestone-manifest.json.back" {
             complain(format!("{name} is left behind"));
-        }
-        if name.starts_with("pwal_") && name != COMPACTED && !catalog.detached.contains(&name) {
-            session_violations(&name, &fs::read(dir.join(&name)).unwrap(), durable, &mut complain);
         }
     }
     if dir.join("sorting").exists() {
@@ -280,20 +310,31 @@ pub fn handover_violations(dir: &Path) -> Vec<String> {
     found
 }
 
-/// Sessions that a clean shutdown leaves: begun and ended with the same epoch, no epoch beyond the durable one.
-fn session_violations(name: &str, bytes: &[u8], durable: u64, complain: &mut impl FnMut(String)) {
+/// Log files of `dir` that hold anything but whole sessions as this project writes them: begun and ended with the same
+/// epoch, none beyond the durable epoch unless it is marked invalid.
+pub fn session_violations(dir: &Path) -> Vec<String> {
+    let durable = durable_epoch(dir).unwrap_or(0);
+    let names = log_files(dir).into_iter().filter(|name| name != COMPACTED);
+    names
+        .filter_map(|name| {
+            sessions(&fs::read(dir.join(&name)).unwrap(), durable)
+                .err()
+                .map(|e| format!("{name}: {e}"))
+        })
+        .collect()
+}
+
+fn sessions(bytes: &[u8], durable: u64) -> Result<(), String> {
     let (mut open, mut at) = (None, 0);
     loop {
         let (token, next) = format::token(bytes, at);
-        match token {
-            Token::Eof => break,
-            Token::Data(_) if open.is_some() => {}
-            Token::Begin(epoch) if epoch <= durable => open = Some(Some(epoch)),
-            Token::Invalidated(_) => open = Some(None),
-            Token::End { epoch, crc_type: 1 } if open.is_some_and(|begun| begun.is_none_or(|b| b == epoch)) => {
-                open = None;
-            }
-            token => return complain(format!("{name}: {token:?} at offset {at}, durable epoch {durable}")),
+        match (token, open) {
+            (Token::Eof, None) => return Ok(()),
+            (Token::Data(_), Some(_)) => {}
+            (Token::Begin(epoch), None) if epoch <= durable => open = Some(Some(epoch)),
+            (Token::Invalidated(_), None) => open = Some(None),
+            (Token::End { epoch, crc_type: 1 }, Some(begun)) if begun.is_none_or(|b| b == epoch) => open = None,
+            (token, _) => return Err(format!("{token:?} at offset {at}, durable epoch {durable}")),
         }
         at = next;
     }
