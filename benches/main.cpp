@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdlib>
+#include <exception>
+#include <iostream>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "measure.h"
+
+namespace {
+
+constexpr char const* usage = R"(usage: limestone_bench <subcommand> [--name value ...]
+
+  all             every row of the table, in child processes; see benches/README.md for its options
+  generate        --dir D --entries N [--keys decimal|random]
+  recover         --dir D [--watch-memory 1]
+  recover-floor   --dir D
+  add-entry       --dir D [--channels 4] [--entries 100] [--sessions 5000]
+  sessions        --dir D [--channels 1] [--entries 10] [--seconds 1] [--epoch-ms 3]
+  sessions-floor  --dir D [--channels 1] [--entries 10] [--seconds 1]
+  epoch-latency   --dir D [--channels 4] [--entries 10] [--rounds 400] [--epoch-ms 3]
+)";
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    std::map<std::string, bench::fields (*)(bench::options const&)> const subcommands{
+        {"generate", bench::generate},           {"recover", bench::recover},
+        {"recover-floor", bench::recover_floor}, {"add-entry", bench::add_entry},
+        {"sessions", bench::sessions},           {"sessions-floor", bench::sessions_floor},
+        {"epoch-latency", bench::epoch_latency},
+    };
+    std::vector<std::string> arguments(argv + 1, argv + argc);
+    try {
+        if (arguments.empty()) {
+            std::cerr << usage;
+            return 2;
+        }
+        auto const name = arguments.front();
+        arguments.erase(arguments.begin());
+        if (name == "--help") {
+            std::cout << usage;
+            return EXIT_SUCCESS;
+        }
+        if (name == "all") {
+            return bench::report(arguments);
+        }
+        auto const found = subcommands.find(name);
+        if (found == subcommands.end()) {
+            std::cerr << "unknown subcommand: " << name << "\n\n" << usage;
+            return 2;
+        }
+        bench::print_fields(found->second(bench::options(arguments)));
+        return EXIT_SUCCESS;
+    } catch (std::exception const& error) {
+        std::cerr << "limestone_bench: " << error.what() << '\n';
+        return EXIT_FAILURE;
+    }
+}
