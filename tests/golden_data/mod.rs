@@ -79,7 +79,11 @@ pub fn cases() -> Vec<Case> {
         let expected = dir.join("expected.json");
         if expected.is_file() {
             let name = dir.file_name().unwrap().to_string_lossy().into_owned();
-            cases.push(Case { name, expected: json(&expected), dir });
+            cases.push(Case {
+                name,
+                expected: json(&expected),
+                dir,
+            });
         }
     }
     cases.sort_by(|a, b| a.name.cmp(&b.name));
@@ -143,7 +147,9 @@ pub fn rows(list: &Value) -> Vec<Row> {
         key: unhex(text(&v["key"])),
         value: unhex(text(&v["value"])),
     };
-    list.as_array().map(|list| list.iter().map(row).collect()).unwrap_or_default()
+    list.as_array()
+        .map(|list| list.iter().map(row).collect())
+        .unwrap_or_default()
 }
 
 /// A JSON number, or a number written as text.
@@ -162,7 +168,10 @@ pub fn text(value: &Value) -> &str {
 /// Decodes hexadecimal digits.
 pub fn unhex(digits: &str) -> Vec<u8> {
     assert!(digits.len() % 2 == 0, "odd number of hex digits");
-    (0..digits.len()).step_by(2).map(|i| u8::from_str_radix(&digits[i..i + 2], 16).unwrap()).collect()
+    (0..digits.len())
+        .step_by(2)
+        .map(|i| u8::from_str_radix(&digits[i..i + 2], 16).unwrap())
+        .collect()
 }
 
 /// Every regular file below `dir` with its content.
