@@ -13,23 +13,29 @@ namespace {
 constexpr char const* usage = R"(usage: limestone_bench <subcommand> [--name value ...]
 
   all             every row of the table, in child processes; see benches/README.md for its options
-  generate        --dir D --entries N [--keys decimal|random]
+  generate        --dir D --entries N [--random-keys 1]
   recover         --dir D [--watch-memory 1]
   recover-floor   --dir D
   add-entry       --dir D [--channels 4] [--entries 100] [--sessions 5000]
   sessions        --dir D [--channels 1] [--entries 10] [--seconds 1] [--epoch-ms 3]
   sessions-floor  --dir D [--channels 1] [--entries 10] [--seconds 1]
   epoch-latency   --dir D [--channels 4] [--entries 10] [--rounds 400] [--epoch-ms 3]
+  epoch-load, epoch-load-floor   as epoch-latency
 )";
 
 }  // namespace
 
 int main(int argc, char** argv) {
     std::map<std::string, bench::fields (*)(bench::options const&)> const subcommands{
-        {"generate", bench::generate},           {"recover", bench::recover},
-        {"recover-floor", bench::recover_floor}, {"add-entry", bench::add_entry},
-        {"sessions", bench::sessions},           {"sessions-floor", bench::sessions_floor},
+        {"generate", bench::generate},
+        {"recover", bench::recover},
+        {"recover-floor", bench::recover_floor},
+        {"add-entry", bench::add_entry},
+        {"sessions", bench::sessions},
+        {"sessions-floor", bench::sessions_floor},
         {"epoch-latency", bench::epoch_latency},
+        {"epoch-load", bench::epoch_load},
+        {"epoch-load-floor", bench::epoch_load_floor},
     };
     std::vector<std::string> arguments(argv + 1, argv + argc);
     try {

@@ -129,6 +129,8 @@ fields add_entry(options const& given);
 fields sessions(options const& given);
 fields sessions_floor(options const& given);
 fields epoch_latency(options const& given);
+fields epoch_load(options const& given);
+fields epoch_load_floor(options const& given);
 
 /// Runs all rows, prints the table, writes the JSON file; returns the exit code.
 int report(std::vector<std::string> const& arguments);
