@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A log channel: one session at a time, appended to one file.
+//!
+//! Entries are encoded into a buffer; the end of a session is one write and one sync. A large session is written out
+//! in parts before, which does no harm: it has not ended, so a start cuts it off.
+
+use super::coordinator::{Coordinator, Slot};
+use super::rotation;
+use crate::error::{Error, Result};
+use crate::types::{BlobId, Epoch, StorageId, WriteVersion};
+use crate::vfs::{crashsafe, Open, Vfs, VfsFile};
+use crate::wal::entry::{self, tag};
+use parking_lot::Mutex;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+/// A session that has more than this in its buffer is written out in part.
+const BUFFER_BYTES: usize = 256 << 10;
+/// A buffer that a huge entry made larger than this is given back at the end of the session.
+const BUFFER_BYTES_KEPT: usize = 4 * BUFFER_BYTES;
+
+/// A log channel of a data store. Calls may come from any thread; those of one session belong to one caller.
+#[derive(Debug)]
+pub struct Channel {
+    vfs: Arc<dyn Vfs>,
+    path: PathBuf,
+    coordinator: Arc<Coordinator>,
+    slot: Arc<Slot>,
+    finished: AtomicU64,
+    writer: Mutex<Writer>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Idle,
+    Open(Session),
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Session {
+    epoch: Epoch,
+    /// Where its begin marker stands or will stand.
+    start: u64,
+    /// The epoch file already covers its epoch (a session before the first switch of epochs), so it must not count
+    /// before it is whole: its begin marker is an invalidated one until then.
+    covered: bool,
+}
+
+#[derive(Debug)]
+struct Writer {
+    state: State,
+    buffer: Vec<u8>,
+    file: Option<LogFile>,
+}
+
+#[derive(Debug)]
+struct LogFile {
+    file: Box<dyn VfsFile>,
+    /// Bytes written so far.
+    len: u64,
+    /// The name is not durable yet.
+    unnamed: bool,
+}
+
+impl Channel {
+    pub(super) fn new(vfs: Arc<dyn Vfs>, path: PathBuf, coordinator: Arc<Coordinator>) -> Channel {
+        let writer = Mutex::new(Writer {
+            state: State::Idle,
+            buffer: Vec::new(),
+            file: None,
+        });
+        Channel {
+            vfs,
+            path,
+            coordinator,
+            slot: Arc::new(Slot::new()),
+            finished: AtomicU64::new(0),
+            writer,
+        }
+    }
+
+    pub(super) fn slot(&self) -> Arc<Slot> {
+        self.slot.clone()
+    }
+
+    /// The file that sessions are appended to; it may not exist yet.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether a session is open.
+    pub fn is_open(&self) -> bool {
+        matches!(self.writer.lock().state, State::Open(_))
+    }
+
+    /// Epoch of the last ended session, 0 before the first.
+    pub fn finished_epoch(&self) -> Epoch {
+        Epoch(self.finished.load(Ordering::Acquire))
+    }
+
+    /// Begins a session in the current epoch and returns that epoch.
+    pub fn begin_session(&self) -> Result<Epoch> {
+        let mut writer = self.writer.lock();
+        match writer.state {
+            State::Idle => {}
+            State::Open(session) => {
+                return Err(self.wrong(&format!(
+                    "begin_session() inside an open session of epoch {}",
+                    session.epoch
+                )));
+            }
+            State::Closed => return Err(self.wrong("begin_session() after shutdown()")),
+        }
+        self.coordinator.check()?;
+        let start = match &writer.file {
+            Some(file) => file.len,
+            None => {
+                let file = self.open_file().map_err(|e| self.coordinator.poison(e))?;
+                writer.file.insert(file).len
+            }
+        };
+        let epoch = self.coordinator.begin(&self.slot);
+        let covered = epoch <= self.coordinator.recorded();
+        writer.state = State::Open(Session { epoch, start, covered });
+        let marker = if covered { tag::INVALIDATED } else { tag::BEGIN };
+        writer.buffer.clear();
+        writer.buffer.extend_from_slice(&entry::marker(marker, epoch));
+        Ok(epoch)
+    }
+
+    /// Ends the session: when this returns, its bytes are on the disk. They count when the epoch becomes durable.
+    pub fn end_session(&self) -> Result<()> {
+        let epoch = {
+            let mut writer = self.writer.lock();
+            let session = match writer.state {
+                State::Open(session) => session,
+                State::Idle => return Err(self.wrong("end_session() without an open session")),
+                State::Closed => return Err(self.wrong("end_session() after shutdown()")),
+            };
+            self.coordinator.check()?;
+            self.finish(&mut writer, session)
+                .map_err(|e| self.coordinator.poison(e))?;
+            writer.state = State::Idle;
+            self.finished.store(session.epoch.0, Ordering::Release);
+            self.coordinator.end(&self.slot, session.epoch);
+            session.epoch
+        };
+        log::trace!("{}: session of epoch {epoch} ended", self.path.display());
+        self.coordinator.advance()
+    }
+
+    /// Writes and syncs what the session still has in its buffer.
+    fn finish(&self, writer: &mut Writer, session: Session) -> Result<()> {
+        entry::encode_end(&mut writer.buffer, session.epoch);
+        self.write_out(writer)?;
+        let file = self.file(writer)?;
+        let sync = |file: &LogFile| file.file.sync().map_err(|e| Error::io("cannot sync", &self.path, e));
+        sync(file)?;
+        if session.covered {
+            let write = file.file.write_at(session.start, &[tag::BEGIN]);
+            write.map_err(|e| Error::io("cannot write to", &self.path, e))?;
+            sync(file)?;
+        }
+        if file.unnamed {
+            let directory = crashsafe::parent(&self.path);
+            self.vfs
+                .sync_dir(directory)
+                .map_err(|e| Error::io("cannot sync the directory", directory, e))?;
+            file.unnamed = false;
+        }
+        if writer.buffer.capacity() > BUFFER_BYTES_KEPT {
+            writer.buffer = Vec::new();
+        }
+        Ok(())
+    }
+
+    fn write_out(&self, writer: &mut Writer) -> Result<()> {
+        let Writer {
+            buffer,
+            file: Some(file),
+            ..
+        } = writer
+        else {
+            return Err(self.wrong("no file is open"));
+        };
+        file.file
+            .write_at(file.len, buffer)
+            .map_err(|e| Error::io("cannot write to", &self.path, e))?;
+        file.len += buffer.len() as u64;
+        buffer.clear();
+        Ok(())
+    }
+
+    fn file<'a>(&self, writer: &'a mut Writer) -> Result<&'a mut LogFile> {
+        writer.file.as_mut().ok_or_else(|| self.wrong("no file is open"))
+    }
+
+    /// Opens the file to append. Before the start has looked at the directory nobody knows how an old file ends, so
+    /// that one is put aside.
+    fn open_file(&self) -> Result<LogFile> {
+        let failed = |e| Error::io("cannot open", &self.path, e);
+        let mut file = self.vfs.open(&self.path, Open::Create).map_err(failed)?;
+        let mut len = file.len().map_err(failed)?;
+        if !self.coordinator.is_started() && len > 0 {
+            rotation::rename_to_rotated(&*self.vfs, &self.path)?;
+            file = self.vfs.open(&self.path, Open::Create).map_err(failed)?;
+            len = 0;
+        }
+        // Even an old name may not be durable: a process that was killed created it and synced nothing.
+        Ok(LogFile {
+            file,
+            len,
+            unnamed: true,
+        })
+    }
+
+    /// Runs `encode` on the buffer of the open session.
+    #[inline]
+    fn append(&self, call: &str, encode: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
+        let mut writer = self.writer.lock();
+        if !matches!(writer.state, State::Open(_)) {
+            return Err(self.wrong(&format!("{call}() without an open session")));
+        }
+        encode(&mut writer.buffer);
+        if writer.buffer.len() >= BUFFER_BYTES {
+            self.coordinator.check()?;
+            self.write_out(&mut writer).map_err(|e| self.coordinator.poison(e))?;
+        }
+        Ok(())
+    }
+
+    /// Appends an upsert; key, value and the list of BLOB ids may be empty.
+    #[inline]
+    pub fn add_entry(
+        &self,
+        storage: StorageId,
+        key: &[u8],
+        value: &[u8],
+        version: WriteVersion,
+        blobs: &[BlobId],
+    ) -> Result<()> {
+        check_len("a key", key.len())?;
+        check_len("a value", value.len())?;
+        check_len("a list of BLOB ids", blobs.len())?;
+        self.append("add_entry", |out| {
+            entry::encode_put(out, storage, key, value, version, blobs)
+        })
+    }
+
+    /// Appends the removal of a key.
+    pub fn remove_entry(&self, storage: StorageId, key: &[u8], version: WriteVersion) -> Result<()> {
+        check_len("a key", key.len())?;
+        self.append("remove_entry", |out| entry::encode_remove(out, storage, key, version))
+    }
+
+    /// Appends the creation of a storage, which recovery does not look at.
+    pub fn add_storage(&self, storage: StorageId, version: WriteVersion) -> Result<()> {
+        self.append("add_storage", |out| {
+            entry::encode_storage(out, tag::ADD_STORAGE, storage, version)
+        })
+    }
+
+    /// Hides every entry of the storage with an older version.
+    pub fn remove_storage(&self, storage: StorageId, version: WriteVersion) -> Result<()> {
+        self.append("remove_storage", |out| {
+            entry::encode_storage(out, tag::REMOVE_STORAGE, storage, version)
+        })
+    }
+
+    /// Hides every entry of the storage with an older version.
+    pub fn truncate_storage(&self, storage: StorageId, version: WriteVersion) -> Result<()> {
+        self.append("truncate_storage", |out| {
+            entry::encode_storage(out, tag::CLEAR_STORAGE, storage, version)
+        })
+    }
+
+    /// Puts the file aside under a rotated name. What an open session has written moves to the new file: the old one
+    /// then ends with an ended session. A crash in between leaves that session incomplete in one file or in both.
+    pub(super) fn rotate(&self) -> Result<()> {
+        let mut writer = self.writer.lock();
+        if matches!(writer.state, State::Closed) {
+            return Ok(());
+        }
+        self.coordinator.check()?;
+        self.put_aside(&mut writer).map_err(|e| self.coordinator.poison(e))
+    }
+
+    fn put_aside(&self, writer: &mut Writer) -> Result<()> {
+        let failed = |e| Error::io("cannot rotate", &self.path, e);
+        let State::Open(mut session) = writer.state else {
+            writer.file = None;
+            return rotation::rotate_file(&*self.vfs, &self.path);
+        };
+        let Some(old) = writer.file.take() else {
+            return Err(self.wrong("no file is open"));
+        };
+        if session.start == 0 {
+            // All of it belongs to the open session.
+            writer.file = Some(old);
+            return Ok(());
+        }
+        let mut moved = vec![0; (old.len - session.start) as usize];
+        let got = old.file.read_at(session.start, &mut moved).map_err(failed)?;
+        if got != moved.len() {
+            let message = format!("found {got} of {} written bytes", moved.len());
+            return Err(failed(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, message)));
+        }
+        if !moved.is_empty() {
+            old.file.set_len(session.start).map_err(failed)?;
+            old.file.sync().map_err(failed)?;
+        }
+        drop(old);
+        rotation::rename_to_rotated(&*self.vfs, &self.path)?;
+        let mut new = self.open_file()?;
+        new.file.write_at(0, &moved).map_err(failed)?;
+        new.len = moved.len() as u64;
+        writer.file = Some(new);
+        session.start = 0;
+        writer.state = State::Open(session);
+        Ok(())
+    }
+
+    /// Lets the next session open its file anew, because the start may have cut or rotated it.
+    pub(super) fn forget_file(&self) {
+        self.writer.lock().file = None;
+    }
+
+    /// Ends the channel; an open session is dropped without an end.
+    pub(super) fn close(&self) {
+        let mut writer = self.writer.lock();
+        self.coordinator.drop_session(&self.slot);
+        *writer = Writer {
+            state: State::Closed,
+            buffer: Vec::new(),
+            file: None,
+        };
+    }
+
+    fn wrong(&self, what: &str) -> Error {
+        Error::WrongState(format!("{what} on {}", self.path.display()))
+    }
+}
+
+#[inline]
+fn check_len(what: &'static str, len: usize) -> Result<()> {
+    if len > u32::MAX as usize {
+        return Err(Error::TooLarge { what, len });
+    }
+    Ok(())
+}

@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Decides when an epoch is durable: all its sessions have ended and are synced, and a synced epoch record covers
+//! the last epoch that wrote anything. The numbered invariants are in `docs/durability.md`.
+//!
+//! Sessions begin and end without a common lock. Whoever switches an epoch or ends a session tries to advance; one
+//! thread at a time does (the leader), and it looks again when somebody asked meanwhile, so nobody waits.
+
+use crate::error::{Error, Result};
+use crate::types::Epoch;
+use crate::wal::epoch_file::EpochFile;
+use parking_lot::{Mutex, RwLock};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
+use std::thread::ThreadId;
+
+/// How safe an epoch is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// On this machine's disk.
+    Stored,
+}
+
+/// What the callback is told; epochs of one state strictly increase and may skip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochEvent {
+    /// Everything of this epoch and of all before it has reached `state`.
+    pub epoch: Epoch,
+    pub state: Durability,
+    /// Whether a session ended in any epoch that is reported for the first time.
+    pub had_writes: bool,
+}
+
+/// Called on the thread that completed the epoch, inside a switch of epochs or the end of a session. It may call
+/// back into the data store.
+pub type PersistentCallback = Arc<dyn Fn(EpochEvent) + Send + Sync>;
+
+/// The epoch of a channel's open session.
+#[derive(Debug)]
+pub(super) struct Slot(AtomicU64);
+
+const NO_SESSION: u64 = u64::MAX;
+
+impl Slot {
+    pub(super) fn new() -> Slot {
+        Slot(AtomicU64::new(NO_SESSION))
+    }
+
+    fn open_epoch(&self) -> Option<Epoch> {
+        match self.0.load(SeqCst) {
+            NO_SESSION => None,
+            epoch => Some(Epoch(epoch)),
+        }
+    }
+}
+
+pub(super) struct Coordinator {
+    switched: AtomicU64,
+    stored: AtomicU64,
+    recorded: AtomicU64,
+    slots: RwLock<Vec<Arc<Slot>>>,
+    /// Epochs above the record in which sessions have ended.
+    written: Mutex<BTreeSet<Epoch>>,
+    /// Counts calls to `advance`, so that the leader sees those that came while it was at work.
+    requests: AtomicU64,
+    leader: Mutex<Leader>,
+    /// The thread that is inside the callback.
+    calling: Mutex<Option<ThreadId>>,
+    callback: Mutex<Option<PersistentCallback>>,
+    failure: OnceLock<String>,
+    started: AtomicBool,
+    shut_down: AtomicBool,
+}
+
+/// What only the leader touches; no file before the start and after the shutdown.
+#[derive(Default)]
+struct Leader {
+    epoch_file: Option<EpochFile>,
+}
+
+impl Coordinator {
+    pub(super) fn new() -> Coordinator {
+        Coordinator {
+            switched: AtomicU64::new(0),
+            stored: AtomicU64::new(0),
+            recorded: AtomicU64::new(0),
+            slots: RwLock::default(),
+            written: Mutex::default(),
+            requests: AtomicU64::new(0),
+            leader: Mutex::default(),
+            calling: Mutex::default(),
+            callback: Mutex::default(),
+            failure: OnceLock::new(),
+            started: AtomicBool::new(false),
+            shut_down: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn switched(&self) -> Epoch {
+        Epoch(self.switched.load(SeqCst))
+    }
+
+    pub(super) fn stored(&self) -> Epoch {
+        Epoch(self.stored.load(SeqCst))
+    }
+
+    pub(super) fn recorded(&self) -> Epoch {
+        Epoch(self.recorded.load(SeqCst))
+    }
+
+    pub(super) fn is_shut_down(&self) -> bool {
+        self.shut_down.load(SeqCst)
+    }
+
+    /// Whether the start has read the directory and put it right.
+    pub(super) fn is_started(&self) -> bool {
+        self.started.load(SeqCst)
+    }
+
+    pub(super) fn register(&self, slot: Arc<Slot>) {
+        self.slots.write().push(slot);
+    }
+
+    /// Begins to count epochs at the recovered one, which the epoch file covers.
+    pub(super) fn start(&self, epoch_file: EpochFile, recovered: Epoch) {
+        let mut leader = self.leader.lock();
+        self.written.lock().clear();
+        self.recorded.store(epoch_file.recorded().0, SeqCst);
+        leader.epoch_file = Some(epoch_file);
+        self.stored.fetch_max(recovered.0, SeqCst);
+        self.switched.fetch_max(recovered.0, SeqCst);
+        self.started.store(true, SeqCst);
+    }
+
+    /// Fails when a write or sync has failed before, or after the shutdown.
+    pub(super) fn check(&self) -> Result<()> {
+        match self.failure.get() {
+            Some(failure) => Err(Error::Poisoned(failure.clone())),
+            None if self.is_shut_down() => Err(Error::WrongState("the data store was shut down".to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops all acknowledgement for good: after a failed write or sync nobody knows what is on disk.
+    pub(super) fn poison(&self, error: Error) -> Error {
+        let first = self.failure.set(error.to_string()).is_ok();
+        if first {
+            log::error!("a write or sync failed; nothing is acknowledged from now on: {error}");
+        }
+        error
+    }
+
+    /// Opens a session in the current epoch. Either a racing switch sees the session in the old epoch, or the session
+    /// sees the new epoch.
+    pub(super) fn begin(&self, slot: &Slot) -> Epoch {
+        loop {
+            let epoch = self.switched.load(SeqCst);
+            slot.0.store(epoch, SeqCst);
+            if self.switched.load(SeqCst) == epoch {
+                return Epoch(epoch);
+            }
+        }
+    }
+
+    /// Closes a session whose bytes are synced. [`Self::advance`] must follow, without any lock held.
+    pub(super) fn end(&self, slot: &Slot, epoch: Epoch) {
+        // First it counts as written, then it stops holding its epoch back: the leader reads in the opposite order.
+        self.written.lock().insert(epoch);
+        slot.0.store(NO_SESSION, SeqCst);
+    }
+
+    /// Closes a session that was never written.
+    pub(super) fn drop_session(&self, slot: &Slot) {
+        slot.0.store(NO_SESSION, SeqCst);
+    }
+
+    pub(super) fn switch(&self, epoch: Epoch) -> Result<()> {
+        self.check()?;
+        let before = self.switched.fetch_max(epoch.0, SeqCst);
+        if epoch.0 <= before {
+            log::warn!("switch to epoch_id_type of {epoch} (<={before}) is curious");
+        }
+        self.advance()
+    }
+
+    /// Completes every epoch that can be completed. When another thread is at it, that one also does it for this call.
+    pub(super) fn advance(&self) -> Result<()> {
+        self.requests.fetch_add(1, SeqCst);
+        loop {
+            let Some(mut leader) = self.leader.try_lock() else {
+                return Ok(());
+            };
+            let seen = self.requests.load(SeqCst);
+            let result = self.complete(&mut leader);
+            drop(leader);
+            result?;
+            if self.requests.load(SeqCst) == seen {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The largest epoch that no open session holds back.
+    fn ended(&self) -> Epoch {
+        let switched = self.switched();
+        let slots = self.slots.read();
+        let open = slots.iter().filter_map(|slot| slot.open_epoch()).min();
+        switched.min(open.unwrap_or(switched)).previous()
+    }
+
+    fn complete(&self, leader: &mut Leader) -> Result<()> {
+        if self.is_shut_down() {
+            return Ok(());
+        }
+        let Some(epoch_file) = &mut leader.epoch_file else {
+            return Ok(());
+        };
+        self.check()?;
+        let ended = self.ended();
+        if ended <= self.stored() {
+            return Ok(());
+        }
+        // Read after the open sessions: one that ended meanwhile has been entered before it stopped being open.
+        let last_write = self.written.lock().range(..=ended).next_back().copied();
+        if let Some(last_write) = last_write {
+            epoch_file.record(last_write).map_err(|e| self.poison(e))?;
+            self.recorded.store(epoch_file.recorded().0, SeqCst);
+            self.written.lock().retain(|&epoch| epoch > last_write);
+        }
+        self.stored.store(ended.0, SeqCst);
+        self.call(EpochEvent {
+            epoch: ended,
+            state: Durability::Stored,
+            had_writes: last_write.is_some(),
+        });
+        Ok(())
+    }
+
+    /// Calls the callback; the leader's lock is held, which no session needs.
+    fn call(&self, event: EpochEvent) {
+        /// Takes the mark away even when the callback panics.
+        struct Calling<'a>(&'a Mutex<Option<ThreadId>>);
+        impl Drop for Calling<'_> {
+            fn drop(&mut self) {
+                *self.0.lock() = None;
+            }
+        }
+        let callback = self.callback.lock().clone();
+        if let Some(callback) = callback {
+            *self.calling.lock() = Some(std::thread::current().id());
+            let _calling = Calling(&self.calling);
+            callback(event);
+        }
+    }
+
+    /// Whether this thread is inside the callback.
+    fn is_calling(&self) -> bool {
+        *self.calling.lock() == Some(std::thread::current().id())
+    }
+
+    pub(super) fn set_callback(&self, callback: Option<PersistentCallback>) {
+        let leader = (!self.is_calling()).then(|| self.leader.lock());
+        let former = std::mem::replace(&mut *self.callback.lock(), callback);
+        drop(leader);
+        drop(former);
+        // Whoever was turned away while the lock was held here relies on this; a failure is kept for the next call.
+        let _ = self.advance();
+    }
+
+    pub(super) fn record(&self, epoch: Epoch) -> Result<()> {
+        self.check()?;
+        let busy = || {
+            Err(Error::WrongState(
+                "an epoch cannot be recorded from within the callback".to_owned(),
+            ))
+        };
+        if self.is_calling() {
+            return busy();
+        }
+        let mut leader = self.leader.lock();
+        let ended = self.ended();
+        if epoch > ended {
+            let message = format!("epoch {epoch} cannot be recorded: only epochs up to {ended} have ended");
+            return Err(Error::WrongState(message));
+        }
+        let Some(epoch_file) = &mut leader.epoch_file else {
+            return Err(Error::WrongState(
+                "an epoch can be recorded only after ready()".to_owned(),
+            ));
+        };
+        epoch_file.record(epoch).map_err(|e| self.poison(e))?;
+        self.recorded.store(epoch_file.recorded().0, SeqCst);
+        drop(leader);
+        self.advance()
+    }
+
+    pub(super) fn shut_down(&self) {
+        self.shut_down.store(true, SeqCst);
+        if !self.is_calling() {
+            self.leader.lock().epoch_file = None;
+        }
+    }
+}
+
+impl fmt::Debug for Coordinator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (switched, stored, recorded) = (self.switched(), self.stored(), self.recorded());
+        write!(
+            f,
+            "Coordinator(switched {switched}, stored {stored}, recorded {recorded}, failure {:?})",
+            self.failure.get()
+        )
+    }
+}

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The data directory itself: created, locked, checked and migrated (disk format §§1.2, 4, 7.3). The manifest is
+//! never replaced by another inode, because the lock is on the inode.
+
+use crate::error::{Error, Result};
+use crate::types::Epoch;
+use crate::vfs::{crashsafe, FileKind, FileLock, LockError, Open, Vfs, VfsFile};
+use crate::wal::catalog::{self, Catalog};
+use crate::wal::entry::tag;
+use crate::wal::epoch_file::EpochFile;
+use crate::wal::manifest::{self, Manifest};
+use crate::wal::names;
+use crate::wal::scanner::Edit;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const GUIDE: &str = "see https://github.com/project-tsurugi/tsurugidb/blob/master/docs/upgrade-guide.md";
+
+/// An open, locked data directory.
+#[derive(Debug)]
+pub(super) struct Directory {
+    vfs: Arc<dyn Vfs>,
+    location: PathBuf,
+    pub(super) catalog: Catalog,
+    /// The version before the migration.
+    version: i32,
+    /// Whether the catalog stood under its own name.
+    catalog_intact: bool,
+    _lock: Box<dyn FileLock>,
+}
+
+impl Directory {
+    pub(super) fn open(vfs: Arc<dyn Vfs>, location: &Path) -> Result<Directory> {
+        create_location(&*vfs, location)?;
+        let files = file_names(&*vfs, location)?;
+        let path = |name: &str| location.join(name);
+        let exists = |name: &str| files.iter().any(|file| file == name);
+        if !files.is_empty() && !exists(names::MANIFEST) {
+            restore_missing_manifest(&*vfs, location)?;
+        }
+        let (file, lock) = lock_manifest(&*vfs, location)?;
+        let manifest = check_manifest(&*vfs, location, &*file, &files)?;
+        let (catalog, catalog_intact) = load_catalog(&*vfs, location)?;
+        let removed = crashsafe::unlink(&*vfs, &path(names::EPOCH_TEMPORARY));
+        removed.map_err(|e| Error::io("cannot delete", &path(names::EPOCH_TEMPORARY), e))?;
+        // A directory in which nothing was written gets its first record now, so that a missing or empty epoch file
+        // always means that one was lost.
+        if !files.iter().any(|file| names::is_epoch(file) || names::is_log(file)) {
+            EpochFile::replace(vfs.clone(), location, Epoch(0))?;
+        }
+        if vfs
+            .kind(&path(names::BLOB_DIR))
+            .map_err(|e| Error::io("cannot open", &path(names::BLOB_DIR), e))?
+            .is_none()
+        {
+            let created = crashsafe::create_dir(&*vfs, &path(names::BLOB_DIR));
+            created.map_err(|e| Error::io("fail to create directory", &path(names::BLOB_DIR), e))?;
+        }
+        Ok(Directory {
+            location: location.to_owned(),
+            catalog,
+            version: manifest.persistent_format_version,
+            catalog_intact,
+            _lock: lock,
+            vfs,
+        })
+    }
+
+    /// Whether sessions were written with end markers.
+    pub(super) fn has_end_markers(&self) -> bool {
+        self.version >= manifest::FIRST_WITH_END_MARKERS
+    }
+
+    /// Whether the log files came from a version without end markers and must not be appended to.
+    pub(super) fn needs_detach(&self) -> bool {
+        !self.has_end_markers()
+    }
+
+    /// Carries out what the scan found to be needed and syncs it.
+    pub(super) fn apply(&self, edits: &[(PathBuf, Vec<Edit>)]) -> Result<()> {
+        for (path, edits) in edits {
+            let apply = || {
+                let file = self.vfs.open(path, Open::Existing)?;
+                for edit in edits {
+                    match *edit {
+                        Edit::Invalidate { offset } => {
+                            file.write_at(offset as u64, &[tag::INVALIDATED])?;
+                            log::info!("marked invalid \"{}\" at offset {offset}", path.display());
+                        }
+                        Edit::Cut { offset } => {
+                            file.set_len(offset as u64)?;
+                            log::info!("trimmed \"{}\" at offset {offset}", path.display());
+                        }
+                    }
+                }
+                file.sync()
+            };
+            apply().map_err(|e| Error::io("cannot put right", path, e))?;
+        }
+        Ok(())
+    }
+
+    /// Deletes what a finished recovery has made useless: rotated epoch files, a compacted file that was replaced,
+    /// the work area of the original. To be called when the epoch file holds the durable epoch.
+    pub(super) fn remove_leftovers(&self) -> Result<()> {
+        let files = file_names(&*self.vfs, &self.location)?;
+        let superseded = self.catalog_intact && files.iter().any(|name| name == names::COMPACTED);
+        for name in &files {
+            if names::is_rotated_epoch(name) || (superseded && name == names::COMPACTED_PREVIOUS) {
+                let path = self.location.join(name);
+                crashsafe::unlink(&*self.vfs, &path).map_err(|e| Error::io("cannot delete", &path, e))?;
+            }
+        }
+        let sorting = self.location.join(names::SORTING_DIR);
+        let failed = |e| Error::io("cannot delete", &sorting, e);
+        if self.vfs.kind(&sorting).map_err(failed)? == Some(FileKind::Directory) {
+            self.vfs.remove_dir_all(&sorting).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+/// Creates the last component of the location when nothing is there.
+fn create_location(vfs: &dyn Vfs, location: &Path) -> Result<()> {
+    let kind = vfs
+        .kind(location)
+        .map_err(|e| Error::io("cannot open the log directory", location, e))?;
+    match kind {
+        Some(FileKind::Directory) => Ok(()),
+        Some(_) => {
+            let not_a_directory = std::io::Error::from_raw_os_error(libc::ENOTDIR);
+            Err(Error::io("cannot open the log directory", location, not_a_directory))
+        }
+        None => crashsafe::create_dir(vfs, location).map_err(|e| Error::io("fail to create directory", location, e)),
+    }
+}
+
+/// Names of all that is not a directory.
+fn file_names(vfs: &dyn Vfs, location: &Path) -> Result<Vec<String>> {
+    let listing = vfs.list(location).map_err(|e| Error::io("cannot list", location, e))?;
+    let files = listing.into_iter().filter(|entry| entry.kind != FileKind::Directory);
+    Ok(files.map(|entry| entry.name.to_string_lossy().into_owned()).collect())
+}
+
+fn version_mismatch(detail: &str) -> Error {
+    Error::UnsupportedVersion(format!(
+        "/:limestone unsupported dbdir persistent format version: {GUIDE} (version mismatch: {detail})"
+    ))
+}
+
+/// A directory without a manifest is opened only when a crash of a migration left its backup.
+fn restore_missing_manifest(vfs: &dyn Vfs, location: &Path) -> Result<()> {
+    let (main, backup) = (location.join(names::MANIFEST), location.join(names::MANIFEST_BACKUP));
+    match vfs.read(&backup, manifest::MAX_BYTES) {
+        Ok(bytes) if manifest::parse(&bytes).is_ok() => {
+            log::warn!(
+                "{} was missing and is restored from {}",
+                main.display(),
+                backup.display()
+            );
+            crashsafe::rename(vfs, &backup, &main).map_err(|e| Error::io("cannot restore the manifest", &main, e))
+        }
+        _ => Err(version_mismatch("version 0, server supports version 1")),
+    }
+}
+
+/// Takes the lock before anything is written, so that of two processes that create the directory only one does.
+fn lock_manifest(vfs: &dyn Vfs, location: &Path) -> Result<(Box<dyn VfsFile>, Box<dyn FileLock>)> {
+    let path = location.join(names::MANIFEST);
+    let failed = |e| Error::io("failed to acquire lock for manifest in directory", location, e);
+    let file = vfs.open(&path, Open::Create).map_err(failed)?;
+    match vfs.lock(&path) {
+        Ok(lock) => Ok((file, lock)),
+        Err(LockError::Held) => Err(Error::Locked(location.to_owned())),
+        Err(LockError::Io(e)) => Err(failed(e)),
+    }
+}
+
+/// Overwrites the manifest in place; its backup or an otherwise empty directory protects it meanwhile.
+fn write_manifest(vfs: &dyn Vfs, location: &Path, file: &dyn VfsFile, manifest: &Manifest) -> Result<()> {
+    let write = || {
+        let bytes = manifest.encode();
+        file.set_len(0)?;
+        file.write_at(0, &bytes)?;
+        file.sync()?;
+        vfs.sync_dir(location)
+    };
+    write().map_err(|e| Error::io("cannot write the manifest", &location.join(names::MANIFEST), e))
+}
+
+/// Checks the version and migrates an old one (§4.4). `files` is what the directory held before it was locked.
+fn check_manifest(vfs: &dyn Vfs, location: &Path, file: &dyn VfsFile, files: &[String]) -> Result<Manifest> {
+    let (main, backup) = (location.join(names::MANIFEST), location.join(names::MANIFEST_BACKUP));
+    let read = |path: &Path| -> Result<std::result::Result<Manifest, String>> {
+        match vfs.read(path, manifest::MAX_BYTES) {
+            Ok(bytes) => Ok(manifest::parse(&bytes)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Err("there is none".to_owned())),
+            Err(e) if e.kind() == std::io::ErrorKind::InvalidData => Ok(Err(e.to_string())),
+            Err(e) => Err(Error::io("cannot read the manifest", path, e)),
+        }
+    };
+    let drop_backup = || crashsafe::unlink(vfs, &backup).map_err(|e| Error::io("cannot delete", &backup, e));
+    let current = match (read(&main)?, read(&backup)?) {
+        (Ok(current), Ok(_)) => {
+            drop_backup()?;
+            current
+        }
+        (Ok(current), Err(_)) => current,
+        (Err(reason), Ok(saved)) => {
+            log::warn!(
+                "{} is unusable ({reason}) and is restored from its backup",
+                main.display()
+            );
+            write_manifest(vfs, location, file, &saved)?;
+            drop_backup()?;
+            saved
+        }
+        // Created by this call, or by one that a crash ended before anything else was written.
+        (Err(_), Err(_)) if files.iter().all(|name| name == names::MANIFEST) => {
+            let new = Manifest::new();
+            write_manifest(vfs, location, file, &new)?;
+            new
+        }
+        (Err(reason), Err(_)) => {
+            return Err(Error::BrokenMetadata(format!(
+                "Manifest file exists but is corrupted or cannot be parsed: {} ({reason})",
+                main.display()
+            )));
+        }
+    };
+    if !current.is_supported() {
+        let version = current.persistent_format_version;
+        let (oldest, newest) = (manifest::OLDEST_VERSION, manifest::CURRENT_VERSION);
+        return Err(version_mismatch(&format!(
+            "version {version}, server supports versions {oldest} through {newest}"
+        )));
+    }
+    if current.persistent_format_version < manifest::CURRENT_VERSION {
+        let new = current.migrated();
+        let save = || {
+            crashsafe::write_new(vfs, &backup, &new.encode())?;
+            vfs.sync_dir(location)
+        };
+        save().map_err(|e| Error::io("cannot write the manifest", &backup, e))?;
+        write_manifest(vfs, location, file, &new)?;
+        drop_backup()?;
+    }
+    Ok(current)
+}
+
+/// Reads the catalog, or its backup when it is missing or torn; the values of a torn one are not kept (W7). Returns
+/// whether it stood under its own name.
+fn load_catalog(vfs: &dyn Vfs, location: &Path) -> Result<(Catalog, bool)> {
+    let (main, backup) = (location.join(names::CATALOG), location.join(names::CATALOG_BACKUP));
+    let read = |path: &Path| -> Result<Option<std::result::Result<Catalog, String>>> {
+        match vfs.read(path, catalog::MAX_BYTES) {
+            Ok(bytes) => Ok(Some(catalog::parse(&bytes))),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) if e.kind() == std::io::ErrorKind::InvalidData => Ok(Some(Err(e.to_string()))),
+            Err(e) => Err(Error::io("cannot read the catalog", path, e)),
+        }
+    };
+    let reason = match read(&main)? {
+        Some(Ok(catalog)) => return Ok((catalog, true)),
+        Some(Err(reason)) => Some(reason),
+        None => None,
+    };
+    match (read(&backup)?, reason) {
+        (Some(Ok(catalog)), reason) => {
+            let reason = reason.unwrap_or_else(|| "it is missing".to_owned());
+            log::warn!(
+                "{} is unusable ({reason}) and is restored from its backup",
+                main.display()
+            );
+            crashsafe::rename(vfs, &backup, &main).map_err(|e| Error::io("cannot restore the catalog", &main, e))?;
+            Ok((catalog, false))
+        }
+        (None, None) => {
+            let catalog = Catalog::default();
+            let replaced = crashsafe::replace(vfs, &location.join(names::CATALOG_TEMPORARY), &main, &catalog.encode());
+            replaced.map_err(|e| Error::io("cannot write the catalog", &main, e))?;
+            Ok((catalog, true))
+        }
+        (saved, reason) => {
+            let of = |what: &str, reason: Option<String>| reason.map(|reason| format!("; {what}: {reason}"));
+            let main_reason = of("catalog", reason).unwrap_or_default();
+            let backup_reason = of("backup", saved.and_then(|saved| saved.err())).unwrap_or_default();
+            Err(Error::BrokenMetadata(format!(
+                "Failed to load compaction catalog file and no backup available. ({}{main_reason}{backup_reason})",
+                main.display()
+            )))
+        }
+    }
+}

@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A running data store: its directory, its log channels and the coordination of epochs. Owns the life cycle and the
+//! order of syncs that makes an epoch durable (`docs/durability.md`); promises that no epoch is acknowledged before
+//! everything of it is on disk, and that nothing is acknowledged after a failure. Knows nothing of C, C++ or replicas.
+
+mod channel;
+mod coordinator;
+mod directory;
+mod rotation;
+
+pub use channel::Channel;
+pub use coordinator::{Durability, EpochEvent, PersistentCallback};
+
+use crate::error::{Error, Result};
+use crate::recovery::{self, Recovered, Snapshot};
+use crate::types::{BlobId, Epoch};
+use crate::vfs::{RealFs, Vfs};
+use crate::wal::epoch_file::EpochFile;
+use crate::wal::names;
+use coordinator::Coordinator;
+use directory::Directory;
+use parking_lot::{Mutex, RwLock};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Bound for the index of a recovery when none is set: 1 GiB.
+const DEFAULT_RECOVERY_MEMORY_BYTES: u64 = 1 << 30;
+/// A smaller bound is raised to this: 1 MiB.
+const RECOVERY_MEMORY_BYTES_MIN: u64 = 1 << 20;
+/// As in the original's configuration.
+const DEFAULT_RECOVERY_THREADS: usize = 8;
+
+/// How to open a data store.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    location: PathBuf,
+    vfs: Arc<dyn Vfs>,
+    recovery_threads: usize,
+    recovery_memory_bytes: u64,
+}
+
+impl Settings {
+    /// Settings for the directory `location`; its parent must exist.
+    pub fn new(location: impl Into<PathBuf>) -> Settings {
+        Settings {
+            location: location.into(),
+            vfs: Arc::new(RealFs),
+            recovery_threads: DEFAULT_RECOVERY_THREADS,
+            recovery_memory_bytes: DEFAULT_RECOVERY_MEMORY_BYTES,
+        }
+    }
+
+    /// The disk to work on. Default: the machine's.
+    pub fn vfs(mut self, vfs: Arc<dyn Vfs>) -> Settings {
+        self.vfs = vfs;
+        self
+    }
+
+    /// Threads that read the log at a start; no more are used than there are processors. 0 means the default.
+    /// Default: 8.
+    pub fn recovery_threads(mut self, threads: usize) -> Settings {
+        self.recovery_threads = if threads == 0 {
+            DEFAULT_RECOVERY_THREADS
+        } else {
+            threads
+        };
+        self
+    }
+
+    /// Memory in bytes that the index of a recovery may take, at least 1 MiB; beyond it, sorted pieces go to
+    /// temporary files in the directory. 0 means the default. Default: 1 GiB.
+    pub fn recovery_memory_bytes(mut self, bytes: u64) -> Settings {
+        let bytes = if bytes == 0 {
+            DEFAULT_RECOVERY_MEMORY_BYTES
+        } else {
+            bytes
+        };
+        self.recovery_memory_bytes = bytes.max(RECOVERY_MEMORY_BYTES_MIN);
+        self
+    }
+}
+
+/// What a start found.
+#[derive(Clone, Debug, Default)]
+pub struct RecoveryReport {
+    /// The durable epoch of the directory before the start.
+    pub durable_epoch: Epoch,
+    /// What [`Datastore::last_epoch`] now gives.
+    pub last_epoch: Epoch,
+    /// Entries read, all versions.
+    pub entries: u64,
+    /// The largest BLOB id that a durable entry refers to.
+    pub max_blob_id: BlobId,
+    /// What was cut off or otherwise put right, a line each; also logged.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    NotReady,
+    Ready,
+    Shutdown,
+}
+
+/// A data store. All calls may be made from any thread; [`Datastore::switch_epoch`] is meant for one at a time.
+#[derive(Debug)]
+pub struct Datastore {
+    settings: Settings,
+    coordinator: Arc<Coordinator>,
+    channels: RwLock<Vec<Arc<Channel>>>,
+    /// Serializes ready, rotation and shutdown.
+    lifecycle: Mutex<Lifecycle>,
+    snapshot: RwLock<Option<Snapshot>>,
+}
+
+#[derive(Debug)]
+struct Lifecycle {
+    state: State,
+    /// Holds the lock of the directory; gone after a shutdown.
+    directory: Option<Directory>,
+}
+
+impl Datastore {
+    /// Creates or opens the directory, takes its lock, checks its version and migrates it. Reads no log.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::UnsupportedVersion`], [`Error::BrokenMetadata`] or [`Error::Io`].
+    pub fn open(settings: Settings) -> Result<Arc<Datastore>> {
+        let directory = Directory::open(settings.vfs.clone(), &settings.location)?;
+        Ok(Arc::new(Datastore {
+            settings,
+            coordinator: Arc::new(Coordinator::new()),
+            channels: RwLock::default(),
+            lifecycle: Mutex::new(Lifecycle {
+                state: State::NotReady,
+                directory: Some(directory),
+            }),
+            snapshot: RwLock::default(),
+        }))
+    }
+
+    /// The directory as it was given.
+    pub fn location(&self) -> &Path {
+        &self.settings.location
+    }
+
+    /// Recovers what was acknowledged, puts the directory right and starts the epochs. Once, after [`Self::open`].
+    ///
+    /// # Errors
+    /// [`Error::Corrupted`] when acknowledged data is damaged: then no file has been changed.
+    pub fn ready(&self) -> Result<RecoveryReport> {
+        let mut lifecycle = self.lifecycle.lock();
+        let directory = match (&lifecycle.state, &lifecycle.directory) {
+            (State::NotReady, Some(directory)) => directory,
+            (State::Ready, _) => return Err(Error::WrongState("ready() was already called".to_owned())),
+            _ => return Err(Error::WrongState("ready() called after shutdown()".to_owned())),
+        };
+        let channels = self.channels.read();
+        if let Some(channel) = channels.iter().find(|channel| channel.is_open()) {
+            let name = channel.path().display();
+            return Err(Error::WrongState(format!(
+                "ready() called while a session is open on {name}"
+            )));
+        }
+        let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let recovered = recovery::recover(&recovery::Input {
+            vfs: &*self.settings.vfs,
+            location: &self.settings.location,
+            catalog: &directory.catalog,
+            end_markers: directory.has_end_markers(),
+            threads: self.settings.recovery_threads.min(processors.max(2)),
+            memory_bytes: self.settings.recovery_memory_bytes,
+        })?;
+        for warning in &recovered.warnings {
+            log::warn!("{warning}");
+        }
+        let epoch_file = self.put_right(directory, &recovered)?;
+        for channel in channels.iter() {
+            channel.forget_file();
+        }
+        let report = RecoveryReport {
+            durable_epoch: recovered.durable.unwrap_or_default(),
+            last_epoch: recovered.last_epoch,
+            entries: recovered.entries,
+            max_blob_id: recovered.max_blob_id,
+            warnings: recovered.warnings,
+        };
+        *self.snapshot.write() = Some(recovered.snapshot);
+        self.coordinator.start(epoch_file, report.last_epoch);
+        lifecycle.state = State::Ready;
+        Ok(report)
+    }
+
+    /// Makes the directory one that can be appended to. What never counts is taken away durably before the epoch
+    /// record covers its epochs (W13), and the rotated epoch files go only when the new record stands.
+    fn put_right(&self, directory: &Directory, recovered: &Recovered) -> Result<EpochFile> {
+        directory.apply(&recovered.edits)?;
+        let (vfs, location) = (&self.settings.vfs, &self.settings.location);
+        let mut epoch_file = match recovered.durable {
+            Some(durable) if !recovered.rewrite_epoch_file => EpochFile::open(vfs.clone(), location, durable)?,
+            _ => EpochFile::replace(vfs.clone(), location, recovered.last_epoch)?,
+        };
+        epoch_file.record(recovered.last_epoch)?;
+        directory.remove_leftovers()?;
+        if directory.needs_detach() {
+            log::info!("Manifest migration requires WAL rotation.");
+            rotation::rotate_idle(&**vfs, location, |_| true)?;
+            log::info!("WAL rotation completed.");
+        } else if !recovered.open_ended.is_empty() {
+            rotation::rotate_idle(&**vfs, location, |name| {
+                recovered.open_ended.iter().any(|open| open == name)
+            })?;
+        }
+        Ok(epoch_file)
+    }
+
+    /// Makes the next log channel; no file is created before its first session. May be called at any time before
+    /// [`Self::shutdown`].
+    pub fn create_channel(&self) -> Result<Arc<Channel>> {
+        let mut channels = self.channels.write();
+        if self.coordinator.is_shut_down() {
+            return Err(Error::WrongState("create_channel() called after shutdown()".to_owned()));
+        }
+        let path = self.settings.location.join(names::log_of_channel(channels.len()));
+        let channel = Arc::new(Channel::new(self.settings.vfs.clone(), path, self.coordinator.clone()));
+        self.coordinator.register(channel.slot());
+        channels.push(channel.clone());
+        Ok(channel)
+    }
+
+    /// Declares `epoch` the current one: sessions begun from now on belong to it. Earlier epochs whose sessions have
+    /// all ended become durable, and the callback is called for them, before this returns or on the thread that is
+    /// busy with an earlier one. A value that is not larger than the current one changes nothing but a warning in the log.
+    pub fn switch_epoch(&self, epoch: Epoch) -> Result<()> {
+        self.coordinator.switch(epoch)
+    }
+
+    /// The largest epoch that has become durable; after [`Self::ready`], the largest that ever left a trace.
+    pub fn last_epoch(&self) -> Epoch {
+        self.coordinator.stored()
+    }
+
+    /// The current epoch.
+    pub fn switched_epoch(&self) -> Epoch {
+        self.coordinator.switched()
+    }
+
+    /// The largest epoch in the epoch file as far as this process knows; 0 before [`Self::ready`].
+    pub fn recorded_epoch(&self) -> Epoch {
+        self.coordinator.recorded()
+    }
+
+    /// Writes an epoch record although nothing asks for it.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`] when `epoch` has not ended (it is current, or a session holds it back), or before
+    /// [`Self::ready`].
+    pub fn record_epoch(&self, epoch: Epoch) -> Result<()> {
+        self.coordinator.record(epoch)
+    }
+
+    /// Sets or removes the callback for durable epochs. When this returns, no call of the former one is running or
+    /// will start, unless it is itself called from within it.
+    pub fn set_persistent_callback(&self, callback: Option<PersistentCallback>) {
+        self.coordinator.set_callback(callback);
+    }
+
+    /// What [`Self::ready`] recovered.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        match &*self.snapshot.read() {
+            Some(snapshot) => Ok(snapshot.share()),
+            None => Err(Error::WrongState("the snapshot exists only after ready()".to_owned())),
+        }
+    }
+
+    /// Gives every log file a rotated name. Files change at session boundaries: what an open session has already
+    /// written moves to the new file, so that the rotated one holds ended sessions only (W2). Waits for nobody but a
+    /// running sync.
+    pub fn rotate(&self) -> Result<()> {
+        let lifecycle = self.lifecycle.lock();
+        if lifecycle.state != State::Ready {
+            return Err(Error::WrongState(
+                "rotation is possible only between ready() and shutdown()".to_owned(),
+            ));
+        }
+        let channels = self.channels.read();
+        for channel in channels.iter() {
+            channel.rotate()?;
+        }
+        // Files of channels that this process does not have (W5).
+        let own = |name: &str| channels.iter().any(|channel| channel.path().ends_with(name));
+        rotation::rotate_idle(&*self.settings.vfs, &self.settings.location, |name| !own(name))
+    }
+
+    /// Ends the data store: no session can begin or end any more, the lock is given back. Open sessions are left
+    /// unended, so the next start does not see them. Waits for running syncs, and for a running callback unless it is
+    /// called from within it. Calling it again does nothing.
+    pub fn shutdown(&self) {
+        self.coordinator.shut_down();
+        for channel in self.channels.write().iter() {
+            channel.close();
+        }
+        let mut lifecycle = self.lifecycle.lock();
+        lifecycle.state = State::Shutdown;
+        lifecycle.directory = None;
+    }
+}
+
+impl Drop for Datastore {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Names for log files that are put aside: `<name>.<ms>.<k>`, never one that exists (W16).
+
+use crate::error::{Error, Result};
+use crate::vfs::{crashsafe, FileKind, Vfs};
+use crate::wal::names;
+use std::path::Path;
+
+/// Gives the file a rotated name, durably.
+pub(super) fn rename_to_rotated(vfs: &dyn Vfs, path: &Path) -> Result<()> {
+    let failed = |e| Error::io("cannot rotate", path, e);
+    let directory = crashsafe::parent(path);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let now = names::unix_ms();
+    for k in 0..=u32::MAX {
+        let target = directory.join(names::rotated(&name, now, k));
+        if vfs.kind(&target).map_err(failed)?.is_none() {
+            return crashsafe::rename(vfs, path, &target).map_err(failed);
+        }
+    }
+    Err(failed(std::io::ErrorKind::AlreadyExists.into()))
+}
+
+/// Rotates a file that no session is writing to, if there is anything in it.
+pub(super) fn rotate_file(vfs: &dyn Vfs, path: &Path) -> Result<()> {
+    let failed = |e| Error::io("cannot rotate", path, e);
+    if vfs.kind(path).map_err(failed)? != Some(FileKind::File) {
+        return Ok(());
+    }
+    let len = vfs
+        .open(path, crate::vfs::Open::Read)
+        .and_then(|file| file.len())
+        .map_err(failed)?;
+    match len {
+        0 => Ok(()),
+        _ => rename_to_rotated(vfs, path),
+    }
+}
+
+/// Rotates every log file under an active name that `wanted` picks and no session is writing to.
+pub(super) fn rotate_idle(vfs: &dyn Vfs, location: &Path, wanted: impl Fn(&str) -> bool) -> Result<()> {
+    let listing = vfs.list(location).map_err(|e| Error::io("cannot list", location, e))?;
+    for entry in listing
+        .iter()
+        .filter(|entry| entry.kind == FileKind::File && entry.len > 0)
+    {
+        match entry.name.to_str() {
+            Some(name) if names::is_active_log(name) && wanted(name) => rename_to_rotated(vfs, &location.join(name))?,
+            _ => {}
+        }
+    }
+    Ok(())
+}

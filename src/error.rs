@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What can go wrong, sorted by what the caller can do about it. Every message says what was expected and found.
+
+use crate::types::Epoch;
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// An error of the data store. The text of each is written for an operator.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The call was wrong: mend the caller.
+    #[error("{0}")]
+    InvalidArgument(String),
+    /// The call came at a time when it is not allowed.
+    #[error("{0}")]
+    WrongState(String),
+    /// A key or value that the format cannot hold.
+    #[error("{what} has {len} bytes, at most {} fit into a log entry", u32::MAX)]
+    TooLarge { what: &'static str, len: usize },
+
+    /// Somebody else has the directory open: end that process.
+    #[error("another process is using the log directory: {}", .0.display())]
+    Locked(PathBuf),
+    /// Written by a version that this one does not know.
+    #[error("{0}")]
+    UnsupportedVersion(String),
+    /// The manifest or the catalog cannot be used and has no usable backup: restore the file.
+    #[error("{0}")]
+    BrokenMetadata(String),
+    /// Data that was acknowledged is damaged: repair or restore the directory.
+    #[error("{0}")]
+    Corrupted(Box<Damage>),
+
+    /// The system refused an operation.
+    #[error("I/O Error ({}): {message} (errno = {})", reason(.source), errno(.source))]
+    Io { message: String, source: io::Error },
+    /// An earlier write or sync failed; nothing is acknowledged any more. Restart the process.
+    #[error("the data store stopped after a failure and acknowledges nothing any more: {0}")]
+    Poisoned(String),
+}
+
+/// A place in the durable range of the log that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    pub file: PathBuf,
+    pub offset: u64,
+    /// Epoch of the session that holds the place, when it is inside one.
+    pub epoch: Option<Epoch>,
+    /// Short reason, as operators of the original know it (`unexpected EOF` …).
+    pub reason: String,
+    pub found: String,
+    pub expected: String,
+}
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Damage {
+            file,
+            offset,
+            epoch,
+            reason,
+            found,
+            expected,
+        } = self;
+        write!(f, "{reason} (file \"{}\", offset {offset}, ", file.display())?;
+        match epoch {
+            Some(epoch) => write!(f, "epoch {epoch}")?,
+            None => write!(f, "outside a session")?,
+        }
+        let directory = file.parent().unwrap_or(Path::new("."));
+        write!(
+            f,
+            ": found {found}, expected {expected}; nothing was changed; keep a copy, then run: tglogutil repair \"{}\")",
+            directory.display()
+        )
+    }
+}
+
+impl Error {
+    /// Wraps an error of the system with what was being done to which file.
+    pub fn io(action: &str, path: &Path, source: io::Error) -> Error {
+        Error::Io {
+            message: format!("{action}: {}", path.display()),
+            source,
+        }
+    }
+
+    /// The error number of the system, 0 when there is none.
+    pub fn errno(&self) -> i32 {
+        match self {
+            Error::Io { source, .. } => errno(source),
+            _ => 0,
+        }
+    }
+}
+
+fn errno(source: &io::Error) -> i32 {
+    source.raw_os_error().unwrap_or(0)
+}
+
+/// The system's text for the error without the number that the standard library adds.
+fn reason(source: &io::Error) -> String {
+    let text = source.to_string();
+    match text.find(" (os error") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}

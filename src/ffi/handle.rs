@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the opaque pointers of the C ABI point to.
+//!
+//! A stub with the kind of the handle and what it stands for. Closing a handle empties its stub; the stub itself is
+//! kept for the life of the process (a few dozen bytes a handle), so that using or closing a handle again is an
+//! error and never reads freed memory.
+
+use super::status::Failure;
+use parking_lot::{Mutex, MutexGuard};
+
+/// The start of every stub, by which its kind is told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub(super) enum Kind {
+    Settings = 0x4c53_5345_5454_494e,
+    Datastore = 0x4c53_4441_5441_5354,
+    Channel = 0x4c53_4348_414e_4e45,
+    Snapshot = 0x4c53_534e_4150_5348,
+    Cursor = 0x4c53_4355_5253_4f52,
+}
+
+/// A type that is handed out as an opaque pointer.
+pub(super) trait Handle: Sized {
+    const KIND: Kind;
+    /// The C name of the kind, for messages.
+    const NAME: &'static str;
+    /// What an open handle stands for.
+    type Content;
+    fn stub(&self) -> &Stub<Self::Content>;
+    fn from_stub(stub: Stub<Self::Content>) -> Self;
+}
+
+#[repr(C)]
+#[derive(Debug)]
+pub(super) struct Stub<T> {
+    kind: u64,
+    content: Mutex<Option<T>>,
+}
+
+/// Makes a handle that stays valid to look at for the life of the process.
+pub(super) fn create<H: Handle>(content: H::Content) -> *mut H {
+    let stub = Stub {
+        kind: H::KIND as u64,
+        content: Mutex::new(Some(content)),
+    };
+    Box::into_raw(Box::new(H::from_stub(stub)))
+}
+
+/// The content of a handle, locked; the handle is open while the guard lives.
+pub(super) struct Opened<'a, T>(MutexGuard<'a, Option<T>>);
+
+impl<T> std::ops::Deref for Opened<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        self.0.as_ref().expect("an opened handle has content")
+    }
+}
+
+impl<T> std::ops::DerefMut for Opened<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.0.as_mut().expect("an opened handle has content")
+    }
+}
+
+/// Looks at the stub behind a pointer.
+///
+/// # Safety
+/// `handle` is null or was returned by [`create`], for whichever kind.
+unsafe fn stub<'a, H: Handle + 'a>(handle: *const H) -> Result<&'a Stub<H::Content>, Failure> {
+    if handle.is_null() {
+        return Err(Failure::handle(format!("the {} handle is null", H::NAME)));
+    }
+    // SAFETY: every stub begins with its kind and is never freed.
+    let kind = unsafe { handle.cast::<u64>().read() };
+    if kind != H::KIND as u64 {
+        return Err(Failure::handle(format!("the handle is not a {}", H::NAME)));
+    }
+    // SAFETY: the kind says that it is an `H`.
+    Ok(unsafe { &*handle }.stub())
+}
+
+/// Opens a handle for the time of a call.
+///
+/// # Safety
+/// As for [`stub`].
+pub(super) unsafe fn open<'a, H: Handle + 'a>(handle: *const H) -> Result<Opened<'a, H::Content>, Failure> {
+    // SAFETY: the caller keeps the same promise.
+    let guard = unsafe { stub(handle) }?.content.lock();
+    match *guard {
+        Some(_) => Ok(Opened(guard)),
+        None => Err(Failure::handle(format!("the {} handle was closed", H::NAME))),
+    }
+}
+
+/// Closes a handle and gives its content back; `*handle` becomes null. A null `*handle` is closed already.
+///
+/// # Safety
+/// `handle` is null or points to a pointer for which the promise of [`stub`] holds.
+pub(super) unsafe fn close<H: Handle>(handle: *mut *mut H) -> Result<Option<H::Content>, Failure> {
+    if handle.is_null() {
+        return Err(Failure::argument(&format!(
+            "the pointer to the {} handle is null",
+            H::NAME
+        )));
+    }
+    // SAFETY: it points to a pointer.
+    let handle = unsafe { &mut *handle };
+    if handle.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the caller's promise.
+    let content = unsafe { stub(*handle) }?.content.lock().take();
+    *handle = std::ptr::null_mut();
+    match content {
+        Some(content) => Ok(Some(content)),
+        None => Err(Failure::handle(format!("the {} handle was closed before", H::NAME))),
+    }
+}
+
+/// Stores the result of a call through an out-pointer that was checked.
+///
+/// # Safety
+/// `out` is null or may be written.
+pub(super) unsafe fn check_out<T>(out: *mut T) -> Result<(), Failure> {
+    if out.is_null() {
+        return Err(Failure::argument("the pointer for the result is null"));
+    }
+    Ok(())
+}
+
+/// Bytes that the caller passed; a null pointer is allowed for none.
+///
+/// # Safety
+/// `data` points to `len` readable bytes, or `len` is 0.
+pub(super) unsafe fn bytes<'a, T>(data: *const T, len: usize, what: &str) -> Result<&'a [T], Failure> {
+    if len == 0 {
+        return Ok(&[]);
+    }
+    if data.is_null() {
+        return Err(Failure::argument(&format!("{what} is null but has length {len}")));
+    }
+    if len > isize::MAX as usize / std::mem::size_of::<T>() {
+        return Err(Failure::argument(&format!("{what} has the impossible length {len}")));
+    }
+    // SAFETY: the caller's promise; the length was checked.
+    Ok(unsafe { std::slice::from_raw_parts(data, len) })
+}
+
+/// Declares an opaque type of the C ABI.
+macro_rules! handle {
+    ($(#[$doc:meta])* $name:ident, $kind:ident, $content:ty) => {
+        $(#[$doc])*
+        #[allow(non_camel_case_types)]
+        #[derive(Debug)]
+        #[repr(C)]
+        pub struct $name {
+            stub: super::handle::Stub<$content>,
+        }
+
+        impl super::handle::Handle for $name {
+            const KIND: super::handle::Kind = super::handle::Kind::$kind;
+            const NAME: &'static str = stringify!($name);
+            type Content = $content;
+            fn stub(&self) -> &super::handle::Stub<$content> {
+                &self.stub
+            }
+            fn from_stub(stub: super::handle::Stub<$content>) -> Self {
+                $name { stub }
+            }
+        }
+    };
+}
+pub(super) use handle;

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Durable transaction log of the Tsurugi engine: parallel write-ahead log, group commit by epoch, recovery snapshot.
+//!
+//! [`datastore::Datastore`] is the way in for Rust; C and C++ come through [`ffi`] (`include/limestone_core.h`).
+//! `docs/architecture.md` says how the parts fit.
+
+pub mod datastore;
+pub mod error;
+pub mod ffi;
+pub mod recovery;
+pub mod types;
+pub mod vfs;
+pub mod wal;

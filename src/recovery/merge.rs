@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The merge rule (disk format §6.1): of all entries of a key the one with the largest version counts, a later
+//! position among equal ones; a removal or an older clear of the storage hides it.
+
+use super::index::{Index, Piece, Position, Prefix, Record};
+use super::{pool, Clears, Input};
+use crate::error::{Error, Result};
+use crate::types::{StorageId, WriteVersion};
+use crate::vfs::Mapping;
+use crate::wal::entry::{decode, Entry};
+
+/// Positions of live entries in key order.
+#[derive(Debug)]
+pub enum Segment {
+    Held(Vec<Position>),
+    Spilled { map: Mapping },
+}
+
+impl Segment {
+    pub fn len(&self) -> usize {
+        match self {
+            Segment::Held(positions) => positions.len(),
+            Segment::Spilled { map } => map.len() / 8,
+        }
+    }
+
+    pub fn get(&self, index: usize) -> Position {
+        match self {
+            Segment::Held(positions) => positions[index],
+            Segment::Spilled { map } => Position::from_bytes(&map[index * 8..index * 8 + 8]),
+        }
+    }
+}
+
+/// Decodes an entry that the scan has read before; it fails only when somebody wrote into the file meanwhile.
+pub fn entry_at(files: &[Mapping], position: Position) -> Result<Entry<'_>> {
+    match decode(&files[position.file()], position.offset()) {
+        Some(Ok((entry, _))) => Ok(entry),
+        _ => Err(changed(position)),
+    }
+}
+
+/// The error for an entry that is no longer what the scan has read.
+pub fn changed(position: Position) -> Error {
+    let (file, offset) = (position.file(), position.offset());
+    Error::WrongState(format!(
+        "log file number {file} was changed by somebody else at offset {offset} while it was open"
+    ))
+}
+
+fn key_and_version(files: &[Mapping], position: Position) -> Result<(&[u8], WriteVersion)> {
+    match entry_at(files, position)? {
+        Entry::Put { key, version, .. } | Entry::Remove { key, version, .. } => Ok((key, version)),
+        _ => Err(changed(position)),
+    }
+}
+
+/// A range of prefixes of one storage.
+struct Task<'a> {
+    storage: u64,
+    pieces: &'a [Piece],
+    from: Option<Prefix>,
+    to: Option<Prefix>,
+}
+
+/// Merges all pieces; the segments together are the live entries in order.
+pub fn merge(index: Index, clears: &Clears, files: &[Mapping], input: &Input<'_>) -> Result<Vec<Segment>> {
+    let tasks = split(&index, input.threads);
+    let count = tasks.len();
+    let live_max = (input.memory_bytes / 4 / 8) as usize / count.max(1);
+    let work = pool::Queue::new(tasks.into_iter().enumerate().collect());
+    let merged = pool::run(input.threads.clamp(1, count.max(1)), || {
+        let mut segments = Vec::new();
+        while let Some((number, task)) = work.next() {
+            let clear = clears.get(&StorageId(task.storage.swap_bytes())).copied();
+            let live = Merger::new(&task, files, clear).run();
+            segments.push((number, live.and_then(|live| keep(live, live_max, input))));
+        }
+        segments
+    });
+    let mut segments: Vec<(usize, Result<Segment>)> = merged.into_iter().flatten().collect();
+    segments.sort_by_key(|(number, _)| *number);
+    segments
+        .into_iter()
+        .map(|(_, segment)| segment)
+        .filter(|s| s.as_ref().map_or(true, |s| s.len() > 0))
+        .collect()
+}
+
+/// Keeps positions in memory, or in a file without a name when there are too many.
+fn keep(live: Vec<Position>, live_max: usize, input: &Input<'_>) -> Result<Segment> {
+    if live.len() <= live_max {
+        return Ok(Segment::Held(live));
+    }
+    let write = || {
+        let file = input.vfs.temp_file(input.location)?;
+        let mut bytes = Vec::new();
+        for (i, chunk) in live.chunks(1 << 14).enumerate() {
+            bytes.clear();
+            bytes.extend(chunk.iter().flat_map(|position| position.to_bytes()));
+            file.write_at((i << 17) as u64, &bytes)?;
+        }
+        file.map()
+    };
+    let map = write().map_err(|e| Error::io("cannot write a temporary index file in", input.location, e))?;
+    Ok(Segment::Spilled { map })
+}
+
+/// Cuts the work so that every thread gets some: at prefixes taken evenly from the largest piece of each storage.
+fn split(index: &Index, threads: usize) -> Vec<Task<'_>> {
+    let total: usize = index.storages.values().flatten().map(Piece::len).sum();
+    let target = (total / (threads.max(1) * 4)).max(1 << 14);
+    let mut tasks = Vec::new();
+    for (&storage, pieces) in &index.storages {
+        let records: usize = pieces.iter().map(Piece::len).sum();
+        let mut from = None;
+        if let Some(largest) = pieces.iter().max_by_key(|piece| piece.len()) {
+            let parts = records.div_ceil(target).max(1);
+            for part in 1..parts {
+                let to = largest.get(largest.len() * part / parts).prefix;
+                if Some(to) > from {
+                    tasks.push(Task {
+                        storage,
+                        pieces,
+                        from,
+                        to: Some(to),
+                    });
+                    from = Some(to);
+                }
+            }
+        }
+        tasks.push(Task {
+            storage,
+            pieces,
+            from,
+            to: None,
+        });
+    }
+    tasks
+}
+
+/// What is left of one piece.
+struct Run<'a> {
+    piece: &'a Piece,
+    next: usize,
+    end: usize,
+    head: Record,
+}
+
+struct Merger<'a> {
+    files: &'a [Mapping],
+    clear: Option<WriteVersion>,
+    runs: Vec<Run<'a>>,
+    live: Vec<Position>,
+}
+
+impl<'a> Merger<'a> {
+    fn new(task: &Task<'a>, files: &'a [Mapping], clear: Option<WriteVersion>) -> Merger<'a> {
+        let mut runs = Vec::new();
+        let mut records = 0;
+        for piece in task.pieces {
+            let next = task.from.map_or(0, |prefix| piece.lower_bound(prefix));
+            let end = task.to.map_or(piece.len(), |prefix| piece.lower_bound(prefix));
+            if next < end {
+                records += end - next;
+                runs.push(Run {
+                    piece,
+                    next,
+                    end,
+                    head: piece.get(next),
+                });
+            }
+        }
+        Merger {
+            files,
+            clear,
+            runs,
+            live: Vec::with_capacity(records),
+        }
+    }
+
+    fn run(mut self) -> Result<Vec<Position>> {
+        let mut group = Vec::new();
+        while let Some(prefix) = self.runs.iter().map(|run| run.head.prefix).min() {
+            group.clear();
+            self.runs.retain_mut(|run| {
+                while run.head.prefix == prefix {
+                    group.push(run.head.position);
+                    run.next += 1;
+                    if run.next == run.end {
+                        return false;
+                    }
+                    run.head = run.piece.get(run.next);
+                }
+                true
+            });
+            match group[..] {
+                [only] => self.decide(only)?,
+                _ => self.resolve(&group)?,
+            }
+        }
+        self.live.shrink_to_fit();
+        Ok(self.live)
+    }
+
+    /// Several entries share the bytes of the key that are in the index: the files tell the rest.
+    fn resolve(&mut self, group: &[Position]) -> Result<()> {
+        let files = self.files;
+        let mut full = Vec::with_capacity(group.len());
+        for &position in group {
+            let (key, version) = key_and_version(files, position)?;
+            full.push((key, version, position));
+        }
+        full.sort_unstable();
+        for (i, (key, _, position)) in full.iter().enumerate() {
+            let newest = full.get(i + 1).is_none_or(|(next, _, _)| next != key);
+            if newest {
+                self.decide(*position)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the newest entry of a key unless it is a removal or its storage was cleared after it.
+    fn decide(&mut self, position: Position) -> Result<()> {
+        if position.is_remove() {
+            return Ok(());
+        }
+        if let Some(clear) = self.clear {
+            let (_, version) = key_and_version(self.files, position)?;
+            if version < clear {
+                return Ok(());
+            }
+        }
+        self.live.push(position);
+        Ok(())
+    }
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a start recovered, and the cursors over it. It never changes: later writes are not seen.
+
+use super::merge::{changed, entry_at, Segment};
+use super::Files;
+use crate::error::{Error, Result};
+use crate::types::StorageId;
+use crate::wal::entry::Entry;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+
+/// Entries that are looked ahead, so that their bytes are on the way when they are asked for.
+const AHEAD: usize = 16;
+
+/// The recovered entries. Cheap to clone; may be used from any thread.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    data: Arc<Data>,
+    partitioned: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+struct Data {
+    files: Files,
+    segments: Vec<Segment>,
+    len: usize,
+}
+
+/// One entry of a snapshot; the bytes live in the mapped file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row<'a> {
+    pub storage: StorageId,
+    pub key: &'a [u8],
+    pub value: &'a [u8],
+}
+
+impl Snapshot {
+    pub(super) fn new(files: Files, segments: Vec<Segment>) -> Snapshot {
+        let len = segments.iter().map(Segment::len).sum();
+        Snapshot {
+            data: Arc::new(Data { files, segments, len }),
+            partitioned: Arc::default(),
+        }
+    }
+
+    /// A snapshot without entries.
+    pub fn empty() -> Snapshot {
+        Snapshot::new(Vec::new().into(), Vec::new())
+    }
+
+    /// Another view of the same entries, which may be partitioned once more.
+    pub fn share(&self) -> Snapshot {
+        Snapshot {
+            data: self.data.clone(),
+            partitioned: Arc::default(),
+        }
+    }
+
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.data.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.data.len == 0
+    }
+
+    /// A cursor over everything, before the first entry. Entries come in the order of the little-endian bytes of the
+    /// storage id, then of the key (§6.2).
+    pub fn cursor(&self) -> Cursor {
+        self.range(0, self.data.len)
+    }
+
+    /// Exactly `n` cursors that together give every entry once, each in ascending order; for one thread each. A
+    /// cursor that is not read costs nothing and holds nobody up.
+    pub fn partitioned_cursors(&self, n: usize) -> Result<Vec<Cursor>> {
+        if n == 0 {
+            return Err(Error::InvalidArgument(
+                "partition count must be greater than 0".to_owned(),
+            ));
+        }
+        if self.partitioned.swap(true, Ordering::AcqRel) {
+            let message = "get_partitioned_cursors() was already called once for this snapshot";
+            return Err(Error::WrongState(message.to_owned()));
+        }
+        let bound = |part: usize| (self.data.len as u128 * part as u128 / n as u128) as usize;
+        Ok((0..n).map(|part| self.range(bound(part), bound(part + 1))).collect())
+    }
+
+    fn range(&self, from: usize, to: usize) -> Cursor {
+        let mut segment = 0;
+        let mut index = from;
+        while segment < self.data.segments.len() && index >= self.data.segments[segment].len() {
+            index -= self.data.segments[segment].len();
+            segment += 1;
+        }
+        Cursor {
+            data: self.data.clone(),
+            segment,
+            index,
+            left: to - from,
+        }
+    }
+}
+
+/// Walks over entries of a snapshot; one thread at a time. Keeps the snapshot alive.
+#[derive(Debug)]
+pub struct Cursor {
+    data: Arc<Data>,
+    segment: usize,
+    index: usize,
+    left: usize,
+}
+
+impl Cursor {
+    /// The next entry, `None` at the end and ever after.
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self) -> Result<Option<Row<'_>>> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let segment = &self.data.segments[self.segment];
+        let position = segment.get(self.index);
+        if self.index + AHEAD < segment.len() {
+            let ahead = segment.get(self.index + AHEAD);
+            prefetch(&self.data.files[ahead.file()], ahead.offset());
+        }
+        self.left -= 1;
+        self.index += 1;
+        if self.index == segment.len() {
+            self.segment += 1;
+            self.index = 0;
+        }
+        match entry_at(&self.data.files, position)? {
+            Entry::Put {
+                storage, key, value, ..
+            } => Ok(Some(Row { storage, key, value })),
+            _ => Err(changed(position)),
+        }
+    }
+}
+
+/// Asks for the cache lines of an entry of ordinary size.
+#[inline]
+fn prefetch(bytes: &[u8], offset: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for line in 0..3 {
+        if let Some(byte) = bytes.get(offset + line * 64) {
+            // SAFETY: a prefetch of an address inside the slice; it reads nothing that the program sees.
+            unsafe {
+                use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
+                _mm_prefetch(std::ptr::from_ref(byte).cast::<i8>(), _MM_HINT_T0);
+            }
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (bytes, offset);
+}

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The epoch file: the records that say up to which epoch the log counts (disk format §3).
+
+use super::entry::{marker, tag, MARKER_LEN};
+use super::names;
+use crate::error::{Damage, Error, Result};
+use crate::types::Epoch;
+use crate::vfs::{crashsafe, Open, Vfs, VfsFile};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The original replaces the file at the hundredth record of a process; so does this, to keep it small.
+const RECORDS_PER_FILE: u32 = 100;
+
+/// What an epoch file says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EpochRecords {
+    /// The largest record; `None` when there is none.
+    pub max: Option<Epoch>,
+    /// Where a record begins that was never completely written.
+    pub torn_at: Option<usize>,
+}
+
+/// Reads an epoch file. A short record or zeros at the end are what a crash leaves of an append that was never
+/// acknowledged; anything else that is not a record is damage. `path` is for the message only.
+pub fn parse(bytes: &[u8], path: &Path) -> std::result::Result<EpochRecords, Damage> {
+    let mut records = EpochRecords::default();
+    for (index, record) in bytes.chunks(MARKER_LEN).enumerate() {
+        let offset = index * MARKER_LEN;
+        match *record {
+            [tag::DURABLE, e0, e1, e2, e3, e4, e5, e6, e7] => {
+                let epoch = Epoch(u64::from_le_bytes([e0, e1, e2, e3, e4, e5, e6, e7]));
+                records.max = records.max.max(Some(epoch));
+            }
+            [tag::DURABLE, ..] => records.torn_at = records.torn_at.or(Some(offset)),
+            // The sectors of an append reach the disk in any order, so the tag may be missing under its number.
+            [0, ..] if bytes[(offset + MARKER_LEN).min(bytes.len())..].iter().all(|&b| b == 0) => {
+                records.torn_at = Some(offset);
+                break;
+            }
+            [found, ..] => {
+                return Err(Damage {
+                    file: path.to_owned(),
+                    offset: offset as u64,
+                    epoch: None,
+                    reason: format!("this epoch file is broken: unexpected log_entry type: {found}"),
+                    found: format!("tag {found:#04x}"),
+                    expected: "a durable-epoch record (tag 0x04) or the end of the file".to_owned(),
+                });
+            }
+            [] => unreachable!("chunks are not empty"),
+        }
+    }
+    Ok(records)
+}
+
+/// The epoch file of a running data store. Only one thread at a time records.
+#[derive(Debug)]
+pub struct EpochFile {
+    vfs: Arc<dyn Vfs>,
+    directory: PathBuf,
+    file: Box<dyn VfsFile>,
+    len: u64,
+    /// Records that this process has written into the present file.
+    records: u32,
+    recorded: Epoch,
+}
+
+impl EpochFile {
+    /// Puts a file with the single record `epoch` in place of what is there, durably.
+    pub fn replace(vfs: Arc<dyn Vfs>, directory: &Path, epoch: Epoch) -> Result<EpochFile> {
+        let path = directory.join(names::EPOCH);
+        let bytes = marker(tag::DURABLE, epoch);
+        crashsafe::replace(&*vfs, &directory.join(names::EPOCH_TEMPORARY), &path, &bytes)
+            .map_err(|e| Error::io("cannot replace the epoch file", &path, e))?;
+        Self::open(vfs, directory, epoch)
+    }
+
+    /// Opens a file that holds only whole records, `recorded` being the largest.
+    pub fn open(vfs: Arc<dyn Vfs>, directory: &Path, recorded: Epoch) -> Result<EpochFile> {
+        let path = directory.join(names::EPOCH);
+        let open = || {
+            let file = vfs.open(&path, Open::Existing)?;
+            let len = file.len()?;
+            Ok((file, len))
+        };
+        let (file, len) = open().map_err(|e| Error::io("cannot open the epoch file", &path, e))?;
+        Ok(EpochFile {
+            vfs,
+            directory: directory.to_owned(),
+            file,
+            len,
+            records: 0,
+            recorded,
+        })
+    }
+
+    /// The largest epoch in the file.
+    pub fn recorded(&self) -> Epoch {
+        self.recorded
+    }
+
+    /// Makes `epoch` the durable epoch; it is synced when this returns. An epoch that is covered already costs nothing.
+    /// After an error the file must not be used again.
+    pub fn record(&mut self, epoch: Epoch) -> Result<()> {
+        if epoch <= self.recorded {
+            return Ok(());
+        }
+        if self.records + 1 >= RECORDS_PER_FILE {
+            *self = Self::replace(self.vfs.clone(), &self.directory, epoch)?;
+            return Ok(());
+        }
+        let append = || {
+            self.file.write_at(self.len, &marker(tag::DURABLE, epoch))?;
+            self.file.sync()
+        };
+        append().map_err(|e| {
+            Error::io(
+                "cannot record the durable epoch in",
+                &self.directory.join(names::EPOCH),
+                e,
+            )
+        })?;
+        self.len += MARKER_LEN as u64;
+        self.records += 1;
+        self.recorded = epoch;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(parts: &[&[u8]]) -> std::result::Result<EpochRecords, Damage> {
+        parse(&parts.concat(), Path::new("epoch"))
+    }
+
+    fn record(epoch: u64) -> [u8; MARKER_LEN] {
+        marker(tag::DURABLE, Epoch(epoch))
+    }
+
+    #[test]
+    fn the_largest_record_counts_not_the_last() {
+        let records = read(&[&record(3), &record(9), &record(4)]);
+        assert_eq!(
+            records,
+            Ok(EpochRecords {
+                max: Some(Epoch(9)),
+                torn_at: None
+            })
+        );
+        assert_eq!(read(&[]), Ok(EpochRecords::default()));
+    }
+
+    #[test]
+    fn what_a_crash_leaves_of_an_append_is_cut() {
+        let kept = EpochRecords {
+            max: Some(Epoch(5)),
+            torn_at: Some(9),
+        };
+        for len in 1..MARKER_LEN {
+            assert_eq!(read(&[&record(5), &record(6)[..len]]), Ok(kept));
+        }
+        assert_eq!(read(&[&record(5), &[0; 9]]), Ok(kept));
+        assert_eq!(read(&[&record(5), &[0; 4000]]), Ok(kept));
+        assert_eq!(
+            read(&[&record(5), &[0, 0, 0, 7, 0, 0, 0, 0, 0]]),
+            Ok(kept),
+            "its first sector was lost"
+        );
+    }
+
+    #[test]
+    fn anything_else_is_damage() {
+        for bad in [&marker(tag::BEGIN, Epoch(6))[..], &[1], &[0xff; 9]] {
+            assert_eq!(read(&[&record(5), bad]).unwrap_err().offset, 9);
+        }
+        assert!(
+            read(&[&record(5), &[0; 9], &record(7)]).is_err(),
+            "a record behind zeros"
+        );
+    }
+}

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The bytes of the data directory. Owns the encoding of entries, the epoch file, the manifest, the catalog and the
+//! rules by which a log file is read; promises that reading allocates nothing in proportion to a length it has not
+//! checked, and never panics on any input. Knows nothing of channels, snapshots or replicas.
+
+pub mod catalog;
+pub mod entry;
+pub mod epoch_file;
+pub mod manifest;
+pub mod names;
+pub mod scanner;

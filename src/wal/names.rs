@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The names in a data directory (disk format §1.1).
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+pub const MANIFEST: &str = "limestone-manifest.json";
+pub const MANIFEST_BACKUP: &str = "limestone-manifest.json.back";
+pub const CATALOG: &str = "compaction_catalog";
+pub const CATALOG_BACKUP: &str = "compaction_catalog.back";
+pub const CATALOG_TEMPORARY: &str = "compaction_catalog.tmp";
+pub const EPOCH: &str = "epoch";
+pub const EPOCH_TEMPORARY: &str = ".epoch.tmp";
+pub const COMPACTED: &str = "pwal_0000.compacted";
+pub const COMPACTED_PREVIOUS: &str = "pwal_0000.compacted.prev";
+pub const BLOB_DIR: &str = "blob";
+pub const CONTROL_DIR: &str = "ctrl";
+/// Work area of the original's recovery; a leftover is deleted.
+pub const SORTING_DIR: &str = "sorting";
+
+const LOG_PREFIX: &str = "pwal_";
+
+/// Whether the name is that of a log file of any kind.
+pub fn is_log(name: &str) -> bool {
+    name.starts_with(LOG_PREFIX)
+}
+
+/// Whether the name is one that a channel writes to. The original calls every name of at most nine characters active;
+/// the digits decide here as well, so that channel 10000 is not taken for a rotated file.
+pub fn is_active_log(name: &str) -> bool {
+    name.strip_prefix(LOG_PREFIX)
+        .is_some_and(|rest| rest.len() <= 4 || rest.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Whether the name is that of an epoch file, rotated or not; the original goes by the prefix alone.
+pub fn is_epoch(name: &str) -> bool {
+    name.starts_with(EPOCH)
+}
+
+/// Whether the name is that of a rotated epoch file: `epoch.<ms>.<epoch>`.
+pub fn is_rotated_epoch(name: &str) -> bool {
+    let mut parts = name.split('.');
+    parts.next() == Some(EPOCH)
+        && parts.clone().count() == 2
+        && parts.all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// The file of a channel.
+pub fn log_of_channel(channel: usize) -> String {
+    format!("{LOG_PREFIX}{channel:04}")
+}
+
+/// The name a log file gets when it is rotated; `k` makes it unique within a millisecond.
+pub fn rotated(active: &str, unix_ms: u128, k: u32) -> String {
+    format!("{active}.{unix_ms:014}.{k}")
+}
+
+/// Milliseconds since 1970, as they stand in names.
+pub fn unix_ms() -> u128 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_original() {
+        assert_eq!(log_of_channel(7), "pwal_0007");
+        assert_eq!(log_of_channel(10000), "pwal_10000");
+        assert_eq!(rotated("pwal_0000", 1795356604107, 0), "pwal_0000.01795356604107.0");
+    }
+
+    #[test]
+    fn only_names_that_a_channel_writes_to_are_active() {
+        for active in ["pwal_0000", "pwal_10000", "pwal_abc"] {
+            assert!(is_active_log(active), "{active}");
+        }
+        for other in [
+            "pwal_0000.compacted",
+            "pwal_0000.01795356604107.0",
+            "epoch",
+            "pwal_backup",
+        ] {
+            assert!(!is_active_log(other), "{other}");
+        }
+        assert!(is_rotated_epoch("epoch.01795356615900.2"));
+        for other in ["epoch", "epoch.bak", "epoch.1.2.3", "epoch..2", "epochs.1.2"] {
+            assert!(!is_rotated_epoch(other), "{other}");
+        }
+    }
+}

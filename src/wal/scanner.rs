@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Reads one log file as a start does (disk format §5): hands out the entries of durable sessions, says which bytes
+//! to take away so that the rest never counts, and refuses damage in what was acknowledged. Pure: bytes in, verdict
+//! out; nothing is changed here, so a refused start leaves the directory as it was.
+//!
+//! What was never acknowledged is disposable: everything behind the last ended session whose epoch is durable. What
+//! was acknowledged must read whole. `docs/recovery.md` has a row for each case.
+
+use super::entry::{decode, tag, Entry, Unreadable, END_LEN, END_PLAIN, MARKER_LEN};
+use crate::error::Damage;
+use crate::types::Epoch;
+use std::path::Path;
+
+/// Sectors reach the disk whole, in any order.
+const SECTOR: usize = 512;
+/// An invalidated marker further than this beyond all others is garbage that a repair turned into a marker.
+const PLAUSIBLE_EPOCHS: u64 = 1 << 40;
+
+/// Gets every entry of the durable sessions in file order, with its offset.
+pub trait Visitor {
+    fn entry(&mut self, offset: usize, entry: Entry<'_>);
+}
+
+/// A change that a start makes before the file is appended to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// Overwrite the tag of the begin marker here: the session never counts (tag 0x06).
+    Invalidate { offset: usize },
+    /// End the file here.
+    Cut { offset: usize },
+}
+
+/// What a log file holds besides the entries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileScan {
+    /// The largest epoch of any session, durable or not.
+    pub max_epoch: Epoch,
+    pub edits: Vec<Edit>,
+    /// What an operator should know, without the file's name.
+    pub warnings: Vec<String>,
+    /// A session of epoch 1 or above that was ended stands here, so an epoch record must exist somewhere.
+    pub has_ended_session: bool,
+    /// The file is not empty and holds nothing but zeros.
+    pub all_zeros: bool,
+    /// The last session that stays in the file has no end marker.
+    pub open_end: bool,
+    pub invalidated_sessions: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Its epoch is covered by the epoch file.
+    Durable,
+    /// Its epoch is not covered.
+    Beyond,
+    /// An earlier start or repair marked it.
+    Invalidated,
+}
+
+/// The session that the scan is inside.
+#[derive(Clone, Copy, Debug)]
+struct Session {
+    offset: usize,
+    epoch: Epoch,
+    kind: Kind,
+}
+
+/// Scans a whole file. `durable` is the durable epoch of the directory, `end_markers` whether the format version
+/// of the directory writes them; `path` is for messages only.
+pub fn scan(
+    bytes: &[u8],
+    durable: Epoch,
+    end_markers: bool,
+    path: &Path,
+    visitor: &mut impl Visitor,
+) -> Result<FileScan, Damage> {
+    let mut scanner = Scanner {
+        bytes,
+        durable,
+        path,
+        session: None,
+        last_ended: None,
+        ends: 0,
+        unended: None,
+        out: FileScan::default(),
+    };
+    let mut offset = 0;
+    loop {
+        match decode(bytes, offset) {
+            None => break,
+            Some(Ok((entry, next))) => {
+                scanner.entry(offset, entry, visitor)?;
+                offset = next;
+            }
+            Some(Err(unreadable)) => {
+                scanner.unreadable(offset, unreadable)?;
+                break;
+            }
+        }
+    }
+    Ok(scanner.finish(end_markers))
+}
+
+struct Scanner<'a> {
+    bytes: &'a [u8],
+    durable: Epoch,
+    path: &'a Path,
+    session: Option<Session>,
+    /// Epoch of the last durable session that was ended in this file.
+    last_ended: Option<Epoch>,
+    ends: u64,
+    /// The first durable session that has no end marker.
+    unended: Option<Session>,
+    out: FileScan,
+}
+
+impl Scanner<'_> {
+    fn entry(&mut self, offset: usize, entry: Entry<'_>, visitor: &mut impl Visitor) -> Result<(), Damage> {
+        match entry {
+            Entry::Begin(epoch) => {
+                self.leave_unended(true);
+                let kind = if epoch <= self.durable {
+                    Kind::Durable
+                } else {
+                    Kind::Beyond
+                };
+                if kind == Kind::Beyond {
+                    self.out.edits.push(Edit::Invalidate { offset });
+                }
+                self.out.max_epoch = self.out.max_epoch.max(epoch);
+                self.session = Some(Session { offset, epoch, kind });
+            }
+            Entry::Invalidated(epoch) => {
+                self.leave_unended(true);
+                self.out.invalidated_sessions += 1;
+                if epoch.0
+                    <= self
+                        .durable
+                        .0
+                        .max(self.out.max_epoch.0)
+                        .saturating_add(PLAUSIBLE_EPOCHS)
+                {
+                    self.out.max_epoch = self.out.max_epoch.max(epoch);
+                } else {
+                    self.out.warnings.push(format!(
+                        "the invalidated session at offset {offset} has the impossible epoch {epoch}, which is ignored"
+                    ));
+                }
+                self.session = Some(Session {
+                    offset,
+                    epoch,
+                    kind: Kind::Invalidated,
+                });
+            }
+            Entry::End(_) => {
+                let Some(session) = self.session.take() else {
+                    return Err(self.misplaced(offset, tag::END));
+                };
+                self.ends += 1;
+                if session.kind == Kind::Durable {
+                    self.last_ended = Some(session.epoch);
+                }
+                self.out.has_ended_session |= session.kind != Kind::Invalidated && session.epoch > Epoch(0);
+            }
+            Entry::Durable(_) => return Err(self.misplaced(offset, tag::DURABLE)),
+            _ => match self.session {
+                Some(Session {
+                    kind: Kind::Durable, ..
+                }) => visitor.entry(offset, entry),
+                Some(_) => {}
+                None => return Err(self.misplaced(offset, self.bytes[offset])),
+            },
+        }
+        Ok(())
+    }
+
+    /// The session before `offset` ends here without an end marker, because the file ends or another one begins.
+    fn leave_unended(&mut self, another_begins: bool) {
+        if let Some(session) = self.session.take() {
+            if session.kind == Kind::Durable {
+                self.unended.get_or_insert(session);
+                self.out.open_end = !another_begins;
+            }
+            self.out.has_ended_session |=
+                another_begins && session.kind != Kind::Invalidated && session.epoch > Epoch(0);
+        }
+    }
+
+    /// Something that is no whole entry stands at `offset`: decide whether it was ever acknowledged.
+    fn unreadable(&mut self, offset: usize, unreadable: Unreadable) -> Result<(), Damage> {
+        let rest = &self.bytes[offset..];
+        let zeros = rest.iter().all(|&b| b == 0);
+        let torn_marker = matches!(unreadable, Unreadable::Short(tag::BEGIN | tag::INVALIDATED));
+        match self.session {
+            // The begin marker of the next session was cut off: that session was never ended.
+            _ if torn_marker => {
+                self.cut(offset, "a torn begin marker");
+            }
+            None if zeros => {
+                self.out.all_zeros = offset == 0;
+                self.cut(offset, "zeros to the end of the file");
+            }
+            // The first sectors of a session are missing, later ones are there.
+            None if rest[0] == 0 && !self.has_durable_session_behind(offset, None) => {
+                self.cut(offset, "zeros in place of a begin marker");
+            }
+            None => return Err(self.damage(offset, unreadable)),
+            Some(Session {
+                kind: Kind::Durable,
+                epoch,
+                offset: begin,
+            }) => {
+                if offset == begin + MARKER_LEN && self.marker_is_half_written(begin) {
+                    self.session = None;
+                    self.cut(begin, "a half written begin marker");
+                } else if self.was_never_covered(epoch) && (zeros || matches!(unreadable, Unreadable::Short(_))) {
+                    self.cut(
+                        offset,
+                        &format!("a torn entry in a session of epoch {epoch} that the original did not protect"),
+                    );
+                } else {
+                    return Err(self.damage(offset, unreadable));
+                }
+            }
+            Some(Session {
+                kind,
+                epoch,
+                offset: begin,
+            }) => {
+                let own = (kind == Kind::Invalidated).then_some(epoch);
+                if self.has_durable_session_behind(offset, own) {
+                    return Err(self.damage(offset, unreadable));
+                }
+                self.session = None;
+                self.cut(
+                    begin,
+                    &format!("an incomplete session of epoch {epoch} that was never durable"),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn cut(&mut self, offset: usize, what: &str) {
+        self.out.warnings.push(format!(
+            "{what} at offset {offset}: {} bytes were cut off",
+            self.bytes.len() - offset
+        ));
+        self.out
+            .edits
+            .retain(|edit| !matches!(edit, Edit::Invalidate { offset: at } if *at >= offset));
+        self.out.edits.push(Edit::Cut { offset });
+    }
+
+    /// The original does not hold an epoch back for the second session of a channel in it, and never covers epoch 0:
+    /// such a session may be torn although the epoch file covers its epoch.
+    fn was_never_covered(&self, epoch: Epoch) -> bool {
+        epoch == Epoch(0) || self.last_ended == Some(epoch)
+    }
+
+    /// Whether a sector boundary runs through the marker and the sector behind it was lost: then the upper bytes of
+    /// its epoch are zeros that nobody wrote.
+    fn marker_is_half_written(&self, begin: usize) -> bool {
+        let boundary = (begin / SECTOR + 1) * SECTOR;
+        let sector_end = (boundary + SECTOR).min(self.bytes.len());
+        boundary < begin + MARKER_LEN && self.bytes[boundary..sector_end].iter().all(|&b| b == 0)
+    }
+
+    /// Looks for the end marker of a durable session behind unreadable bytes: an end marker with a durable epoch,
+    /// followed by a begin marker or the end of the file. `own` is the epoch of the unreadable session itself.
+    fn has_durable_session_behind(&self, offset: usize, own: Option<Epoch>) -> bool {
+        self.bytes[offset..].windows(END_LEN).enumerate().any(|(at, bytes)| {
+            if bytes[0] != tag::END || bytes[END_LEN - 1] != END_PLAIN {
+                return false;
+            }
+            let epoch = Epoch(u64::from_le_bytes(
+                bytes[1..MARKER_LEN].try_into().expect("eight bytes"),
+            ));
+            let next = self.bytes.get(offset + at + END_LEN);
+            Epoch(0) < epoch
+                && epoch <= self.durable
+                && Some(epoch) != own
+                && matches!(next, None | Some(&tag::BEGIN | &tag::INVALIDATED))
+        })
+    }
+
+    fn misplaced(&self, offset: usize, tag: u8) -> Damage {
+        let expected = match self.session {
+            None => "a begin marker (tag 0x02 or 0x06) or the end of the file",
+            Some(_) => "an entry, an end marker or a begin marker",
+        };
+        self.damage_with(
+            offset,
+            format!("unexpected log_entry type {tag}"),
+            format!("tag {tag:#04x}"),
+            expected,
+        )
+    }
+
+    fn damage(&self, offset: usize, unreadable: Unreadable) -> Damage {
+        let left = self.bytes.len() - offset;
+        match (self.session, unreadable) {
+            (None, Unreadable::Short(tag) | Unreadable::Unknown(tag)) => self.misplaced(offset, tag),
+            (Some(_), Unreadable::Short(tag)) => self.damage_with(
+                offset,
+                "unexpected EOF".to_owned(),
+                format!("an entry with tag {tag:#04x} that is cut off after {left} bytes"),
+                "a whole entry",
+            ),
+            (Some(_), Unreadable::Unknown(tag)) => self.damage_with(
+                offset,
+                format!("unknown log_entry type {tag}"),
+                format!("tag {tag:#04x}"),
+                "an entry, an end marker or a begin marker",
+            ),
+        }
+    }
+
+    fn damage_with(&self, offset: usize, reason: String, found: String, expected: &str) -> Damage {
+        Damage {
+            file: self.path.to_owned(),
+            offset: offset as u64,
+            epoch: self.session.map(|session| session.epoch),
+            reason: format!("this pwal file is broken: {reason}"),
+            found,
+            expected: expected.to_owned(),
+        }
+    }
+
+    fn finish(mut self, end_markers: bool) -> FileScan {
+        self.leave_unended(false);
+        // A directory or a file from before end markers lacks them everywhere.
+        if let (Some(session), true) = (self.unended, end_markers && self.ends > 0) {
+            self.out.warnings.push(format!(
+                "the durable session of epoch {} at offset {} has no end marker; it was read up to its last whole entry",
+                session.epoch, session.offset
+            ));
+        }
+        if !end_markers && self.out.open_end {
+            self.out.has_ended_session |= self.out.max_epoch > Epoch(0);
+        }
+        self.out
+    }
+}
