@@ -138,6 +138,10 @@ void engine::commit_session(worker& self) {
         channel.add_entry(records_storage, record_key(self.id, sequence), record_value(id, options_.value_bytes),
                           {epoch, sequence});
     }
+    if (options_.long_session_every > 0 && self.sessions % options_.long_session_every == 0) {
+        // Epochs are closed over the open session; none of them may be reported before it has ended.
+        std::this_thread::sleep_for(2 * options_.epoch);
+    }
     channel.add_entry(newest_storage, std::to_string(self.id), std::to_string(last), {epoch, last});
     channel.end_session();
     self.next_sequence = last + 1;

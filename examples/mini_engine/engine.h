@@ -28,6 +28,7 @@ struct engine_options {
     std::chrono::milliseconds epoch{3};        ///< length of an epoch
     std::size_t session_records = 10;          ///< records per session
     std::size_t value_bytes = 100;             ///< size of a value
+    std::size_t long_session_every = 25;       ///< every so many sessions one stays open for two epochs; 0: never
 };
 
 struct engine_result {

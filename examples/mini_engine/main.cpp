@@ -33,6 +33,7 @@ options:
   --epoch-ms E      length of an epoch, 1..10000 (run, default 3)
   --records R       records per session, 1..100000 (run, default 10)
   --value-bytes B   size of a value, 0..1000000 (run, default 100)
+  --long-every L    one session in L stays open for two epochs, 0: none (run, default 25)
 
 exit codes: 0 good, 1 acknowledged records lost or sessions incomplete, 2 usage, 3 error; the library aborts the
 process when it cannot open or write the directory.
@@ -86,8 +87,8 @@ std::uint64_t number_option(options const& given, std::string const& name, std::
 }
 
 int run(std::vector<std::string> const& arguments) {
-    auto const given = parse_options(
-        arguments, {"--dir", "--ack-file", "--workers", "--seconds", "--epoch-ms", "--records", "--value-bytes"});
+    auto const given = parse_options(arguments, {"--dir", "--ack-file", "--workers", "--seconds", "--epoch-ms",
+                                                 "--records", "--value-bytes", "--long-every"});
     mini_engine::engine_options engine_options;
     engine_options.directory = text_option(given, "--dir");
     engine_options.acknowledgement_file = text_option(given, "--ack-file");
@@ -96,6 +97,7 @@ int run(std::vector<std::string> const& arguments) {
     engine_options.epoch = std::chrono::milliseconds(number_option(given, "--epoch-ms", 3, 1, 10000));
     engine_options.session_records = number_option(given, "--records", 10, 1, 100000);
     engine_options.value_bytes = number_option(given, "--value-bytes", 100, 0, 1000000);
+    engine_options.long_session_every = number_option(given, "--long-every", 25, 0, 1000000000);
     mini_engine::engine engine(engine_options);
     auto const result = engine.run();
     std::cout << "sessions=" << result.sessions << " records=" << result.records
