@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One call to the disk fails, or all from one on: the data store returns an error or lives without that call, and
+//! acknowledges nothing that the disk does not hold.
+
+use crate::power_cuts::{dry_run, survive, verdict, Start};
+use crate::runner::OnError;
+use crate::script::{self, Script};
+use crate::sweep::sweep;
+use limestone_core::vfs::{Fault, Loss};
+
+fn fail_everywhere(script: &Script, faults: &[Fault], lasting: bool) {
+    let start = Start::fresh();
+    let calls = dry_run(&start, script).fs.operations();
+    let cases: Vec<(u64, Fault)> = (1..=calls)
+        .flat_map(|n| faults.iter().map(move |fault| (n, *fault)))
+        .collect();
+    sweep(&cases, |&(n, fault)| {
+        let mut run = start.run();
+        let on_error = if lasting {
+            run.fs.fail_from(n, fault);
+            OnError::Ignore
+        } else {
+            run.fs.fail_at(n, fault);
+            OnError::IgnoreAndStartAgain
+        };
+        run.play(script, on_error);
+        let swallowed = run.errors.is_empty()
+            && run
+                .fs
+                .trace()
+                .iter()
+                .any(|call| call.contains(" -> ") && is_write(call));
+        verdict(
+            &run,
+            if swallowed {
+                Err("a failed write or sync caused no error".to_owned())
+            } else {
+                Ok(())
+            },
+        )?;
+        run.stop();
+        for loss in [Loss::DropUnsynced, Loss::KeepUnsynced, Loss::Torn { seed: n }] {
+            survive(&run.fs, &run.model, loss)?;
+        }
+        Ok(())
+    });
+}
+
+/// Whether a line of a trace is a call that brings data to the disk.
+pub fn is_write(call: &str) -> bool {
+    ["write ", "sync ", "sync_dir "]
+        .iter()
+        .any(|name| call.starts_with(name))
+}
+
+#[test]
+fn failure_of_any_call_among_sessions_is_an_error_and_loses_nothing_acknowledged() {
+    let faults = [Fault::IoError, Fault::SyncLoses, Fault::TornWrite, Fault::NoSpace];
+    fail_everywhere(&script::sessions(), &faults, false);
+}
+
+#[test]
+fn failure_of_any_call_among_rotations_is_an_error_and_loses_nothing_acknowledged() {
+    fail_everywhere(
+        &script::rotations(),
+        &[Fault::IoError, Fault::SyncLoses, Fault::NoSpace],
+        false,
+    );
+}
+
+#[test]
+fn failure_of_any_call_among_restarts_is_an_error_and_loses_nothing_acknowledged() {
+    fail_everywhere(
+        &script::restarts(),
+        &[Fault::IoError, Fault::SyncLoses, Fault::NoSpace],
+        false,
+    );
+}
+
+#[test]
+fn disk_that_stays_full_or_broken_from_any_call_on_loses_nothing_acknowledged() {
+    fail_everywhere(&script::sessions(), &[Fault::IoError, Fault::NoSpace], true);
+    fail_everywhere(&script::restarts(), &[Fault::IoError, Fault::NoSpace], true);
+}

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Crash and fault tests on a simulated disk: the power goes, or a call fails, at every call that a workload makes to the
+//! disk. Afterwards the directory must start, show everything that was acknowledged, show every session whole or not
+//! at all, and take new sessions.
+
+mod faults;
+mod model;
+mod power_cuts;
+mod runner;
+mod script;
+mod sweep;

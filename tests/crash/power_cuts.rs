@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A power cut at every call that changes the disk, with every kind of loss.
+
+use crate::model::{Content, Model, SessionId};
+use crate::runner::{OnError, Run, LOCATION};
+use crate::script::{self, Script};
+use crate::sweep::sweep;
+use limestone_core::vfs::{Fault, Loss, SimFs};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+const TORN_SEEDS: u64 = 5;
+const TRACE_LINES_SHOWN: usize = 12;
+
+/// A disk and what is known to be on it.
+pub struct Start {
+    pub fs: SimFs,
+    pub model: Model,
+}
+
+impl Start {
+    pub fn fresh() -> Start {
+        Start {
+            fs: SimFs::new(),
+            model: Model::default(),
+        }
+    }
+
+    /// A directory of format version 4 that the original left.
+    pub fn version_4() -> Start {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/disk/manifest_v4");
+        let fs = SimFs::new();
+        fs.load(&golden.join("data"), Path::new(LOCATION))
+            .expect("the golden directory is there");
+        let expected = std::fs::read(golden.join("expected.json")).expect("its result is there");
+        let expected: serde_json::Value = serde_json::from_slice(&expected).expect("its result is JSON");
+        let mut base = Content::new();
+        for entry in expected["entries"].as_array().expect("it lists entries") {
+            let hex = |key: &str| unhex(entry[key].as_str().expect("hexadecimal text"));
+            let storage = entry["storage_id"]
+                .to_string()
+                .trim_matches('"')
+                .parse()
+                .expect("a number");
+            base.insert((storage, hex("key")), hex("value"));
+        }
+        Start {
+            fs,
+            model: Model::with_base(&base),
+        }
+    }
+
+    pub fn run(&self) -> Run {
+        Run::new(&self.fs.reboot(Loss::KeepUnsynced), self.model.clone())
+    }
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).expect("hexadecimal digits");
+    (0..text.len()).step_by(2).map(digits).collect()
+}
+
+/// Fails with the last calls to the disk.
+pub fn verdict(run: &Run, result: Result<(), String>) -> Result<(), String> {
+    let violation = run.violations.lock().unwrap().first().cloned();
+    let reason = match (violation, result) {
+        (Some(violation), _) => violation,
+        (None, Err(reason)) => reason,
+        (None, Ok(())) => return Ok(()),
+    };
+    let trace = run.fs.trace();
+    let tail = trace[trace.len().saturating_sub(TRACE_LINES_SHOWN)..].join("\n    ");
+    Err(format!("{reason}\n  the last of {} calls:\n    {tail}", trace.len()))
+}
+
+/// The numbers of the calls of a whole run that change the disk.
+pub fn changing_calls(run: &Run) -> Vec<u64> {
+    let reads = ["list", "kind", "open", "len", "read", "map", "lock"];
+    let changes = |call: &str| !reads.contains(&call.split(' ').next().unwrap_or_default());
+    let trace = run.fs.trace();
+    (1..)
+        .zip(&trace)
+        .filter(|(_, call)| changes(call))
+        .map(|(n, _)| n)
+        .collect()
+}
+
+/// Runs the script without faults; it must succeed.
+pub fn dry_run(start: &Start, script: &Script) -> Run {
+    let mut run = start.run();
+    run.play(script, OnError::Stop);
+    verdict(&run, run.errors.first().map_or(Ok(()), |error| Err(error.clone()))).expect("the script runs");
+    run
+}
+
+/// What a power cut leaves must start, be right, take new sessions, and start again.
+pub fn survive(fs: &SimFs, model: &Model, loss: Loss) -> Result<BTreeSet<SessionId>, String> {
+    let image = fs.reboot(loss);
+    let mut run = Run::new(&image, model.clone());
+    let started = run.start(2);
+    let visible = started.as_ref().cloned().unwrap_or_default();
+    let went_on = started.and_then(|_| run.write_one_session());
+    verdict(&run, went_on).map_err(|reason| format!("{loss:?}: {reason}"))?;
+    let mut again = Run::new(&image.reboot(Loss::DropUnsynced), run.model.clone());
+    let started = again.start(1).map(drop);
+    verdict(&again, started).map_err(|reason| format!("{loss:?}, second start: {reason}"))?;
+    Ok(visible)
+}
+
+pub fn losses(n: u64) -> impl Iterator<Item = Loss> {
+    let torn = (0..TORN_SEEDS).map(move |seed| Loss::Torn { seed: n * 1000 + seed });
+    [Loss::DropUnsynced, Loss::KeepUnsynced].into_iter().chain(torn)
+}
+
+/// Cuts the power at the `n`-th call.
+fn cut(start: &Start, script: &Script, n: u64) -> Result<Run, String> {
+    let mut run = start.run();
+    run.fs.fail_at(n, Fault::PowerCut);
+    run.play(script, OnError::Stop);
+    verdict(&run, Ok(()))?;
+    run.stop();
+    Ok(run)
+}
+
+fn cut_everywhere(start: &Start, script: &Script) {
+    let calls = changing_calls(&dry_run(start, script));
+    sweep(&calls, |&n| {
+        let run = cut(start, script, n)?;
+        losses(n).try_for_each(|loss| survive(&run.fs, &run.model, loss).map(drop))
+    });
+}
+
+#[test]
+fn power_cut_anywhere_among_sessions_loses_nothing_acknowledged() {
+    cut_everywhere(&Start::fresh(), &script::sessions());
+}
+
+#[test]
+fn power_cut_anywhere_among_rotations_loses_nothing_acknowledged() {
+    cut_everywhere(&Start::fresh(), &script::rotations());
+}
+
+#[test]
+fn power_cut_anywhere_among_restarts_loses_nothing_acknowledged() {
+    cut_everywhere(&Start::fresh(), &script::restarts());
+}
+
+#[test]
+fn power_cut_anywhere_while_the_epoch_file_is_replaced_loses_nothing_acknowledged() {
+    cut_everywhere(&Start::fresh(), &script::many_epochs());
+}
+
+#[test]
+fn power_cut_anywhere_in_a_migration_loses_nothing_that_was_there() {
+    cut_everywhere(&Start::version_4(), &script::after_migration());
+}
+
+/// Cuts the power again at every call of the recovery: the next recovery shows the same as an undisturbed one.
+fn cut_recovery_everywhere(start: &Start, script: &Script, every: usize) {
+    let calls: Vec<u64> = changing_calls(&dry_run(start, script))
+        .into_iter()
+        .step_by(every)
+        .collect();
+    sweep(&calls, |&n| {
+        let run = cut(start, script, n)?;
+        for first in [
+            Loss::KeepUnsynced,
+            Loss::Torn { seed: n },
+            Loss::Torn { seed: n + 1_000_000 },
+        ] {
+            let image = run.fs.reboot(first);
+            let mut undisturbed = Run::new(&image.reboot(Loss::KeepUnsynced), run.model.clone());
+            let expected = undisturbed.start(2)?;
+            for m in changing_calls(&undisturbed) {
+                let mut second = Run::new(&image.reboot(Loss::KeepUnsynced), run.model.clone());
+                second.fs.fail_at(m, Fault::PowerCut);
+                let started = second.start(2);
+                verdict(&second, Ok(()))?;
+                let at = |reason| format!("after {first:?}, cut again at call {m} of the recovery, {reason}");
+                if started.is_ok() {
+                    return Err(at("which succeeded all the same".to_owned()));
+                }
+                for loss in [Loss::DropUnsynced, Loss::KeepUnsynced, Loss::Torn { seed: m }] {
+                    let visible = survive(&second.fs, &run.model, loss).map_err(at)?;
+                    if visible != expected {
+                        return Err(at(format!(
+                            "{loss:?}: sessions {visible:?} are there, not {expected:?}"
+                        )));
+                    }
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn power_cut_anywhere_in_a_recovery_changes_nothing_about_its_result() {
+    cut_recovery_everywhere(&Start::fresh(), &script::sessions(), 3);
+    cut_recovery_everywhere(&Start::fresh(), &script::rotations(), 7);
+    cut_recovery_everywhere(&Start::fresh(), &script::restarts(), 7);
+}
+
+#[test]
+fn power_cut_anywhere_in_a_repeated_migration_changes_nothing_about_its_result() {
+    cut_recovery_everywhere(&Start::version_4(), &script::after_migration(), 4);
+}

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Workloads as lists of steps: the same steps make the same calls to the disk.
+
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Begins a session on a channel.
+    Begin(usize),
+    Put {
+        channel: usize,
+        storage: u64,
+        key: String,
+        value_len: usize,
+    },
+    Remove {
+        channel: usize,
+        storage: u64,
+        key: String,
+    },
+    Clear {
+        channel: usize,
+        storage: u64,
+    },
+    End(usize),
+    /// Switches to the next epoch.
+    Switch,
+    Rotate,
+    /// Shuts down and starts again on the same directory.
+    Restart,
+}
+
+/// Data storages of the scripts; storage 1 holds the markers.
+const ROWS: u64 = 2;
+const SCRATCH: u64 = 3;
+
+#[derive(Debug, Default)]
+pub struct Script {
+    pub channels: usize,
+    pub steps: Vec<Step>,
+}
+
+impl Script {
+    pub fn new(channels: usize) -> Script {
+        Script {
+            channels,
+            steps: Vec::new(),
+        }
+    }
+
+    fn step(&mut self, step: Step) -> &mut Script {
+        self.steps.push(step);
+        self
+    }
+
+    pub fn begin(&mut self, channel: usize) -> &mut Script {
+        self.step(Step::Begin(channel))
+    }
+
+    pub fn end(&mut self, channel: usize) -> &mut Script {
+        self.step(Step::End(channel))
+    }
+
+    pub fn switch(&mut self) -> &mut Script {
+        self.step(Step::Switch)
+    }
+
+    pub fn rotate(&mut self) -> &mut Script {
+        self.step(Step::Rotate)
+    }
+
+    pub fn restart(&mut self) -> &mut Script {
+        self.step(Step::Restart)
+    }
+
+    pub fn put(&mut self, channel: usize, key: &str, value_len: usize) -> &mut Script {
+        self.step(Step::Put {
+            channel,
+            storage: ROWS,
+            key: key.to_owned(),
+            value_len,
+        })
+    }
+
+    pub fn put_scratch(&mut self, channel: usize, key: &str) -> &mut Script {
+        self.step(Step::Put {
+            channel,
+            storage: SCRATCH,
+            key: key.to_owned(),
+            value_len: 20,
+        })
+    }
+
+    pub fn remove(&mut self, channel: usize, key: &str) -> &mut Script {
+        self.step(Step::Remove {
+            channel,
+            storage: ROWS,
+            key: key.to_owned(),
+        })
+    }
+
+    pub fn clear_scratch(&mut self, channel: usize) -> &mut Script {
+        self.step(Step::Clear {
+            channel,
+            storage: SCRATCH,
+        })
+    }
+
+    /// A session with one small entry.
+    pub fn session(&mut self, channel: usize, key: &str) -> &mut Script {
+        self.begin(channel).put(channel, key, 30).end(channel)
+    }
+}
+
+/// Several channels, two sessions in one epoch, sessions that stay open over epoch switches, one too large to be buffered
+/// whole, removes and clears.
+pub fn sessions() -> Script {
+    let mut script = Script::new(3);
+    script.switch().session(0, "a").session(1, "b").switch();
+    // The second session of the epoch on channel 0 is open while the epoch is switched.
+    script.session(0, "a").begin(0).put(0, "c", 700).put_scratch(0, "x");
+    script.switch().session(1, "b").switch().end(0);
+    script
+        .begin(2)
+        .put(2, "large 1", LARGE)
+        .session(0, "d")
+        .put(2, "large 2", LARGE)
+        .switch();
+    script.session(1, "e").put(2, "large 3", LARGE).end(2).switch();
+    script
+        .begin(1)
+        .remove(1, "a")
+        .clear_scratch(1)
+        .put_scratch(1, "y")
+        .end(1);
+    script
+        .session(0, "a")
+        .begin(2)
+        .switch()
+        .switch()
+        .session(1, "f")
+        .end(2)
+        .switch()
+        .switch();
+    script
+}
+
+/// More than the largest buffer of a session, so that a part of the session reaches the file before its end.
+const LARGE: usize = 600_000;
+
+/// Rotations with and without open sessions, and rotated files at the next start.
+pub fn rotations() -> Script {
+    let mut script = Script::new(3);
+    script
+        .switch()
+        .session(0, "a")
+        .session(1, "b")
+        .begin(2)
+        .put(2, "c", 5000);
+    script
+        .switch()
+        .rotate()
+        .session(0, "a")
+        .switch()
+        .put(2, "c2", 30)
+        .end(2)
+        .session(2, "d")
+        .switch();
+    script
+        .rotate()
+        .rotate()
+        .session(1, "e")
+        .switch()
+        .session(0, "f")
+        .session(2, "c")
+        .switch();
+    script
+        .restart()
+        .session(0, "g")
+        .switch()
+        .rotate()
+        .session(0, "h")
+        .session(1, "a")
+        .switch();
+    script
+}
+
+/// A clean shutdown in the middle, with and without sessions of an epoch that was never completed.
+pub fn restarts() -> Script {
+    let mut script = Script::new(2);
+    script.switch().session(0, "a").session(1, "b").switch().restart();
+    script
+        .switch()
+        .session(0, "c")
+        .begin(1)
+        .put(1, "a", 2000)
+        .end(1)
+        .restart();
+    script
+        .switch()
+        .session(0, "d")
+        .begin(1)
+        .put(1, "never ended", 30)
+        .restart();
+    script
+        .switch()
+        .session(1, "e")
+        .remove_in_session(0, "b")
+        .switch()
+        .switch();
+    script
+}
+
+/// So many epoch records that the epoch file is replaced.
+pub fn many_epochs() -> Script {
+    let mut script = Script::new(2);
+    script.switch();
+    for round in 0..104 {
+        script.session(round % 2, "k").switch();
+    }
+    script
+}
+
+/// What an engine does with a directory that an older version left.
+pub fn after_migration() -> Script {
+    let mut script = Script::new(2);
+    script.switch().session(0, "a").session(1, "b").switch().restart();
+    script.switch().session(0, "c").switch();
+    script
+}
+
+impl Script {
+    fn remove_in_session(&mut self, channel: usize, key: &str) -> &mut Script {
+        self.begin(channel).remove(channel, key).end(channel)
+    }
+}
