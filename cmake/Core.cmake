@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+# The target `limestone_core`: the core, which cargo builds, as an imported library.
+
+set(LIMESTONE_CORE_LIBRARY "" CACHE FILEPATH "a liblimestone_core.so to use instead of building one with cargo")
+set(LIMESTONE_CARGO_TARGET_DIR "${CMAKE_CURRENT_SOURCE_DIR}/target" CACHE PATH "where cargo builds")
+set(limestone_core_include_dir "${CMAKE_CURRENT_SOURCE_DIR}/include")
+
+add_library(limestone_core SHARED IMPORTED GLOBAL)
+
+if(LIMESTONE_CORE_LIBRARY)
+  set(limestone_core_library "${LIMESTONE_CORE_LIBRARY}")
+else()
+  find_program(CARGO_EXECUTABLE cargo HINTS "$ENV{HOME}/.cargo/bin" REQUIRED)
+  if(CMAKE_BUILD_TYPE STREQUAL "Debug")
+    set(cargo_profile dev)
+    set(cargo_profile_dir debug)
+  else()
+    set(cargo_profile release)
+    set(cargo_profile_dir release)
+  endif()
+  set(limestone_core_library "${LIMESTONE_CARGO_TARGET_DIR}/${cargo_profile_dir}/liblimestone_core.so")
+  # Cargo itself knows what is out of date, so it is asked in every build.
+  add_custom_target(
+    limestone_core_build ALL
+    COMMAND "${CARGO_EXECUTABLE}" build --locked --lib --profile ${cargo_profile}
+            --manifest-path "${CMAKE_CURRENT_SOURCE_DIR}/Cargo.toml" --target-dir "${LIMESTONE_CARGO_TARGET_DIR}"
+    BYPRODUCTS "${limestone_core_library}"
+    WORKING_DIRECTORY "${CMAKE_CURRENT_SOURCE_DIR}"
+    COMMENT "Building the core with cargo (${cargo_profile})"
+    USES_TERMINAL VERBATIM)
+  add_dependencies(limestone_core limestone_core_build)
+endif()
+
+set_target_properties(
+  limestone_core
+  PROPERTIES IMPORTED_LOCATION "${limestone_core_library}"
+             IMPORTED_SONAME liblimestone_core.so
+             INTERFACE_INCLUDE_DIRECTORIES "${limestone_core_include_dir}")

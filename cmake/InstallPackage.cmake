@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+# Installs the library, the headers, the CMake package and the pkg-config files (public API, section 13).
+include(CMakePackageConfigHelpers)
+
+set(limestone_include_dir "${CMAKE_INSTALL_INCLUDEDIR}/limestone")
+set(limestone_package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/limestone")
+
+install(
+  TARGETS limestone limestone-api
+  EXPORT limestone-targets
+  RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}" COMPONENT Runtime
+  LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}" COMPONENT Runtime
+  ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}/limestone" COMPONENT Development)
+install(FILES "${limestone_core_library}" DESTINATION "${CMAKE_INSTALL_LIBDIR}" COMPONENT Runtime
+        PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
+
+# Headers are used as <limestone/...>, and the directory to hand out is <prefix>/include/limestone.
+install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/limestone" DESTINATION "${limestone_include_dir}"
+        COMPONENT Development FILES_MATCHING PATTERN "*.h")
+install(FILES "${PROJECT_SOURCE_DIR}/include/limestone_core.h" DESTINATION "${limestone_include_dir}"
+        COMPONENT Development)
+
+install(EXPORT limestone-targets DESTINATION "${limestone_package_dir}")
+configure_file("${CMAKE_CURRENT_LIST_DIR}/limestone-config.cmake.in"
+               "${PROJECT_BINARY_DIR}/package/limestone-config.cmake" @ONLY)
+write_basic_package_version_file("${PROJECT_BINARY_DIR}/package/limestone-config-version.cmake"
+                                 COMPATIBILITY SameMajorVersion)
+install(FILES "${PROJECT_BINARY_DIR}/package/limestone-config.cmake"
+              "${PROJECT_BINARY_DIR}/package/limestone-config-version.cmake"
+        DESTINATION "${limestone_package_dir}")
+
+# The prefix follows from the place of the file, so that an installation can be moved.
+file(RELATIVE_PATH limestone_prefix_from_pc "/prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/prefix")
+string(REGEX REPLACE "/$" "" limestone_prefix_from_pc "${limestone_prefix_from_pc}")
+foreach(module limestone limestone_core)
+  configure_file("${CMAKE_CURRENT_LIST_DIR}/${module}.pc.in" "${PROJECT_BINARY_DIR}/package/${module}.pc" @ONLY)
+  install(FILES "${PROJECT_BINARY_DIR}/package/${module}.pc"
+          DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig" COMPONENT Development)
+endforeach()

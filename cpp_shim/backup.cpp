@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <limestone/api/backup.h>
+
+#include <utility>
+
+#include "datastore_impl.h"
+
+namespace limestone::api {
+
+backup::backup(std::vector<boost::filesystem::path> files, datastore_impl& impl) noexcept
+    : files_(std::move(files)), datastore_impl_(impl) {
+    datastore_impl_.backup_begins();
+}
+
+backup::~backup() noexcept {
+    notify_end_backup();
+}
+
+bool backup::is_ready() const noexcept {
+    return true;
+}
+
+bool backup::wait_for_ready(std::size_t /*duration*/) const noexcept {
+    return true;
+}
+
+std::vector<boost::filesystem::path>& backup::files() noexcept {
+    return files_;
+}
+
+void backup::notify_end_backup() noexcept {
+    if (!ended_.exchange(true)) {
+        datastore_impl_.backup_ends();
+    }
+}
+
+}  // namespace limestone::api
