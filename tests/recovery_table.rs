@@ -189,6 +189,12 @@ fn zeros_in_place_of_a_begin_marker_are_cut_off_with_what_follows_if_nothing_dur
     }
 }
 
+#[test]
+fn what_a_repair_has_marked_is_cut_off_even_with_a_durable_session_behind() {
+    let log = join(&[session(4, "a"), invalidated(0), vec![0; 7], session(5, "b")]);
+    opens(&with_log(ROTATED, log), &[("a", "4")], &[ROTATED]);
+}
+
 // Log files: damage in what was durable
 
 #[test]

@@ -12,10 +12,10 @@ pub struct DataDir(TempDir);
 impl DataDir {
     /// With a manifest of this version.
     pub fn of_version(version: u32) -> DataDir {
-        let dir = DataDir(tempfile::tempdir().unwrap());
-        dir.write("limestone-manifest.json", manifest(version))
-            .write("compaction_catalog", catalog(&[]));
-        dir.write("epoch", b"")
+        DataDir(tempfile::tempdir().unwrap())
+            .write("limestone-manifest.json", manifest(version))
+            .write("compaction_catalog", catalog(&[]))
+            .write("epoch", b"")
     }
 
     /// Of the current version, with these epoch records.

@@ -3,22 +3,52 @@
 #![allow(dead_code)]
 
 use crate::golden_data::Row;
-use limestone_core::datastore::{Datastore, Settings, Snapshot};
+use limestone_core::datastore::{Datastore, Settings};
+use limestone_core::recovery::{Cursor, Snapshot};
+use std::cell::RefCell;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
+
+thread_local! {
+    static WARNINGS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Keeps the warnings of each thread for the test that runs on it.
+struct Collector;
+
+impl log::Log for Collector {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() == log::Level::Warn
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            WARNINGS.with_borrow_mut(|warnings| warnings.push(record.args().to_string()));
+        }
+    }
+
+    fn flush(&self) {}
+}
 
 /// What one start on a directory showed before it was shut down again.
 #[derive(Debug)]
 pub struct Started {
     pub rows: Vec<Row>,
     pub last_epoch: u64,
+    /// Logged with level WARN.
     pub warnings: Vec<String>,
 }
 
-/// Opens `dir` with one channel and makes it ready. `Err` holds the message.
+/// Opens `dir` with one channel and makes it ready; gives the warnings that were logged. `Err` holds the message.
 pub fn open(dir: &Path, threads: usize) -> Result<(Arc<Datastore>, Vec<String>), String> {
+    static INSTALL: Once = Once::new();
+    INSTALL.call_once(|| {
+        log::set_logger(&Collector).unwrap();
+        log::set_max_level(log::LevelFilter::Warn);
+    });
+    WARNINGS.take();
     let store = Datastore::open(Settings::new(dir).recovery_threads(threads)).map_err(|e| e.to_string())?;
-    store.create_channel();
+    store.create_channel().map_err(|e| e.to_string())?;
     let report = match store.ready() {
         Ok(report) => report,
         Err(error) => {
@@ -26,7 +56,10 @@ pub fn open(dir: &Path, threads: usize) -> Result<(Arc<Datastore>, Vec<String>),
             return Err(error.to_string());
         }
     };
-    Ok((store, report.warnings))
+    let warnings = WARNINGS.take();
+    let reported = report.warnings.iter().all(|warning| warnings.contains(warning));
+    assert!(reported, "reported {:?}, logged {warnings:?}", report.warnings);
+    Ok((store, warnings))
 }
 
 /// One complete life: open, read everything, shut down.
@@ -44,7 +77,11 @@ pub fn start(dir: &Path, threads: usize) -> Result<Started, String> {
 
 /// All rows of a snapshot in cursor order.
 pub fn rows(snapshot: &Snapshot) -> Vec<Row> {
-    let mut cursor = snapshot.cursor();
+    drain(snapshot.cursor())
+}
+
+/// All rows of one cursor.
+pub fn drain(mut cursor: Cursor) -> Vec<Row> {
     let mut rows = Vec::new();
     while let Some(entry) = cursor.next().unwrap() {
         rows.push(Row {

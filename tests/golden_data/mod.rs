@@ -98,38 +98,67 @@ pub struct MatrixCase {
     pub pwal: Vec<u8>,
     /// What upstream did at start.
     pub start: Value,
-    epoch: Vec<u8>,
-    manifest: String,
-    catalog: String,
+    common: Value,
 }
 
 impl MatrixCase {
     /// Lays the directory out.
     pub fn write_to(&self, target: &Path) {
         fs::create_dir_all(target).unwrap();
-        fs::write(target.join("epoch"), &self.epoch).unwrap();
-        fs::write(target.join("limestone-manifest.json"), &self.manifest).unwrap();
-        fs::write(target.join("compaction_catalog"), &self.catalog).unwrap();
+        fs::write(target.join("epoch"), unhex(text(&self.common["epoch_hex"]))).unwrap();
+        for name in ["limestone-manifest.json", "compaction_catalog"] {
+            fs::write(target.join(name), text(&self.common[name])).unwrap();
+        }
         fs::write(target.join(&self.file_name), &self.pwal).unwrap();
     }
 }
 
 /// Every case of the parse matrix, once with an active and once with a rotated file name.
 pub fn parse_matrix() -> Vec<MatrixCase> {
+    matrix_cases(|matrix, case, kind, name| {
+        let file_name = text(&matrix[&format!("{kind}_name")]).into();
+        let (pwal, start) = (unhex(text(&case["pwal"])), case[kind]["start"].clone());
+        vec![MatrixCase {
+            name,
+            file_name,
+            pwal,
+            start,
+            common: matrix["common_files"].clone(),
+        }]
+    })
+}
+
+/// Every case of the parse matrix as upstream's two kinds of repair left it.
+pub fn repaired_parse_matrix() -> Vec<MatrixCase> {
+    matrix_cases(|matrix, case, kind, name| {
+        let mut cases = Vec::new();
+        for tool in ["repair", "repair_cut"] {
+            let repair = &case[kind][tool];
+            let Some(start) = repair.get("start_after").filter(|start| !start.is_null()) else {
+                continue;
+            };
+            let renamed = repair["renamed"] == true || kind == "detached";
+            cases.push(MatrixCase {
+                name: format!("{name} after {tool}"),
+                file_name: text(&matrix[if renamed { "detached_name" } else { "attached_name" }]).into(),
+                pwal: match text(&repair["pwal_after"]) {
+                    "unchanged" => unhex(text(&case["pwal"])),
+                    hex => unhex(hex),
+                },
+                start: start.clone(),
+                common: matrix["common_files"].clone(),
+            });
+        }
+        cases
+    })
+}
+
+fn matrix_cases(read: impl Fn(&Value, &Value, &str, String) -> Vec<MatrixCase>) -> Vec<MatrixCase> {
     let matrix = json(&root().join("parse_matrix.json"));
-    let common = &matrix["common_files"];
     let mut cases = Vec::new();
     for case in matrix["cases"].as_array().unwrap() {
-        for (kind, file_name) in [("attached", "attached_name"), ("detached", "detached_name")] {
-            cases.push(MatrixCase {
-                name: format!("{} ({kind})", text(&case["name"])),
-                file_name: text(&matrix[file_name]).into(),
-                pwal: unhex(text(&case["pwal"])),
-                start: case[kind]["start"].clone(),
-                epoch: unhex(text(&common["epoch_hex"])),
-                manifest: text(&common["limestone-manifest.json"]).into(),
-                catalog: text(&common["compaction_catalog"]).into(),
-            });
+        for kind in ["attached", "detached"] {
+            cases.extend(read(&matrix, case, kind, format!("{} ({kind})", text(&case["name"]))));
         }
     }
     cases

@@ -236,7 +236,7 @@ impl Scanner {
             self.opened.must_warn();
             return Ok(());
         }
-        let (mut session, mut begun, mut ended, mut invalidated) = (Session::None, None, None, None);
+        let (mut session, mut begun, mut ended, mut invalidated) = (Session::None, None, None, false);
         let (mut unended, mut has_end, mut at) = (0, false, 0);
         loop {
             let (token, next) = format::token(bytes, at);
@@ -247,7 +247,7 @@ impl Scanner {
                 (Token::Begin(epoch), before) => {
                     unended += usize::from(matches!(before, Session::Durable(_)));
                     self.max_epoch = self.max_epoch.max(epoch);
-                    (begun, invalidated) = (Some(epoch), None);
+                    (begun, invalidated) = (Some(epoch), false);
                     session = if epoch <= self.durable {
                         Session::Durable(epoch)
                     } else {
@@ -259,7 +259,7 @@ impl Scanner {
                     if epoch <= self.durable.saturating_add(EPOCH_LEAP_MAX) {
                         self.max_epoch = self.max_epoch.max(epoch);
                     }
-                    (begun, invalidated) = (None, Some(epoch));
+                    (begun, invalidated) = (None, true);
                     session = Session::Dropped;
                 }
                 (Token::End { .. }, _) => {
@@ -293,15 +293,15 @@ impl Scanner {
                     self.opened.must_warn();
                     break;
                 }
-                (Token::Unknown(0), Session::None) if !self.ends_durable_session(&bytes[at..], None) => {
+                (Token::Unknown(0), Session::None) if !self.ends_durable_session(&bytes[at..]) => {
                     self.opened.must_warn();
                     break;
                 }
                 (Token::Short(_) | Token::Unknown(_), Session::None) => return Err(bad(at, None)),
                 (Token::Short(_) | Token::Unknown(_), Session::Durable(epoch)) => return Err(bad(at, Some(epoch))),
                 (Token::Short(_) | Token::Unknown(_), Session::Dropped) => {
-                    // An invalidated session may have been durable once: its own end marker says nothing.
-                    if self.ends_durable_session(&bytes[at..], invalidated) {
+                    // What a repair has marked is given up; else a durable session cannot stand behind this one.
+                    if !invalidated && self.ends_durable_session(&bytes[at..]) {
                         return Err(bad(at, None));
                     }
                     self.opened.must_warn();
@@ -318,11 +318,11 @@ impl Scanner {
     }
 
     /// Whether an end marker of a durable session stands in bytes that would be cut off.
-    fn ends_durable_session(&self, rest: &[u8], except: Option<u64>) -> bool {
+    fn ends_durable_session(&self, rest: &[u8]) -> bool {
         (0..rest.len()).any(|at| match format::token(rest, at) {
             (Token::End { epoch, crc_type: 1 }, next) => {
                 let closed = matches!(rest.get(next), None | Some(&format::BEGIN) | Some(&format::INVALIDATED));
-                (1..=self.durable).contains(&epoch) && Some(epoch) != except && closed
+                (1..=self.durable).contains(&epoch) && closed
             }
             _ => false,
         })

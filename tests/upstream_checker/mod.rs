@@ -299,8 +299,7 @@ pub fn handover_violations(dir: &Path) -> Vec<String> {
         other => complain(format!("epoch: {other:?}, expected complete records")),
     }
     for name in files(dir) {
-        let foreign_epoch = name.starts_with("epoch") && name != "epoch";
-        if foreign_epoch || name == ".epoch.tmp" || name == "limestone-manifest.json.back" {
+        if name.starts_with("epoch.") || name == ".epoch.tmp" || name == "limestone-manifest.json.back" {
             complain(format!("{name} is left behind"));
         }
     }
@@ -329,10 +328,11 @@ fn sessions(bytes: &[u8], durable: u64) -> Result<(), String> {
     loop {
         let (token, next) = format::token(bytes, at);
         match (token, open) {
-            (Token::Eof, None) => return Ok(()),
+            // An invalidated session may lack its end marker: it was cut short by a crash.
+            (Token::Eof, None | Some(None)) => return Ok(()),
             (Token::Data(_), Some(_)) => {}
-            (Token::Begin(epoch), None) if epoch <= durable => open = Some(Some(epoch)),
-            (Token::Invalidated(_), None) => open = Some(None),
+            (Token::Begin(epoch), None | Some(None)) if epoch <= durable => open = Some(Some(epoch)),
+            (Token::Invalidated(_), None | Some(None)) => open = Some(None),
             (Token::End { epoch, crc_type: 1 }, Some(begun)) if begun.is_none_or(|b| b == epoch) => open = None,
             (token, _) => return Err(format!("{token:?} at offset {at}, durable epoch {durable}")),
         }
