@@ -24,8 +24,8 @@ pub enum Fault {
     PowerCut,
     /// The call fails and does nothing; what was unsynced stays unsynced.
     IoError,
-    /// A sync fails and what it should have made durable never will be, though programs still see it and a later sync
-    /// succeeds, as on Linux. Other calls fail as with `IoError`.
+    /// The sync of a file fails and the writes that it should have made durable never will be, though programs still
+    /// see them and a later sync succeeds, as on Linux. Other calls fail as with `IoError`.
     SyncLoses,
     /// A write fails after it wrote a part. Other calls fail as with `IoError`.
     TornWrite,
@@ -242,9 +242,12 @@ impl SimFs {
         });
     }
 
-    /// Takes the plan to fail back; a power cut that has happened stays.
+    /// Takes the plan to fail back and lets calls succeed again. After a power cut this turns it into the death of the
+    /// process alone: what was unsynced is still seen, and still unsynced.
     pub fn heal(&self) {
-        self.0.lock().plan = None;
+        let mut state = self.0.lock();
+        state.plan = None;
+        state.power_is_cut = false;
     }
 
     /// Whether any call has failed because of a plan.
@@ -411,17 +414,11 @@ impl Vfs for SimFs {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.0.lock();
-        let verdict = state.call(Kind::Sync, "sync_dir", dir, None);
-        let ino = state.disk.find(dir);
-        match verdict {
-            Ok(()) => state.disk.sync_dir(ino?),
-            Err((error, outcome)) => {
-                if let (Outcome::LoseUnsynced, Ok(ino)) = (outcome, ino) {
-                    state.disk.lose_unsynced_names(ino);
-                }
-                Err(error)
-            }
-        }
+        state
+            .call(Kind::Sync, "sync_dir", dir, None)
+            .map_err(|(error, _)| error)?;
+        let ino = state.disk.find(dir)?;
+        state.disk.sync_dir(ino)
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>, LockError> {

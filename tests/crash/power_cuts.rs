@@ -155,6 +155,43 @@ fn power_cut_anywhere_in_a_migration_loses_nothing_that_was_there() {
     cut_everywhere(&Start::version_4(), &script::after_migration());
 }
 
+/// Lets only the process die at every call: the next one sees what was never synced, and whatever it relies on must
+/// survive a power cut later.
+fn die_everywhere(start: &Start, script: &Script) {
+    let calls = changing_calls(&dry_run(start, script));
+    sweep(&calls, |&n| {
+        let run = cut(start, script, n)?;
+        run.fs.heal();
+        let mut next = Run::new(&run.fs, run.model.clone());
+        let started = next.start(2).map(drop);
+        verdict(&next, started)?;
+        losses(n).try_for_each(|loss| survive(&next.fs, &next.model, loss).map(drop))?;
+        let went_on = next.write_one_session();
+        verdict(&next, went_on)?;
+        losses(n).try_for_each(|loss| survive(&next.fs, &next.model, loss).map(drop))
+    });
+}
+
+#[test]
+fn process_that_dies_among_sessions_leaves_nothing_that_a_later_power_cut_takes() {
+    die_everywhere(&Start::fresh(), &script::sessions());
+}
+
+#[test]
+fn process_that_dies_among_rotations_leaves_nothing_that_a_later_power_cut_takes() {
+    die_everywhere(&Start::fresh(), &script::rotations());
+}
+
+#[test]
+fn process_that_dies_among_restarts_leaves_nothing_that_a_later_power_cut_takes() {
+    die_everywhere(&Start::fresh(), &script::restarts());
+}
+
+#[test]
+fn process_that_dies_in_a_migration_leaves_nothing_that_a_later_power_cut_takes() {
+    die_everywhere(&Start::version_4(), &script::after_migration());
+}
+
 /// Cuts the power again at every call of the recovery: the next recovery shows the same as an undisturbed one.
 fn cut_recovery_everywhere(start: &Start, script: &Script, every: usize) {
     let calls: Vec<u64> = changing_calls(&dry_run(start, script))

@@ -392,10 +392,11 @@ impl Disk {
         Ok(())
     }
 
-    /// Forgets the unsynced changes of a file as Linux does when writing them back fails: programs still see them,
-    /// the disk never will.
+    /// Forgets the unsynced writes to a file as Linux does when writing them back fails: programs still see them, the
+    /// disk never will. A size that was set is kept in the journal of the file system, which does not lose it silently.
     pub(super) fn lose_unsynced(&mut self, ino: Ino) -> io::Result<()> {
-        self.content_mut(ino)?.pending.clear();
+        let pending = &mut self.content_mut(ino)?.pending;
+        pending.retain(|change| matches!(change, Change::SetLen(_)));
         Ok(())
     }
 
@@ -419,10 +420,6 @@ impl Disk {
             }
         }
         Ok(())
-    }
-
-    pub(super) fn lose_unsynced_names(&mut self, dir: Ino) {
-        self.pending.retain(|change| change.dir() != dir);
     }
 
     /// Applies a change of names to the durable state. With `only_if_applicable`, a change whose predecessors were lost

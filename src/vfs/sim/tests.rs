@@ -261,14 +261,26 @@ fn a_failed_sync_can_lose_the_data_for_good_though_a_later_sync_succeeds() {
 }
 
 #[test]
-fn a_failed_directory_sync_can_lose_names_for_good() {
+fn a_failed_directory_sync_leaves_the_names_unsynced() {
     let fs = SimFs::new();
     create(&fs, "/f", b"x").sync().unwrap();
     fs.fail_at(fs.operations() + 1, Fault::SyncLoses);
     assert!(fs.sync_dir(path("/")).is_err());
+    assert_eq!(read(&fs.reboot(Loss::DropUnsynced), "/f"), None);
     fs.sync_dir(path("/")).unwrap();
-    assert_eq!(read(&fs, "/f").unwrap(), b"x");
-    assert_eq!(read(&fs.reboot(Loss::KeepUnsynced), "/f"), None);
+    assert_eq!(read(&fs.reboot(Loss::DropUnsynced), "/f").unwrap(), b"x");
+}
+
+#[test]
+fn the_death_of_a_process_leaves_unsynced_data_seen_and_unsynced() {
+    let fs = with_file(b"old");
+    let file = fs.open(path("/f"), Open::Existing).unwrap();
+    file.write_at(0, b"new").unwrap();
+    fs.fail_at(fs.operations() + 1, Fault::PowerCut);
+    assert!(file.sync().is_err());
+    fs.heal();
+    assert_eq!(read(&fs, "/f").unwrap(), b"new");
+    assert_eq!(read(&fs.reboot(Loss::DropUnsynced), "/f").unwrap(), b"old");
 }
 
 #[test]
