@@ -17,14 +17,11 @@ using api::limestone_exception;
 constexpr const char* manifest_name = "limestone-manifest.json";
 
 [[noreturn]] void throw_unsupported_version(boost::filesystem::path const& location) {
-    constexpr const char* unsupported =
-        "/:limestone unsupported dbdir persistent format version: see "
-        "https://github.com/project-tsurugi/tsurugidb/blob/master/docs/upgrade-guide.md ";
+    auto text = core_error_text(LIMESTONE_ERR_UNSUPPORTED_VERSION);
     if (!boost::filesystem::exists(location / manifest_name)) {
-        auto text = std::string(unsupported) + "(version mismatch: version 0, server supports version 1)";
         throw limestone_exception(exception_type::fatal_error, with_place(text, LIMESTONE_HERE));
     }
-    LOG(ERROR) << unsupported << '(' << core_error_text(LIMESTONE_ERR_UNSUPPORTED_VERSION) << ')';
+    LOG(ERROR) << text;
     throw limestone_exception(exception_type::fatal_error, with_place("logdir version mismatch", LIMESTONE_HERE));
 }
 

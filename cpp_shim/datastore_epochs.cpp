@@ -25,7 +25,8 @@ void raise(std::atomic_uint64_t& counter, std::uint64_t value) noexcept {
 }  // namespace
 
 void datastore::raise_epoch_counters() noexcept {
-    // The core counts; these copies serve the inline accessors, whose places in the class are fixed.
+    // The core counts; these copies serve last_epoch() and the inline accessors, whose places in the class are fixed.
+    // The core reports every epoch that it completes, so raising them there and after a switch keeps them up to date.
     auto recorded = limestone_datastore_recorded_epoch(impl_->core_);
     raise(epoch_id_to_be_recorded_, recorded);
     raise(epoch_id_record_finished_, recorded);
@@ -33,7 +34,7 @@ void datastore::raise_epoch_counters() noexcept {
 }
 
 epoch_id_type datastore::last_epoch() const noexcept {
-    return impl_->core_ == nullptr ? 0 : limestone_datastore_last_epoch(impl_->core_);
+    return epoch_id_informed_.load();
 }
 
 void datastore::switch_epoch(epoch_id_type epoch_id) {
@@ -46,7 +47,7 @@ void datastore::switch_epoch(epoch_id_type epoch_id) {
         return;
     }
     internal::check_guarded("switch_epoch", status, LIMESTONE_HERE);
-    epoch_id_switched_.store(epoch_id);
+    epoch_id_switched_.store(limestone_datastore_switched_epoch(impl_->core_));
     raise_epoch_counters();
 }
 

@@ -48,7 +48,6 @@ void log_channel::end_session() {
     internal::check_guarded("end_session", status, LIMESTONE_HERE);
     finished_epoch_id_.store(epoch);
     current_epoch_id_.store(std::numeric_limits<std::uint64_t>::max());
-    envelope_.raise_epoch_counters();
 }
 
 void log_channel::abort_session(status /*status_code*/, const std::string& /*message*/) noexcept {
