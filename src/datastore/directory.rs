@@ -101,8 +101,9 @@ impl Directory {
     }
 
     /// Deletes what a finished recovery has made useless: rotated epoch files, a compacted file that was replaced,
-    /// the work area of the original. To be called when the epoch file holds the durable epoch.
-    pub(super) fn remove_leftovers(&self) -> Result<()> {
+    /// the work area of the original; and syncs the directory. To be called when the epoch file holds the durable
+    /// epoch.
+    pub(super) fn tidy_up(&self) -> Result<()> {
         let files = file_names(&*self.vfs, &self.location)?;
         let superseded = self.catalog_intact && files.iter().any(|name| name == names::COMPACTED);
         for name in &files {
@@ -116,7 +117,29 @@ impl Directory {
         if self.vfs.kind(&sorting).map_err(failed)? == Some(FileKind::Directory) {
             self.vfs.remove_dir_all(&sorting).map_err(failed)?;
         }
-        Ok(())
+        if files.iter().any(|name| name == names::COMPACTED) {
+            self.list_compacted_file()?;
+        }
+        // Names that a killed process made are durable from here on.
+        self.vfs
+            .sync_dir(&self.location)
+            .map_err(|e| Error::io("cannot sync the directory", &self.location, e))
+    }
+
+    /// Enters the compacted file into a catalog that lost it: the original needs the line to keep removals of its keys
+    /// effective.
+    fn list_compacted_file(&self) -> Result<()> {
+        let mut catalog = self.catalog.clone();
+        if !catalog.compacted.insert((names::COMPACTED.to_owned(), 1)) {
+            return Ok(());
+        }
+        let (path, temporary) = (
+            self.location.join(names::CATALOG),
+            self.location.join(names::CATALOG_TEMPORARY),
+        );
+        log::warn!("{} does not list {} and is completed", path.display(), names::COMPACTED);
+        let replaced = crashsafe::replace(&*self.vfs, &temporary, &path, &catalog.encode());
+        replaced.map_err(|e| Error::io("cannot write the catalog", &path, e))
     }
 }
 
@@ -142,9 +165,11 @@ fn file_names(vfs: &dyn Vfs, location: &Path) -> Result<Vec<String>> {
     Ok(files.map(|entry| entry.name.to_string_lossy().into_owned()).collect())
 }
 
-fn version_mismatch(detail: &str) -> Error {
+fn version_mismatch(location: &Path, detail: &str) -> Error {
+    let manifest = location.join(names::MANIFEST);
     Error::UnsupportedVersion(format!(
-        "/:limestone unsupported dbdir persistent format version: {GUIDE} (version mismatch: {detail})"
+        "/:limestone unsupported dbdir persistent format version: {GUIDE} (version mismatch: {detail}): {}",
+        manifest.display()
     ))
 }
 
@@ -160,7 +185,7 @@ fn restore_missing_manifest(vfs: &dyn Vfs, location: &Path) -> Result<()> {
             );
             crashsafe::rename(vfs, &backup, &main).map_err(|e| Error::io("cannot restore the manifest", &main, e))
         }
-        _ => Err(version_mismatch("version 0, server supports version 1")),
+        _ => Err(version_mismatch(location, "version 0, server supports version 1")),
     }
 }
 
@@ -231,9 +256,10 @@ fn check_manifest(vfs: &dyn Vfs, location: &Path, file: &dyn VfsFile, files: &[S
     if !current.is_supported() {
         let version = current.persistent_format_version;
         let (oldest, newest) = (manifest::OLDEST_VERSION, manifest::CURRENT_VERSION);
-        return Err(version_mismatch(&format!(
-            "version {version}, server supports versions {oldest} through {newest}"
-        )));
+        return Err(version_mismatch(
+            location,
+            &format!("version {version}, server supports versions {oldest} through {newest}"),
+        ));
     }
     if current.persistent_format_version < manifest::CURRENT_VERSION {
         let new = current.migrated();

@@ -201,7 +201,7 @@ impl Datastore {
             _ => EpochFile::replace(vfs.clone(), location, recovered.last_epoch)?,
         };
         epoch_file.record(recovered.last_epoch)?;
-        directory.remove_leftovers()?;
+        directory.tidy_up()?;
         if directory.needs_detach() {
             log::info!("Manifest migration requires WAL rotation.");
             rotation::rotate_idle(&**vfs, location, |_| true)?;

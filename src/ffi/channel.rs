@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `limestone_channel`.
 
-use super::handle::{self, handle};
+use super::handle::{self, handle, Stub};
 use super::status::{guard, Failure};
 use crate::datastore::Channel;
 use crate::types::{BlobId, StorageId, WriteVersion};
@@ -13,11 +13,15 @@ pub struct ChannelContent {
     pub(super) channel: Arc<Channel>,
 }
 
-handle! {
-    /// A log channel. Owned by its data store. Calls may come from any thread; one session belongs to one caller at a
-    /// time; different channels are independent.
-    limestone_channel, Channel, ChannelContent
+/// A log channel. Owned by its data store. Calls may come from any thread; one session belongs to one caller at a
+/// time; different channels are independent.
+#[allow(non_camel_case_types)]
+#[derive(Debug)]
+pub struct limestone_channel {
+    stub: Stub<ChannelContent>,
 }
+
+handle!(limestone_channel, Channel, ChannelContent);
 
 /// Takes the channel out of its handle, so that no lock of the handle is held during a call that may call back.
 unsafe fn channel(handle: *const limestone_channel) -> Result<Arc<Channel>, Failure> {

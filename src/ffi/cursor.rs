@@ -2,23 +2,31 @@
 //! `limestone_snapshot` and `limestone_cursor`.
 
 use super::datastore::limestone_datastore;
-use super::handle::{self, handle};
+use super::handle::{self, handle, Stub};
 use super::status::guard;
 use crate::recovery::{Cursor, Snapshot};
 
-handle! {
-    /// What a start recovered; it never changes. Owned by the caller; ended by `limestone_snapshot_destroy`. Any
-    /// thread. Outlives its data store.
-    limestone_snapshot, Snapshot, Snapshot
+/// What a start recovered; it never changes. Owned by the caller; ended by `limestone_snapshot_destroy`. Any
+/// thread. Outlives its data store.
+#[allow(non_camel_case_types)]
+#[derive(Debug)]
+pub struct limestone_snapshot {
+    stub: Stub<Snapshot>,
 }
 
-handle! {
-    /// Walks over the entries of a snapshot. Owned by the caller; ended by `limestone_cursor_destroy`. One thread at a
-    /// time. Outlives its snapshot and its data store.
-    limestone_cursor, Cursor, Cursor
+handle!(limestone_snapshot, Snapshot, Snapshot);
+
+/// Walks over the entries of a snapshot. Owned by the caller; ended by `limestone_cursor_destroy`. One thread at a
+/// time. Outlives its snapshot and its data store.
+#[allow(non_camel_case_types)]
+#[derive(Debug)]
+pub struct limestone_cursor {
+    stub: Stub<Cursor>,
 }
 
-/// One entry of a cursor. The pointers are valid until the cursor is destroyed; they point to at least one byte even
+handle!(limestone_cursor, Cursor, Cursor);
+
+/// One entry of a cursor. The pointers are valid until the cursor is destroyed; they are never null, even
 /// when a length is 0.
 #[allow(non_camel_case_types)]
 #[derive(Debug)]

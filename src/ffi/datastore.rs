@@ -2,7 +2,7 @@
 //! `limestone_datastore`.
 
 use super::channel::{limestone_channel, ChannelContent};
-use super::handle::{self, handle};
+use super::handle::{self, handle, Stub};
 use super::settings::limestone_settings;
 use super::status::{guard, Failure};
 use crate::datastore::{Datastore, Durability, EpochEvent, PersistentCallback, Settings};
@@ -20,11 +20,15 @@ pub const LIMESTONE_PROPAGATED: i32 = 2;
 /// Bounds the memory of a recovery, in MiB.
 const RECOVERY_MEMORY_VARIABLE: &str = "LIMESTONE_RECOVERY_MEMORY_MIB";
 
-handle! {
-    /// A data store. Owned by the caller; ended by `limestone_datastore_destroy`. Any thread, any number at once;
-    /// `limestone_datastore_switch_epoch` is meant for one thread at a time.
-    limestone_datastore, Datastore, Arc<Datastore>
+/// A data store. Owned by the caller; ended by `limestone_datastore_destroy`. Any thread, any number at once;
+/// `limestone_datastore_switch_epoch` is meant for one thread at a time.
+#[allow(non_camel_case_types)]
+#[derive(Debug)]
+pub struct limestone_datastore {
+    stub: Stub<Arc<Datastore>>,
 }
+
+handle!(limestone_datastore, Datastore, Arc<Datastore>);
 
 /// Told when everything of `epoch` and of all before it has reached `state` (`LIMESTONE_STORED` or
 /// `LIMESTONE_PROPAGATED`). Epochs of one state strictly increase and may skip. Runs on a thread that is inside

@@ -146,16 +146,10 @@ pub(super) unsafe fn bytes<'a, T>(data: *const T, len: usize, what: &str) -> Res
     Ok(unsafe { std::slice::from_raw_parts(data, len) })
 }
 
-/// Declares an opaque type of the C ABI.
+/// Makes a struct with a stub a handle.
 macro_rules! handle {
-    ($(#[$doc:meta])* $name:ident, $kind:ident, $content:ty) => {
-        $(#[$doc])*
-        #[allow(non_camel_case_types)]
-        #[derive(Debug)]
-        #[repr(C)]
-        pub struct $name {
-            stub: super::handle::Stub<$content>,
-        }
+    ($name:ident, $kind:ident, $content:ty) => {
+        const _: () = assert!(std::mem::offset_of!($name, stub) == 0, "the kind stands first");
 
         impl super::handle::Handle for $name {
             const KIND: super::handle::Kind = super::handle::Kind::$kind;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `limestone_settings`.
 
-use super::handle::{self, handle};
+use super::handle::{self, handle, Stub};
 use super::status::{guard, Failure};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -15,10 +15,14 @@ pub struct SettingsContent {
     pub(super) recovery_memory_bytes: u64,
 }
 
-handle! {
-    /// How to open a data store. Owned by the caller; ended by `limestone_settings_destroy`. One thread at a time.
-    limestone_settings, Settings, SettingsContent
+/// How to open a data store. Owned by the caller; ended by `limestone_settings_destroy`. One thread at a time.
+#[allow(non_camel_case_types)]
+#[derive(Debug)]
+pub struct limestone_settings {
+    stub: Stub<SettingsContent>,
 }
+
+handle!(limestone_settings, Settings, SettingsContent);
 
 /// Makes settings with the defaults.
 ///

@@ -99,6 +99,7 @@ pub trait Vfs: Send + Sync + fmt::Debug {
 }
 
 /// An open file. Writes name their offset; two threads may write to different ranges.
+#[allow(clippy::len_without_is_empty)]
 pub trait VfsFile: Send + Sync + fmt::Debug {
     fn len(&self) -> io::Result<u64>;
     /// Reads until the buffer is full or the file ends; returns the number of bytes read.

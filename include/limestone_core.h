@@ -1,0 +1,640 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The C ABI of the transaction log. Generated from src/ffi by scripts/generate_header.sh: do not edit.
+ *
+ * Every function returns a LIMESTONE_* status unless it says otherwise; limestone_last_error_message() has the text for
+ * the last failure on the calling thread. A null, closed or foreign-kind handle gives LIMESTONE_ERR_INVALID_HANDLE. */
+
+#ifndef LIMESTONE_CORE_H
+#define LIMESTONE_CORE_H
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+// Everything of the epoch is on this machine's disk.
+#define LIMESTONE_STORED 1
+
+// Everything of the epoch is on the replica's disk as well.
+#define LIMESTONE_PROPAGATED 2
+
+// A person must act.
+#define LIMESTONE_LOG_ERROR 1
+
+// Something was put right or is doubtful.
+#define LIMESTONE_LOG_WARNING 2
+
+// A step of normal operation.
+#define LIMESTONE_LOG_INFO 3
+
+#define LIMESTONE_LOG_DEBUG 4
+
+#define LIMESTONE_LOG_TRACE 5
+
+// The call did what it says.
+#define LIMESTONE_OK 0
+
+// An argument is null or out of range.
+#define LIMESTONE_ERR_INVALID_ARGUMENT 1
+
+// The handle is null, closed, or of another kind.
+#define LIMESTONE_ERR_INVALID_HANDLE 2
+
+// The call is not allowed at this time.
+#define LIMESTONE_ERR_WRONG_STATE 3
+
+// The system refused an operation; `limestone_last_error_errno` has its number.
+#define LIMESTONE_ERR_IO 4
+
+// Another process, or another data store of this one, has the directory open.
+#define LIMESTONE_ERR_LOCKED 5
+
+// The directory has no manifest, or one of a version that cannot be opened.
+#define LIMESTONE_ERR_UNSUPPORTED_VERSION 6
+
+// The manifest or the catalog cannot be used and has no usable backup.
+#define LIMESTONE_ERR_BROKEN_METADATA 7
+
+// Acknowledged data is damaged; the message names the place and what to do.
+#define LIMESTONE_ERR_CORRUPTED 8
+
+// An earlier write or sync failed; nothing is acknowledged any more.
+#define LIMESTONE_ERR_POISONED 9
+
+// A key, value or list is longer than a log entry can hold.
+#define LIMESTONE_ERR_TOO_LARGE 10
+
+// This version does not offer the function.
+#define LIMESTONE_ERR_NOT_SUPPORTED 11
+
+// What was asked for does not exist.
+#define LIMESTONE_ERR_NOT_FOUND 12
+
+// A defect of this library, caught at its border.
+#define LIMESTONE_ERR_PANIC 99
+
+// A log channel. Owned by its data store. Calls may come from any thread; one session belongs to one caller at a
+// time; different channels are independent.
+typedef struct limestone_channel limestone_channel;
+
+// Walks over the entries of a snapshot. Owned by the caller; ended by `limestone_cursor_destroy`. One thread at a
+// time. Outlives its snapshot and its data store.
+typedef struct limestone_cursor limestone_cursor;
+
+// A data store. Owned by the caller; ended by `limestone_datastore_destroy`. Any thread, any number at once;
+// `limestone_datastore_switch_epoch` is meant for one thread at a time.
+typedef struct limestone_datastore limestone_datastore;
+
+// How to open a data store. Owned by the caller; ended by `limestone_settings_destroy`. One thread at a time.
+typedef struct limestone_settings limestone_settings;
+
+// What a start recovered; it never changes. Owned by the caller; ended by `limestone_snapshot_destroy`. Any
+// thread. Outlives its data store.
+typedef struct limestone_snapshot limestone_snapshot;
+
+// One entry of a cursor. The pointers are valid until the cursor is destroyed; they are never null, even
+// when a length is 0.
+typedef struct limestone_entry {
+    uint64_t storage;
+    const uint8_t *key;
+    size_t key_len;
+    const uint8_t *value;
+    size_t value_len;
+} limestone_entry;
+
+// Told when everything of `epoch` and of all before it has reached `state` (`LIMESTONE_STORED` or
+// `LIMESTONE_PROPAGATED`). Epochs of one state strictly increase and may skip. Runs on a thread that is inside
+// `limestone_datastore_switch_epoch` or `limestone_channel_end_session`; may call back into the library; must not
+// throw or jump out.
+typedef void (*limestone_persistent_callback)(void *context, uint64_t epoch, int32_t state);
+
+// Gets one log line, `message_len` bytes of UTF-8 without a line end; not terminated by a zero. Any thread. Must not
+// throw, and must not call `limestone_set_log_callback`.
+typedef void (*limestone_log_callback)(void *context, int32_t level, const char *message, size_t message_len);
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+// Begins a session in the current epoch and stores that epoch in `out_epoch` unless it is null.
+//
+// # Safety
+// `channel` must come from `limestone_datastore_create_channel`; `out_epoch` must be null or writable.
+int32_t limestone_channel_begin_session(struct limestone_channel *channel, uint64_t *out_epoch);
+
+// Ends the session: its bytes are on the disk when this returns, and count when their epoch becomes durable. May run
+// the persistent callback.
+//
+// # Safety
+// `channel` must come from `limestone_datastore_create_channel`.
+int32_t limestone_channel_end_session(struct limestone_channel *channel);
+
+// Appends an upsert to the open session. Key and value are copied; each may be empty and has at most 2^32 - 1 bytes.
+//
+// # Safety
+// `channel` must come from `limestone_datastore_create_channel`; `key` and `value` must have the given lengths.
+int32_t limestone_channel_add_entry(struct limestone_channel *channel,
+                                    uint64_t storage,
+                                    const uint8_t *key,
+                                    size_t key_len,
+                                    const uint8_t *value,
+                                    size_t value_len,
+                                    uint64_t major,
+                                    uint64_t minor);
+
+// Appends an upsert that refers to BLOBs. With no ids it is the same as `limestone_channel_add_entry`.
+//
+// # Safety
+// As for `limestone_channel_add_entry`; `blob_ids` must have `blob_count` numbers.
+int32_t limestone_channel_add_entry_with_blobs(struct limestone_channel *channel,
+                                               uint64_t storage,
+                                               const uint8_t *key,
+                                               size_t key_len,
+                                               const uint8_t *value,
+                                               size_t value_len,
+                                               uint64_t major,
+                                               uint64_t minor,
+                                               const uint64_t *blob_ids,
+                                               size_t blob_count);
+
+// Appends the removal of a key to the open session.
+//
+// # Safety
+// `channel` must come from `limestone_datastore_create_channel`; `key` must have the given length.
+int32_t limestone_channel_remove_entry(struct limestone_channel *channel,
+                                       uint64_t storage,
+                                       const uint8_t *key,
+                                       size_t key_len,
+                                       uint64_t major,
+                                       uint64_t minor);
+
+// Appends the creation of a storage, which recovery does not look at.
+//
+// # Safety
+// `channel` must come from `limestone_datastore_create_channel`.
+int32_t limestone_channel_add_storage(struct limestone_channel *channel,
+                                      uint64_t storage,
+                                      uint64_t major,
+                                      uint64_t minor);
+
+// Appends the removal of a storage: hides every entry of it with an older version.
+//
+// # Safety
+// `channel` must come from `limestone_datastore_create_channel`.
+int32_t limestone_channel_remove_storage(struct limestone_channel *channel,
+                                         uint64_t storage,
+                                         uint64_t major,
+                                         uint64_t minor);
+
+// Appends the truncation of a storage: hides every entry of it with an older version.
+//
+// # Safety
+// `channel` must come from `limestone_datastore_create_channel`.
+int32_t limestone_channel_truncate_storage(struct limestone_channel *channel,
+                                           uint64_t storage,
+                                           uint64_t major,
+                                           uint64_t minor);
+
+// Gives a new view of what `limestone_datastore_ready` recovered. `LIMESTONE_ERR_WRONG_STATE` before that.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`; `out` must be null or writable.
+int32_t limestone_snapshot_open(const struct limestone_datastore *datastore, struct limestone_snapshot **out);
+
+// Makes a cursor before the first entry. Entries come in the order of the bytes "storage id as 8 little-endian bytes,
+// then key".
+//
+// # Safety
+// `snapshot` must come from `limestone_snapshot_open`; `out` must be null or writable.
+int32_t limestone_snapshot_cursor(const struct limestone_snapshot *snapshot, struct limestone_cursor **out);
+
+// Stores exactly `n` cursors in `out`: each entry is given by one of them, in order within it. Once per snapshot
+// handle; `n` must not be 0.
+//
+// # Safety
+// `snapshot` must come from `limestone_snapshot_open`; `out` must have room for `n` pointers.
+int32_t limestone_snapshot_partitioned_cursors(const struct limestone_snapshot *snapshot,
+                                               size_t n,
+                                               struct limestone_cursor **out);
+
+// Ends the snapshot handle and sets `*snapshot` to null; its cursors stay valid. A null `*snapshot` is no error.
+//
+// # Safety
+// `snapshot` must be null or point to a handle or null.
+int32_t limestone_snapshot_destroy(struct limestone_snapshot **snapshot);
+
+// Moves to the next entry and stores it in `out`; at the end, and ever after, `*has_entry` is false.
+//
+// # Safety
+// `cursor` must come from this library; `out` and `has_entry` must be null or writable.
+int32_t limestone_cursor_next(struct limestone_cursor *cursor, struct limestone_entry *out, bool *has_entry);
+
+// Ends the cursor and sets `*cursor` to null. A null `*cursor` is no error.
+//
+// # Safety
+// `cursor` must be null or point to a handle or null.
+int32_t limestone_cursor_destroy(struct limestone_cursor **cursor);
+
+// Within a persistent callback: whether a session ended in any of the epochs that it reports for the first time.
+// Elsewhere false.
+bool limestone_callback_had_writes(void);
+
+// Creates or opens the data directory: takes its lock, checks its version and migrates it. Reads no log. The settings
+// may be destroyed afterwards.
+//
+// # Safety
+// `settings` must come from `limestone_settings_create`; `out` must be null or writable.
+int32_t limestone_datastore_open(const struct limestone_settings *settings, struct limestone_datastore **out);
+
+// Recovers what was acknowledged and starts the epochs. Once per data store. `LIMESTONE_ERR_CORRUPTED` means that
+// acknowledged data is damaged and that no file was changed.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+int32_t limestone_datastore_ready(struct limestone_datastore *datastore);
+
+// Ends the data store and gives the lock of the directory back; open sessions are left without an end. The handle
+// stays valid. Calling it again does nothing.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+int32_t limestone_datastore_shutdown(struct limestone_datastore *datastore);
+
+// Shuts the data store down when that was not done, and sets `*datastore` to null. Its channels end with it;
+// snapshots and cursors stay valid. A null `*datastore` is no error.
+//
+// # Safety
+// `datastore` must be null or point to a handle or null.
+int32_t limestone_datastore_destroy(struct limestone_datastore **datastore);
+
+// The largest durable epoch; after `limestone_datastore_ready`, the largest that ever left a trace. 0 for an invalid
+// handle.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+uint64_t limestone_datastore_last_epoch(const struct limestone_datastore *datastore);
+
+// The current epoch. 0 for an invalid handle.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+uint64_t limestone_datastore_switched_epoch(const struct limestone_datastore *datastore);
+
+// The largest epoch in the epoch file; 0 before `limestone_datastore_ready` and for an invalid handle.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+uint64_t limestone_datastore_recorded_epoch(const struct limestone_datastore *datastore);
+
+// Makes `epoch` the current one. Earlier epochs whose sessions have all ended become durable and are reported before
+// this returns, or on the thread that is busy with an earlier one. A value that is not larger than the current one
+// changes nothing but a warning in the log.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+int32_t limestone_datastore_switch_epoch(struct limestone_datastore *datastore, uint64_t epoch);
+
+// Sets the callback for durable epochs, in place of an earlier one; null removes it. When this returns, no call of the
+// former one is running or will start, unless it is called from within it. `context` is handed back on any thread.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`; the callback must be callable with `context` until it is
+// removed or the data store is destroyed.
+int32_t limestone_datastore_set_persistent_callback(struct limestone_datastore *datastore,
+                                                    limestone_persistent_callback callback,
+                                                    void *context);
+
+// Writes a durable-epoch record although nothing asks for it. `LIMESTONE_ERR_WRONG_STATE` when the epoch has not ended.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+int32_t limestone_datastore_record_epoch(struct limestone_datastore *datastore, uint64_t epoch);
+
+// Gives every log file a rotated name; rotated files hold ended sessions only. Waits for nobody but a running sync.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+int32_t limestone_datastore_rotate(struct limestone_datastore *datastore);
+
+// Makes the next log channel. The data store owns it; it ends with the data store, and there is no other way to end it.
+// No file is made before its first session.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`; `out` must be null or writable.
+int32_t limestone_datastore_create_channel(struct limestone_datastore *datastore, struct limestone_channel **out);
+
+// Sets the callback that gets the log lines of this process's data stores; null removes it. Process-wide.
+//
+// # Safety
+// The callback must be callable with `context` until it is removed.
+int32_t limestone_set_log_callback(limestone_log_callback callback, void *context);
+
+// Begins a session in the current epoch and stores that epoch in `out_epoch` unless it is null.
+//
+// # Safety
+// `channel` must come from `limestone_datastore_create_channel`; `out_epoch` must be null or writable.
+int32_t limestone_channel_begin_session(struct limestone_channel *channel, uint64_t *out_epoch);
+
+// Ends the session: its bytes are on the disk when this returns, and count when their epoch becomes durable. May run
+// the persistent callback.
+//
+// # Safety
+// `channel` must come from `limestone_datastore_create_channel`.
+int32_t limestone_channel_end_session(struct limestone_channel *channel);
+
+// Appends an upsert to the open session. Key and value are copied; each may be empty and has at most 2^32 - 1 bytes.
+//
+// # Safety
+// `channel` must come from `limestone_datastore_create_channel`; `key` and `value` must have the given lengths.
+int32_t limestone_channel_add_entry(struct limestone_channel *channel,
+                                    uint64_t storage,
+                                    const uint8_t *key,
+                                    size_t key_len,
+                                    const uint8_t *value,
+                                    size_t value_len,
+                                    uint64_t major,
+                                    uint64_t minor);
+
+// Appends an upsert that refers to BLOBs. With no ids it is the same as `limestone_channel_add_entry`.
+//
+// # Safety
+// As for `limestone_channel_add_entry`; `blob_ids` must have `blob_count` numbers.
+int32_t limestone_channel_add_entry_with_blobs(struct limestone_channel *channel,
+                                               uint64_t storage,
+                                               const uint8_t *key,
+                                               size_t key_len,
+                                               const uint8_t *value,
+                                               size_t value_len,
+                                               uint64_t major,
+                                               uint64_t minor,
+                                               const uint64_t *blob_ids,
+                                               size_t blob_count);
+
+// Appends the removal of a key to the open session.
+//
+// # Safety
+// `channel` must come from `limestone_datastore_create_channel`; `key` must have the given length.
+int32_t limestone_channel_remove_entry(struct limestone_channel *channel,
+                                       uint64_t storage,
+                                       const uint8_t *key,
+                                       size_t key_len,
+                                       uint64_t major,
+                                       uint64_t minor);
+
+// Appends the creation of a storage, which recovery does not look at.
+//
+// # Safety
+// `channel` must come from `limestone_datastore_create_channel`.
+int32_t limestone_channel_add_storage(struct limestone_channel *channel,
+                                      uint64_t storage,
+                                      uint64_t major,
+                                      uint64_t minor);
+
+// Appends the removal of a storage: hides every entry of it with an older version.
+//
+// # Safety
+// `channel` must come from `limestone_datastore_create_channel`.
+int32_t limestone_channel_remove_storage(struct limestone_channel *channel,
+                                         uint64_t storage,
+                                         uint64_t major,
+                                         uint64_t minor);
+
+// Appends the truncation of a storage: hides every entry of it with an older version.
+//
+// # Safety
+// `channel` must come from `limestone_datastore_create_channel`.
+int32_t limestone_channel_truncate_storage(struct limestone_channel *channel,
+                                           uint64_t storage,
+                                           uint64_t major,
+                                           uint64_t minor);
+
+// Gives a new view of what `limestone_datastore_ready` recovered. `LIMESTONE_ERR_WRONG_STATE` before that.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`; `out` must be null or writable.
+int32_t limestone_snapshot_open(const struct limestone_datastore *datastore, struct limestone_snapshot **out);
+
+// Makes a cursor before the first entry. Entries come in the order of the bytes "storage id as 8 little-endian bytes,
+// then key".
+//
+// # Safety
+// `snapshot` must come from `limestone_snapshot_open`; `out` must be null or writable.
+int32_t limestone_snapshot_cursor(const struct limestone_snapshot *snapshot, struct limestone_cursor **out);
+
+// Stores exactly `n` cursors in `out`: each entry is given by one of them, in order within it. Once per snapshot
+// handle; `n` must not be 0.
+//
+// # Safety
+// `snapshot` must come from `limestone_snapshot_open`; `out` must have room for `n` pointers.
+int32_t limestone_snapshot_partitioned_cursors(const struct limestone_snapshot *snapshot,
+                                               size_t n,
+                                               struct limestone_cursor **out);
+
+// Ends the snapshot handle and sets `*snapshot` to null; its cursors stay valid. A null `*snapshot` is no error.
+//
+// # Safety
+// `snapshot` must be null or point to a handle or null.
+int32_t limestone_snapshot_destroy(struct limestone_snapshot **snapshot);
+
+// Moves to the next entry and stores it in `out`; at the end, and ever after, `*has_entry` is false.
+//
+// # Safety
+// `cursor` must come from this library; `out` and `has_entry` must be null or writable.
+int32_t limestone_cursor_next(struct limestone_cursor *cursor, struct limestone_entry *out, bool *has_entry);
+
+// Ends the cursor and sets `*cursor` to null. A null `*cursor` is no error.
+//
+// # Safety
+// `cursor` must be null or point to a handle or null.
+int32_t limestone_cursor_destroy(struct limestone_cursor **cursor);
+
+// Within a persistent callback: whether a session ended in any of the epochs that it reports for the first time.
+// Elsewhere false.
+bool limestone_callback_had_writes(void);
+
+// Creates or opens the data directory: takes its lock, checks its version and migrates it. Reads no log. The settings
+// may be destroyed afterwards.
+//
+// # Safety
+// `settings` must come from `limestone_settings_create`; `out` must be null or writable.
+int32_t limestone_datastore_open(const struct limestone_settings *settings, struct limestone_datastore **out);
+
+// Recovers what was acknowledged and starts the epochs. Once per data store. `LIMESTONE_ERR_CORRUPTED` means that
+// acknowledged data is damaged and that no file was changed.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+int32_t limestone_datastore_ready(struct limestone_datastore *datastore);
+
+// Ends the data store and gives the lock of the directory back; open sessions are left without an end. The handle
+// stays valid. Calling it again does nothing.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+int32_t limestone_datastore_shutdown(struct limestone_datastore *datastore);
+
+// Shuts the data store down when that was not done, and sets `*datastore` to null. Its channels end with it;
+// snapshots and cursors stay valid. A null `*datastore` is no error.
+//
+// # Safety
+// `datastore` must be null or point to a handle or null.
+int32_t limestone_datastore_destroy(struct limestone_datastore **datastore);
+
+// The largest durable epoch; after `limestone_datastore_ready`, the largest that ever left a trace. 0 for an invalid
+// handle.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+uint64_t limestone_datastore_last_epoch(const struct limestone_datastore *datastore);
+
+// The current epoch. 0 for an invalid handle.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+uint64_t limestone_datastore_switched_epoch(const struct limestone_datastore *datastore);
+
+// The largest epoch in the epoch file; 0 before `limestone_datastore_ready` and for an invalid handle.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+uint64_t limestone_datastore_recorded_epoch(const struct limestone_datastore *datastore);
+
+// Makes `epoch` the current one. Earlier epochs whose sessions have all ended become durable and are reported before
+// this returns, or on the thread that is busy with an earlier one. A value that is not larger than the current one
+// changes nothing but a warning in the log.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+int32_t limestone_datastore_switch_epoch(struct limestone_datastore *datastore, uint64_t epoch);
+
+// Sets the callback for durable epochs, in place of an earlier one; null removes it. When this returns, no call of the
+// former one is running or will start, unless it is called from within it. `context` is handed back on any thread.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`; the callback must be callable with `context` until it is
+// removed or the data store is destroyed.
+int32_t limestone_datastore_set_persistent_callback(struct limestone_datastore *datastore,
+                                                    limestone_persistent_callback callback,
+                                                    void *context);
+
+// Writes a durable-epoch record although nothing asks for it. `LIMESTONE_ERR_WRONG_STATE` when the epoch has not ended.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+int32_t limestone_datastore_record_epoch(struct limestone_datastore *datastore, uint64_t epoch);
+
+// Gives every log file a rotated name; rotated files hold ended sessions only. Waits for nobody but a running sync.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+int32_t limestone_datastore_rotate(struct limestone_datastore *datastore);
+
+// Makes the next log channel. The data store owns it; it ends with the data store, and there is no other way to end it.
+// No file is made before its first session.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`; `out` must be null or writable.
+int32_t limestone_datastore_create_channel(struct limestone_datastore *datastore, struct limestone_channel **out);
+
+// Sets the callback that gets the log lines of this process's data stores; null removes it. Process-wide.
+//
+// # Safety
+// The callback must be callable with `context` until it is removed.
+int32_t limestone_set_log_callback(limestone_log_callback callback, void *context);
+
+// Makes settings with the defaults.
+//
+// # Safety
+// `out` must be null or writable.
+int32_t limestone_settings_create(struct limestone_settings **out);
+
+// Sets the data directory, `path_len` bytes. Its parent must exist. There is no default.
+//
+// # Safety
+// `settings` must come from `limestone_settings_create`; `path` must have `path_len` bytes.
+int32_t limestone_settings_set_location(struct limestone_settings *settings, const char *path, size_t path_len);
+
+// Sets the number of threads that read the log at a start; 0 or less means the default, 8. No more are used than
+// there are processors.
+//
+// # Safety
+// `settings` must come from `limestone_settings_create`.
+int32_t limestone_settings_set_recovery_threads(struct limestone_settings *settings, int32_t threads);
+
+// Sets the memory in bytes that the index of a recovery may take; 0 means the default: the environment variable
+// `LIMESTONE_RECOVERY_MEMORY_MIB` (in MiB), else 1 GiB.
+//
+// # Safety
+// `settings` must come from `limestone_settings_create`.
+int32_t limestone_settings_set_recovery_memory(struct limestone_settings *settings, uint64_t bytes);
+
+// Ends the settings and sets `*settings` to null. A null `*settings` is no error.
+//
+// # Safety
+// `settings` must be null or point to a handle or null.
+int32_t limestone_settings_destroy(struct limestone_settings **settings);
+
+// Version of the library, `major.minor.patch`. The text lives as long as the process.
+const char *limestone_version(void);
+
+// What a status code means. The text lives as long as the process.
+const char *limestone_status_text(int32_t status);
+
+// Text of the last failed call of this thread, empty when there was none. Valid until the next failing call of this
+// thread.
+const char *limestone_last_error_message(void);
+
+// Error number of the system for the last failed call of this thread, 0 when it had none.
+int32_t limestone_last_error_errno(void);
+
+// Makes settings with the defaults.
+//
+// # Safety
+// `out` must be null or writable.
+int32_t limestone_settings_create(struct limestone_settings **out);
+
+// Sets the data directory, `path_len` bytes. Its parent must exist. There is no default.
+//
+// # Safety
+// `settings` must come from `limestone_settings_create`; `path` must have `path_len` bytes.
+int32_t limestone_settings_set_location(struct limestone_settings *settings, const char *path, size_t path_len);
+
+// Sets the number of threads that read the log at a start; 0 or less means the default, 8. No more are used than
+// there are processors.
+//
+// # Safety
+// `settings` must come from `limestone_settings_create`.
+int32_t limestone_settings_set_recovery_threads(struct limestone_settings *settings, int32_t threads);
+
+// Sets the memory in bytes that the index of a recovery may take; 0 means the default: the environment variable
+// `LIMESTONE_RECOVERY_MEMORY_MIB` (in MiB), else 1 GiB.
+//
+// # Safety
+// `settings` must come from `limestone_settings_create`.
+int32_t limestone_settings_set_recovery_memory(struct limestone_settings *settings, uint64_t bytes);
+
+// Ends the settings and sets `*settings` to null. A null `*settings` is no error.
+//
+// # Safety
+// `settings` must be null or point to a handle or null.
+int32_t limestone_settings_destroy(struct limestone_settings **settings);
+
+// Version of the library, `major.minor.patch`. The text lives as long as the process.
+const char *limestone_version(void);
+
+// What a status code means. The text lives as long as the process.
+const char *limestone_status_text(int32_t status);
+
+// Text of the last failed call of this thread, empty when there was none. Valid until the next failing call of this
+// thread.
+const char *limestone_last_error_message(void);
+
+// Error number of the system for the last failed call of this thread, 0 when it had none.
+int32_t limestone_last_error_errno(void);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* LIMESTONE_CORE_H */
