@@ -7,6 +7,7 @@
 //! was acknowledged must read whole. `docs/recovery.md` has a row for each case.
 
 use super::entry::{decode, tag, Entry, Unreadable, END_LEN, END_PLAIN, MARKER_LEN};
+use super::names;
 use crate::error::Damage;
 use crate::types::Epoch;
 use std::path::Path;
@@ -66,7 +67,7 @@ struct Session {
 }
 
 /// Scans a whole file. `durable` is the durable epoch of the directory, `end_markers` whether the format version
-/// of the directory writes them; `path` is for messages only.
+/// of the directory writes them; `path` is for messages, and its name says whether the file is appended to.
 pub fn scan(
     bytes: &[u8],
     durable: Epoch,
@@ -74,10 +75,12 @@ pub fn scan(
     path: &Path,
     visitor: &mut impl Visitor,
 ) -> Result<FileScan, Damage> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut scanner = Scanner {
         bytes,
         durable,
         path,
+        rotated: !names::is_active_log(&name),
         session: None,
         last_ended: None,
         ends: 0,
@@ -105,6 +108,7 @@ struct Scanner<'a> {
     bytes: &'a [u8],
     durable: Epoch,
     path: &'a Path,
+    rotated: bool,
     session: Option<Session>,
     /// Epoch of the last durable session that was ended in this file.
     last_ended: Option<Epoch>,
