@@ -190,9 +190,13 @@ fn zeros_in_place_of_a_begin_marker_are_cut_off_with_what_follows_if_nothing_dur
 }
 
 #[test]
-fn what_a_repair_has_marked_is_cut_off_even_with_a_durable_session_behind() {
-    let log = join(&[session(4, "a"), invalidated(0), vec![0; 7], session(5, "b")]);
-    opens(&with_log(ROTATED, log), &[("a", "4")], &[ROTATED]);
+fn a_rotated_file_is_cut_off_at_damage_beyond_the_durable_epoch_even_with_a_durable_session_behind() {
+    for dropped in [begin(6), invalidated(6), invalidated(0)] {
+        for damage in [vec![0; 7], vec![0xee; 7]] {
+            let log = join(&[session(4, "a"), dropped.clone(), damage, session(5, "b")]);
+            opens(&with_log(ROTATED, log), &[("a", "4")], &[ROTATED]);
+        }
+    }
 }
 
 // Log files: damage in what was durable
@@ -214,18 +218,16 @@ fn zeros_in_place_of_a_begin_marker_with_a_durable_session_behind_are_refused() 
 }
 
 #[test]
-fn damage_beyond_the_durable_epoch_with_a_durable_session_behind_is_refused() {
-    for name in [ACTIVE, ROTATED] {
-        let log = join(&[
-            session(4, "a"),
-            begin(6),
-            vec![0xee],
-            put("b", "6", 6),
-            end(6),
-            session(5, "c"),
-        ]);
-        refuses(&with_log(name, log), &[name, "offset 63", "epoch 6", REPAIR]);
-    }
+fn an_active_file_with_a_durable_session_behind_damage_beyond_the_durable_epoch_is_refused() {
+    let log = join(&[
+        session(4, "a"),
+        begin(6),
+        vec![0xee],
+        put("b", "6", 6),
+        end(6),
+        session(5, "c"),
+    ]);
+    refuses(&with_log(ACTIVE, log), &[ACTIVE, "offset 63", "epoch 6", REPAIR]);
 }
 
 #[test]
@@ -484,6 +486,10 @@ fn a_manifest_without_usable_backup_is_refused_when_it_is_missing_broken_or_of_a
     refuses(&dir().write(MANIFEST, manifest(0)), &["version 0"]);
     refuses(&dir().write(MANIFEST, manifest(8)), &["version 8"]);
     refuses(
+        &dir().write(MANIFEST, manifest(8)).write(MANIFEST_BACKUP, manifest(7)),
+        &["version 8"],
+    );
+    refuses(
         &dir().write(MANIFEST, "{\"format_version\":\"1.1\",\"persistent_format_version\":7}"),
         &[MANIFEST],
     );
@@ -594,7 +600,7 @@ fn a_missing_catalog_without_backup_counts_as_empty() {
 #[test]
 fn removes_hide_compacted_keys_even_when_the_catalog_does_not_name_the_compacted_file() {
     let dir = with_compacted().without(ROTATED).write(CATALOG, catalog(&[]));
-    opens(&dir, &[("b", "2")], &[]);
+    opens(&dir, &[("b", "2")], &["catalog"]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use limestone_core::recovery::{Cursor, Snapshot};
 use std::cell::RefCell;
 use std::path::Path;
 use std::sync::{Arc, Once};
+use tempfile::TempDir;
 
 thread_local! {
     static WARNINGS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
@@ -37,6 +38,13 @@ pub struct Started {
     pub last_epoch: u64,
     /// Logged with level WARN.
     pub warnings: Vec<String>,
+}
+
+/// A directory for many short lives: in memory where there is such a place, because every session is synced.
+pub fn quick_dir() -> TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap()
 }
 
 /// Opens `dir` with one channel and makes it ready; gives the warnings that were logged. `Err` holds the message.

@@ -87,6 +87,9 @@ fn start(dir: &Path) -> Result<Opened, Refusal> {
     let mut opened = Opened::default();
     let version = manifest(dir, &mut opened)?;
     let catalog = catalog(dir, &mut opened)?;
+    if dir.join(COMPACTED).exists() && !catalog.compacted.contains(COMPACTED) {
+        opened.must_warn();
+    }
     let durable = durable_epoch(dir, &mut opened)?;
     let inputs: Vec<String> = log_files(dir)
         .into_iter()
@@ -236,7 +239,8 @@ impl Scanner {
             self.opened.must_warn();
             return Ok(());
         }
-        let (mut session, mut begun, mut ended, mut invalidated) = (Session::None, None, None, false);
+        let active_name = name.len() <= 9;
+        let (mut session, mut begun, mut ended, mut invalidated) = (Session::None, None, None, None);
         let (mut unended, mut has_end, mut at) = (0, false, 0);
         loop {
             let (token, next) = format::token(bytes, at);
@@ -247,7 +251,7 @@ impl Scanner {
                 (Token::Begin(epoch), before) => {
                     unended += usize::from(matches!(before, Session::Durable(_)));
                     self.max_epoch = self.max_epoch.max(epoch);
-                    (begun, invalidated) = (Some(epoch), false);
+                    (begun, invalidated) = (Some(epoch), None);
                     session = if epoch <= self.durable {
                         Session::Durable(epoch)
                     } else {
@@ -259,7 +263,7 @@ impl Scanner {
                     if epoch <= self.durable.saturating_add(EPOCH_LEAP_MAX) {
                         self.max_epoch = self.max_epoch.max(epoch);
                     }
-                    (begun, invalidated) = (None, true);
+                    (begun, invalidated) = (None, Some(epoch));
                     session = Session::Dropped;
                 }
                 (Token::End { .. }, _) => {
@@ -293,15 +297,15 @@ impl Scanner {
                     self.opened.must_warn();
                     break;
                 }
-                (Token::Unknown(0), Session::None) if !self.ends_durable_session(&bytes[at..]) => {
+                (Token::Unknown(0), Session::None) if !self.ends_durable_session(&bytes[at..], None) => {
                     self.opened.must_warn();
                     break;
                 }
                 (Token::Short(_) | Token::Unknown(_), Session::None) => return Err(bad(at, None)),
                 (Token::Short(_) | Token::Unknown(_), Session::Durable(epoch)) => return Err(bad(at, Some(epoch))),
                 (Token::Short(_) | Token::Unknown(_), Session::Dropped) => {
-                    // What a repair has marked is given up; else a durable session cannot stand behind this one.
-                    if !invalidated && self.ends_durable_session(&bytes[at..]) {
+                    // The original opens rotated files in this state, and active ones not.
+                    if active_name && self.ends_durable_session(&bytes[at..], invalidated) {
                         return Err(bad(at, None));
                     }
                     self.opened.must_warn();
@@ -317,12 +321,13 @@ impl Scanner {
         Ok(())
     }
 
-    /// Whether an end marker of a durable session stands in bytes that would be cut off.
-    fn ends_durable_session(&self, rest: &[u8]) -> bool {
+    /// Whether an end marker of a durable session stands in bytes that would be cut off. A session that was `invalidated`
+    /// may have been durable once, so its own end marker says nothing.
+    fn ends_durable_session(&self, rest: &[u8], invalidated: Option<u64>) -> bool {
         (0..rest.len()).any(|at| match format::token(rest, at) {
             (Token::End { epoch, crc_type: 1 }, next) => {
                 let closed = matches!(rest.get(next), None | Some(&format::BEGIN) | Some(&format::INVALIDATED));
-                (1..=self.durable).contains(&epoch) && closed
+                (1..=self.durable).contains(&epoch) && Some(epoch) != invalidated && closed
             }
             _ => false,
         })
