@@ -155,6 +155,7 @@ impl Datastore {
             (State::Ready, _) => return Err(Error::WrongState("ready() was already called".to_owned())),
             _ => return Err(Error::WrongState("ready() called after shutdown()".to_owned())),
         };
+        self.coordinator.check()?;
         let channels = self.channels.read();
         if let Some(channel) = channels.iter().find(|channel| channel.is_open()) {
             let name = channel.path().display();
@@ -174,7 +175,9 @@ impl Datastore {
         for warning in &recovered.warnings {
             log::warn!("{warning}");
         }
-        let epoch_file = self.put_right(directory, &recovered)?;
+        let epoch_file = self
+            .put_right(directory, &recovered)
+            .map_err(|e| self.coordinator.poison(e))?;
         for channel in channels.iter() {
             channel.forget_file();
         }

@@ -53,7 +53,7 @@ pub struct Recovered {
     pub last_epoch: Epoch,
     /// The largest BLOB id in any durable entry.
     pub max_blob_id: BlobId,
-    /// Changes to make before a file is appended to.
+    /// Changes to make and to sync before an epoch is recorded; an empty list means that the file needs the sync.
     pub edits: Vec<(PathBuf, Vec<Edit>)>,
     /// Log files under an active name that must not be appended to, because their last session has no end marker.
     pub open_ended: Vec<String>,
@@ -91,7 +91,8 @@ pub fn recover(input: &Input<'_>) -> Result<Recovered> {
                 scan.invalidated_sessions
             );
         }
-        if !scan.edits.is_empty() {
+        // The mark of an invalidated session may be in the cache only, left by a process that was killed.
+        if !scan.edits.is_empty() || scan.invalidated_sessions > 0 {
             edits.push((source.path.clone(), scan.edits.clone()));
         }
         if scan.open_end && names::is_active_log(&source.name) {

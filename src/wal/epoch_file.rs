@@ -76,11 +76,13 @@ impl EpochFile {
         Self::open(vfs, directory, epoch)
     }
 
-    /// Opens a file that holds only whole records, `recorded` being the largest.
+    /// Opens a file that holds only whole records, `recorded` being the largest, and syncs it: a record may be in the
+    /// cache only, left by a process that was killed.
     pub fn open(vfs: Arc<dyn Vfs>, directory: &Path, recorded: Epoch) -> Result<EpochFile> {
         let path = directory.join(names::EPOCH);
         let open = || {
             let file = vfs.open(&path, Open::Existing)?;
+            file.sync()?;
             let len = file.len()?;
             Ok((file, len))
         };
