@@ -34,5 +34,6 @@ endif()
 set_target_properties(
   limestone_core
   PROPERTIES IMPORTED_LOCATION "${limestone_core_library}"
-             IMPORTED_SONAME liblimestone_core.so
+             # Linked by its name and not by its path, whether it carries one or not.
+             IMPORTED_NO_SONAME ON
              INTERFACE_INCLUDE_DIRECTORIES "${limestone_core_include_dir}")

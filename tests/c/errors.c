@@ -81,7 +81,7 @@ static void closed_handles(const char* location) {
     CHECK(limestone_datastore_ready(copy) == LIMESTONE_ERR_INVALID_HANDLE);
     expect_text("closed");
     CHECK(limestone_datastore_destroy(&copy) == LIMESTONE_ERR_INVALID_HANDLE);
-    CHECK(limestone_channel_begin_session(channel, NULL) == LIMESTONE_ERR_INVALID_HANDLE);
+    CHECK(limestone_channel_begin_session(channel, NULL) == LIMESTONE_ERR_WRONG_STATE);
 
     limestone_settings* settings = NULL;
     CHECK_OK(limestone_settings_create(&settings));
