@@ -11,8 +11,10 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "measure.h"
@@ -54,8 +56,13 @@ private:
 /// A datastore with some channels, ready for sessions.
 class open_datastore {
 public:
-    open_datastore(std::string const& directory, std::size_t channel_count)
+    using persistent_callback = std::function<void(limestone::api::epoch_id_type)>;
+
+    open_datastore(std::string const& directory, std::size_t channel_count, persistent_callback callback = nullptr)
         : datastore_(make_configuration(directory)) {
+        if (callback) {
+            datastore_.add_persistent_callback(std::move(callback));
+        }
         for (std::size_t i = 0; i < channel_count; ++i) {
             channels_.push_back(&datastore_.create_channel());
         }
@@ -72,7 +79,6 @@ public:
     open_datastore(open_datastore&&) = delete;
     open_datastore& operator=(open_datastore&&) = delete;
 
-    [[nodiscard]] limestone::api::datastore& datastore() noexcept { return datastore_; }
     [[nodiscard]] limestone::api::log_channel& channel(std::size_t i) { return *channels_.at(i); }
     [[nodiscard]] limestone::api::epoch_id_type epoch() const noexcept { return epoch_; }
     void next_epoch() { datastore_.switch_epoch(++epoch_); }

@@ -59,18 +59,18 @@ public:
           session_(session_bytes(entries_), 'v'),
           record_(epoch_record_bytes, 'e'),
           record_file_(directory_ + "/floor_epoch", O_WRONLY | O_CREAT | O_APPEND),
-          store_(directory_ + "/library", channels_),
+          store_(directory_ + "/library", channels_,
+                 [this](limestone::api::epoch_id_type epoch) {
+                     if (epoch >= awaited_) {
+                         finished_ = now_seconds();
+                     }
+                 }),
           gate_(channels_ + 1) {
         for (std::size_t i = 0; i < channels_; ++i) {
             logs_.push_back(
                 std::make_unique<file>(directory_ + "/floor_" + std::to_string(i), O_WRONLY | O_CREAT | O_APPEND));
             writers_.emplace_back(store_.channel(i), i);
         }
-        store_.datastore().add_persistent_callback([this](limestone::api::epoch_id_type epoch) {
-            if (epoch >= awaited_) {
-                finished_ = now_seconds();
-            }
-        });
         for (std::size_t i = 0; i < channels_; ++i) {
             threads_.emplace_back([this, i] { work(i); });
         }
@@ -187,14 +187,14 @@ private:
     std::string record_;
     std::vector<std::unique_ptr<file>> logs_;
     file record_file_;
-    open_datastore store_;
+    std::atomic<limestone::api::epoch_id_type> awaited_{0};
+    std::atomic<double> finished_{0};
+    open_datastore store_;  // its callback uses the two above
     std::vector<entry_writer> writers_;
     barrier gate_;
     // Written by the epoch thread before a gate and read behind it.
     task task_ = task::library;
     std::atomic<std::size_t> working_{0};
-    std::atomic<limestone::api::epoch_id_type> awaited_{0};
-    std::atomic<double> finished_{0};
     std::vector<std::thread> threads_;
 };
 
