@@ -43,10 +43,7 @@ pub fn scanner(input: &[u8]) {
     let Ok(found) = scan(bytes, durable, end_markers, path, &mut first) else {
         return;
     };
-    assert!(
-        first.payload <= bytes.len() as u64,
-        "more was handed out than the file holds"
-    );
+    assert!(first.payload <= bytes.len() as u64, "more was handed out than the file holds");
 
     let mut after = bytes.to_vec();
     for edit in &found.edits {

@@ -56,14 +56,7 @@ pub struct Damage {
 
 impl std::fmt::Display for Damage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Damage {
-            file,
-            offset,
-            epoch,
-            reason,
-            found,
-            expected,
-        } = self;
+        let Damage { file, offset, epoch, reason, found, expected } = self;
         write!(f, "{reason} (file \"{}\", offset {offset}, ", file.display())?;
         match epoch {
             Some(epoch) => write!(f, "epoch {epoch}")?,
@@ -81,10 +74,7 @@ impl std::fmt::Display for Damage {
 impl Error {
     /// Wraps an error of the system with what was being done to which file.
     pub fn io(action: &str, path: &Path, source: io::Error) -> Error {
-        Error::Io {
-            message: format!("{action}: {}", path.display()),
-            source,
-        }
+        Error::Io { message: format!("{action}: {}", path.display()), source }
     }
 
     /// The error number of the system, 0 when there is none.

@@ -12,14 +12,10 @@ fn the_committed_header_is_what_the_sources_give() {
     let config = cbindgen::Config::from_file(root.join("cbindgen.toml")).expect("cbindgen.toml is readable");
     // Only what stands in src/ffi is for C.
     let sources = std::fs::read_dir(root.join("src/ffi")).expect("src/ffi is there");
-    let mut sources: Vec<_> = sources
-        .map(|source| source.expect("src/ffi can be listed").path())
-        .collect();
+    let mut sources: Vec<_> = sources.map(|source| source.expect("src/ffi can be listed").path()).collect();
     sources.sort();
     let builder = cbindgen::Builder::new().with_config(config);
-    let builder = sources
-        .into_iter()
-        .fold(builder, |builder, source| builder.with_src(source));
+    let builder = sources.into_iter().fold(builder, |builder, source| builder.with_src(source));
     let bindings = builder.generate().expect("the sources can be read");
     let mut fresh = Vec::new();
     bindings.write(&mut fresh);

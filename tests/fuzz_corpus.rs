@@ -90,13 +90,7 @@ impl Random {
                 0 => bytes.truncate(at),
                 1 => bytes.extend(std::iter::repeat_n(0, self.below(64))),
                 2 => bytes
-                    .splice(
-                        at..at,
-                        [0x02, 0x03, 0x04, 0x05, 0x06, 0x0a]
-                            .into_iter()
-                            .skip(self.below(6))
-                            .take(1),
-                    )
+                    .splice(at..at, [0x02, 0x03, 0x04, 0x05, 0x06, 0x0a].into_iter().skip(self.below(6)).take(1))
                     .for_each(drop),
                 3 => bytes.extend_from_within(at..),
                 4 if at < bytes.len() => bytes[at] ^= 1 << self.below(8),
@@ -111,10 +105,7 @@ impl Random {
 
 fn replay(target: &str, check: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-    let mut paths: Vec<_> = std::fs::read_dir(&folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut paths: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     assert!(!paths.is_empty(), "no corpus in {}", folder.display());
     let mut random = Random(SEED);
@@ -123,9 +114,7 @@ fn replay(target: &str, check: fn(&[u8])) {
         bounded(check, &input, || path.display().to_string());
         for round in 0..MUTATIONS_PER_FILE {
             let mutated = random.mutate(&input);
-            bounded(check, &mutated, || {
-                format!("{}, mutation {round} of seed {SEED:#x}", path.display())
-            });
+            bounded(check, &mutated, || format!("{}, mutation {round} of seed {SEED:#x}", path.display()));
         }
     }
 }
@@ -141,11 +130,7 @@ fn bounded(check: fn(&[u8]), input: &[u8], name: impl Fn() -> String) {
     let (time, allocated) = (begin.elapsed(), PEAK.get() - before);
     assert!(time < TIME_MAX, "{}: {time:?} for {} bytes", name(), input.len());
     let allocated_max = ALLOCATION_FACTOR * input.len() + ALLOCATION_CONSTANT;
-    assert!(
-        allocated <= allocated_max,
-        "{}: {allocated} bytes held, at most {allocated_max} allowed",
-        name()
-    );
+    assert!(allocated <= allocated_max, "{}: {allocated} bytes held, at most {allocated_max} allowed", name());
 }
 
 #[test]

@@ -38,32 +38,15 @@ fn subjects() -> Vec<Subject> {
     for case in golden_data::cases() {
         let dir = quick_dir();
         case.copy_to(dir.path());
-        let upstream = case
-            .upstream_opens()
-            .then(|| (case.correct_rows(), case.upstream_last_epoch()));
-        subjects.push(Subject {
-            name: case.name,
-            dir,
-            upstream,
-        });
+        let upstream = case.upstream_opens().then(|| (case.correct_rows(), case.upstream_last_epoch()));
+        subjects.push(Subject { name: case.name, dir, upstream });
     }
-    for case in golden_data::parse_matrix()
-        .into_iter()
-        .chain(golden_data::repaired_parse_matrix())
-    {
+    for case in golden_data::parse_matrix().into_iter().chain(golden_data::repaired_parse_matrix()) {
         let dir = quick_dir();
         case.write_to(dir.path());
-        let upstream = (case.start["result"] == "ok").then(|| {
-            (
-                golden_data::rows(&case.start["entries"]),
-                golden_data::number(&case.start["last_epoch"]),
-            )
-        });
-        subjects.push(Subject {
-            name: format!("parse matrix: {}", case.name),
-            dir,
-            upstream,
-        });
+        let upstream = (case.start["result"] == "ok")
+            .then(|| (golden_data::rows(&case.start["entries"]), golden_data::number(&case.start["last_epoch"])));
+        subjects.push(Subject { name: format!("parse matrix: {}", case.name), dir, upstream });
     }
     subjects
 }
@@ -71,17 +54,9 @@ fn subjects() -> Vec<Subject> {
 /// Runs `check` on every subject and reports all that fail, not only the first.
 fn for_every_directory(check: impl Fn(&Subject) -> Result<(), String>) {
     let subjects = subjects();
-    let failed: Vec<String> = subjects
-        .iter()
-        .filter_map(|s| check(s).err().map(|e| format!("{}: {e}", s.name)))
-        .collect();
-    assert!(
-        failed.is_empty(),
-        "{} of {} directories:\n{}",
-        failed.len(),
-        subjects.len(),
-        failed.join("\n")
-    );
+    let failed: Vec<String> =
+        subjects.iter().filter_map(|s| check(s).err().map(|e| format!("{}: {e}", s.name))).collect();
+    assert!(failed.is_empty(), "{} of {} directories:\n{}", failed.len(), subjects.len(), failed.join("\n"));
 }
 
 fn ensure(holds: bool, complaint: impl FnOnce() -> String) -> Result<(), String> {
@@ -96,16 +71,12 @@ fn ensure(holds: bool, complaint: impl FnOnce() -> String) -> Result<(), String>
 fn the_recovery_table_keeps_everything_that_upstream_opens() {
     for_every_directory(|subject| match (outcome(subject.path()), &subject.upstream) {
         (Outcome::Opens(opened), Some((rows, last_epoch))) => {
-            ensure(opened.rows == *rows, || {
-                format!("rows {:?}, upstream {rows:?}", opened.rows)
-            })?;
-            ensure(opened.last_epoch == *last_epoch, || {
-                format!("epoch {}, not {last_epoch}", opened.last_epoch)
-            })
+            ensure(opened.rows == *rows, || format!("rows {:?}, upstream {rows:?}", opened.rows))?;
+            ensure(opened.last_epoch == *last_epoch, || format!("epoch {}, not {last_epoch}", opened.last_epoch))
         }
-        (Outcome::Refused(refusal), Some(_)) => ensure(refusal.reason == Reason::NoEpochRecord, || {
-            format!("upstream opens it, refused: {refusal:?}")
-        }),
+        (Outcome::Refused(refusal), Some(_)) => {
+            ensure(refusal.reason == Reason::NoEpochRecord, || format!("upstream opens it, refused: {refusal:?}"))
+        }
         (_, None) => Ok(()),
     });
 }
@@ -122,9 +93,7 @@ fn every_directory_opens_with_the_same_entries_and_epoch_or_is_refused_as_the_re
                         Some((rows, last_epoch)) => (rows, *last_epoch),
                         None => (&expected.rows, expected.last_epoch),
                     };
-                    ensure(found.rows == *rows, || {
-                        format!("{threads} threads: {:?}, not {rows:?}", found.rows)
-                    })?;
+                    ensure(found.rows == *rows, || format!("{threads} threads: {:?}, not {rows:?}", found.rows))?;
                     ensure(found.last_epoch == last_epoch, || {
                         format!("{threads} threads: last_epoch {}, not {last_epoch}", found.last_epoch)
                     })?;
@@ -155,9 +124,7 @@ fn a_refused_start_loses_nothing_and_names_the_place() {
             names_the_place(&refusal, &message)?;
             let after = tree(subject.path());
             for (path, bytes) in &before {
-                ensure(after.get(path) == Some(bytes), || {
-                    format!("{attempt} start changed {}", path.display())
-                })?;
+                ensure(after.get(path) == Some(bytes), || format!("{attempt} start changed {}", path.display()))?;
             }
         }
         Ok(())
@@ -176,9 +143,7 @@ fn names_the_place(refusal: &Refusal, message: &str) -> Result<(), String> {
         needed.push("tglogutil repair".into());
     }
     for text in needed {
-        ensure(message.contains(&text), || {
-            format!("the message lacks \"{text}\": {message}")
-        })?;
+        ensure(message.contains(&text), || format!("the message lacks \"{text}\": {message}"))?;
     }
     Ok(())
 }
@@ -191,9 +156,7 @@ fn the_start_after_a_start_finds_the_same_and_has_nothing_to_warn_of() {
         };
         let second = start(subject.path(), 2)?;
         let facts = |s: &Started| (s.rows.clone(), s.last_epoch);
-        ensure(facts(&first) == facts(&second), || {
-            format!("first {first:?}, then {second:?}")
-        })?;
+        ensure(facts(&first) == facts(&second), || format!("first {first:?}, then {second:?}"))?;
         ensure(second.warnings.iter().all(|w| w.contains("end marker")), || {
             format!("cut off, but found again: {:?}", second.warnings)
         })
@@ -207,9 +170,7 @@ fn upstream_opens_what_a_start_leaves() {
             return Ok(());
         };
         let upstream = upstream_start(subject.path())?;
-        ensure(upstream.rows == ours.rows, || {
-            format!("upstream {:?}, we {:?}", upstream.rows, ours.rows)
-        })?;
+        ensure(upstream.rows == ours.rows, || format!("upstream {:?}, we {:?}", upstream.rows, ours.rows))?;
         ensure(upstream.last_epoch >= ours.last_epoch, || {
             format!("last_epoch: upstream {}, we {}", upstream.last_epoch, ours.last_epoch)
         })?;
@@ -232,10 +193,7 @@ fn deviation(trace: &str) -> Deviation {
         "epoch_backwards" => (HashMap::new(), Some(11)),
         _ => (HashMap::new(), None),
     };
-    Deviation {
-        callbacks,
-        restart_epoch,
-    }
+    Deviation { callbacks, restart_epoch }
 }
 
 #[test]
@@ -262,38 +220,22 @@ fn epochs_are_reported_as_upstream_reports_them() {
                 "end" => drop(channels[number(1) as usize].end_session().unwrap()),
                 "add" => {
                     let (key, value) = (words[3].as_bytes(), words[4].as_bytes());
-                    let version = WriteVersion {
-                        major: number(5),
-                        minor: number(6),
-                    };
+                    let version = WriteVersion { major: number(5), minor: number(6) };
                     let storage = StorageId(number(2));
-                    channels[number(1) as usize]
-                        .add_entry(storage, key, value, version, &[])
-                        .unwrap();
+                    channels[number(1) as usize].add_entry(storage, key, value, version, &[]).unwrap();
                 }
                 other => panic!("{name}: unknown operation {other}"),
             }
-            let upstream = step["callbacks"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(golden_data::number)
-                .collect();
+            let upstream = step["callbacks"].as_array().unwrap().iter().map(golden_data::number).collect();
             let callbacks = expected.callbacks.get(&at).unwrap_or(&upstream);
-            assert_eq!(
-                std::mem::take(&mut *called.lock().unwrap()),
-                *callbacks,
-                "{name}, step {at} ({op})"
-            );
+            assert_eq!(std::mem::take(&mut *called.lock().unwrap()), *callbacks, "{name}, step {at} ({op})");
             last_epoch = callbacks.last().copied().unwrap_or(last_epoch);
             assert_eq!(store.last_epoch().0, last_epoch, "{name}, step {at} ({op})");
         }
         store.shutdown();
         let restarted = start(dir.path(), 1).unwrap();
         let restart = &trace["after_restart"];
-        let epoch = expected
-            .restart_epoch
-            .unwrap_or_else(|| golden_data::number(&restart["last_epoch"]));
+        let epoch = expected.restart_epoch.unwrap_or_else(|| golden_data::number(&restart["last_epoch"]));
         assert_eq!(restarted.rows, golden_data::rows(&restart["entries"]), "{name}");
         assert_eq!(restarted.last_epoch, epoch, "{name}, after a restart");
         assert_eq!(restarted.warnings, [""; 0], "{name}");

@@ -24,26 +24,13 @@ fn checker_repeats_what_upstream_did_with_every_golden_directory() {
         case.copy_to(dir.path());
         match upstream_start(dir.path()) {
             Ok(start) => {
-                assert!(
-                    case.upstream_opens(),
-                    "{}: the checker opens what upstream refused",
-                    case.name
-                );
+                assert!(case.upstream_opens(), "{}: the checker opens what upstream refused", case.name);
                 assert_eq!(start.rows, case.upstream_rows(), "{}", case.name);
                 assert_eq!(start.last_epoch, case.upstream_last_epoch(), "{}", case.name);
-                assert_eq!(
-                    start.next_blob_id,
-                    number(&case.expected["next_blob_id"]),
-                    "{}",
-                    case.name
-                );
+                assert_eq!(start.next_blob_id, number(&case.expected["next_blob_id"]), "{}", case.name);
             }
             Err(reason) => {
-                assert!(
-                    !case.upstream_opens(),
-                    "{}: the checker refuses what upstream opened: {reason}",
-                    case.name
-                );
+                assert!(!case.upstream_opens(), "{}: the checker refuses what upstream opened: {reason}", case.name);
             }
         }
     }
@@ -56,11 +43,7 @@ fn checker_repeats_what_upstream_did_with_every_case_of_the_parse_matrix() {
         case.write_to(dir.path());
         match upstream_start(dir.path()) {
             Ok(start) => {
-                assert_eq!(
-                    case.start["result"], "ok",
-                    "{}: the checker opens what upstream refused",
-                    case.name
-                );
+                assert_eq!(case.start["result"], "ok", "{}: the checker opens what upstream refused", case.name);
                 assert_eq!(start.rows, rows(&case.start["entries"]), "{}", case.name);
                 assert_eq!(start.last_epoch, number(&case.start["last_epoch"]), "{}", case.name);
                 let patched = match text(&case.start["pwal_after"]) {
@@ -85,18 +68,12 @@ fn open(dir: &Path, channels: usize) -> (Arc<Datastore>, Vec<Arc<Channel>>) {
 fn write(channel: &Channel, key: &str, value: &str, major: u64) {
     channel.begin_session().unwrap();
     let version = WriteVersion { major, minor: 0 };
-    channel
-        .add_entry(StorageId(1), key.as_bytes(), value.as_bytes(), version, &[])
-        .unwrap();
+    channel.add_entry(StorageId(1), key.as_bytes(), value.as_bytes(), version, &[]).unwrap();
     channel.end_session().unwrap();
 }
 
 fn row(key: &str, value: &str) -> Row {
-    Row {
-        storage: 1,
-        key: key.into(),
-        value: value.into(),
-    }
+    Row { storage: 1, key: key.into(), value: value.into() }
 }
 
 /// Checks that upstream opens what stands in `dir` with these rows, and that §13 holds.
@@ -106,11 +83,7 @@ fn upstream_reads(dir: &Path, rows: &[Row]) {
     assert_eq!(session_violations(dir), [""; 0]);
     let upstream = upstream_start(dir).expect("upstream refuses");
     assert_eq!(upstream.rows, rows);
-    assert_eq!(
-        upstream.patched,
-        BTreeMap::new(),
-        "a session that is not covered by the epoch file was left"
-    );
+    assert_eq!(upstream.patched, BTreeMap::new(), "a session that is not covered by the epoch file was left");
 }
 
 #[test]
@@ -133,28 +106,17 @@ fn upstream_reads_every_kind_of_entry() {
     let channel = &channels[0];
     channel.begin_session().unwrap();
     channel.add_storage(StorageId(2), version(0)).unwrap();
-    channel
-        .add_entry(StorageId(2), b"key1", b"value1", version(1), &[])
-        .unwrap();
-    channel
-        .add_entry(StorageId(2), b"key2", b"v2", version(2), &[BlobId(3), BlobId(4)])
-        .unwrap();
+    channel.add_entry(StorageId(2), b"key1", b"value1", version(1), &[]).unwrap();
+    channel.add_entry(StorageId(2), b"key2", b"v2", version(2), &[BlobId(3), BlobId(4)]).unwrap();
     channel.remove_entry(StorageId(2), b"key3", version(3)).unwrap();
     channel.truncate_storage(StorageId(7), version(4)).unwrap();
     channel.remove_storage(StorageId(3), version(5)).unwrap();
     channel.end_session().unwrap();
     store.switch_epoch(Epoch(2)).unwrap();
     store.shutdown();
-    let case = golden_data::cases()
-        .into_iter()
-        .find(|case| case.name == "all_entry_types")
-        .unwrap();
+    let case = golden_data::cases().into_iter().find(|case| case.name == "all_entry_types").unwrap();
     let log = |dir: &Path| std::fs::read(dir.join("pwal_0000")).unwrap();
-    assert_eq!(
-        log(dir.path()),
-        log(&case.dir.join("data")),
-        "the same bytes as upstream's"
-    );
+    assert_eq!(log(dir.path()), log(&case.dir.join("data")), "the same bytes as upstream's");
     upstream_reads(dir.path(), &case.upstream_rows());
 }
 
@@ -174,11 +136,7 @@ fn upstream_opens_a_directory_after_more_than_a_hundred_epochs_and_three_lives()
         store.shutdown();
         upstream_reads(dir.path(), &[row("key", &epoch.to_string())]);
         let records = format::epoch_records(&std::fs::read(dir.path().join("epoch")).unwrap()).unwrap();
-        assert!(
-            records.len() <= 200,
-            "life {life}: {} records, the file is never replaced",
-            records.len()
-        );
+        assert!(records.len() <= 200, "life {life}: {} records, the file is never replaced", records.len());
         assert_eq!(records.iter().max(), Some(&epoch));
     }
 }
@@ -191,13 +149,9 @@ fn upstream_opens_rotated_files_and_sessions_that_were_open_meanwhile() {
     write(&channels[0], "a", "1", 1);
     channels[1].begin_session().unwrap();
     let version = |major| WriteVersion { major, minor: 0 };
-    channels[1]
-        .add_entry(StorageId(1), b"b", b"1", version(1), &[])
-        .unwrap();
+    channels[1].add_entry(StorageId(1), b"b", b"1", version(1), &[]).unwrap();
     store.rotate().unwrap();
-    channels[1]
-        .add_entry(StorageId(1), b"c", b"1", version(1), &[])
-        .unwrap();
+    channels[1].add_entry(StorageId(1), b"c", b"1", version(1), &[]).unwrap();
     channels[1].end_session().unwrap();
     store.switch_epoch(Epoch(2)).unwrap();
     write(&channels[0], "a", "2", 2);
@@ -221,9 +175,7 @@ fn upstream_reads_the_acknowledged_part_of_a_killed_process_after_one_life_of_ou
     channels[1].begin_session().unwrap();
     for i in 0..10_000u64 {
         let (key, version) = (format!("lost{i}"), WriteVersion { major: 2, minor: i });
-        channels[1]
-            .add_entry(StorageId(1), key.as_bytes(), &[7; 100], version, &[])
-            .unwrap();
+        channels[1].add_entry(StorageId(1), key.as_bytes(), &[7; 100], version, &[]).unwrap();
     }
     let image = tempfile::tempdir().unwrap();
     copy_tree(dir.path(), image.path());
@@ -242,9 +194,7 @@ fn upstream_opens_what_was_migrated_from_every_version() {
             ..=5 => [begin(1), put("a", "1", 1), begin(2), put("b", "2", 2)].concat(),
             _ => [session(1, "a"), session(2, "b")].concat(),
         };
-        let dir = DataDir::of_version(version)
-            .write("epoch", records(&[1, 2]))
-            .write("pwal_0000", log);
+        let dir = DataDir::of_version(version).write("epoch", records(&[1, 2])).write("pwal_0000", log);
         for life in 3..5 {
             let (store, channels) = open(dir.path(), 1);
             store.switch_epoch(Epoch(life)).unwrap();
@@ -253,11 +203,7 @@ fn upstream_opens_what_was_migrated_from_every_version() {
             store.shutdown();
             assert_eq!(handover_violations(dir.path()), [""; 0], "version {version}");
             let upstream = upstream_start(dir.path()).unwrap();
-            assert_eq!(
-                upstream.rows,
-                [row("a", "1"), row("b", "2"), row("c", &life.to_string())],
-                "version {version}"
-            );
+            assert_eq!(upstream.rows, [row("a", "1"), row("b", "2"), row("c", &life.to_string())], "version {version}");
         }
     }
 }
@@ -265,11 +211,7 @@ fn upstream_opens_what_was_migrated_from_every_version() {
 #[test]
 fn upstream_reads_sessions_that_were_appended_behind_a_torn_tail() {
     let torn = put("x", "2", 2)[..20].to_vec();
-    for tail in [
-        [begin(3), put("x", "2", 2), torn].concat(),
-        begin(3)[..4].to_vec(),
-        vec![0; 700],
-    ] {
+    for tail in [[begin(3), put("x", "2", 2), torn].concat(), begin(3)[..4].to_vec(), vec![0; 700]] {
         let log = [session(1, "a"), tail].concat();
         let dir = DataDir::with_epochs(&[2]).write("pwal_0000", log);
         let (store, channels) = open(dir.path(), 1);

@@ -24,30 +24,10 @@ const CHANNELS: usize = 3;
 enum Op {
     Begin(usize),
     End(usize),
-    Put {
-        channel: usize,
-        storage: u64,
-        key: Vec<u8>,
-        value: Vec<u8>,
-        version: (u64, u64),
-    },
-    Remove {
-        channel: usize,
-        storage: u64,
-        key: Vec<u8>,
-        version: (u64, u64),
-    },
-    Clear {
-        channel: usize,
-        storage: u64,
-        version: (u64, u64),
-        whole_storage: bool,
-    },
-    AddStorage {
-        channel: usize,
-        storage: u64,
-        version: (u64, u64),
-    },
+    Put { channel: usize, storage: u64, key: Vec<u8>, value: Vec<u8>, version: (u64, u64) },
+    Remove { channel: usize, storage: u64, key: Vec<u8>, version: (u64, u64) },
+    Clear { channel: usize, storage: u64, version: (u64, u64), whole_storage: bool },
+    AddStorage { channel: usize, storage: u64, version: (u64, u64) },
     Switch,
     Rotate,
 }
@@ -120,22 +100,12 @@ impl Model {
         }
         let hidden = |w: &Write| self.clears.get(&w.storage).is_some_and(|clear| w.version < *clear);
         let live = newest.into_values().filter(|write| !hidden(write));
-        live.filter_map(|w| {
-            Some(Row {
-                storage: w.storage,
-                key: w.key.clone(),
-                value: w.value.clone()?,
-            })
-        })
-        .collect()
+        live.filter_map(|w| Some(Row { storage: w.storage, key: w.key.clone(), value: w.value.clone()? })).collect()
     }
 }
 
 fn wv(version: (u64, u64)) -> WriteVersion {
-    WriteVersion {
-        major: version.0,
-        minor: version.1,
-    }
+    WriteVersion { major: version.0, minor: version.1 }
 }
 
 /// Runs a history from `first_epoch` on, ends all sessions and makes them durable.
@@ -160,67 +130,27 @@ fn run(dir: &Path, ops: &[Op], rotate: bool) -> Model {
                     channels[channel].end_session().unwrap();
                 }
             }
-            Op::Put {
-                channel,
-                storage,
-                key,
-                value,
-                version,
-            } => {
+            Op::Put { channel, storage, key, value, version } => {
                 ensure_open(channel);
-                channels[channel]
-                    .add_entry(StorageId(storage), &key, &value, wv(version), &[])
-                    .unwrap();
-                model.writes.push(Write {
-                    version,
-                    place: (channel, at),
-                    storage,
-                    key,
-                    value: Some(value),
-                });
+                channels[channel].add_entry(StorageId(storage), &key, &value, wv(version), &[]).unwrap();
+                model.writes.push(Write { version, place: (channel, at), storage, key, value: Some(value) });
             }
-            Op::Remove {
-                channel,
-                storage,
-                key,
-                version,
-            } => {
+            Op::Remove { channel, storage, key, version } => {
                 ensure_open(channel);
-                channels[channel]
-                    .remove_entry(StorageId(storage), &key, wv(version))
-                    .unwrap();
-                model.writes.push(Write {
-                    version,
-                    place: (channel, at),
-                    storage,
-                    key,
-                    value: None,
-                });
+                channels[channel].remove_entry(StorageId(storage), &key, wv(version)).unwrap();
+                model.writes.push(Write { version, place: (channel, at), storage, key, value: None });
             }
-            Op::Clear {
-                channel,
-                storage,
-                version,
-                whole_storage,
-            } => {
+            Op::Clear { channel, storage, version, whole_storage } => {
                 ensure_open(channel);
                 if whole_storage {
-                    channels[channel]
-                        .remove_storage(StorageId(storage), wv(version))
-                        .unwrap();
+                    channels[channel].remove_storage(StorageId(storage), wv(version)).unwrap();
                 } else {
-                    channels[channel]
-                        .truncate_storage(StorageId(storage), wv(version))
-                        .unwrap();
+                    channels[channel].truncate_storage(StorageId(storage), wv(version)).unwrap();
                 }
                 let clear = model.clears.entry(storage).or_default();
                 *clear = version.max(*clear);
             }
-            Op::AddStorage {
-                channel,
-                storage,
-                version,
-            } => {
+            Op::AddStorage { channel, storage, version } => {
                 ensure_open(channel);
                 channels[channel].add_storage(StorageId(storage), wv(version)).unwrap();
             }
@@ -236,10 +166,7 @@ fn run(dir: &Path, ops: &[Op], rotate: bool) -> Model {
         channel.end_session().unwrap();
     }
     store.switch_epoch(Epoch(epoch + 1)).unwrap();
-    assert!(
-        store.last_epoch() >= Epoch(epoch),
-        "all sessions have ended, so the epoch is durable"
-    );
+    assert!(store.last_epoch() >= Epoch(epoch), "all sessions have ended, so the epoch is durable");
     store.shutdown();
     model
 }
@@ -503,13 +430,7 @@ proptest! {
 #[test]
 fn the_models_see_the_same_keys() {
     // Guards the comparison itself: an empty expectation would satisfy every property above.
-    let put = |key: &[u8], at| Op::Put {
-        channel: 0,
-        storage: 1,
-        key: key.into(),
-        value: vec![at],
-        version: (1, 0),
-    };
+    let put = |key: &[u8], at| Op::Put { channel: 0, storage: 1, key: key.into(), value: vec![at], version: (1, 0) };
     let dir = quick_dir();
     let model = run(dir.path(), &[put(b"", 1), put(b"a", 2), put(b"a", 3)], false);
     let keys: BTreeSet<_> = model.rows().into_iter().map(|row| (row.key, row.value)).collect();

@@ -23,9 +23,7 @@ fn cut(bytes: Vec<u8>, by: usize) -> Vec<u8> {
 
 /// A directory with durable epoch 5, a sound second log file, and this one.
 fn with_log(name: &str, log: Vec<u8>) -> DataDir {
-    DataDir::with_epochs(&[5])
-        .write("pwal_0001", session(1, "other"))
-        .write(name, log)
+    DataDir::with_epochs(&[5]).write("pwal_0001", session(1, "other")).write(name, log)
 }
 
 /// Checks that the directory opens with these keys (besides `other`) and warnings that name these things, that the
@@ -36,16 +34,8 @@ fn opens(dir: &DataDir, keys: &[(&str, &str)], warnings: &[&str]) {
     };
     let found = engine_run::start(dir.path(), 2).unwrap();
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    let rows: Vec<_> = found
-        .rows
-        .iter()
-        .map(|r| (text(&r.key), text(&r.value)))
-        .filter(|r| r.0 != "other")
-        .collect();
-    let expected: Vec<_> = keys
-        .iter()
-        .map(|(key, value)| (key.to_string(), value.to_string()))
-        .collect();
+    let rows: Vec<_> = found.rows.iter().map(|r| (text(&r.key), text(&r.value))).filter(|r| r.0 != "other").collect();
+    let expected: Vec<_> = keys.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
     assert_eq!(rows, expected);
     assert_eq!(found.rows, model.rows, "start_model disagrees");
     assert_eq!(found.last_epoch, model.last_epoch);
@@ -54,16 +44,8 @@ fn opens(dir: &DataDir, keys: &[(&str, &str)], warnings: &[&str]) {
         assert!(warning.contains(part), "no {part:?} in {warning:?}");
     }
     let again = engine_run::start(dir.path(), 1).unwrap();
-    assert_eq!(
-        (&again.rows, again.last_epoch),
-        (&found.rows, found.last_epoch),
-        "the second start differs"
-    );
-    assert!(
-        again.warnings.iter().all(|w| w.contains("end marker")),
-        "warned again: {:?}",
-        again.warnings
-    );
+    assert_eq!((&again.rows, again.last_epoch), (&found.rows, found.last_epoch), "the second start differs");
+    assert!(again.warnings.iter().all(|w| w.contains("end marker")), "warned again: {:?}", again.warnings);
     let upstream = upstream_checker::upstream_start(dir.path()).expect("the original opens what is left");
     assert_eq!(upstream.rows, found.rows, "the original reads something else");
     assert_eq!(upstream_checker::handover_violations(dir.path()), [""; 0]);
@@ -71,10 +53,7 @@ fn opens(dir: &DataDir, keys: &[(&str, &str)], warnings: &[&str]) {
 
 /// Checks that the start is refused with a message that holds all of `parts`, twice, and that no file changes.
 fn refuses(dir: &DataDir, parts: &[&str]) {
-    assert!(
-        matches!(start_model::outcome(dir.path()), Outcome::Refused(_)),
-        "start_model disagrees"
-    );
+    assert!(matches!(start_model::outcome(dir.path()), Outcome::Refused(_)), "start_model disagrees");
     let before = tree(dir.path());
     for _ in 0..2 {
         let message = engine_run::start(dir.path(), 2).expect_err("opened");
@@ -97,11 +76,7 @@ const REPAIR: &str = "tglogutil repair";
 #[test]
 fn a_whole_session_beyond_the_durable_epoch_is_dropped_silently() {
     for name in [ACTIVE, ROTATED] {
-        opens(
-            &with_log(name, join(&[session(5, "a"), session(6, "b")])),
-            &[("a", "5")],
-            &[],
-        );
+        opens(&with_log(name, join(&[session(5, "a"), session(6, "b")])), &[("a", "5")], &[]);
     }
 }
 
@@ -116,11 +91,7 @@ fn a_torn_entry_beyond_the_durable_epoch_is_cut_off() {
 #[test]
 fn a_torn_end_marker_beyond_the_durable_epoch_is_cut_off() {
     for name in [ACTIVE, ROTATED] {
-        opens(
-            &with_log(name, join(&[session(5, "a"), cut(session(6, "b"), 1)])),
-            &[("a", "5")],
-            &[name],
-        );
+        opens(&with_log(name, join(&[session(5, "a"), cut(session(6, "b"), 1)])), &[("a", "5")], &[name]);
     }
 }
 
@@ -135,11 +106,7 @@ fn an_unknown_tag_beyond_the_durable_epoch_is_cut_off() {
 #[test]
 fn zeros_in_a_session_beyond_the_durable_epoch_are_cut_off() {
     for name in [ACTIVE, ROTATED] {
-        opens(
-            &with_log(name, join(&[session(5, "a"), begin(6), vec![0; 4096]])),
-            &[("a", "5")],
-            &[name],
-        );
+        opens(&with_log(name, join(&[session(5, "a"), begin(6), vec![0; 4096]])), &[("a", "5")], &[name]);
     }
 }
 
@@ -157,11 +124,7 @@ fn a_torn_begin_marker_is_cut_off_wherever_it_stands() {
         for left in 1..=8 {
             let torn = begin(6)[..left].to_vec();
             opens(&with_log(name, torn.clone()), &[], &[name]);
-            opens(
-                &with_log(name, join(&[session(5, "a"), torn.clone()])),
-                &[("a", "5")],
-                &[name],
-            );
+            opens(&with_log(name, join(&[session(5, "a"), torn.clone()])), &[("a", "5")], &[name]);
             let unended = join(&[begin(5), put("a", "5", 5), torn]);
             opens(&with_log(name, unended), &[("a", "5")], &[name]);
         }
@@ -172,11 +135,7 @@ fn a_torn_begin_marker_is_cut_off_wherever_it_stands() {
 fn zeros_behind_an_end_marker_are_cut_off() {
     for name in [ACTIVE, ROTATED] {
         for zeros in [1, 9, 64, 8192] {
-            opens(
-                &with_log(name, join(&[session(5, "a"), vec![0; zeros]])),
-                &[("a", "5")],
-                &[name],
-            );
+            opens(&with_log(name, join(&[session(5, "a"), vec![0; zeros]])), &[("a", "5")], &[name]);
         }
     }
 }
@@ -205,28 +164,15 @@ fn a_rotated_file_is_cut_off_at_damage_beyond_the_durable_epoch_even_with_a_dura
 fn zeros_in_place_of_a_begin_marker_with_a_durable_session_behind_are_refused() {
     for name in [ACTIVE, ROTATED] {
         let lost = join(&[vec![0; 9], put("b", "5", 5), end(5)]);
-        refuses(
-            &with_log(name, join(&[session(4, "a"), lost.clone()])),
-            &[name, "offset 54", REPAIR],
-        );
+        refuses(&with_log(name, join(&[session(4, "a"), lost.clone()])), &[name, "offset 54", REPAIR]);
         let lost = join(&[lost, session(6, "c")]);
-        refuses(
-            &with_log(name, join(&[session(4, "a"), lost])),
-            &[name, "offset 54", REPAIR],
-        );
+        refuses(&with_log(name, join(&[session(4, "a"), lost])), &[name, "offset 54", REPAIR]);
     }
 }
 
 #[test]
 fn an_active_file_with_a_durable_session_behind_damage_beyond_the_durable_epoch_is_refused() {
-    let log = join(&[
-        session(4, "a"),
-        begin(6),
-        vec![0xee],
-        put("b", "6", 6),
-        end(6),
-        session(5, "c"),
-    ]);
+    let log = join(&[session(4, "a"), begin(6), vec![0xee], put("b", "6", 6), end(6), session(5, "c")]);
     refuses(&with_log(ACTIVE, log), &[ACTIVE, "offset 63", "epoch 6", REPAIR]);
 }
 
@@ -250,14 +196,8 @@ fn a_torn_end_marker_of_a_durable_session_is_refused() {
 fn an_unknown_tag_in_a_durable_session_is_refused() {
     for tag in [0x0b, 0xff] {
         let log = join(&[session(4, "a"), begin(5), vec![tag], put("b", "5", 5), end(5)]);
-        refuses(
-            &with_log(ACTIVE, log.clone()),
-            &[ACTIVE, "offset 63", "epoch 5", &tag.to_string(), REPAIR],
-        );
-        refuses(
-            &with_log(ROTATED, log),
-            &[ROTATED, "offset 63", "epoch 5", &tag.to_string(), REPAIR],
-        );
+        refuses(&with_log(ACTIVE, log.clone()), &[ACTIVE, "offset 63", "epoch 5", &tag.to_string(), REPAIR]);
+        refuses(&with_log(ROTATED, log), &[ROTATED, "offset 63", "epoch 5", &tag.to_string(), REPAIR]);
     }
 }
 
@@ -271,32 +211,17 @@ fn zeros_in_a_durable_session_are_refused() {
 
 #[test]
 fn anything_but_zeros_outside_a_session_is_refused() {
-    for rest in [
-        vec![0xee; 3],
-        put("b", "5", 5),
-        end(5),
-        cut(put("b", "5", 5), 1),
-        cut(end(5), 1),
-    ] {
+    for rest in [vec![0xee; 3], put("b", "5", 5), end(5), cut(put("b", "5", 5), 1), cut(end(5), 1)] {
         refuses(&with_log(ACTIVE, rest.clone()), &[ACTIVE, "offset 0", REPAIR]);
-        refuses(
-            &with_log(ROTATED, join(&[session(4, "a"), rest])),
-            &[ROTATED, "offset 54", REPAIR],
-        );
+        refuses(&with_log(ROTATED, join(&[session(4, "a"), rest])), &[ROTATED, "offset 54", REPAIR]);
     }
 }
 
 #[test]
 fn an_epoch_record_in_a_log_file_is_refused() {
     for name in [ACTIVE, ROTATED] {
-        refuses(
-            &with_log(name, join(&[session(4, "a"), records(&[5])])),
-            &[name, "offset 54", REPAIR],
-        );
-        refuses(
-            &with_log(name, join(&[begin(5), records(&[5])])),
-            &[name, "offset 9", REPAIR],
-        );
+        refuses(&with_log(name, join(&[session(4, "a"), records(&[5])])), &[name, "offset 54", REPAIR]);
+        refuses(&with_log(name, join(&[begin(5), records(&[5])])), &[name, "offset 9", REPAIR]);
     }
 }
 
@@ -336,14 +261,9 @@ fn a_file_without_any_end_marker_is_an_old_one_and_read_silently() {
 fn a_directory_of_a_version_without_end_markers_is_read_silently() {
     for version in 1..=5 {
         let log = join(&[session(4, "a"), begin(5), put("b", "5", 5)]);
-        let dir = DataDir::of_version(version)
-            .write("epoch", records(&[5]))
-            .write(ACTIVE, log);
+        let dir = DataDir::of_version(version).write("epoch", records(&[5])).write(ACTIVE, log);
         opens(&dir, &[("a", "4"), ("b", "5")], &[]);
-        assert!(
-            !dir.has(ACTIVE),
-            "version {version}: the file is detached so that nothing is appended to it"
-        );
+        assert!(!dir.has(ACTIVE), "version {version}: the file is detached so that nothing is appended to it");
     }
 }
 
@@ -365,10 +285,7 @@ fn a_file_of_zeros_counts_as_empty_beside_another_log_file() {
 
 #[test]
 fn a_file_of_zeros_that_is_the_only_log_of_a_directory_with_durable_epochs_is_refused() {
-    refuses(
-        &DataDir::with_epochs(&[5]).write(ACTIVE, [0; 512]),
-        &[ACTIVE, "offset 0", REPAIR],
-    );
+    refuses(&DataDir::with_epochs(&[5]).write(ACTIVE, [0; 512]), &[ACTIVE, "offset 0", REPAIR]);
 }
 
 #[test]
@@ -380,9 +297,7 @@ fn a_file_of_zeros_in_a_directory_without_durable_epochs_counts_as_empty() {
 // The epoch file
 
 fn with_epoch_file(content: Vec<u8>) -> DataDir {
-    DataDir::of_version(7)
-        .write("epoch", content)
-        .write(ACTIVE, join(&[session(5, "a"), session(6, "b")]))
+    DataDir::of_version(7).write("epoch", content).write(ACTIVE, join(&[session(5, "a"), session(6, "b")]))
 }
 
 #[test]
@@ -396,26 +311,16 @@ fn a_torn_epoch_record_is_cut_off() {
 #[test]
 fn zeros_behind_the_epoch_records_are_cut_off() {
     for zeros in [1, 8, 9, 20, 4096] {
-        opens(
-            &with_epoch_file(join(&[records(&[4, 5]), vec![0; zeros]])),
-            &[("a", "5")],
-            &["epoch"],
-        );
+        opens(&with_epoch_file(join(&[records(&[4, 5]), vec![0; zeros]])), &[("a", "5")], &["epoch"]);
     }
 }
 
 #[test]
 fn anything_else_in_the_epoch_file_is_refused() {
     for foreign in [begin(6), vec![0xee], end(6)] {
-        refuses(
-            &with_epoch_file(join(&[records(&[4, 5]), foreign])),
-            &["epoch", "offset 18"],
-        );
+        refuses(&with_epoch_file(join(&[records(&[4, 5]), foreign])), &["epoch", "offset 18"]);
     }
-    refuses(
-        &with_epoch_file(join(&[records(&[5]), vec![0; 9], records(&[6])])),
-        &["epoch", "offset 9"],
-    );
+    refuses(&with_epoch_file(join(&[records(&[5]), vec![0; 9], records(&[6])])), &["epoch", "offset 9"]);
 }
 
 #[test]
@@ -447,11 +352,7 @@ fn an_epoch_record_of_0_says_that_nothing_is_durable_yet() {
 #[test]
 fn rotated_epoch_files_count_only_while_the_main_file_has_no_record() {
     let rotated = "epoch.00000000000001.6";
-    opens(
-        &with_epoch_file(vec![]).write(rotated, records(&[6])),
-        &[("a", "5"), ("b", "6")],
-        &[],
-    );
+    opens(&with_epoch_file(vec![]).write(rotated, records(&[6])), &[("a", "5"), ("b", "6")], &[]);
     let dir = with_epoch_file(records(&[5])).write(rotated, records(&[6]));
     opens(&dir, &[("a", "5")], &[]);
     assert!(!dir.has(rotated));
@@ -485,39 +386,23 @@ fn a_manifest_without_usable_backup_is_refused_when_it_is_missing_broken_or_of_a
     refuses(&dir().write(MANIFEST, "{}").write(MANIFEST_BACKUP, "{"), &[MANIFEST]);
     refuses(&dir().write(MANIFEST, manifest(0)), &["version 0"]);
     refuses(&dir().write(MANIFEST, manifest(8)), &["version 8"]);
-    refuses(
-        &dir().write(MANIFEST, manifest(8)).write(MANIFEST_BACKUP, manifest(7)),
-        &["version 8"],
-    );
-    refuses(
-        &dir().write(MANIFEST, "{\"format_version\":\"1.1\",\"persistent_format_version\":7}"),
-        &[MANIFEST],
-    );
+    refuses(&dir().write(MANIFEST, manifest(8)).write(MANIFEST_BACKUP, manifest(7)), &["version 8"]);
+    refuses(&dir().write(MANIFEST, "{\"format_version\":\"1.1\",\"persistent_format_version\":7}"), &[MANIFEST]);
 }
 
 #[test]
 fn every_version_from_1_to_7_is_opened_and_carried_to_7() {
     for version in 1..=7 {
-        let log = if version < 6 {
-            join(&[begin(5), put("a", "5", 5)])
-        } else {
-            session(5, "a")
-        };
-        let dir = DataDir::of_version(version)
-            .write("epoch", records(&[5]))
-            .write(ACTIVE, log);
+        let log = if version < 6 { join(&[begin(5), put("a", "5", 5)]) } else { session(5, "a") };
+        let dir = DataDir::of_version(version).write("epoch", records(&[5])).write(ACTIVE, log);
         opens(&dir, &[("a", "5")], &[]);
-        assert!(String::from_utf8(dir.read(MANIFEST))
-            .unwrap()
-            .ends_with("\"persistent_format_version\":7}"));
+        assert!(String::from_utf8(dir.read(MANIFEST)).unwrap().ends_with("\"persistent_format_version\":7}"));
     }
 }
 
 #[test]
 fn a_crash_in_the_middle_of_a_migration_is_gone_after_the_next_start() {
-    let dir = with_log(ACTIVE, session(5, "a"))
-        .write(MANIFEST, manifest(4))
-        .write(MANIFEST_BACKUP, manifest(7));
+    let dir = with_log(ACTIVE, session(5, "a")).write(MANIFEST, manifest(4)).write(MANIFEST_BACKUP, manifest(7));
     opens(&dir, &[("a", "5")], &[]);
     assert!(!dir.has(MANIFEST_BACKUP));
 }
@@ -527,10 +412,7 @@ fn a_directory_in_use_is_refused() {
     let dir = with_log(ACTIVE, session(5, "a"));
     let (first, _) = engine_run::open(dir.path(), 1).unwrap();
     let message = engine_run::open(dir.path(), 1).err().expect("opened twice");
-    assert!(
-        message.contains("another process is using the log directory"),
-        "{message}"
-    );
+    assert!(message.contains("another process is using the log directory"), "{message}");
     first.shutdown();
     engine_run::open(dir.path(), 1).unwrap().0.shutdown();
 }
@@ -543,10 +425,7 @@ const COMPACTED: &str = "pwal_0000.compacted";
 
 /// A compacted file with `a` and `b`, its input still there (with an old `b`), and a later removal of `a`.
 fn with_compacted() -> DataDir {
-    let catalog = catalog(&[
-        "COMPACTED_FILE pwal_0000.compacted 1",
-        "DETACHED_PWAL pwal_0000.00000000000001.0",
-    ]);
+    let catalog = catalog(&["COMPACTED_FILE pwal_0000.compacted 1", "DETACHED_PWAL pwal_0000.00000000000001.0"]);
     DataDir::with_epochs(&[5])
         .write(COMPACTED, compacted(&[("a", "1"), ("b", "2")]))
         .write(ROTATED, session(1, "b"))
@@ -575,20 +454,11 @@ fn a_missing_or_torn_catalog_is_replaced_by_its_backup() {
 
 #[test]
 fn a_broken_catalog_without_usable_backup_is_refused() {
-    for broken in [
-        "",
-        "COMPACTION_CATALOG_HEADER\n",
-        "COMPACTION_CATALOG_HEADER\nWHAT 1\nCOMPACTION_CATALOG_FOOTER\n",
-    ] {
+    for broken in ["", "COMPACTION_CATALOG_HEADER\n", "COMPACTION_CATALOG_HEADER\nWHAT 1\nCOMPACTION_CATALOG_FOOTER\n"]
+    {
         refuses(&with_compacted().write(CATALOG, broken), &[CATALOG]);
-        refuses(
-            &with_compacted().write(CATALOG, broken).write(CATALOG_BACKUP, broken),
-            &[CATALOG],
-        );
-        refuses(
-            &with_compacted().without(CATALOG).write(CATALOG_BACKUP, broken),
-            &[CATALOG],
-        );
+        refuses(&with_compacted().write(CATALOG, broken).write(CATALOG_BACKUP, broken), &[CATALOG]);
+        refuses(&with_compacted().without(CATALOG).write(CATALOG_BACKUP, broken), &[CATALOG]);
     }
 }
 
@@ -608,9 +478,7 @@ fn the_previous_compacted_file_counts_only_when_the_new_one_is_missing() {
     let previous = "pwal_0000.compacted.prev";
     let dir = with_compacted().write(previous, compacted(&[("a", "old"), ("b", "old"), ("c", "old")]));
     opens(&dir, &[("b", "2")], &[]);
-    let dir = with_compacted()
-        .without(COMPACTED)
-        .write(previous, compacted(&[("a", "old"), ("b", "old")]));
+    let dir = with_compacted().without(COMPACTED).write(previous, compacted(&[("a", "old"), ("b", "old")]));
     opens(&dir, &[("b", "old")], &[]);
 }
 

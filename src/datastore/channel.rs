@@ -66,19 +66,8 @@ struct LogFile {
 
 impl Channel {
     pub(super) fn new(vfs: Arc<dyn Vfs>, path: PathBuf, coordinator: Arc<Coordinator>) -> Channel {
-        let writer = Mutex::new(Writer {
-            state: State::Idle,
-            buffer: Vec::new(),
-            file: None,
-        });
-        Channel {
-            vfs,
-            path,
-            coordinator,
-            slot: Arc::new(Slot::new()),
-            finished: AtomicU64::new(0),
-            writer,
-        }
+        let writer = Mutex::new(Writer { state: State::Idle, buffer: Vec::new(), file: None });
+        Channel { vfs, path, coordinator, slot: Arc::new(Slot::new()), finished: AtomicU64::new(0), writer }
     }
 
     pub(super) fn slot(&self) -> Arc<Slot> {
@@ -106,10 +95,7 @@ impl Channel {
         match writer.state {
             State::Idle => {}
             State::Open(session) => {
-                return Err(self.wrong(&format!(
-                    "begin_session() inside an open session of epoch {}",
-                    session.epoch
-                )));
+                return Err(self.wrong(&format!("begin_session() inside an open session of epoch {}", session.epoch)));
             }
             State::Closed => return Err(self.wrong("begin_session() after shutdown()")),
         }
@@ -140,8 +126,7 @@ impl Channel {
                 State::Closed => return Err(self.wrong("end_session() after shutdown()")),
             };
             self.coordinator.check()?;
-            self.finish(&mut writer, session)
-                .map_err(|e| self.coordinator.poison(e))?;
+            self.finish(&mut writer, session).map_err(|e| self.coordinator.poison(e))?;
             writer.state = State::Idle;
             self.finished.store(session.epoch.0, Ordering::Release);
             self.coordinator.end(&self.slot, session.epoch);
@@ -165,9 +150,7 @@ impl Channel {
         }
         if file.unnamed {
             let directory = crashsafe::parent(&self.path);
-            self.vfs
-                .sync_dir(directory)
-                .map_err(|e| Error::io("cannot sync the directory", directory, e))?;
+            self.vfs.sync_dir(directory).map_err(|e| Error::io("cannot sync the directory", directory, e))?;
             file.unnamed = false;
         }
         if writer.buffer.capacity() > BUFFER_BYTES_KEPT {
@@ -177,17 +160,10 @@ impl Channel {
     }
 
     fn write_out(&self, writer: &mut Writer) -> Result<()> {
-        let Writer {
-            buffer,
-            file: Some(file),
-            ..
-        } = writer
-        else {
+        let Writer { buffer, file: Some(file), .. } = writer else {
             return Err(self.wrong("no file is open"));
         };
-        file.file
-            .write_at(file.len, buffer)
-            .map_err(|e| Error::io("cannot write to", &self.path, e))?;
+        file.file.write_at(file.len, buffer).map_err(|e| Error::io("cannot write to", &self.path, e))?;
         file.len += buffer.len() as u64;
         buffer.clear();
         Ok(())
@@ -209,11 +185,7 @@ impl Channel {
             len = 0;
         }
         // Even an old name may not be durable: a process that was killed created it and synced nothing.
-        Ok(LogFile {
-            file,
-            len,
-            unnamed: true,
-        })
+        Ok(LogFile { file, len, unnamed: true })
     }
 
     /// Runs `encode` on the buffer of the open session.
@@ -244,9 +216,7 @@ impl Channel {
         check_len("a key", key.len())?;
         check_len("a value", value.len())?;
         check_len("a list of BLOB ids", blobs.len())?;
-        self.append("add_entry", |out| {
-            entry::encode_put(out, storage, key, value, version, blobs)
-        })
+        self.append("add_entry", |out| entry::encode_put(out, storage, key, value, version, blobs))
     }
 
     /// Appends the removal of a key.
@@ -257,23 +227,17 @@ impl Channel {
 
     /// Appends the creation of a storage, which recovery does not look at.
     pub fn add_storage(&self, storage: StorageId, version: WriteVersion) -> Result<()> {
-        self.append("add_storage", |out| {
-            entry::encode_storage(out, tag::ADD_STORAGE, storage, version)
-        })
+        self.append("add_storage", |out| entry::encode_storage(out, tag::ADD_STORAGE, storage, version))
     }
 
     /// Hides every entry of the storage with an older version.
     pub fn remove_storage(&self, storage: StorageId, version: WriteVersion) -> Result<()> {
-        self.append("remove_storage", |out| {
-            entry::encode_storage(out, tag::REMOVE_STORAGE, storage, version)
-        })
+        self.append("remove_storage", |out| entry::encode_storage(out, tag::REMOVE_STORAGE, storage, version))
     }
 
     /// Hides every entry of the storage with an older version.
     pub fn truncate_storage(&self, storage: StorageId, version: WriteVersion) -> Result<()> {
-        self.append("truncate_storage", |out| {
-            entry::encode_storage(out, tag::CLEAR_STORAGE, storage, version)
-        })
+        self.append("truncate_storage", |out| entry::encode_storage(out, tag::CLEAR_STORAGE, storage, version))
     }
 
     /// Puts the file aside under a rotated name. What an open session has written moves to the new file: the old one
@@ -331,11 +295,7 @@ impl Channel {
     pub(super) fn close(&self) {
         let mut writer = self.writer.lock();
         self.coordinator.drop_session(&self.slot);
-        *writer = Writer {
-            state: State::Closed,
-            buffer: Vec::new(),
-            file: None,
-        };
+        *writer = Writer { state: State::Closed, buffer: Vec::new(), file: None };
     }
 
     fn wrong(&self, what: &str) -> Error {

@@ -233,11 +233,7 @@ impl Coordinator {
             self.written.lock().retain(|&epoch| epoch > last_write);
         }
         self.stored.store(ended.0, SeqCst);
-        self.call(EpochEvent {
-            epoch: ended,
-            state: Durability::Stored,
-            had_writes: last_write.is_some(),
-        });
+        self.call(EpochEvent { epoch: ended, state: Durability::Stored, had_writes: last_write.is_some() });
         Ok(())
     }
 
@@ -274,11 +270,7 @@ impl Coordinator {
 
     pub(super) fn record(&self, epoch: Epoch) -> Result<()> {
         self.check()?;
-        let busy = || {
-            Err(Error::WrongState(
-                "an epoch cannot be recorded from within the callback".to_owned(),
-            ))
-        };
+        let busy = || Err(Error::WrongState("an epoch cannot be recorded from within the callback".to_owned()));
         if self.is_calling() {
             return busy();
         }
@@ -289,9 +281,7 @@ impl Coordinator {
             return Err(Error::WrongState(message));
         }
         let Some(epoch_file) = &mut leader.epoch_file else {
-            return Err(Error::WrongState(
-                "an epoch can be recorded only after ready()".to_owned(),
-            ));
+            return Err(Error::WrongState("an epoch can be recorded only after ready()".to_owned()));
         };
         epoch_file.record(epoch).map_err(|e| self.poison(e))?;
         self.recorded.store(epoch_file.recorded().0, SeqCst);

@@ -48,10 +48,7 @@ impl Directory {
         if !files.iter().any(|file| names::is_epoch(file) || names::is_log(file)) {
             EpochFile::replace(vfs.clone(), location, Epoch(0))?;
         }
-        if vfs
-            .kind(&path(names::BLOB_DIR))
-            .map_err(|e| Error::io("cannot open", &path(names::BLOB_DIR), e))?
-            .is_none()
+        if vfs.kind(&path(names::BLOB_DIR)).map_err(|e| Error::io("cannot open", &path(names::BLOB_DIR), e))?.is_none()
         {
             let created = crashsafe::create_dir(&*vfs, &path(names::BLOB_DIR));
             created.map_err(|e| Error::io("fail to create directory", &path(names::BLOB_DIR), e))?;
@@ -121,9 +118,7 @@ impl Directory {
             self.list_compacted_file()?;
         }
         // Names that a killed process made are durable from here on.
-        self.vfs
-            .sync_dir(&self.location)
-            .map_err(|e| Error::io("cannot sync the directory", &self.location, e))
+        self.vfs.sync_dir(&self.location).map_err(|e| Error::io("cannot sync the directory", &self.location, e))
     }
 
     /// Enters the compacted file into a catalog that lost it: the original needs the line to keep removals of its keys
@@ -133,10 +128,7 @@ impl Directory {
         if !catalog.compacted.insert((names::COMPACTED.to_owned(), 1)) {
             return Ok(());
         }
-        let (path, temporary) = (
-            self.location.join(names::CATALOG),
-            self.location.join(names::CATALOG_TEMPORARY),
-        );
+        let (path, temporary) = (self.location.join(names::CATALOG), self.location.join(names::CATALOG_TEMPORARY));
         log::warn!("{} does not list {} and is completed", path.display(), names::COMPACTED);
         let replaced = crashsafe::replace(&*self.vfs, &temporary, &path, &catalog.encode());
         replaced.map_err(|e| Error::io("cannot write the catalog", &path, e))
@@ -145,9 +137,7 @@ impl Directory {
 
 /// Creates the last component of the location when nothing is there.
 fn create_location(vfs: &dyn Vfs, location: &Path) -> Result<()> {
-    let kind = vfs
-        .kind(location)
-        .map_err(|e| Error::io("cannot open the log directory", location, e))?;
+    let kind = vfs.kind(location).map_err(|e| Error::io("cannot open the log directory", location, e))?;
     match kind {
         Some(FileKind::Directory) => Ok(()),
         Some(_) => {
@@ -178,11 +168,7 @@ fn restore_missing_manifest(vfs: &dyn Vfs, location: &Path) -> Result<()> {
     let (main, backup) = (location.join(names::MANIFEST), location.join(names::MANIFEST_BACKUP));
     match vfs.read(&backup, manifest::MAX_BYTES) {
         Ok(bytes) if manifest::parse(&bytes).is_ok() => {
-            log::warn!(
-                "{} was missing and is restored from {}",
-                main.display(),
-                backup.display()
-            );
+            log::warn!("{} was missing and is restored from {}", main.display(), backup.display());
             crashsafe::rename(vfs, &backup, &main).map_err(|e| Error::io("cannot restore the manifest", &main, e))
         }
         _ => Err(version_mismatch(location, "version 0, server supports version 1")),
@@ -232,10 +218,7 @@ fn check_manifest(vfs: &dyn Vfs, location: &Path, file: &dyn VfsFile, files: &[S
         }
         (Ok(current), Err(_)) => current,
         (Err(reason), Ok(saved)) => {
-            log::warn!(
-                "{} is unusable ({reason}) and is restored from its backup",
-                main.display()
-            );
+            log::warn!("{} is unusable ({reason}) and is restored from its backup", main.display());
             write_manifest(vfs, location, file, &saved)?;
             drop_backup()?;
             saved
@@ -294,10 +277,7 @@ fn load_catalog(vfs: &dyn Vfs, location: &Path) -> Result<(Catalog, bool)> {
     match (read(&backup)?, reason) {
         (Some(Ok(catalog)), reason) => {
             let reason = reason.unwrap_or_else(|| "it is missing".to_owned());
-            log::warn!(
-                "{} is unusable ({reason}) and is restored from its backup",
-                main.display()
-            );
+            log::warn!("{} is unusable ({reason}) and is restored from its backup", main.display());
             crashsafe::rename(vfs, &backup, &main).map_err(|e| Error::io("cannot restore the catalog", &main, e))?;
             Ok((catalog, false))
         }

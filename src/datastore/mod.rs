@@ -59,22 +59,14 @@ impl Settings {
     /// Threads that read the log at a start; no more are used than there are processors. 0 means the default.
     /// Default: 8.
     pub fn recovery_threads(mut self, threads: usize) -> Settings {
-        self.recovery_threads = if threads == 0 {
-            DEFAULT_RECOVERY_THREADS
-        } else {
-            threads
-        };
+        self.recovery_threads = if threads == 0 { DEFAULT_RECOVERY_THREADS } else { threads };
         self
     }
 
     /// Memory in bytes that the index of a recovery may take, at least 1 MiB; beyond it, sorted pieces go to
     /// temporary files in the directory. 0 means the default. Default: 1 GiB.
     pub fn recovery_memory_bytes(mut self, bytes: u64) -> Settings {
-        let bytes = if bytes == 0 {
-            DEFAULT_RECOVERY_MEMORY_BYTES
-        } else {
-            bytes
-        };
+        let bytes = if bytes == 0 { DEFAULT_RECOVERY_MEMORY_BYTES } else { bytes };
         self.recovery_memory_bytes = bytes.max(RECOVERY_MEMORY_BYTES_MIN);
         self
     }
@@ -131,10 +123,7 @@ impl Datastore {
             settings,
             coordinator: Arc::new(Coordinator::new()),
             channels: RwLock::default(),
-            lifecycle: Mutex::new(Lifecycle {
-                state: State::NotReady,
-                directory: Some(directory),
-            }),
+            lifecycle: Mutex::new(Lifecycle { state: State::NotReady, directory: Some(directory) }),
             snapshot: RwLock::default(),
         }))
     }
@@ -159,9 +148,7 @@ impl Datastore {
         let channels = self.channels.read();
         if let Some(channel) = channels.iter().find(|channel| channel.is_open()) {
             let name = channel.path().display();
-            return Err(Error::WrongState(format!(
-                "ready() called while a session is open on {name}"
-            )));
+            return Err(Error::WrongState(format!("ready() called while a session is open on {name}")));
         }
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
         let recovered = recovery::recover(&recovery::Input {
@@ -175,9 +162,7 @@ impl Datastore {
         for warning in &recovered.warnings {
             log::warn!("{warning}");
         }
-        let epoch_file = self
-            .put_right(directory, &recovered)
-            .map_err(|e| self.coordinator.poison(e))?;
+        let epoch_file = self.put_right(directory, &recovered).map_err(|e| self.coordinator.poison(e))?;
         for channel in channels.iter() {
             channel.forget_file();
         }
@@ -210,9 +195,7 @@ impl Datastore {
             rotation::rotate_idle(&**vfs, location, |_| true)?;
             log::info!("WAL rotation completed.");
         } else if !recovered.open_ended.is_empty() {
-            rotation::rotate_idle(&**vfs, location, |name| {
-                recovered.open_ended.iter().any(|open| open == name)
-            })?;
+            rotation::rotate_idle(&**vfs, location, |name| recovered.open_ended.iter().any(|open| open == name))?;
         }
         Ok(epoch_file)
     }
@@ -282,9 +265,7 @@ impl Datastore {
     pub fn rotate(&self) -> Result<()> {
         let lifecycle = self.lifecycle.lock();
         if lifecycle.state != State::Ready {
-            return Err(Error::WrongState(
-                "rotation is possible only between ready() and shutdown()".to_owned(),
-            ));
+            return Err(Error::WrongState("rotation is possible only between ready() and shutdown()".to_owned()));
         }
         let channels = self.channels.read();
         for channel in channels.iter() {

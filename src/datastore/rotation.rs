@@ -27,10 +27,7 @@ pub(super) fn rotate_file(vfs: &dyn Vfs, path: &Path) -> Result<()> {
     if vfs.kind(path).map_err(failed)? != Some(FileKind::File) {
         return Ok(());
     }
-    let len = vfs
-        .open(path, crate::vfs::Open::Read)
-        .and_then(|file| file.len())
-        .map_err(failed)?;
+    let len = vfs.open(path, crate::vfs::Open::Read).and_then(|file| file.len()).map_err(failed)?;
     match len {
         0 => Ok(()),
         _ => rename_to_rotated(vfs, path),
@@ -40,10 +37,7 @@ pub(super) fn rotate_file(vfs: &dyn Vfs, path: &Path) -> Result<()> {
 /// Rotates every log file under an active name that `wanted` picks and no session is writing to.
 pub(super) fn rotate_idle(vfs: &dyn Vfs, location: &Path, wanted: impl Fn(&str) -> bool) -> Result<()> {
     let listing = vfs.list(location).map_err(|e| Error::io("cannot list", location, e))?;
-    for entry in listing
-        .iter()
-        .filter(|entry| entry.kind == FileKind::File && entry.len > 0)
-    {
+    for entry in listing.iter().filter(|entry| entry.kind == FileKind::File && entry.len > 0) {
         match entry.name.to_str() {
             Some(name) if names::is_active_log(name) && wanted(name) => rename_to_rotated(vfs, &location.join(name))?,
             _ => {}

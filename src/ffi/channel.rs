@@ -77,9 +77,7 @@ pub unsafe extern "C" fn limestone_channel_add_entry(
         let key = handle::bytes(key, key_len, "the key")?;
         let value = handle::bytes(value, value_len, "the value")?;
         let channel = handle::open(channel)?;
-        Ok(channel
-            .channel
-            .add_entry(StorageId(storage), key, value, version(major, minor), &[])?)
+        Ok(channel.channel.add_entry(StorageId(storage), key, value, version(major, minor), &[])?)
     })
 }
 
@@ -106,9 +104,7 @@ pub unsafe extern "C" fn limestone_channel_add_entry_with_blobs(
         let ids = handle::bytes(blob_ids, blob_count, "the list of BLOB ids")?;
         let blobs: Vec<BlobId> = ids.iter().map(|&id| BlobId(id)).collect();
         let channel = handle::open(channel)?;
-        Ok(channel
-            .channel
-            .add_entry(StorageId(storage), key, value, version(major, minor), &blobs)?)
+        Ok(channel.channel.add_entry(StorageId(storage), key, value, version(major, minor), &blobs)?)
     })
 }
 
@@ -128,9 +124,7 @@ pub unsafe extern "C" fn limestone_channel_remove_entry(
     guard(|| unsafe {
         let key = handle::bytes(key, key_len, "the key")?;
         let channel = handle::open(channel)?;
-        Ok(channel
-            .channel
-            .remove_entry(StorageId(storage), key, version(major, minor))?)
+        Ok(channel.channel.remove_entry(StorageId(storage), key, version(major, minor))?)
     })
 }
 
@@ -145,11 +139,7 @@ pub unsafe extern "C" fn limestone_channel_add_storage(
     major: u64,
     minor: u64,
 ) -> i32 {
-    guard(|| unsafe {
-        Ok(handle::open(channel)?
-            .channel
-            .add_storage(StorageId(storage), version(major, minor))?)
-    })
+    guard(|| unsafe { Ok(handle::open(channel)?.channel.add_storage(StorageId(storage), version(major, minor))?) })
 }
 
 /// Appends the removal of a storage: hides every entry of it with an older version.
@@ -163,11 +153,7 @@ pub unsafe extern "C" fn limestone_channel_remove_storage(
     major: u64,
     minor: u64,
 ) -> i32 {
-    guard(|| unsafe {
-        Ok(handle::open(channel)?
-            .channel
-            .remove_storage(StorageId(storage), version(major, minor))?)
-    })
+    guard(|| unsafe { Ok(handle::open(channel)?.channel.remove_storage(StorageId(storage), version(major, minor))?) })
 }
 
 /// Appends the truncation of a storage: hides every entry of it with an older version.
@@ -181,9 +167,5 @@ pub unsafe extern "C" fn limestone_channel_truncate_storage(
     major: u64,
     minor: u64,
 ) -> i32 {
-    guard(|| unsafe {
-        Ok(handle::open(channel)?
-            .channel
-            .truncate_storage(StorageId(storage), version(major, minor))?)
-    })
+    guard(|| unsafe { Ok(handle::open(channel)?.channel.truncate_storage(StorageId(storage), version(major, minor))?) })
 }

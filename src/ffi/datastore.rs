@@ -65,10 +65,7 @@ fn memory_from_environment() -> Result<u64, Error> {
     let Some(value) = std::env::var_os(RECOVERY_MEMORY_VARIABLE) else {
         return Ok(0);
     };
-    let parsed = value
-        .to_str()
-        .and_then(|text| text.parse::<u64>().ok())
-        .and_then(|mib| mib.checked_mul(1 << 20));
+    let parsed = value.to_str().and_then(|text| text.parse::<u64>().ok()).and_then(|mib| mib.checked_mul(1 << 20));
     match parsed {
         Some(bytes) if bytes > 0 => Ok(bytes),
         _ => Err(Error::InvalidArgument(format!(
@@ -90,16 +87,12 @@ pub unsafe extern "C" fn limestone_datastore_open(
     guard(|| unsafe {
         handle::check_out(out)?;
         let given = handle::open(settings)?.clone();
-        let location = given
-            .location
-            .ok_or_else(|| Failure::argument("no data directory was set"))?;
+        let location = given.location.ok_or_else(|| Failure::argument("no data directory was set"))?;
         let memory = match given.recovery_memory_bytes {
             0 => memory_from_environment()?,
             bytes => bytes,
         };
-        let settings = Settings::new(location)
-            .recovery_threads(given.recovery_threads)
-            .recovery_memory_bytes(memory);
+        let settings = Settings::new(location).recovery_threads(given.recovery_threads).recovery_memory_bytes(memory);
         *out = handle::create(Datastore::open(settings)?);
         Ok(())
     })

@@ -39,10 +39,7 @@ pub(super) struct Stub<T> {
 
 /// Makes a handle that stays valid to look at for the life of the process.
 pub(super) fn create<H: Handle>(content: H::Content) -> *mut H {
-    let stub = Stub {
-        kind: H::KIND as u64,
-        content: Mutex::new(Some(content)),
-    };
+    let stub = Stub { kind: H::KIND as u64, content: Mutex::new(Some(content)) };
     Box::into_raw(Box::new(H::from_stub(stub)))
 }
 
@@ -98,10 +95,7 @@ pub(super) unsafe fn open<'a, H: Handle + 'a>(handle: *const H) -> Result<Opened
 /// `handle` is null or points to a pointer for which the promise of [`stub`] holds.
 pub(super) unsafe fn close<H: Handle>(handle: *mut *mut H) -> Result<Option<H::Content>, Failure> {
     if handle.is_null() {
-        return Err(Failure::argument(&format!(
-            "the pointer to the {} handle is null",
-            H::NAME
-        )));
+        return Err(Failure::argument(&format!("the pointer to the {} handle is null", H::NAME)));
     }
     // SAFETY: it points to a pointer.
     let handle = unsafe { &mut *handle };

@@ -61,17 +61,9 @@ pub unsafe extern "C" fn limestone_set_log_callback(callback: limestone_log_call
     guard(|| {
         if !*INSTALLED.get_or_init(|| log::set_logger(&BRIDGE).is_ok()) {
             let message = "this process already logs through another logger".to_owned();
-            return Err(Failure {
-                status: LIMESTONE_ERR_NOT_SUPPORTED,
-                errno: 0,
-                message,
-            });
+            return Err(Failure { status: LIMESTONE_ERR_NOT_SUPPORTED, errno: 0, message });
         }
-        log::set_max_level(if callback.is_some() {
-            LevelFilter::Debug
-        } else {
-            LevelFilter::Off
-        });
+        log::set_max_level(if callback.is_some() { LevelFilter::Debug } else { LevelFilter::Off });
         *BRIDGE.0.write() = (callback, Context(context));
         Ok(())
     })

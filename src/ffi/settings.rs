@@ -52,9 +52,7 @@ pub unsafe extern "C" fn limestone_settings_set_location(
         let mut settings = handle::open(settings)?;
         let path = handle::bytes(path.cast::<u8>(), path_len, "the path")?;
         if path.is_empty() || path.contains(&0) {
-            return Err(Failure::argument(
-                "the path of the data directory is empty or contains a zero byte",
-            ));
+            return Err(Failure::argument("the path of the data directory is empty or contains a zero byte"));
         }
         settings.location = Some(PathBuf::from(OsStr::from_bytes(path)));
         Ok(())

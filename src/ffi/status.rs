@@ -44,19 +44,11 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) fn argument(message: &str) -> Failure {
-        Failure {
-            status: LIMESTONE_ERR_INVALID_ARGUMENT,
-            errno: 0,
-            message: message.to_owned(),
-        }
+        Failure { status: LIMESTONE_ERR_INVALID_ARGUMENT, errno: 0, message: message.to_owned() }
     }
 
     pub(super) fn handle(message: String) -> Failure {
-        Failure {
-            status: LIMESTONE_ERR_INVALID_HANDLE,
-            errno: 0,
-            message,
-        }
+        Failure { status: LIMESTONE_ERR_INVALID_HANDLE, errno: 0, message }
     }
 }
 
@@ -73,11 +65,7 @@ impl From<Error> for Failure {
             Error::Io { .. } => LIMESTONE_ERR_IO,
             Error::Poisoned(_) => LIMESTONE_ERR_POISONED,
         };
-        Failure {
-            status,
-            errno: error.errno(),
-            message: error.to_string(),
-        }
+        Failure { status, errno: error.errno(), message: error.to_string() }
     }
 }
 
@@ -97,14 +85,8 @@ pub(super) fn guard(body: impl FnOnce() -> Result<(), Failure>) -> i32 {
         Ok(Err(failure)) => failure,
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text
-                .or_else(|| panic.downcast_ref::<&str>().copied())
-                .unwrap_or("unknown");
-            Failure {
-                status: LIMESTONE_ERR_PANIC,
-                errno: 0,
-                message: format!("internal error: {text}"),
-            }
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
+            Failure { status: LIMESTONE_ERR_PANIC, errno: 0, message: format!("internal error: {text}") }
         }
     };
     remember(&failure);

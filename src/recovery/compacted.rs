@@ -23,18 +23,12 @@ pub fn scan(bytes: &[u8], path: &Path, visitor: &mut impl Visitor) -> Result<Fil
     while let Some(decoded) = decode(bytes, offset) {
         let (entry, next) = decoded.map_err(|unreadable| {
             let (reason, found) = match unreadable {
-                Unreadable::Short(tag) => (
-                    "unexpected EOF".to_owned(),
-                    format!("an entry with tag {tag:#04x} that is cut off"),
-                ),
+                Unreadable::Short(tag) => {
+                    ("unexpected EOF".to_owned(), format!("an entry with tag {tag:#04x} that is cut off"))
+                }
                 Unreadable::Unknown(tag) => (format!("unknown log_entry type {tag}"), format!("tag {tag:#04x}")),
             };
-            damage(
-                offset,
-                format!("this compacted file is broken: {reason}"),
-                found,
-                "a whole entry",
-            )
+            damage(offset, format!("this compacted file is broken: {reason}"), found, "a whole entry")
         })?;
         if let Entry::Put { storage, key, .. } | Entry::Remove { storage, key, .. } = entry {
             let place = (storage, key);

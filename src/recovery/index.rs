@@ -38,9 +38,7 @@ impl Position {
             return None;
         }
         let remove = u64::from(kind == Kind::Remove);
-        Some(Position(
-            (file as u64) << (Self::OFFSET_BITS + 1) | (offset as u64) << 1 | remove,
-        ))
+        Some(Position((file as u64) << (Self::OFFSET_BITS + 1) | (offset as u64) << 1 | remove))
     }
 
     pub fn file(self) -> usize {
@@ -98,13 +96,7 @@ impl<'a> Budget<'a> {
     pub fn new(memory_bytes: u64, threads: usize, vfs: &'a dyn Vfs, directory: &'a Path) -> Budget<'a> {
         let records_max = (memory_bytes / 4 * 3 / RECORD_LEN as u64).max(1024);
         let piece_records_min = (records_max as usize / (2 * threads)).max(512);
-        Budget {
-            records_max,
-            piece_records_min,
-            held: AtomicU64::new(0),
-            vfs,
-            directory,
-        }
+        Budget { records_max, piece_records_min, held: AtomicU64::new(0), vfs, directory }
     }
 }
 
@@ -140,10 +132,7 @@ impl<'a> IndexBuilder<'a> {
             Some((recent, bucket)) if recent == storage => bucket,
             _ => self.bucket(storage),
         };
-        self.buckets[bucket].1.push(Record {
-            prefix: prefix_of(key),
-            position,
-        });
+        self.buckets[bucket].1.push(Record { prefix: prefix_of(key), position });
         self.held += 1;
         self.uncounted += 1;
         if self.uncounted >= 256 {
@@ -195,14 +184,7 @@ impl<'a> IndexBuilder<'a> {
         }
         let map = file.map().map_err(failed)?;
         self.spilled.extend(parts.into_iter().map(|(storage, range)| {
-            (
-                storage,
-                Piece::Spilled {
-                    map: map.clone(),
-                    start: range.start,
-                    records: range.len() / RECORD_LEN,
-                },
-            )
+            (storage, Piece::Spilled { map: map.clone(), start: range.start, records: range.len() / RECORD_LEN })
         }));
         self.budget.held.fetch_sub(self.held as u64, Ordering::Relaxed);
         self.storages.clear();
@@ -235,10 +217,7 @@ impl Piece {
                 let at = start + index * RECORD_LEN;
                 let bytes = &map[at..at + RECORD_LEN];
                 let word = |i: usize| u64::from_le_bytes(bytes[i..i + 8].try_into().expect("eight bytes"));
-                Record {
-                    prefix: (word(0), word(8)),
-                    position: Position::from_bytes(&bytes[16..]),
-                }
+                Record { prefix: (word(0), word(8)), position: Position::from_bytes(&bytes[16..]) }
             }
         }
     }

@@ -80,11 +80,7 @@ pub fn merge(index: Index, clears: &Clears, files: &[Mapping], input: &Input<'_>
     });
     let mut segments: Vec<(usize, Result<Segment>)> = merged.into_iter().flatten().collect();
     segments.sort_by_key(|(number, _)| *number);
-    segments
-        .into_iter()
-        .map(|(_, segment)| segment)
-        .filter(|s| s.as_ref().map_or(true, |s| s.len() > 0))
-        .collect()
+    segments.into_iter().map(|(_, segment)| segment).filter(|s| s.as_ref().map_or(true, |s| s.len() > 0)).collect()
 }
 
 /// Keeps positions in memory, or in a file without a name when there are too many.
@@ -119,22 +115,12 @@ fn split(index: &Index, threads: usize) -> Vec<Task<'_>> {
             for part in 1..parts {
                 let to = largest.get(largest.len() * part / parts).prefix;
                 if Some(to) > from {
-                    tasks.push(Task {
-                        storage,
-                        pieces,
-                        from,
-                        to: Some(to),
-                    });
+                    tasks.push(Task { storage, pieces, from, to: Some(to) });
                     from = Some(to);
                 }
             }
         }
-        tasks.push(Task {
-            storage,
-            pieces,
-            from,
-            to: None,
-        });
+        tasks.push(Task { storage, pieces, from, to: None });
     }
     tasks
 }
@@ -163,20 +149,10 @@ impl<'a> Merger<'a> {
             let end = task.to.map_or(piece.len(), |prefix| piece.lower_bound(prefix));
             if next < end {
                 records += end - next;
-                runs.push(Run {
-                    piece,
-                    next,
-                    end,
-                    head: piece.get(next),
-                });
+                runs.push(Run { piece, next, end, head: piece.get(next) });
             }
         }
-        Merger {
-            files,
-            clear,
-            runs,
-            live: Vec::with_capacity(records),
-        }
+        Merger { files, clear, runs, live: Vec::with_capacity(records) }
     }
 
     fn run(mut self) -> Result<Vec<Position>> {

@@ -63,10 +63,7 @@ pub struct Recovered {
 
 /// Reads the directory.
 pub fn recover(input: &Input<'_>) -> Result<Recovered> {
-    let mut listing = input
-        .vfs
-        .list(input.location)
-        .map_err(|e| Error::io("cannot list", input.location, e))?;
+    let mut listing = input.vfs.list(input.location).map_err(|e| Error::io("cannot list", input.location, e))?;
     listing.sort_by(|a, b| a.name.cmp(&b.name));
     let mut warnings = Vec::new();
     let epochs = read_epochs(input, &listing, &mut warnings)?;
@@ -79,17 +76,10 @@ pub fn recover(input: &Input<'_>) -> Result<Recovered> {
     for (source, scan) in sources.iter().zip(&scans.files) {
         check_against_epoch_file(input, source, scan, &sources, epochs.durable)?;
         recovered_epoch = recovered_epoch.max(scan.max_epoch);
-        let found = scan
-            .warnings
-            .iter()
-            .map(|warning| format!("{}: {warning}", source.path.display()));
+        let found = scan.warnings.iter().map(|warning| format!("{}: {warning}", source.path.display()));
         warnings.extend(found);
         if scan.invalidated_sessions > 0 {
-            log::info!(
-                "{}: {} sessions are marked as invalid",
-                source.path.display(),
-                scan.invalidated_sessions
-            );
+            log::info!("{}: {} sessions are marked as invalid", source.path.display(), scan.invalidated_sessions);
         }
         // The mark of an invalidated session may be in the cache only, left by a process that was killed.
         if !scan.edits.is_empty() || scan.invalidated_sessions > 0 {
@@ -132,32 +122,19 @@ fn read_epochs(input: &Input<'_>, listing: &[DirEntry], warnings: &mut Vec<Strin
         let records = epoch_file::parse(&bytes, &path).map_err(|damage| Error::Corrupted(Box::new(damage)))?;
         if let Some(offset) = records.torn_at {
             let lost = bytes.len() - offset;
-            warnings.push(format!(
-                "{}: a torn record at offset {offset}: {lost} bytes were cut off",
-                path.display()
-            ));
+            warnings.push(format!("{}: a torn record at offset {offset}: {lost} bytes were cut off", path.display()));
         }
         Ok(records)
     };
-    let exists = |name: &str| {
-        listing
-            .iter()
-            .any(|entry| entry.kind == FileKind::File && entry.name == name)
-    };
+    let exists = |name: &str| listing.iter().any(|entry| entry.kind == FileKind::File && entry.name == name);
     if exists(names::EPOCH) {
         let main = read(names::EPOCH)?;
         if main.max.is_some() {
-            return Ok(Epochs {
-                durable: main.max,
-                rewrite: main.torn_at.is_some(),
-            });
+            return Ok(Epochs { durable: main.max, rewrite: main.torn_at.is_some() });
         }
     }
     let mut durable = None;
-    for entry in listing
-        .iter()
-        .filter(|entry| entry.kind == FileKind::File && entry.name != names::EPOCH)
-    {
+    for entry in listing.iter().filter(|entry| entry.kind == FileKind::File && entry.name != names::EPOCH) {
         match entry.name.to_str() {
             Some(name) if names::is_epoch(name) => durable = durable.max(read(name)?.max),
             _ => {}
@@ -189,29 +166,18 @@ fn open_logs(input: &Input<'_>, listing: &[DirEntry]) -> Result<Vec<Source>> {
         .filter(|name| names::is_log(name))
         .collect();
     // A crash between two renames leaves only the previous compacted file; beside a new one it is stale (W15).
-    let compacted = [names::COMPACTED, names::COMPACTED_PREVIOUS]
-        .into_iter()
-        .find(|name| files.contains(name));
+    let compacted = [names::COMPACTED, names::COMPACTED_PREVIOUS].into_iter().find(|name| files.contains(name));
     let is_input = |name: &str| {
         name != names::COMPACTED && name != names::COMPACTED_PREVIOUS && !input.catalog.detached.contains(name)
     };
-    let logs = files
-        .iter()
-        .copied()
-        .filter(|name| is_input(name))
-        .map(|name| (name, false));
+    let logs = files.iter().copied().filter(|name| is_input(name)).map(|name| (name, false));
     compacted
         .map(|name| (name, true))
         .into_iter()
         .chain(logs)
         .map(|(name, compacted)| {
             let path = input.location.join(name);
-            Ok(Source {
-                name: name.to_owned(),
-                bytes: map(input.vfs, &path)?,
-                path,
-                compacted,
-            })
+            Ok(Source { name: name.to_owned(), bytes: map(input.vfs, &path)?, path, compacted })
         })
         .collect()
 }
@@ -236,17 +202,12 @@ fn check_against_epoch_file(
     };
     if durable.is_none() && scan.has_ended_session {
         return refuse(
-            &format!(
-                "the epoch file \"{}\" is missing or empty",
-                input.location.join(names::EPOCH).display()
-            ),
+            &format!("the epoch file \"{}\" is missing or empty", input.location.join(names::EPOCH).display()),
             format!("ended sessions up to epoch {}", scan.max_epoch),
             "a durable-epoch record, without which every session would be thrown away",
         );
     }
-    let alone = !sources
-        .iter()
-        .any(|other| other.name != source.name && !other.bytes.is_empty());
+    let alone = !sources.iter().any(|other| other.name != source.name && !other.bytes.is_empty());
     if scan.all_zeros && alone && durable > Some(Epoch(0)) {
         return refuse(
             "this pwal file is broken: unexpected log_entry type 0",
@@ -282,9 +243,7 @@ impl Visitor for Collector<'_> {
     #[inline]
     fn entry(&mut self, offset: usize, entry: Entry<'_>) {
         let (storage, key, kind) = match entry {
-            Entry::Put {
-                storage, key, blobs, ..
-            } => {
+            Entry::Put { storage, key, blobs, .. } => {
                 self.max_blob_id = blobs.iter().fold(self.max_blob_id, BlobId::max);
                 (storage, key, Kind::Put)
             }
@@ -304,11 +263,8 @@ impl Visitor for Collector<'_> {
                 }
             }
             None => {
-                let message = format!(
-                    "more than {} log files, or one above {} bytes",
-                    Position::MAX_FILES,
-                    Position::MAX_OFFSET
-                );
+                let message =
+                    format!("more than {} log files, or one above {} bytes", Position::MAX_FILES, Position::MAX_OFFSET);
                 self.error.get_or_insert(Error::UnsupportedVersion(message));
             }
         }
@@ -339,14 +295,8 @@ fn scan_logs(input: &Input<'_>, sources: &[Source], durable: Epoch) -> Result<Sc
     };
     let workers = pool::run(threads, || {
         let index = IndexBuilder::new(&budget);
-        let mut collector = Collector {
-            index,
-            file: 0,
-            clears: Clears::new(),
-            max_blob_id: BlobId(0),
-            entries: 0,
-            error: None,
-        };
+        let mut collector =
+            Collector { index, file: 0, clears: Clears::new(), max_blob_id: BlobId(0), entries: 0, error: None };
         let mut scans = Vec::new();
         while let Some(file) = work.next() {
             scans.push((file, scan_one(&mut collector, file)));
@@ -370,18 +320,9 @@ fn scan_logs(input: &Input<'_>, sources: &[Source], durable: Epoch) -> Result<Sc
         entries += collector.entries;
         builders.push(collector.index);
     }
-    let files = files
-        .into_iter()
-        .map(|scan| scan.expect("every file was scanned"))
-        .collect::<Result<Vec<_>>>()?;
+    let files = files.into_iter().map(|scan| scan.expect("every file was scanned")).collect::<Result<Vec<_>>>()?;
     let index = index::Index::finish(builders, threads)?;
-    Ok(Scans {
-        files,
-        index,
-        clears,
-        max_blob_id,
-        entries,
-    })
+    Ok(Scans { files, index, clears, max_blob_id, entries })
 }
 
 /// Only shared for what a thread must not keep alive alone.

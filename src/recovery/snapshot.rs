@@ -37,10 +37,7 @@ pub struct Row<'a> {
 impl Snapshot {
     pub(super) fn new(files: Files, segments: Vec<Segment>) -> Snapshot {
         let len = segments.iter().map(Segment::len).sum();
-        Snapshot {
-            data: Arc::new(Data { files, segments, len }),
-            partitioned: Arc::default(),
-        }
+        Snapshot { data: Arc::new(Data { files, segments, len }), partitioned: Arc::default() }
     }
 
     /// A snapshot without entries.
@@ -50,10 +47,7 @@ impl Snapshot {
 
     /// Another view of the same entries, which may be partitioned once more.
     pub fn share(&self) -> Snapshot {
-        Snapshot {
-            data: self.data.clone(),
-            partitioned: Arc::default(),
-        }
+        Snapshot { data: self.data.clone(), partitioned: Arc::default() }
     }
 
     /// Number of entries.
@@ -75,9 +69,7 @@ impl Snapshot {
     /// cursor that is not read costs nothing and holds nobody up.
     pub fn partitioned_cursors(&self, n: usize) -> Result<Vec<Cursor>> {
         if n == 0 {
-            return Err(Error::InvalidArgument(
-                "partition count must be greater than 0".to_owned(),
-            ));
+            return Err(Error::InvalidArgument("partition count must be greater than 0".to_owned()));
         }
         if self.partitioned.swap(true, Ordering::AcqRel) {
             let message = "get_partitioned_cursors() was already called once for this snapshot";
@@ -94,12 +86,7 @@ impl Snapshot {
             index -= self.data.segments[segment].len();
             segment += 1;
         }
-        Cursor {
-            data: self.data.clone(),
-            segment,
-            index,
-            left: to - from,
-        }
+        Cursor { data: self.data.clone(), segment, index, left: to - from }
     }
 }
 
@@ -132,9 +119,7 @@ impl Cursor {
             self.index = 0;
         }
         match entry_at(&self.data.files, position)? {
-            Entry::Put {
-                storage, key, value, ..
-            } => Ok(Some(Row { storage, key, value })),
+            Entry::Put { storage, key, value, .. } => Ok(Some(Row { storage, key, value })),
             _ => Err(changed(position)),
         }
     }

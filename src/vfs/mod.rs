@@ -135,11 +135,7 @@ impl Mapping {
     /// Tells the system that the bytes will be read from front to back, or here and there.
     pub fn advise(&self, sequential: bool) {
         if let MappingInner::Mapped(map) = &self.0 {
-            let advice = if sequential {
-                memmap2::Advice::Sequential
-            } else {
-                memmap2::Advice::Normal
-            };
+            let advice = if sequential { memmap2::Advice::Sequential } else { memmap2::Advice::Normal };
             // Only a hint: the mapping reads the same bytes without it.
             let _ = map.advise(advice);
         }

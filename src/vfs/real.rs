@@ -41,11 +41,7 @@ impl Vfs for RealFs {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => (FileKind::Other, 0),
                 Err(e) => return Err(e),
             };
-            entries.push(DirEntry {
-                name: entry.file_name(),
-                kind,
-                len,
-            });
+            entries.push(DirEntry { name: entry.file_name(), kind, len });
         }
         Ok(entries)
     }
@@ -67,11 +63,7 @@ impl Vfs for RealFs {
     }
 
     fn temp_file(&self, dir: &Path) -> io::Result<Box<dyn VfsFile>> {
-        let unnamed = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_TMPFILE)
-            .open(dir);
+        let unnamed = OpenOptions::new().read(true).write(true).custom_flags(libc::O_TMPFILE).open(dir);
         match unnamed {
             Ok(file) => Ok(Box::new(RealFile(file))),
             // A file system without unnamed files: make one and take its name away at once.
@@ -105,20 +97,11 @@ impl Vfs for RealFs {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        File::open(if dir.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            dir
-        })?
-        .sync_all()
+        File::open(if dir.as_os_str().is_empty() { Path::new(".") } else { dir })?.sync_all()
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>, LockError> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(LockError::Io)?;
+        let file = OpenOptions::new().read(true).write(true).open(path).map_err(LockError::Io)?;
         match file.try_lock() {
             Ok(()) => Ok(Box::new(RealLock(file))),
             Err(TryLockError::WouldBlock) => Err(LockError::Held),

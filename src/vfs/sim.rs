@@ -127,22 +127,10 @@ impl State {
         detail: Option<(u64, u64)>,
     ) -> Result<(), (io::Error, Outcome)> {
         let n = self.calls.len() as u64 + 1;
-        let due = self
-            .plan
-            .filter(|plan| n == plan.at || (plan.lasting && n > plan.at))
-            .map(|plan| plan.fault);
+        let due = self.plan.filter(|plan| n == plan.at || (plan.lasting && n > plan.at)).map(|plan| plan.fault);
         let spared = due == Some(Fault::NoSpace) && matches!(kind, Kind::Read | Kind::Unlink);
-        let fault = if self.power_is_cut {
-            Some(Fault::PowerCut)
-        } else {
-            due.filter(|_| !spared)
-        };
-        self.calls.push(Call {
-            name,
-            path: path.to_path_buf(),
-            detail,
-            failed: fault,
-        });
+        let fault = if self.power_is_cut { Some(Fault::PowerCut) } else { due.filter(|_| !spared) };
+        self.calls.push(Call { name, path: path.to_path_buf(), detail, failed: fault });
         let part = Outcome::Part(Random::new(n).below(u64::MAX));
         let io_error = || errno(libc::EIO);
         match fault {
@@ -209,13 +197,7 @@ impl SimFs {
     }
 
     fn on(disk: Disk) -> SimFs {
-        let state = State {
-            disk,
-            calls: Vec::new(),
-            plan: None,
-            power_is_cut: false,
-            locked: BTreeSet::new(),
-        };
+        let state = State { disk, calls: Vec::new(), plan: None, power_is_cut: false, locked: BTreeSet::new() };
         SimFs(Arc::new(Mutex::new(state)))
     }
 
@@ -226,20 +208,12 @@ impl SimFs {
 
     /// Lets the `n`-th call fail, counted from 1. Replaces an earlier plan.
     pub fn fail_at(&self, n: u64, fault: Fault) {
-        self.0.lock().plan = Some(Plan {
-            at: n,
-            fault,
-            lasting: false,
-        });
+        self.0.lock().plan = Some(Plan { at: n, fault, lasting: false });
     }
 
     /// Lets the `n`-th call and all later ones fail.
     pub fn fail_from(&self, n: u64, fault: Fault) {
-        self.0.lock().plan = Some(Plan {
-            at: n,
-            fault,
-            lasting: true,
-        });
+        self.0.lock().plan = Some(Plan { at: n, fault, lasting: true });
     }
 
     /// Takes the plan to fail back and lets calls succeed again. After a power cut this turns it into the death of the
@@ -312,13 +286,7 @@ impl SimFs {
     }
 
     fn file(&self, ino: Ino, path: &Path, writable: bool, unnamed: bool) -> Box<dyn VfsFile> {
-        Box::new(SimFile {
-            fs: self.clone(),
-            ino,
-            path: path.to_path_buf(),
-            writable,
-            unnamed,
-        })
+        Box::new(SimFile { fs: self.clone(), ino, path: path.to_path_buf(), writable, unnamed })
     }
 }
 
@@ -384,28 +352,19 @@ impl Vfs for SimFs {
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.0
-            .lock()
-            .changing(Kind::Name, "create_dir", dir, |disk| disk.create_dir(dir).map(drop))
+        self.0.lock().changing(Kind::Name, "create_dir", dir, |disk| disk.create_dir(dir).map(drop))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.0
-            .lock()
-            .changing(Kind::Name, "rename", from, |disk| disk.rename(from, to))
+        self.0.lock().changing(Kind::Name, "rename", from, |disk| disk.rename(from, to))
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
-        self.0
-            .lock()
-            .changing(Kind::Unlink, "unlink", path, |disk| disk.unlink(path))
+        self.0.lock().changing(Kind::Unlink, "unlink", path, |disk| disk.unlink(path))
     }
 
     fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
-        let removed = self
-            .0
-            .lock()
-            .changing(Kind::Unlink, "remove_dir_all", dir, |disk| disk.remove_dir_all(dir));
+        let removed = self.0.lock().changing(Kind::Unlink, "remove_dir_all", dir, |disk| disk.remove_dir_all(dir));
         match removed {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
@@ -414,9 +373,7 @@ impl Vfs for SimFs {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.0.lock();
-        state
-            .call(Kind::Sync, "sync_dir", dir, None)
-            .map_err(|(error, _)| error)?;
+        state.call(Kind::Sync, "sync_dir", dir, None).map_err(|(error, _)| error)?;
         let ino = state.disk.find(dir)?;
         state.disk.sync_dir(ino)
     }
@@ -502,10 +459,7 @@ impl VfsFile for SimFile {
         if !self.writable {
             return Err(errno(libc::EINVAL));
         }
-        self.fs
-            .0
-            .lock()
-            .changing(Kind::Name, "set_len", &self.path, |disk| disk.set_len(self.ino, len))
+        self.fs.0.lock().changing(Kind::Name, "set_len", &self.path, |disk| disk.set_len(self.ino, len))
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -35,19 +35,12 @@ pub fn parse(bytes: &[u8]) -> Result<Catalog, String> {
             return Ok(catalog);
         }
         let words: Vec<&str> = line.split_ascii_whitespace().take(3).collect();
-        let bad = || {
-            format!(
-                "line {} is not a catalog entry: {:?}",
-                number + 1,
-                line.chars().take(100).collect::<String>()
-            )
-        };
+        let bad =
+            || format!("line {} is not a catalog entry: {:?}", number + 1, line.chars().take(100).collect::<String>());
         match words[..] {
             [] => {}
             ["COMPACTED_FILE", name, version] => {
-                catalog
-                    .compacted
-                    .insert((name.to_owned(), version.parse().map_err(|_| bad())?));
+                catalog.compacted.insert((name.to_owned(), version.parse().map_err(|_| bad())?));
             }
             ["DETACHED_PWAL", name, ..] => {
                 catalog.detached.insert(name.to_owned());
@@ -71,10 +64,7 @@ impl Catalog {
         for name in &self.detached {
             line(format_args!("DETACHED_PWAL {name}\n"));
         }
-        line(format_args!(
-            "MAX_EPOCH_ID {}\nMAX_BLOB_ID {}\n{FOOTER}\n",
-            self.max_epoch, self.max_blob_id
-        ));
+        line(format_args!("MAX_EPOCH_ID {}\nMAX_BLOB_ID {}\n{FOOTER}\n", self.max_epoch, self.max_blob_id));
         text.into_bytes()
     }
 }
@@ -101,13 +91,7 @@ mod tests {
     #[test]
     fn old_catalogs_lack_the_blob_line_and_blank_lines_do_not_count() {
         let text = format!("{HEADER}\n\nMAX_EPOCH_ID 3 more words\n{FOOTER}\nrest");
-        assert_eq!(
-            parse(text.as_bytes()),
-            Ok(Catalog {
-                max_epoch: Epoch(3),
-                ..Catalog::default()
-            })
-        );
+        assert_eq!(parse(text.as_bytes()), Ok(Catalog { max_epoch: Epoch(3), ..Catalog::default() }));
     }
 
     #[test]
@@ -115,18 +99,10 @@ mod tests {
         for text in ["", "x\n", HEADER, "COMPACTION_CATALOG_HEADER\nMAX_EPOCH_ID 1\n"] {
             assert!(parse(text.as_bytes()).is_err(), "{text:?}");
         }
-        for line in [
-            "UNKNOWN 1",
-            "MAX_EPOCH_ID",
-            "MAX_EPOCH_ID -1",
-            "COMPACTED_FILE a",
-            "MAX_BLOB_ID x",
-            "DETACHED_PWAL",
-        ] {
-            assert!(
-                parse(format!("{HEADER}\nMAX_EPOCH_ID 1\n{line}\n{FOOTER}\n").as_bytes()).is_err(),
-                "{line:?}"
-            );
+        for line in
+            ["UNKNOWN 1", "MAX_EPOCH_ID", "MAX_EPOCH_ID -1", "COMPACTED_FILE a", "MAX_BLOB_ID x", "DETACHED_PWAL"]
+        {
+            assert!(parse(format!("{HEADER}\nMAX_EPOCH_ID 1\n{line}\n{FOOTER}\n").as_bytes()).is_err(), "{line:?}");
         }
         assert!(parse(format!("{HEADER}\n{FOOTER}\n").as_bytes()).is_err());
     }

@@ -111,10 +111,7 @@ impl<'a> Fields<'a> {
     }
 
     fn version(&mut self) -> Result<WriteVersion, Unreadable> {
-        Ok(WriteVersion {
-            major: self.u64()?,
-            minor: self.u64()?,
-        })
+        Ok(WriteVersion { major: self.u64()?, minor: self.u64()? })
     }
 }
 
@@ -143,32 +140,18 @@ impl<'a> Fields<'a> {
                     }
                     _ => BlobList::default(),
                 };
-                Entry::Put {
-                    storage,
-                    key,
-                    version,
-                    value,
-                    blobs,
-                }
+                Entry::Put { storage, key, version, value, blobs }
             }
             tag::REMOVE => {
                 let key_len = self.u32()?;
                 let storage = self.storage()?;
                 let key = self.take(key_len)?;
-                Entry::Remove {
-                    storage,
-                    key,
-                    version: self.version()?,
-                }
+                Entry::Remove { storage, key, version: self.version()? }
             }
-            tag::CLEAR_STORAGE | tag::REMOVE_STORAGE => Entry::ClearStorage {
-                storage: self.storage()?,
-                version: self.version()?,
-            },
-            tag::ADD_STORAGE => Entry::AddStorage {
-                storage: self.storage()?,
-                version: self.version()?,
-            },
+            tag::CLEAR_STORAGE | tag::REMOVE_STORAGE => {
+                Entry::ClearStorage { storage: self.storage()?, version: self.version()? }
+            }
+            tag::ADD_STORAGE => Entry::AddStorage { storage: self.storage()?, version: self.version()? },
             tag::BEGIN => Entry::Begin(Epoch(self.u64()?)),
             tag::INVALIDATED => Entry::Invalidated(Epoch(self.u64()?)),
             tag::DURABLE => Entry::Durable(Epoch(self.u64()?)),
@@ -213,11 +196,7 @@ pub fn encode_put(
 ) {
     out.reserve(37 + key.len() + value.len() + blobs.len() * 8);
     let mut head = [0u8; 17];
-    head[0] = if blobs.is_empty() {
-        tag::PUT
-    } else {
-        tag::PUT_WITH_BLOBS
-    };
+    head[0] = if blobs.is_empty() { tag::PUT } else { tag::PUT_WITH_BLOBS };
     head[1..5].copy_from_slice(&(key.len() as u32).to_le_bytes());
     head[5..9].copy_from_slice(&(value.len() as u32).to_le_bytes());
     head[9..17].copy_from_slice(&storage.0.to_le_bytes());
@@ -271,20 +250,8 @@ mod tests {
         let expected = "0a040000000200000002000000000000006b65793201000000000000000200000000000000\
                         76320200000003000000000000000400000000000000";
         assert_eq!(out.iter().map(|b| format!("{b:02x}")).collect::<String>(), expected);
-        let Entry::Put {
-            storage,
-            key,
-            version,
-            value,
-            blobs,
-        } = roundtrip(&out)
-        else {
-            panic!("an upsert")
-        };
-        assert_eq!(
-            (storage, key, version, value),
-            (StorageId(2), &b"key2"[..], VERSION, &b"v2"[..])
-        );
+        let Entry::Put { storage, key, version, value, blobs } = roundtrip(&out) else { panic!("an upsert") };
+        assert_eq!((storage, key, version, value), (StorageId(2), &b"key2"[..], VERSION, &b"v2"[..]));
         assert_eq!(blobs.iter().collect::<Vec<_>>(), [BlobId(3), BlobId(4)]);
     }
 
@@ -292,36 +259,11 @@ mod tests {
     fn every_other_entry_is_read_back_as_written() {
         let mut out = Vec::new();
         encode_remove(&mut out, StorageId(2), b"key3", VERSION);
-        assert_eq!(
-            roundtrip(&out),
-            Entry::Remove {
-                storage: StorageId(2),
-                key: b"key3",
-                version: VERSION
-            }
-        );
+        assert_eq!(roundtrip(&out), Entry::Remove { storage: StorageId(2), key: b"key3", version: VERSION });
         for (tag, expected) in [
-            (
-                tag::CLEAR_STORAGE,
-                Entry::ClearStorage {
-                    storage: StorageId(7),
-                    version: VERSION,
-                },
-            ),
-            (
-                tag::REMOVE_STORAGE,
-                Entry::ClearStorage {
-                    storage: StorageId(7),
-                    version: VERSION,
-                },
-            ),
-            (
-                tag::ADD_STORAGE,
-                Entry::AddStorage {
-                    storage: StorageId(7),
-                    version: VERSION,
-                },
-            ),
+            (tag::CLEAR_STORAGE, Entry::ClearStorage { storage: StorageId(7), version: VERSION }),
+            (tag::REMOVE_STORAGE, Entry::ClearStorage { storage: StorageId(7), version: VERSION }),
+            (tag::ADD_STORAGE, Entry::AddStorage { storage: StorageId(7), version: VERSION }),
         ] {
             out.clear();
             encode_storage(&mut out, tag, StorageId(7), VERSION);

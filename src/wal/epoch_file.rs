@@ -87,14 +87,7 @@ impl EpochFile {
             Ok((file, len))
         };
         let (file, len) = open().map_err(|e| Error::io("cannot open the epoch file", &path, e))?;
-        Ok(EpochFile {
-            vfs,
-            directory: directory.to_owned(),
-            file,
-            len,
-            records: 0,
-            recorded,
-        })
+        Ok(EpochFile { vfs, directory: directory.to_owned(), file, len, records: 0, recorded })
     }
 
     /// The largest epoch in the file.
@@ -116,13 +109,7 @@ impl EpochFile {
             self.file.write_at(self.len, &marker(tag::DURABLE, epoch))?;
             self.file.sync()
         };
-        append().map_err(|e| {
-            Error::io(
-                "cannot record the durable epoch in",
-                &self.directory.join(names::EPOCH),
-                e,
-            )
-        })?;
+        append().map_err(|e| Error::io("cannot record the durable epoch in", &self.directory.join(names::EPOCH), e))?;
         self.len += MARKER_LEN as u64;
         self.records += 1;
         self.recorded = epoch;
@@ -145,32 +132,19 @@ mod tests {
     #[test]
     fn the_largest_record_counts_not_the_last() {
         let records = read(&[&record(3), &record(9), &record(4)]);
-        assert_eq!(
-            records,
-            Ok(EpochRecords {
-                max: Some(Epoch(9)),
-                torn_at: None
-            })
-        );
+        assert_eq!(records, Ok(EpochRecords { max: Some(Epoch(9)), torn_at: None }));
         assert_eq!(read(&[]), Ok(EpochRecords::default()));
     }
 
     #[test]
     fn what_a_crash_leaves_of_an_append_is_cut() {
-        let kept = EpochRecords {
-            max: Some(Epoch(5)),
-            torn_at: Some(9),
-        };
+        let kept = EpochRecords { max: Some(Epoch(5)), torn_at: Some(9) };
         for len in 1..MARKER_LEN {
             assert_eq!(read(&[&record(5), &record(6)[..len]]), Ok(kept));
         }
         assert_eq!(read(&[&record(5), &[0; 9]]), Ok(kept));
         assert_eq!(read(&[&record(5), &[0; 4000]]), Ok(kept));
-        assert_eq!(
-            read(&[&record(5), &[0, 0, 0, 7, 0, 0, 0, 0, 0]]),
-            Ok(kept),
-            "its first sector was lost"
-        );
+        assert_eq!(read(&[&record(5), &[0, 0, 0, 7, 0, 0, 0, 0, 0]]), Ok(kept), "its first sector was lost");
     }
 
     #[test]
@@ -178,9 +152,6 @@ mod tests {
         for bad in [&marker(tag::BEGIN, Epoch(6))[..], &[1], &[0xff; 9]] {
             assert_eq!(read(&[&record(5), bad]).unwrap_err().offset, 9);
         }
-        assert!(
-            read(&[&record(5), &[0; 9], &record(7)]).is_err(),
-            "a record behind zeros"
-        );
+        assert!(read(&[&record(5), &[0; 9], &record(7)]).is_err(), "a record behind zeros");
     }
 }

@@ -33,10 +33,7 @@ struct Written<'a> {
 pub fn parse(bytes: &[u8]) -> Result<Manifest, String> {
     let json: Value = serde_json::from_slice(bytes).map_err(|e| format!("not a JSON document: {e}"))?;
     let object = json.as_object().ok_or("not a JSON object")?;
-    let format = object
-        .get("format_version")
-        .and_then(Value::as_str)
-        .ok_or("no string format_version")?;
+    let format = object.get("format_version").and_then(Value::as_str).ok_or("no string format_version")?;
     let version = match object.get("persistent_format_version") {
         Some(Value::Number(number)) => number.as_f64().map_or(0, |v| v as i32),
         Some(Value::Bool(value)) => i32::from(*value),
@@ -47,29 +44,20 @@ pub fn parse(bytes: &[u8]) -> Result<Manifest, String> {
         Some(uuid) => Some(uuid.to_owned()),
         None => return Err(format!("format_version {format:?} without a string instance_uuid")),
     };
-    Ok(Manifest {
-        persistent_format_version: version,
-        instance_uuid,
-    })
+    Ok(Manifest { persistent_format_version: version, instance_uuid })
 }
 
 impl Manifest {
     /// A manifest of the current version with a new identity.
     pub fn new() -> Manifest {
         let uuid = uuid::Uuid::new_v4().to_string();
-        Manifest {
-            persistent_format_version: CURRENT_VERSION,
-            instance_uuid: Some(uuid),
-        }
+        Manifest { persistent_format_version: CURRENT_VERSION, instance_uuid: Some(uuid) }
     }
 
     /// The same directory in the current version; an identity is made when it has none.
     pub fn migrated(&self) -> Manifest {
         match &self.instance_uuid {
-            Some(uuid) => Manifest {
-                persistent_format_version: CURRENT_VERSION,
-                instance_uuid: Some(uuid.clone()),
-            },
+            Some(uuid) => Manifest { persistent_format_version: CURRENT_VERSION, instance_uuid: Some(uuid.clone()) },
             None => Manifest::new(),
         }
     }

@@ -27,8 +27,7 @@ pub fn is_log(name: &str) -> bool {
 /// Whether the name is one that a channel writes to. The original calls every name of at most nine characters active;
 /// the digits decide here as well, so that channel 10000 is not taken for a rotated file.
 pub fn is_active_log(name: &str) -> bool {
-    name.strip_prefix(LOG_PREFIX)
-        .is_some_and(|rest| rest.len() <= 4 || rest.bytes().all(|b| b.is_ascii_digit()))
+    name.strip_prefix(LOG_PREFIX).is_some_and(|rest| rest.len() <= 4 || rest.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// Whether the name is that of an epoch file, rotated or not; the original goes by the prefix alone.
@@ -56,9 +55,7 @@ pub fn rotated(active: &str, unix_ms: u128, k: u32) -> String {
 
 /// Milliseconds since 1970, as they stand in names.
 pub fn unix_ms() -> u128 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis())
 }
 
 #[cfg(test)]
@@ -77,12 +74,7 @@ mod tests {
         for active in ["pwal_0000", "pwal_10000", "pwal_abc"] {
             assert!(is_active_log(active), "{active}");
         }
-        for other in [
-            "pwal_0000.compacted",
-            "pwal_0000.01795356604107.0",
-            "epoch",
-            "pwal_backup",
-        ] {
+        for other in ["pwal_0000.compacted", "pwal_0000.01795356604107.0", "epoch", "pwal_backup"] {
             assert!(!is_active_log(other), "{other}");
         }
         assert!(is_rotated_epoch("epoch.01795356615900.2"));

@@ -123,11 +123,7 @@ impl Scanner<'_> {
         match entry {
             Entry::Begin(epoch) => {
                 self.leave_unended(true);
-                let kind = if epoch <= self.durable {
-                    Kind::Durable
-                } else {
-                    Kind::Beyond
-                };
+                let kind = if epoch <= self.durable { Kind::Durable } else { Kind::Beyond };
                 if kind == Kind::Beyond {
                     self.out.edits.push(Edit::Invalidate { offset });
                 }
@@ -137,24 +133,14 @@ impl Scanner<'_> {
             Entry::Invalidated(epoch) => {
                 self.leave_unended(true);
                 self.out.invalidated_sessions += 1;
-                if epoch.0
-                    <= self
-                        .durable
-                        .0
-                        .max(self.out.max_epoch.0)
-                        .saturating_add(PLAUSIBLE_EPOCHS)
-                {
+                if epoch.0 <= self.durable.0.max(self.out.max_epoch.0).saturating_add(PLAUSIBLE_EPOCHS) {
                     self.out.max_epoch = self.out.max_epoch.max(epoch);
                 } else {
                     self.out.warnings.push(format!(
                         "the invalidated session at offset {offset} has the impossible epoch {epoch}, which is ignored"
                     ));
                 }
-                self.session = Some(Session {
-                    offset,
-                    epoch,
-                    kind: Kind::Invalidated,
-                });
+                self.session = Some(Session { offset, epoch, kind: Kind::Invalidated });
             }
             Entry::End(_) => {
                 let Some(session) = self.session.take() else {
@@ -168,9 +154,7 @@ impl Scanner<'_> {
             }
             Entry::Durable(_) => return Err(self.misplaced(offset, tag::DURABLE)),
             _ => match self.session {
-                Some(Session {
-                    kind: Kind::Durable, ..
-                }) => visitor.entry(offset, entry),
+                Some(Session { kind: Kind::Durable, .. }) => visitor.entry(offset, entry),
                 Some(_) => {}
                 None => return Err(self.misplaced(offset, self.bytes[offset])),
             },
@@ -209,11 +193,7 @@ impl Scanner<'_> {
                 self.cut(offset, "zeros in place of a begin marker");
             }
             None => return Err(self.damage(offset, unreadable)),
-            Some(Session {
-                kind: Kind::Durable,
-                epoch,
-                offset: begin,
-            }) => {
+            Some(Session { kind: Kind::Durable, epoch, offset: begin }) => {
                 if offset == begin + MARKER_LEN && self.marker_is_half_written(begin) {
                     self.session = None;
                     self.cut(begin, "a half written begin marker");
@@ -226,33 +206,29 @@ impl Scanner<'_> {
                     return Err(self.damage(offset, unreadable));
                 }
             }
-            Some(Session {
-                kind,
-                epoch,
-                offset: begin,
-            }) => {
+            Some(Session { kind, epoch, offset: begin }) => {
                 let own = (kind == Kind::Invalidated).then_some(epoch);
-                if self.has_durable_session_behind(offset, own) {
-                    return Err(self.damage(offset, unreadable));
+                let incomplete = format!("an incomplete session of epoch {epoch} that was never durable");
+                match (self.has_durable_session_behind(offset, own), self.rotated) {
+                    (false, _) => {
+                        self.session = None;
+                        self.cut(begin, &incomplete);
+                    }
+                    // An operator may have had the original repair the file, which then reads it up to here. Nothing
+                    // is appended to it, so the bytes can stay.
+                    (true, true) => self.out.warnings.push(format!(
+                        "{incomplete} at offset {begin}: the file is not read behind it, although ended sessions follow"
+                    )),
+                    (true, false) => return Err(self.damage(offset, unreadable)),
                 }
-                self.session = None;
-                self.cut(
-                    begin,
-                    &format!("an incomplete session of epoch {epoch} that was never durable"),
-                );
             }
         }
         Ok(())
     }
 
     fn cut(&mut self, offset: usize, what: &str) {
-        self.out.warnings.push(format!(
-            "{what} at offset {offset}: {} bytes were cut off",
-            self.bytes.len() - offset
-        ));
-        self.out
-            .edits
-            .retain(|edit| !matches!(edit, Edit::Invalidate { offset: at } if *at >= offset));
+        self.out.warnings.push(format!("{what} at offset {offset}: {} bytes were cut off", self.bytes.len() - offset));
+        self.out.edits.retain(|edit| !matches!(edit, Edit::Invalidate { offset: at } if *at >= offset));
         self.out.edits.push(Edit::Cut { offset });
     }
 
@@ -277,9 +253,7 @@ impl Scanner<'_> {
             if bytes[0] != tag::END || bytes[END_LEN - 1] != END_PLAIN {
                 return false;
             }
-            let epoch = Epoch(u64::from_le_bytes(
-                bytes[1..MARKER_LEN].try_into().expect("eight bytes"),
-            ));
+            let epoch = Epoch(u64::from_le_bytes(bytes[1..MARKER_LEN].try_into().expect("eight bytes")));
             let next = self.bytes.get(offset + at + END_LEN);
             Epoch(0) < epoch
                 && epoch <= self.durable
@@ -293,12 +267,7 @@ impl Scanner<'_> {
             None => "a begin marker (tag 0x02 or 0x06) or the end of the file",
             Some(_) => "an entry, an end marker or a begin marker",
         };
-        self.damage_with(
-            offset,
-            format!("unexpected log_entry type {tag}"),
-            format!("tag {tag:#04x}"),
-            expected,
-        )
+        self.damage_with(offset, format!("unexpected log_entry type {tag}"), format!("tag {tag:#04x}"), expected)
     }
 
     fn damage(&self, offset: usize, unreadable: Unreadable) -> Damage {

@@ -11,9 +11,7 @@ use limestone_core::vfs::{Fault, Loss};
 fn fail_everywhere(script: &Script, faults: &[Fault], lasting: bool) {
     let start = Start::fresh();
     let calls = dry_run(&start, script).fs.operations();
-    let cases: Vec<(u64, Fault)> = (1..=calls)
-        .flat_map(|n| faults.iter().map(move |fault| (n, *fault)))
-        .collect();
+    let cases: Vec<(u64, Fault)> = (1..=calls).flat_map(|n| faults.iter().map(move |fault| (n, *fault))).collect();
     sweep(&cases, |&(n, fault)| {
         let mut run = start.run();
         let on_error = if lasting {
@@ -24,20 +22,9 @@ fn fail_everywhere(script: &Script, faults: &[Fault], lasting: bool) {
             OnError::IgnoreAndStartAgain
         };
         run.play(script, on_error);
-        let swallowed = run.errors.is_empty()
-            && run
-                .fs
-                .trace()
-                .iter()
-                .any(|call| call.contains(" -> ") && is_write(call));
-        verdict(
-            &run,
-            if swallowed {
-                Err("a failed write or sync caused no error".to_owned())
-            } else {
-                Ok(())
-            },
-        )?;
+        let swallowed =
+            run.errors.is_empty() && run.fs.trace().iter().any(|call| call.contains(" -> ") && is_write(call));
+        verdict(&run, if swallowed { Err("a failed write or sync caused no error".to_owned()) } else { Ok(()) })?;
         run.stop();
         for loss in [Loss::DropUnsynced, Loss::KeepUnsynced, Loss::Torn { seed: n }] {
             survive(&run.fs, &run.model, loss)?;
@@ -48,9 +35,7 @@ fn fail_everywhere(script: &Script, faults: &[Fault], lasting: bool) {
 
 /// Whether a line of a trace is a call that brings data to the disk.
 pub fn is_write(call: &str) -> bool {
-    ["write ", "sync ", "sync_dir "]
-        .iter()
-        .any(|name| call.starts_with(name))
+    ["write ", "sync ", "sync_dir "].iter().any(|name| call.starts_with(name))
 }
 
 #[test]
@@ -61,20 +46,12 @@ fn failure_of_any_call_among_sessions_is_an_error_and_loses_nothing_acknowledged
 
 #[test]
 fn failure_of_any_call_among_rotations_is_an_error_and_loses_nothing_acknowledged() {
-    fail_everywhere(
-        &script::rotations(),
-        &[Fault::IoError, Fault::SyncLoses, Fault::NoSpace],
-        false,
-    );
+    fail_everywhere(&script::rotations(), &[Fault::IoError, Fault::SyncLoses, Fault::NoSpace], false);
 }
 
 #[test]
 fn failure_of_any_call_among_restarts_is_an_error_and_loses_nothing_acknowledged() {
-    fail_everywhere(
-        &script::restarts(),
-        &[Fault::IoError, Fault::SyncLoses, Fault::NoSpace],
-        false,
-    );
+    fail_everywhere(&script::restarts(), &[Fault::IoError, Fault::SyncLoses, Fault::NoSpace], false);
 }
 
 #[test]

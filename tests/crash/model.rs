@@ -54,10 +54,7 @@ pub struct Model {
 impl Clone for Model {
     /// A model of its own, which the callback of the first does not change.
     fn clone(&self) -> Model {
-        Model {
-            sessions: self.sessions.clone(),
-            acknowledged: Arc::new(AtomicU64::new(self.acknowledged())),
-        }
+        Model { sessions: self.sessions.clone(), acknowledged: Arc::new(AtomicU64::new(self.acknowledged())) }
     }
 }
 
@@ -75,11 +72,7 @@ impl Model {
         let mut model = Model::default();
         let id = model.begin(0);
         for ((storage, key), value) in base {
-            let change = Change::Put {
-                storage: *storage,
-                key: key.clone(),
-                value: value.clone(),
-            };
+            let change = Change::Put { storage: *storage, key: key.clone(), value: value.clone() };
             model.sessions[id].changes.push(((0, 0), change));
         }
         model.sessions[id].progress = Progress::Settled;
@@ -88,12 +81,7 @@ impl Model {
 
     pub fn begin(&mut self, epoch: u64) -> SessionId {
         let covered = epoch <= self.acknowledged();
-        self.sessions.push(Session {
-            epoch,
-            covered,
-            progress: Progress::Open,
-            changes: Vec::new(),
-        });
+        self.sessions.push(Session { epoch, covered, progress: Progress::Open, changes: Vec::new() });
         self.sessions.len() - 1
     }
 
@@ -132,11 +120,7 @@ impl Model {
     pub fn check(&self, content: &Content, last_epoch: u64) -> Result<BTreeSet<SessionId>, String> {
         let visible = self.visible(content)?;
         let expected = self.merge(&visible);
-        if let Some(key) = expected
-            .keys()
-            .chain(content.keys())
-            .find(|key| expected.get(key) != content.get(key))
-        {
+        if let Some(key) = expected.keys().chain(content.keys()).find(|key| expected.get(key) != content.get(key)) {
             return Err(format!(
                 "storage {} key {:?} is {:?}, expected {:?}",
                 key.0,
@@ -197,11 +181,7 @@ impl Model {
     pub fn settle(&mut self, visible: &BTreeSet<SessionId>, last_epoch: u64) {
         self.acknowledged.store(last_epoch, Ordering::SeqCst);
         for (id, session) in self.sessions.iter_mut().enumerate() {
-            session.progress = if visible.contains(&id) {
-                Progress::Settled
-            } else {
-                Progress::Discarded
-            };
+            session.progress = if visible.contains(&id) { Progress::Settled } else { Progress::Discarded };
         }
     }
 }
@@ -219,11 +199,7 @@ mod tests {
         let id = model.begin(epoch);
         model.sessions[id].covered = false;
         for (at, key) in [first_marker(id), last_marker(id)].into_iter().enumerate() {
-            let put = Change::Put {
-                storage: MARKERS,
-                key,
-                value: Vec::new(),
-            };
+            let put = Change::Put { storage: MARKERS, key, value: Vec::new() };
             model.sessions[id].changes.push(((epoch, 1 + at as u64), put));
         }
         model.sessions[id].progress = progress;
@@ -255,13 +231,9 @@ mod tests {
         assert!(verdict(&two, 0, &[1]).unwrap_err().contains("gone though a session"));
         assert!(verdict(&[(1, Ending)], 0, &[0]).is_ok());
         assert!(verdict(&[(1, Open)], 0, &[0]).unwrap_err().contains("never ended"));
-        assert!(verdict(&[(1, Open), (1, Ended)], 0, &[1])
-            .unwrap_err()
-            .contains("never ended"));
+        assert!(verdict(&[(1, Open), (1, Ended)], 0, &[1]).unwrap_err().contains("never ended"));
         assert!(verdict(&[(1, Discarded)], 0, &[0]).unwrap_err().contains("is back"));
-        assert!(verdict(&[(1, Settled)], 0, &[])
-            .unwrap_err()
-            .contains("was there before"));
+        assert!(verdict(&[(1, Settled)], 0, &[]).unwrap_err().contains("was there before"));
     }
 
     #[test]

@@ -68,10 +68,7 @@ impl Run {
         let settings = Settings::new(LOCATION).vfs(Arc::new(self.fs.clone()));
         let store = Datastore::open(settings).map_err(text)?;
         self.watch(&store);
-        self.channels = (0..channels)
-            .map(|_| store.create_channel())
-            .collect::<Result<_, _>>()
-            .map_err(text)?;
+        self.channels = (0..channels).map(|_| store.create_channel()).collect::<Result<_, _>>().map_err(text)?;
         self.open = vec![None; channels];
         self.frozen = None;
         store.ready().map_err(text)?;
@@ -79,10 +76,7 @@ impl Run {
         let last_epoch = store.last_epoch().0;
         self.switched = last_epoch;
         self.store = Some(store);
-        let visible = self
-            .model
-            .check(&content, last_epoch)
-            .map_err(|wrong| self.violation(wrong))?;
+        let visible = self.model.check(&content, last_epoch).map_err(|wrong| self.violation(wrong))?;
         self.model.settle(&visible, last_epoch);
         Ok(visible)
     }
@@ -96,10 +90,7 @@ impl Run {
             let Durability::Stored = event.state;
             let before = last.swap(event.epoch.0, Ordering::SeqCst);
             if before >= event.epoch.0 {
-                violations
-                    .lock()
-                    .unwrap()
-                    .push(format!("epoch {} was reported after epoch {before}", event.epoch));
+                violations.lock().unwrap().push(format!("epoch {} was reported after epoch {before}", event.epoch));
             }
             acknowledged.fetch_max(event.epoch.0, Ordering::SeqCst);
         })));
@@ -153,13 +144,7 @@ impl Run {
         if self.frozen.is_some() {
             return;
         }
-        let failed = self
-            .fs
-            .trace()
-            .iter()
-            .rev()
-            .find(|call| call.contains(" -> "))
-            .is_some_and(|call| is_write(call));
+        let failed = self.fs.trace().iter().rev().find(|call| call.contains(" -> ")).is_some_and(|call| is_write(call));
         if failed {
             self.frozen = Some(self.model.acknowledged());
         }
@@ -168,9 +153,7 @@ impl Run {
     fn check_frozen(&self) {
         match (self.frozen, self.model.acknowledged()) {
             (Some(frozen), now) if now != frozen => {
-                self.violation(format!(
-                    "epoch {now} was acknowledged after a failed write or sync, {frozen} before"
-                ));
+                self.violation(format!("epoch {now} was acknowledged after a failed write or sync, {frozen} before"));
             }
             _ => {}
         }
@@ -188,30 +171,14 @@ impl Run {
     fn step(&mut self, step: &Step) -> Result<(), String> {
         match step {
             Step::Begin(channel) => self.begin(*channel),
-            Step::Put {
-                channel,
-                storage,
-                key,
-                value_len,
-            } => {
+            Step::Put { channel, storage, key, value_len } => {
                 let mut value = format!("{key} {} ", self.minor).into_bytes();
                 value.resize(value.len().max(*value_len), b'.');
-                self.change(
-                    *channel,
-                    Change::Put {
-                        storage: *storage,
-                        key: key.clone().into_bytes(),
-                        value,
-                    },
-                )
+                self.change(*channel, Change::Put { storage: *storage, key: key.clone().into_bytes(), value })
             }
-            Step::Remove { channel, storage, key } => self.change(
-                *channel,
-                Change::Remove {
-                    storage: *storage,
-                    key: key.clone().into_bytes(),
-                },
-            ),
+            Step::Remove { channel, storage, key } => {
+                self.change(*channel, Change::Remove { storage: *storage, key: key.clone().into_bytes() })
+            }
             Step::Clear { channel, storage } => self.change(*channel, Change::Clear { storage: *storage }),
             Step::End(channel) => self.end(*channel),
             Step::Switch => self.switch(),
@@ -233,14 +200,7 @@ impl Run {
         let epoch = self.channels[channel].begin_session().map_err(text)?;
         let id = self.model.begin(epoch.0);
         self.open[channel] = Some(id);
-        self.change(
-            channel,
-            Change::Put {
-                storage: MARKERS,
-                key: first_marker(id),
-                value: b"1".to_vec(),
-            },
-        )
+        self.change(channel, Change::Put { storage: MARKERS, key: first_marker(id), value: b"1".to_vec() })
     }
 
     fn change(&mut self, channel: usize, change: Change) -> Result<(), String> {
@@ -264,14 +224,7 @@ impl Run {
     pub fn end(&mut self, channel: usize) -> Result<(), String> {
         let Some(id) = self.open[channel] else { return Ok(()) };
         // An error has marked the session already.
-        let marked = self.change(
-            channel,
-            Change::Put {
-                storage: MARKERS,
-                key: last_marker(id),
-                value: b"2".to_vec(),
-            },
-        );
+        let marked = self.change(channel, Change::Put { storage: MARKERS, key: last_marker(id), value: b"2".to_vec() });
         self.open[channel] = None;
         if !self.refused.contains(&id) {
             self.model.sessions[id].progress = Progress::Ending;
@@ -294,9 +247,9 @@ impl Run {
         self.end(0)?;
         self.switch()?;
         match self.model.acknowledged() {
-            acknowledged if acknowledged < epoch => Err(format!(
-                "epoch {epoch} has ended, but only {acknowledged} was acknowledged"
-            )),
+            acknowledged if acknowledged < epoch => {
+                Err(format!("epoch {epoch} has ended, but only {acknowledged} was acknowledged"))
+            }
             _ => Ok(()),
         }
     }
@@ -307,10 +260,7 @@ fn read(store: &Arc<Datastore>) -> Result<Content, String> {
     let mut content = Content::new();
     let mut cursor = store.snapshot().map_err(text)?.cursor();
     while let Some(row) = cursor.next().map_err(text)? {
-        if content
-            .insert((row.storage.0, row.key.to_vec()), row.value.to_vec())
-            .is_some()
-        {
+        if content.insert((row.storage.0, row.key.to_vec()), row.value.to_vec()).is_some() {
             return Err("a cursor shows a key twice".to_owned());
         }
     }

@@ -40,10 +40,7 @@ pub struct Script {
 
 impl Script {
     pub fn new(channels: usize) -> Script {
-        Script {
-            channels,
-            steps: Vec::new(),
-        }
+        Script { channels, steps: Vec::new() }
     }
 
     fn step(&mut self, step: Step) -> &mut Script {
@@ -72,36 +69,19 @@ impl Script {
     }
 
     pub fn put(&mut self, channel: usize, key: &str, value_len: usize) -> &mut Script {
-        self.step(Step::Put {
-            channel,
-            storage: ROWS,
-            key: key.to_owned(),
-            value_len,
-        })
+        self.step(Step::Put { channel, storage: ROWS, key: key.to_owned(), value_len })
     }
 
     pub fn put_scratch(&mut self, channel: usize, key: &str) -> &mut Script {
-        self.step(Step::Put {
-            channel,
-            storage: SCRATCH,
-            key: key.to_owned(),
-            value_len: 20,
-        })
+        self.step(Step::Put { channel, storage: SCRATCH, key: key.to_owned(), value_len: 20 })
     }
 
     pub fn remove(&mut self, channel: usize, key: &str) -> &mut Script {
-        self.step(Step::Remove {
-            channel,
-            storage: ROWS,
-            key: key.to_owned(),
-        })
+        self.step(Step::Remove { channel, storage: ROWS, key: key.to_owned() })
     }
 
     pub fn clear_scratch(&mut self, channel: usize) -> &mut Script {
-        self.step(Step::Clear {
-            channel,
-            storage: SCRATCH,
-        })
+        self.step(Step::Clear { channel, storage: SCRATCH })
     }
 
     /// A session with one small entry.
@@ -118,28 +98,10 @@ pub fn sessions() -> Script {
     // The second session of the epoch on channel 0 is open while the epoch is switched.
     script.session(0, "a").begin(0).put(0, "c", 700).put_scratch(0, "x");
     script.switch().session(1, "b").switch().end(0);
-    script
-        .begin(2)
-        .put(2, "large 1", LARGE)
-        .session(0, "d")
-        .put(2, "large 2", LARGE)
-        .switch();
+    script.begin(2).put(2, "large 1", LARGE).session(0, "d").put(2, "large 2", LARGE).switch();
     script.session(1, "e").put(2, "large 3", LARGE).end(2).switch();
-    script
-        .begin(1)
-        .remove(1, "a")
-        .clear_scratch(1)
-        .put_scratch(1, "y")
-        .end(1);
-    script
-        .session(0, "a")
-        .begin(2)
-        .switch()
-        .switch()
-        .session(1, "f")
-        .end(2)
-        .switch()
-        .switch();
+    script.begin(1).remove(1, "a").clear_scratch(1).put_scratch(1, "y").end(1);
+    script.session(0, "a").begin(2).switch().switch().session(1, "f").end(2).switch().switch();
     script
 }
 
@@ -149,37 +111,10 @@ const LARGE: usize = 600_000;
 /// Rotations with and without open sessions, and rotated files at the next start.
 pub fn rotations() -> Script {
     let mut script = Script::new(3);
-    script
-        .switch()
-        .session(0, "a")
-        .session(1, "b")
-        .begin(2)
-        .put(2, "c", 5000);
-    script
-        .switch()
-        .rotate()
-        .session(0, "a")
-        .switch()
-        .put(2, "c2", 30)
-        .end(2)
-        .session(2, "d")
-        .switch();
-    script
-        .rotate()
-        .rotate()
-        .session(1, "e")
-        .switch()
-        .session(0, "f")
-        .session(2, "c")
-        .switch();
-    script
-        .restart()
-        .session(0, "g")
-        .switch()
-        .rotate()
-        .session(0, "h")
-        .session(1, "a")
-        .switch();
+    script.switch().session(0, "a").session(1, "b").begin(2).put(2, "c", 5000);
+    script.switch().rotate().session(0, "a").switch().put(2, "c2", 30).end(2).session(2, "d").switch();
+    script.rotate().rotate().session(1, "e").switch().session(0, "f").session(2, "c").switch();
+    script.restart().session(0, "g").switch().rotate().session(0, "h").session(1, "a").switch();
     script
 }
 
@@ -187,25 +122,9 @@ pub fn rotations() -> Script {
 pub fn restarts() -> Script {
     let mut script = Script::new(2);
     script.switch().session(0, "a").session(1, "b").switch().restart();
-    script
-        .switch()
-        .session(0, "c")
-        .begin(1)
-        .put(1, "a", 2000)
-        .end(1)
-        .restart();
-    script
-        .switch()
-        .session(0, "d")
-        .begin(1)
-        .put(1, "never ended", 30)
-        .restart();
-    script
-        .switch()
-        .session(1, "e")
-        .remove_in_session(0, "b")
-        .switch()
-        .switch();
+    script.switch().session(0, "c").begin(1).put(1, "a", 2000).end(1).restart();
+    script.switch().session(0, "d").begin(1).put(1, "never ended", 30).restart();
+    script.switch().session(1, "e").remove_in_session(0, "b").switch().switch();
     script
 }
 

@@ -46,16 +46,6 @@ pub fn sweep<C: Sync + std::fmt::Debug>(cases: &[C], check: impl Fn(&C) -> Resul
         }
     });
     let failures = failures.into_inner().unwrap();
-    let shown = failures
-        .iter()
-        .take(FAILURES_SHOWN)
-        .cloned()
-        .collect::<Vec<_>>()
-        .join("\n\n");
-    assert!(
-        failures.is_empty(),
-        "{} of {} cases failed:\n{shown}",
-        failures.len(),
-        cases.len()
-    );
+    let shown = failures.iter().take(FAILURES_SHOWN).cloned().collect::<Vec<_>>().join("\n\n");
+    assert!(failures.is_empty(), "{} of {} cases failed:\n{shown}", failures.len(), cases.len());
 }

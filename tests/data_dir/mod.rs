@@ -109,8 +109,7 @@ pub fn session(epoch: u64, key: &str) -> Vec<u8> {
 
 /// A compacted file with these keys and values in the order given.
 pub fn compacted(rows: &[(&str, &str)]) -> Vec<u8> {
-    rows.iter()
-        .fold(begin(0), |bytes, (key, value)| [bytes, put(key, value, 0)].concat())
+    rows.iter().fold(begin(0), |bytes, (key, value)| [bytes, put(key, value, 0)].concat())
 }
 
 fn version(major: u64) -> Vec<u8> {

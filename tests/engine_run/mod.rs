@@ -42,9 +42,7 @@ pub struct Started {
 
 /// A directory for many short lives: in memory where there is such a place, because every session is synced.
 pub fn quick_dir() -> TempDir {
-    tempfile::tempdir_in("/dev/shm")
-        .or_else(|_| tempfile::tempdir())
-        .unwrap()
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 /// Opens `dir` with one channel and makes it ready; gives the warnings that were logged. `Err` holds the message.
@@ -76,11 +74,7 @@ pub fn start(dir: &Path, threads: usize) -> Result<Started, String> {
     let rows = rows(&store.snapshot().map_err(|e| e.to_string())?);
     let last_epoch = store.last_epoch().0;
     store.shutdown();
-    Ok(Started {
-        rows,
-        last_epoch,
-        warnings,
-    })
+    Ok(Started { rows, last_epoch, warnings })
 }
 
 /// All rows of a snapshot in cursor order.
@@ -92,11 +86,7 @@ pub fn rows(snapshot: &Snapshot) -> Vec<Row> {
 pub fn drain(mut cursor: Cursor) -> Vec<Row> {
     let mut rows = Vec::new();
     while let Some(entry) = cursor.next().unwrap() {
-        rows.push(Row {
-            storage: entry.storage.0,
-            key: entry.key.to_vec(),
-            value: entry.value.to_vec(),
-        });
+        rows.push(Row { storage: entry.storage.0, key: entry.key.to_vec(), value: entry.value.to_vec() });
     }
     assert!(cursor.next().unwrap().is_none(), "a cursor stays at its end");
     rows

@@ -79,11 +79,7 @@ pub fn cases() -> Vec<Case> {
         let expected = dir.join("expected.json");
         if expected.is_file() {
             let name = dir.file_name().unwrap().to_string_lossy().into_owned();
-            cases.push(Case {
-                name,
-                expected: json(&expected),
-                dir,
-            });
+            cases.push(Case { name, expected: json(&expected), dir });
         }
     }
     cases.sort_by(|a, b| a.name.cmp(&b.name));
@@ -118,13 +114,7 @@ pub fn parse_matrix() -> Vec<MatrixCase> {
     matrix_cases(|matrix, case, kind, name| {
         let file_name = text(&matrix[&format!("{kind}_name")]).into();
         let (pwal, start) = (unhex(text(&case["pwal"])), case[kind]["start"].clone());
-        vec![MatrixCase {
-            name,
-            file_name,
-            pwal,
-            start,
-            common: matrix["common_files"].clone(),
-        }]
+        vec![MatrixCase { name, file_name, pwal, start, common: matrix["common_files"].clone() }]
     })
 }
 
@@ -176,9 +166,7 @@ pub fn rows(list: &Value) -> Vec<Row> {
         key: unhex(text(&v["key"])),
         value: unhex(text(&v["value"])),
     };
-    list.as_array()
-        .map(|list| list.iter().map(row).collect())
-        .unwrap_or_default()
+    list.as_array().map(|list| list.iter().map(row).collect()).unwrap_or_default()
 }
 
 /// A JSON number, or a number written as text.
@@ -197,10 +185,7 @@ pub fn text(value: &Value) -> &str {
 /// Decodes hexadecimal digits.
 pub fn unhex(digits: &str) -> Vec<u8> {
     assert!(digits.len() % 2 == 0, "odd number of hex digits");
-    (0..digits.len())
-        .step_by(2)
-        .map(|i| u8::from_str_radix(&digits[i..i + 2], 16).unwrap())
-        .collect()
+    (0..digits.len()).step_by(2).map(|i| u8::from_str_radix(&digits[i..i + 2], 16).unwrap()).collect()
 }
 
 /// Every regular file below `dir` with its content.

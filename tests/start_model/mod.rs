@@ -67,12 +67,7 @@ pub enum Reason {
 }
 
 fn refuse<T>(file: &str, reason: Reason) -> Result<T, Refusal> {
-    Err(Refusal {
-        file: file.into(),
-        offset: None,
-        epoch: None,
-        reason,
-    })
+    Err(Refusal { file: file.into(), offset: None, epoch: None, reason })
 }
 
 /// What must happen when `dir` is opened.
@@ -118,9 +113,7 @@ fn start(dir: &Path) -> Result<Opened, Refusal> {
 
 fn manifest(dir: &Path, opened: &mut Opened) -> Result<i64, Refusal> {
     let main = fs::read(dir.join(MANIFEST)).ok();
-    let back = fs::read(dir.join(format!("{MANIFEST}.back")))
-        .ok()
-        .and_then(|bytes| format::manifest_version(&bytes));
+    let back = fs::read(dir.join(format!("{MANIFEST}.back"))).ok().and_then(|bytes| format::manifest_version(&bytes));
     let version = match (main.as_deref().map(format::manifest_version), back) {
         (Some(Some(version)), _) => version,
         (_, Some(version)) => {
@@ -162,10 +155,7 @@ fn durable_epoch(dir: &Path, opened: &mut Opened) -> Result<Option<u64>, Refusal
     let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap()).collect();
     names.retain(|entry| entry.path().is_file() && entry.file_name().to_string_lossy().starts_with("epoch"));
     let mut max = None;
-    for name in names
-        .iter()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-    {
+    for name in names.iter().map(|entry| entry.file_name().to_string_lossy().into_owned()) {
         if name != "epoch" {
             max = max.max(epoch_file(dir, &name, opened)?);
         }
@@ -193,12 +183,7 @@ fn epoch_file(dir: &Path, name: &str, opened: &mut Opened) -> Result<Option<u64>
             }
             _ => {
                 let reason = Reason::EpochFile;
-                return Err(Refusal {
-                    file: name.into(),
-                    offset: Some(at),
-                    epoch: None,
-                    reason,
-                });
+                return Err(Refusal { file: name.into(), offset: Some(at), epoch: None, reason });
             }
         }
     }
@@ -226,12 +211,7 @@ enum Session {
 
 impl Scanner {
     fn scan(&mut self, name: &str, bytes: &[u8]) -> Result<(), Refusal> {
-        let bad = |offset, epoch| Refusal {
-            file: name.into(),
-            offset: Some(offset),
-            epoch,
-            reason: Reason::Log,
-        };
+        let bad = |offset, epoch| Refusal { file: name.into(), offset: Some(offset), epoch, reason: Reason::Log };
         if !bytes.is_empty() && bytes.iter().all(|b| *b == 0) {
             if self.only_log && self.durable > 0 {
                 return Err(bad(0, None));
@@ -252,11 +232,7 @@ impl Scanner {
                     unended += usize::from(matches!(before, Session::Durable(_)));
                     self.max_epoch = self.max_epoch.max(epoch);
                     (begun, invalidated) = (Some(epoch), None);
-                    session = if epoch <= self.durable {
-                        Session::Durable(epoch)
-                    } else {
-                        Session::Dropped
-                    };
+                    session = if epoch <= self.durable { Session::Durable(epoch) } else { Session::Dropped };
                 }
                 (Token::Invalidated(epoch), before) => {
                     unended += usize::from(matches!(before, Session::Durable(_)));
@@ -340,10 +316,7 @@ fn is_torn_tail(rest: &[u8]) -> bool {
 }
 
 fn compacted(dir: &Path) -> Vec<Entry> {
-    let file = [COMPACTED, PREVIOUS]
-        .into_iter()
-        .map(|name| dir.join(name))
-        .find(|path| path.exists());
+    let file = [COMPACTED, PREVIOUS].into_iter().map(|name| dir.join(name)).find(|path| path.exists());
     let bytes = file.map(|path| fs::read(path).unwrap()).unwrap_or_default();
     let (mut entries, mut at) = (Vec::new(), 0);
     loop {

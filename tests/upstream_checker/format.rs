@@ -73,14 +73,7 @@ impl<'a> Fields<'a> {
 
     fn token(&mut self, tag: u8) -> Option<Token> {
         let entry = |storage, key: &[u8], version, value: &[u8], blobs| {
-            Token::Data(Entry {
-                tag,
-                storage,
-                key: key.into(),
-                version,
-                value: value.into(),
-                blobs,
-            })
+            Token::Data(Entry { tag, storage, key: key.into(), version, value: value.into(), blobs })
         };
         Some(match tag {
             ADD | ADD_WITH_BLOBS => {
@@ -104,10 +97,7 @@ impl<'a> Fields<'a> {
             BEGIN => Token::Begin(self.u64()?),
             INVALIDATED => Token::Invalidated(self.u64()?),
             DURABLE => Token::Durable(self.u64()?),
-            END => Token::End {
-                epoch: self.u64()?,
-                crc_type: self.take(1)?[0],
-            },
+            END => Token::End { epoch: self.u64()?, crc_type: self.take(1)?[0] },
             other => Token::Unknown(other),
         })
     }
@@ -139,12 +129,7 @@ pub fn epoch_records(bytes: &[u8]) -> Result<Vec<u64>, String> {
             (Token::Unknown(tag), _) => {
                 return Err(format!("this log_entry is broken: unknown log_entry type {tag}"));
             }
-            _ => {
-                return Err(format!(
-                    "this epoch file is broken: unexpected log_entry type: {}",
-                    bytes[at]
-                ))
-            }
+            _ => return Err(format!("this epoch file is broken: unexpected log_entry type: {}", bytes[at])),
         }
     }
 }
@@ -168,11 +153,7 @@ impl Catalog {
         let mut has_epoch = false;
         for line in lines {
             if line == "COMPACTION_CATALOG_FOOTER" {
-                return if has_epoch {
-                    Ok(())
-                } else {
-                    Err("no MAX_EPOCH_ID".into())
-                };
+                return if has_epoch { Ok(()) } else { Err("no MAX_EPOCH_ID".into()) };
             }
             let words: Vec<&str> = line.split_whitespace().collect();
             let Some(key) = words.first() else { continue };

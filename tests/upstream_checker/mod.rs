@@ -53,9 +53,7 @@ impl Merge {
     }
 
     fn cleared(&self, entry: &Entry) -> bool {
-        self.clears
-            .get(&entry.storage)
-            .is_some_and(|clear| entry.version < *clear)
+        self.clears.get(&entry.storage).is_some_and(|clear| entry.version < *clear)
     }
 
     /// The newest entry per key that no clear hides; removes included if `keep_removes`.
@@ -68,28 +66,17 @@ impl Merge {
     pub fn rows(&self, compacted: &[Entry], removes_hide_compacted: bool) -> Vec<Row> {
         let mut merged: BTreeMap<([u8; 8], Vec<u8>), &Entry> = BTreeMap::new();
         for entry in compacted.iter().filter(|e| !self.cleared(e)) {
-            merged
-                .entry((entry.storage.to_le_bytes(), entry.key.clone()))
-                .or_insert(entry);
+            merged.entry((entry.storage.to_le_bytes(), entry.key.clone())).or_insert(entry);
         }
         for entry in self.surviving(removes_hide_compacted) {
             merged.insert((entry.storage.to_le_bytes(), entry.key.clone()), entry);
         }
-        let row = |e: &&Entry| Row {
-            storage: e.storage,
-            key: e.key.clone(),
-            value: e.value.clone(),
-        };
+        let row = |e: &&Entry| Row { storage: e.storage, key: e.key.clone(), value: e.value.clone() };
         merged.values().filter(|e| e.tag != format::REMOVE).map(row).collect()
     }
 
     fn max_blob(&self) -> u64 {
-        self.surviving(false)
-            .iter()
-            .flat_map(|e| &e.blobs)
-            .copied()
-            .max()
-            .unwrap_or(0)
+        self.surviving(false).iter().flat_map(|e| &e.blobs).copied().max().unwrap_or(0)
     }
 }
 
@@ -98,12 +85,7 @@ pub fn upstream_start(dir: &Path) -> Result<UpstreamStart, String> {
     check_manifest(dir)?;
     let catalog = load_catalog(dir)?;
     let durable = durable_epoch(dir)?;
-    let mut start = UpstreamStart {
-        rows: Vec::new(),
-        last_epoch: durable,
-        next_blob_id: 0,
-        patched: BTreeMap::new(),
-    };
+    let mut start = UpstreamStart { rows: Vec::new(), last_epoch: durable, next_blob_id: 0, patched: BTreeMap::new() };
     let mut merge = Merge::default();
     for name in log_files(dir) {
         if catalog.detached.contains(&name) || name == COMPACTED {
@@ -124,10 +106,7 @@ pub fn upstream_start(dir: &Path) -> Result<UpstreamStart, String> {
 
 /// Regular files of `dir` whose name starts with `pwal_`, in name order.
 pub fn log_files(dir: &Path) -> Vec<String> {
-    files(dir)
-        .into_iter()
-        .filter(|name| name.starts_with("pwal_"))
-        .collect()
+    files(dir).into_iter().filter(|name| name.starts_with("pwal_")).collect()
 }
 
 fn files(dir: &Path) -> Vec<String> {
@@ -165,9 +144,7 @@ fn load_catalog(dir: &Path) -> Result<Catalog, String> {
     if let Err(reason) = catalog.read(&read(&main)) {
         let back = dir.join("compaction_catalog.back");
         if !back.exists() {
-            return Err(format!(
-                "Failed to load compaction catalog file and no backup available. ({reason})"
-            ));
+            return Err(format!("Failed to load compaction catalog file and no backup available. ({reason})"));
         }
         catalog.read(&read(&back))?;
     }
@@ -239,10 +216,7 @@ fn scan(bytes: &[u8], durable: u64, active_name: bool, merge: &mut Merge) -> Res
         }
         at = next;
     }
-    Ok(Scan {
-        max_epoch,
-        bytes: patched,
-    })
+    Ok(Scan { max_epoch, bytes: patched })
 }
 
 fn read_compacted(dir: &Path) -> Result<Vec<Entry>, String> {
@@ -273,10 +247,7 @@ pub fn handover_violations(dir: &Path) -> Vec<String> {
     let mut complain = |text: String| found.push(text);
     let manifest = fs::read(dir.join("limestone-manifest.json")).unwrap_or_default();
     if format::manifest_version(&manifest) != Some(7) {
-        complain(format!(
-            "the manifest is not one of version 7: {}",
-            String::from_utf8_lossy(&manifest)
-        ));
+        complain(format!("the manifest is not one of version 7: {}", String::from_utf8_lossy(&manifest)));
     }
     let mut catalog = Catalog::default();
     let text = fs::read(dir.join("compaction_catalog")).unwrap_or_default();
@@ -284,17 +255,12 @@ pub fn handover_violations(dir: &Path) -> Vec<String> {
         complain(format!("compaction_catalog: {reason}"));
     }
     if dir.join(COMPACTED).exists() && !catalog.compacted.contains(COMPACTED) {
-        complain(format!(
-            "{COMPACTED} is there but not in the catalog: removes would be lost"
-        ));
+        complain(format!("{COMPACTED} is there but not in the catalog: removes would be lost"));
     }
     if dir.join(COMPACTED).exists() && dir.join("pwal_0000.compacted.prev").exists() {
         complain("a .prev file beside the compacted file would win over it".into());
     }
-    match fs::read(dir.join("epoch"))
-        .ok()
-        .map(|bytes| format::epoch_records(&bytes))
-    {
+    match fs::read(dir.join("epoch")).ok().map(|bytes| format::epoch_records(&bytes)) {
         Some(Ok(records)) if !records.is_empty() => {}
         other => complain(format!("epoch: {other:?}, expected complete records")),
     }
@@ -315,11 +281,7 @@ pub fn session_violations(dir: &Path) -> Vec<String> {
     let durable = durable_epoch(dir).unwrap_or(0);
     let names = log_files(dir).into_iter().filter(|name| name != COMPACTED);
     names
-        .filter_map(|name| {
-            sessions(&fs::read(dir.join(&name)).unwrap(), durable)
-                .err()
-                .map(|e| format!("{name}: {e}"))
-        })
+        .filter_map(|name| sessions(&fs::read(dir.join(&name)).unwrap(), durable).err().map(|e| format!("{name}: {e}")))
         .collect()
 }
 

@@ -121,23 +121,9 @@ enum Node {
 /// directories; it belongs to the directory of the new name.
 #[derive(Clone, Debug)]
 enum NameChange {
-    Link {
-        dir: Ino,
-        name: OsString,
-        ino: Ino,
-    },
-    Unlink {
-        dir: Ino,
-        name: OsString,
-        ino: Ino,
-    },
-    Rename {
-        from_dir: Ino,
-        from: OsString,
-        dir: Ino,
-        to: OsString,
-        ino: Ino,
-    },
+    Link { dir: Ino, name: OsString, ino: Ino },
+    Unlink { dir: Ino, name: OsString, ino: Ino },
+    Rename { from_dir: Ino, from: OsString, dir: Ino, to: OsString, ino: Ino },
 }
 
 impl NameChange {
@@ -179,11 +165,7 @@ fn bounded(offset: u64, len: usize) -> io::Result<usize> {
 impl Disk {
     pub(super) fn new() -> Disk {
         let nodes = BTreeMap::from([(ROOT, Node::Dir(Names::default()))]);
-        Disk {
-            nodes,
-            next_ino: ROOT + 1,
-            pending: Vec::new(),
-        }
+        Disk { nodes, next_ino: ROOT + 1, pending: Vec::new() }
     }
 
     fn names(&self, dir: Ino) -> io::Result<&Names> {
@@ -259,16 +241,8 @@ impl Disk {
 
     pub(super) fn list(&self, dir: Ino) -> io::Result<Vec<DirEntry>> {
         let entry = |(name, ino): (&OsString, &Ino)| match self.nodes.get(ino) {
-            Some(Node::File(file)) => DirEntry {
-                name: name.clone(),
-                kind: FileKind::File,
-                len: file.now.len() as u64,
-            },
-            _ => DirEntry {
-                name: name.clone(),
-                kind: FileKind::Directory,
-                len: 0,
-            },
+            Some(Node::File(file)) => DirEntry { name: name.clone(), kind: FileKind::File, len: file.now.len() as u64 },
+            _ => DirEntry { name: name.clone(), kind: FileKind::Directory, len: 0 },
         };
         Ok(self.names(dir)?.now.iter().map(entry).collect())
     }
@@ -304,11 +278,7 @@ impl Disk {
     pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         let (from_dir, from) = self.place(from)?;
         let (dir, to) = self.place(to)?;
-        let ino = *self
-            .names(from_dir)?
-            .now
-            .get(&from)
-            .ok_or_else(|| errno(libc::ENOENT))?;
+        let ino = *self.names(from_dir)?.now.get(&from).ok_or_else(|| errno(libc::ENOENT))?;
         if let Some(&replaced) = self.names(dir)?.now.get(&to) {
             match (self.is_dir(ino), self.is_dir(replaced)) {
                 _ if ino == replaced => return Ok(()),
@@ -320,13 +290,7 @@ impl Disk {
         }
         self.names_mut(from_dir)?.now.remove(&from);
         self.names_mut(dir)?.now.insert(to.clone(), ino);
-        self.pending.push(NameChange::Rename {
-            from_dir,
-            from,
-            dir,
-            to,
-            ino,
-        });
+        self.pending.push(NameChange::Rename { from_dir, from, dir, to, ino });
         Ok(())
     }
 
@@ -369,10 +333,7 @@ impl Disk {
     pub(super) fn write(&mut self, ino: Ino, offset: u64, data: &[u8]) -> io::Result<()> {
         let offset = bounded(offset, data.len())?;
         if !data.is_empty() {
-            self.content_mut(ino)?.change(Change::Write {
-                offset,
-                data: data.to_vec(),
-            });
+            self.content_mut(ino)?.change(Change::Write { offset, data: data.to_vec() });
         }
         Ok(())
     }
@@ -439,13 +400,7 @@ impl Disk {
                     names.remove(name);
                 }
             }
-            NameChange::Rename {
-                from_dir,
-                from,
-                dir,
-                to,
-                ino,
-            } => {
+            NameChange::Rename { from_dir, from, dir, to, ino } => {
                 let names = &mut self.names_mut(*from_dir)?.durable;
                 if names.get(from) == Some(ino) {
                     names.remove(from);
@@ -462,11 +417,7 @@ impl Disk {
     pub(super) fn survive(&self, loss: Loss) -> Disk {
         let seed = if let Loss::Torn { seed } = loss { seed } else { 0 };
         let mut random = Random::new(seed);
-        let mut tree = Disk {
-            nodes: BTreeMap::new(),
-            next_ino: self.next_ino,
-            pending: Vec::new(),
-        };
+        let mut tree = Disk { nodes: BTreeMap::new(), next_ino: self.next_ino, pending: Vec::new() };
         for (ino, node) in &self.nodes {
             if let Node::Dir(names) = node {
                 tree.nodes.insert(*ino, Node::Dir(names.clone()));
@@ -484,28 +435,17 @@ impl Disk {
                 let _ = tree.settle(change, matches!(loss, Loss::Torn { .. }));
             }
         }
-        let mut survivor = Disk {
-            nodes: BTreeMap::new(),
-            next_ino: self.next_ino,
-            pending: Vec::new(),
-        };
+        let mut survivor = Disk { nodes: BTreeMap::new(), next_ino: self.next_ino, pending: Vec::new() };
         let mut reached = vec![ROOT];
         while let Some(ino) = reached.pop() {
             let node = match (tree.nodes.get(&ino), self.nodes.get(&ino)) {
                 (Some(Node::Dir(names)), _) => {
                     reached.extend(names.durable.values());
-                    Node::Dir(Names {
-                        now: names.durable.clone(),
-                        durable: names.durable.clone(),
-                    })
+                    Node::Dir(Names { now: names.durable.clone(), durable: names.durable.clone() })
                 }
                 (_, Some(Node::File(content))) => {
                     let bytes = content.survive(loss, &mut Random::new(seed ^ ino.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
-                    Node::File(Content {
-                        now: bytes.clone(),
-                        durable: bytes,
-                        pending: Vec::new(),
-                    })
+                    Node::File(Content { now: bytes.clone(), durable: bytes, pending: Vec::new() })
                 }
                 _ => continue,
             };

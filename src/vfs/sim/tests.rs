@@ -32,10 +32,7 @@ fn torn(fs: &SimFs) -> impl Iterator<Item = SimFs> + '_ {
 #[test]
 fn an_unsynced_write_is_gone_when_unsynced_data_is_dropped_and_there_when_it_is_kept() {
     let fs = with_file(b"old");
-    fs.open(path("/f"), Open::Existing)
-        .unwrap()
-        .write_at(3, b"new")
-        .unwrap();
+    fs.open(path("/f"), Open::Existing).unwrap().write_at(3, b"new").unwrap();
     assert_eq!(read(&fs, "/f").unwrap(), b"oldnew");
     assert_eq!(read(&fs.reboot(Loss::DropUnsynced), "/f").unwrap(), b"old");
     assert_eq!(read(&fs.reboot(Loss::KeepUnsynced), "/f").unwrap(), b"oldnew");
@@ -127,14 +124,7 @@ fn a_torn_loss_decides_by_sector_and_fills_lost_ones_with_zeros() {
         seen.insert(bytes);
     }
     let full = |second: u8, third: u8| [[1; 512], [second; 512], [third; 512]].concat();
-    for state in [
-        vec![1; 512],
-        full(0, 0),
-        full(0, 2),
-        full(2, 0),
-        full(2, 2),
-        full(2, 2)[..1024].to_vec(),
-    ] {
+    for state in [vec![1; 512], full(0, 0), full(0, 2), full(2, 0), full(2, 2), full(2, 2)[..1024].to_vec()] {
         assert!(seen.contains(&state));
     }
 }
@@ -145,10 +135,7 @@ fn a_torn_loss_does_not_keep_the_order_of_writes() {
     let file = fs.open(path("/f"), Open::Existing).unwrap();
     file.write_at(0, &[1]).unwrap();
     file.write_at(1000, &[2]).unwrap();
-    let seen: HashSet<_> = torn(&fs)
-        .map(|after| read(&after, "/f").unwrap())
-        .map(|b| (b[0], b[1000]))
-        .collect();
+    let seen: HashSet<_> = torn(&fs).map(|after| read(&after, "/f").unwrap()).map(|b| (b[0], b[1000])).collect();
     assert_eq!(seen, HashSet::from([(0, 0), (1, 0), (0, 2), (1, 2)]));
 }
 
@@ -158,20 +145,14 @@ fn one_sector_is_never_torn_inside() {
     let file = fs.open(path("/f"), Open::Existing).unwrap();
     file.write_at(0, &[1]).unwrap();
     file.write_at(511, &[2]).unwrap();
-    let seen: HashSet<_> = torn(&fs)
-        .map(|after| read(&after, "/f").unwrap())
-        .map(|b| (b[0], b[511]))
-        .collect();
+    let seen: HashSet<_> = torn(&fs).map(|after| read(&after, "/f").unwrap()).map(|b| (b[0], b[511])).collect();
     assert_eq!(seen, HashSet::from([(0, 0), (1, 0), (1, 2)]));
 }
 
 #[test]
 fn a_torn_loss_repeats_with_its_seed() {
     let fs = with_file(b"");
-    fs.open(path("/f"), Open::Existing)
-        .unwrap()
-        .write_at(0, &[3; 9000])
-        .unwrap();
+    fs.open(path("/f"), Open::Existing).unwrap().write_at(0, &[3; 9000]).unwrap();
     create(&fs, "/g", b"g");
     for seed in 0..20 {
         let loss = Loss::Torn { seed };
@@ -197,12 +178,7 @@ fn after_a_power_cut_every_call_fails_until_reboot() {
     assert!(file.sync().is_err() && file.len().is_err() && fs.list(path("/")).is_err());
     assert!(matches!(fs.lock(path("/f")), Err(LockError::Io(_))));
     assert_eq!(read(&fs.reboot(Loss::DropUnsynced), "/f").unwrap(), b"old");
-    assert!(fs
-        .reboot(Loss::DropUnsynced)
-        .open(path("/f"), Open::Existing)
-        .unwrap()
-        .write_at(0, b"x")
-        .is_ok());
+    assert!(fs.reboot(Loss::DropUnsynced).open(path("/f"), Open::Existing).unwrap().write_at(0, b"x").is_ok());
 }
 
 #[test]
@@ -290,10 +266,7 @@ fn a_full_disk_fails_writes_after_a_part_and_spares_calls_that_need_no_space() {
     let file = fs.open(path("/f"), Open::Existing).unwrap();
     fs.fail_from(fs.operations() + 1, Fault::NoSpace);
     for _ in 0..10 {
-        assert_eq!(
-            file.write_at(0, b"1234").unwrap_err().kind(),
-            io::ErrorKind::StorageFull
-        );
+        assert_eq!(file.write_at(0, b"1234").unwrap_err().kind(), io::ErrorKind::StorageFull);
     }
     assert!(file.len().unwrap() > 0);
     assert!(fs.open(path("/new"), Open::Create).is_err());
@@ -341,16 +314,10 @@ fn crash_safe_replacement_leaves_the_old_or_the_new_content_at_every_cut() {
         let fs = with_file(b"old");
         fs.fail_at(n, Fault::PowerCut);
         let done = crashsafe::replace(&fs, path("/t"), path("/f"), b"new").is_ok();
-        let losses = (0..50)
-            .map(|seed| Loss::Torn { seed })
-            .chain([Loss::DropUnsynced, Loss::KeepUnsynced]);
+        let losses = (0..50).map(|seed| Loss::Torn { seed }).chain([Loss::DropUnsynced, Loss::KeepUnsynced]);
         for loss in losses {
             let content = read(&fs.reboot(loss), "/f").unwrap();
-            assert!(
-                content == b"new" || (content == b"old" && !done),
-                "cut at {n}, {loss:?}: {:?}",
-                fs.trace()
-            );
+            assert!(content == b"new" || (content == b"old" && !done), "cut at {n}, {loss:?}: {:?}", fs.trace());
             outcomes.insert(content);
         }
         assert_eq!(done, n == 6);
@@ -375,18 +342,9 @@ fn errors_are_those_of_the_system() {
     let fs = with_file(b"");
     fs.put(path("/d/g"), b"").unwrap();
     let kind = |result: io::Result<()>| result.unwrap_err().kind();
-    assert_eq!(
-        kind(fs.open(path("/none"), Open::Read).map(drop)),
-        io::ErrorKind::NotFound
-    );
-    assert_eq!(
-        kind(fs.open(path("/none/x"), Open::Create).map(drop)),
-        io::ErrorKind::NotFound
-    );
-    assert_eq!(
-        kind(fs.open(path("/d"), Open::Existing).map(drop)),
-        io::ErrorKind::IsADirectory
-    );
+    assert_eq!(kind(fs.open(path("/none"), Open::Read).map(drop)), io::ErrorKind::NotFound);
+    assert_eq!(kind(fs.open(path("/none/x"), Open::Create).map(drop)), io::ErrorKind::NotFound);
+    assert_eq!(kind(fs.open(path("/d"), Open::Existing).map(drop)), io::ErrorKind::IsADirectory);
     assert_eq!(kind(fs.list(path("/f")).map(drop)), io::ErrorKind::NotADirectory);
     assert_eq!(kind(fs.create_dir(path("/d"))), io::ErrorKind::AlreadyExists);
     assert_eq!(kind(fs.rename(path("/f"), path("/d"))), io::ErrorKind::IsADirectory);
