@@ -9,7 +9,8 @@ use limestone_core::wal::scanner::{scan, Edit, Visitor};
 use limestone_core::wal::{catalog, epoch_file, manifest};
 use std::path::Path;
 
-/// Bytes in front of the log file in an input of `scanner`: one of flags, then the durable epoch, little endian.
+/// Bytes in front of the log file in an input of `scanner`: one of flags (1: older than end markers, 2: a rotated
+/// file), then the durable epoch, little endian.
 pub const SCANNER_HEADER: usize = 9;
 
 /// Condenses the entries handed out, so that comparing two scans needs no memory.
@@ -38,7 +39,7 @@ pub fn scanner(input: &[u8]) {
     };
     let end_markers = header[0] & 1 == 0;
     let durable = Epoch(u64::from_le_bytes(header[1..].try_into().expect("eight bytes")));
-    let path = Path::new("pwal_0000");
+    let path = Path::new(if header[0] & 2 == 0 { "pwal_0000" } else { "pwal_0000.00000000000001.0" });
     let mut first = Digest::default();
     let Ok(found) = scan(bytes, durable, end_markers, path, &mut first) else {
         return;

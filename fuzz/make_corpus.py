@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes fuzz/corpus from the golden directories: one file per distinct input of at most 4 KiB.
 
-An input of the scanner is a byte of flags (bit 0: the directory is older than end markers), the durable epoch as eight
-little-endian bytes, then the log file.
+An input of the scanner is a byte of flags (bit 0: the directory is older than end markers, bit 1: the file is rotated),
+the durable epoch as eight little-endian bytes, then the log file.
 """
 import hashlib
 import json
@@ -36,7 +36,7 @@ for data in sorted(GOLDEN.glob("*/data")):
             continue
         content = path.read_bytes()
         if path.name.startswith("pwal_"):
-            put("scanner", log_input(max(whole, default=0), content))
+            put("scanner", log_input(max(whole, default=0), content, 0 if len(path.name) <= 9 else 2))
         elif path.name.startswith("epoch"):
             put("epoch_file", content)
         elif path.name.startswith("limestone-manifest"):
@@ -45,5 +45,5 @@ for data in sorted(GOLDEN.glob("*/data")):
             put("catalog", content)
 matrix = json.loads((GOLDEN / "parse_matrix.json").read_text())
 for case in matrix["cases"]:
-    for flags in (0, 1):
+    for flags in range(4):
         put("scanner", log_input(matrix["durable_epoch"], bytes.fromhex(case["pwal"]), flags))
