@@ -200,10 +200,15 @@ public:
             run_child({"epoch-latency", "--dir", directory, "--rounds", std::to_string(size_.latency_rounds)});
         fs::remove_all(directory);
         auto const library = result.at("library_us");
-        rows.push_back({"epoch switch to callback, 4 x 10", "p50 over fdatasync of one log, record",
-                        library / result.at("single_floor_us"), better::lower, 1.3, 1.1, result});
         rows.push_back({"epoch switch to callback, 4 x 10", "p50 over fdatasync of 4 logs, record",
                         library / result.at("floor_us"), better::lower, 1.3, 1.1, result});
+        rows.push_back({"epoch switch to callback, 4 x 10",
+                        "p50 over fdatasync of one log, record",
+                        library / result.at("single_floor_us"),
+                        better::lower,
+                        {},
+                        {},
+                        {}});
         std::vector<double> ratios;
         std::vector<double> latencies;
         for (std::size_t i = 0; i < size_.session_pairs; ++i) {
