@@ -212,6 +212,31 @@ fn zeros_in_a_durable_session_are_refused() {
     }
 }
 
+/// A whole session of epoch 4 that fills this many bytes.
+fn session_of_bytes(len: usize) -> (Vec<u8>, String) {
+    let value = "x".repeat(len - session(4, "a").len() + 1);
+    (join(&[begin(4), put("a", &value, 4), end(4)]), value)
+}
+
+#[test]
+fn a_begin_marker_that_lost_its_second_sector_is_cut_off() {
+    // Epoch 0x0104 without its upper bytes reads as 4, which is durable.
+    let (before, value) = session_of_bytes(510);
+    for rest in [vec![0; 40], vec![0; 700], join(&[vec![0; 512], put("b", "6", 6), end(0x0104)])] {
+        let log = join(&[before.clone(), begin(0x0104)[..2].to_vec(), rest]);
+        opens(&with_log(ACTIVE, log), &[("a", &value)], &[ACTIVE]);
+    }
+}
+
+#[test]
+fn a_lost_sector_behind_a_durable_begin_marker_is_refused() {
+    for len in [504, 508, 511] {
+        let lost = join(&[begin(5), vec![0; 1024 - len - 9], put("b", "5", 5), end(5)]);
+        let log = join(&[session_of_bytes(len).0, lost]);
+        refuses(&with_log(ACTIVE, log), &[ACTIVE, &format!("offset {}", len + 9), "epoch 5", REPAIR]);
+    }
+}
+
 #[test]
 fn anything_but_zeros_outside_a_session_is_refused() {
     for rest in [vec![0xee; 3], put("b", "5", 5), end(5), cut(put("b", "5", 5), 1), cut(end(5), 1)] {
@@ -292,6 +317,12 @@ fn a_file_of_zeros_that_is_the_only_log_of_a_directory_with_durable_epochs_is_re
 }
 
 #[test]
+fn several_files_of_zeros_and_nothing_else_are_refused_like_one() {
+    let dir = DataDir::with_epochs(&[5]).write(ACTIVE, [0; 512]).write("pwal_0001", [0; 512]).write("pwal_0002", b"");
+    refuses(&dir, &[ACTIVE, "offset 0", REPAIR]);
+}
+
+#[test]
 fn a_file_of_zeros_in_a_directory_without_durable_epochs_counts_as_empty() {
     opens(&DataDir::with_epochs(&[0]).write(ACTIVE, [0; 512]), &[], &[ACTIVE]);
     opens(&DataDir::with_epochs(&[]).write(ACTIVE, [0; 512]), &[], &[ACTIVE]);
@@ -312,6 +343,14 @@ fn a_torn_epoch_record_is_cut_off() {
 }
 
 #[test]
+fn an_epoch_record_that_lost_one_of_two_sectors_is_cut_off() {
+    let before = records(&[5; 56]);
+    assert_eq!((before.len(), before.len() + 8), (504, 512), "the next record lies in two sectors");
+    let lost_first = join(&[before.clone(), vec![0; 8], vec![1]]);
+    opens(&with_epoch_file(lost_first), &[("a", "5")], &["epoch"]);
+}
+
+#[test]
 fn zeros_behind_the_epoch_records_are_cut_off() {
     for zeros in [1, 8, 9, 20, 4096] {
         opens(&with_epoch_file(join(&[records(&[4, 5]), vec![0; zeros]])), &[("a", "5")], &["epoch"]);
@@ -324,6 +363,8 @@ fn anything_else_in_the_epoch_file_is_refused() {
         refuses(&with_epoch_file(join(&[records(&[4, 5]), foreign])), &["epoch", "offset 18"]);
     }
     refuses(&with_epoch_file(join(&[records(&[5]), vec![0; 9], records(&[6])])), &["epoch", "offset 9"]);
+    let without_tag = join(&[vec![0], records(&[6])[1..].to_vec()]);
+    refuses(&with_epoch_file(join(&[records(&[5]), without_tag])), &["epoch", "offset 9"]);
 }
 
 #[test]
@@ -483,6 +524,15 @@ fn the_previous_compacted_file_counts_only_when_the_new_one_is_missing() {
     opens(&dir, &[("b", "2")], &[]);
     let dir = with_compacted().without(COMPACTED).write(previous, compacted(&[("a", "old"), ("b", "old")]));
     opens(&dir, &[("b", "old")], &[]);
+}
+
+#[test]
+fn a_damaged_compacted_file_is_refused() {
+    let whole = compacted(&[("a", "1"), ("b", "2")]);
+    refuses(&with_compacted().write(COMPACTED, cut(whole.clone(), 1)), &[COMPACTED, "offset 44"]);
+    refuses(&with_compacted().write(COMPACTED, join(&[whole, vec![0; 9]])), &[COMPACTED, "offset 79"]);
+    let disordered = compacted(&[("b", "2"), ("a", "1")]);
+    refuses(&with_compacted().write(COMPACTED, disordered), &[COMPACTED, "offset 44"]);
 }
 
 #[test]

@@ -14,6 +14,9 @@ const PREVIOUS: &str = "pwal_0000.compacted.prev";
 const MANIFEST: &str = "limestone-manifest.json";
 const CATALOG: &str = "compaction_catalog";
 
+/// What a disk writes whole.
+const SECTOR: usize = 512;
+
 /// 0x06 markers further above the durable epoch than this are garbage that a repair turned into markers.
 const EPOCH_LEAP_MAX: u64 = 1 << 40;
 
@@ -93,7 +96,9 @@ fn start(dir: &Path) -> Result<Opened, Refusal> {
     let mut scanner = Scanner {
         durable: durable.unwrap_or(0),
         old_format: version < 6,
-        only_log: inputs.len() == 1 && !dir.join(COMPACTED).exists() && !dir.join(PREVIOUS).exists(),
+        nothing_but_zeros: !dir.join(COMPACTED).exists()
+            && !dir.join(PREVIOUS).exists()
+            && inputs.iter().all(|name| fs::read(dir.join(name)).unwrap().iter().all(|b| *b == 0)),
         max_epoch: durable.unwrap_or(0),
         ended_session: false,
         merge: Merge::default(),
@@ -106,7 +111,7 @@ fn start(dir: &Path) -> Result<Opened, Refusal> {
         return refuse("epoch", Reason::NoEpochRecord);
     }
     let mut opened = scanner.opened;
-    opened.rows = scanner.merge.rows(&compacted(dir), true);
+    opened.rows = scanner.merge.rows(&compacted(dir)?, true);
     opened.last_epoch = scanner.max_epoch;
     Ok(opened)
 }
@@ -177,7 +182,8 @@ fn epoch_file(dir: &Path, name: &str, opened: &mut Opened) -> Result<Option<u64>
                 opened.must_warn();
                 return Ok(max);
             }
-            (Token::Unknown(0), _) if bytes[at..].iter().all(|b| *b == 0) => {
+            // Zeros, or a record that lies in two sectors and lost the first.
+            (Token::Unknown(0), _) if bytes[at..].iter().all(|b| *b == 0) || lost_first_sector(&bytes, at) => {
                 opened.must_warn();
                 return Ok(max);
             }
@@ -189,10 +195,18 @@ fn epoch_file(dir: &Path, name: &str, opened: &mut Opened) -> Result<Option<u64>
     }
 }
 
+/// Whether `bytes` end with a record at `at` of which only what lies in the second sector reached the disk.
+fn lost_first_sector(bytes: &[u8], at: usize) -> bool {
+    let boundary = at.next_multiple_of(SECTOR);
+    (at + 1..at + 9).contains(&boundary)
+        && bytes[at..].iter().enumerate().all(|(i, b)| *b == 0 || (boundary..at + 9).contains(&(at + i)))
+}
+
 struct Scanner {
     durable: u64,
     old_format: bool,
-    only_log: bool,
+    /// No log file holds anything else.
+    nothing_but_zeros: bool,
     max_epoch: u64,
     /// Whether some session of an epoch above 0 has its end marker.
     ended_session: bool,
@@ -213,7 +227,7 @@ impl Scanner {
     fn scan(&mut self, name: &str, bytes: &[u8]) -> Result<(), Refusal> {
         let bad = |offset, epoch| Refusal { file: name.into(), offset: Some(offset), epoch, reason: Reason::Log };
         if !bytes.is_empty() && bytes.iter().all(|b| *b == 0) {
-            if self.only_log && self.durable > 0 {
+            if self.nothing_but_zeros && self.durable > 0 {
                 return Err(bad(0, None));
             }
             self.opened.must_warn();
@@ -221,7 +235,7 @@ impl Scanner {
         }
         let active_name = name.len() <= 9;
         let (mut session, mut begun, mut ended, mut invalidated) = (Session::None, None, None, None);
-        let (mut unended, mut has_end, mut at) = (0, false, 0);
+        let (mut unended, mut has_end, mut at, mut begun_at) = (0, false, 0, 0);
         loop {
             let (token, next) = format::token(bytes, at);
             match (token, session) {
@@ -230,6 +244,7 @@ impl Scanner {
                 (Token::Data(_), Session::Dropped) => {}
                 (Token::Begin(epoch), before) => {
                     unended += usize::from(matches!(before, Session::Durable(_)));
+                    begun_at = at;
                     self.max_epoch = self.max_epoch.max(epoch);
                     (begun, invalidated) = (Some(epoch), None);
                     session = if epoch <= self.durable { Session::Durable(epoch) } else { Session::Dropped };
@@ -273,6 +288,14 @@ impl Scanner {
                     self.opened.must_warn();
                     break;
                 }
+                (Token::Unknown(0), Session::Durable(_))
+                    if begun_at + 9 == at
+                        && lost_second_sector(bytes, begun_at)
+                        && !self.ends_durable_session(&bytes[at..], None) =>
+                {
+                    self.opened.must_warn();
+                    break;
+                }
                 (Token::Unknown(0), Session::None) if !self.ends_durable_session(&bytes[at..], None) => {
                     self.opened.must_warn();
                     break;
@@ -310,23 +333,32 @@ impl Scanner {
     }
 }
 
+/// Whether the marker at `begun_at` lies in two sectors and the second, which holds its upper bytes, is all zeros.
+fn lost_second_sector(bytes: &[u8], begun_at: usize) -> bool {
+    let boundary = (begun_at + 1).next_multiple_of(SECTOR);
+    boundary < begun_at + 9 && bytes[boundary..(boundary + SECTOR).min(bytes.len())].iter().all(|b| *b == 0)
+}
+
 /// An entry that the file ends in, or zeros up to the end of the file.
 fn is_torn_tail(rest: &[u8]) -> bool {
     matches!(format::token(rest, 0), (Token::Short(_), _)) || rest.iter().all(|b| *b == 0)
 }
 
-fn compacted(dir: &Path) -> Vec<Entry> {
-    let file = [COMPACTED, PREVIOUS].into_iter().map(|name| dir.join(name)).find(|path| path.exists());
-    let bytes = file.map(|path| fs::read(path).unwrap()).unwrap_or_default();
-    let (mut entries, mut at) = (Vec::new(), 0);
+fn compacted(dir: &Path) -> Result<Vec<Entry>, Refusal> {
+    let found = [COMPACTED, PREVIOUS].into_iter().find(|name| dir.join(name).exists());
+    let Some(name) = found else { return Ok(Vec::new()) };
+    let bytes = fs::read(dir.join(name)).unwrap();
+    let (mut entries, mut at): (Vec<Entry>, usize) = (Vec::new(), 0);
+    let place = |e: &Entry| (e.storage.to_le_bytes(), e.key.clone());
     loop {
         match format::token(&bytes, at) {
-            (Token::Data(entry), next) => {
+            (Token::Eof, _) => return Ok(entries),
+            (Token::Data(entry), next) if entries.last().is_none_or(|last| place(last) <= place(&entry)) => {
                 entries.push(entry);
                 at = next;
             }
             (Token::Begin(_), next) => at = next,
-            _ => return entries,
+            _ => return Err(Refusal { file: name.into(), offset: Some(at), epoch: None, reason: Reason::Log }),
         }
     }
 }
