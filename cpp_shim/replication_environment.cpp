@@ -23,7 +23,11 @@ const char* enabled(const char* variable) {
 void check_replication_environment() {
     LOG(INFO) << prefix << "REPLICATION_ASYNC_SESSION_CLOSE: " << enabled("REPLICATION_ASYNC_SESSION_CLOSE");
     LOG(INFO) << prefix << "REPLICATION_ASYNC_GROUP_COMMIT: " << enabled("REPLICATION_ASYNC_GROUP_COMMIT");
-    LOG(INFO) << prefix << "REPLICATION_RDMA_SLOTS: not set; RDMA replication disabled";
+    if (std::getenv("REPLICATION_RDMA_SLOTS") == nullptr) {
+        LOG(INFO) << prefix << "REPLICATION_RDMA_SLOTS: not set; RDMA replication disabled";
+    } else {
+        LOG(WARNING) << prefix << "REPLICATION_RDMA_SLOTS: set, but this version has no RDMA replication";
+    }
     const char* endpoint = std::getenv("TSURUGI_REPLICATION_ENDPOINT");
     if (endpoint == nullptr) {
         LOG(INFO) << prefix << "Replica disabled; endpoint valid: 0";
