@@ -4,8 +4,10 @@
 //! at all, and take new sessions.
 
 mod faults;
+mod invariants;
 mod model;
 mod power_cuts;
 mod runner;
 mod script;
 mod sweep;
+mod threads;

@@ -107,7 +107,7 @@ fn cut(start: &Start, script: &Script, n: u64) -> Result<Run, String> {
     Ok(run)
 }
 
-fn cut_everywhere(start: &Start, script: &Script) {
+pub fn cut_everywhere(start: &Start, script: &Script) {
     let calls = changing_calls(&dry_run(start, script));
     sweep(&calls, |&n| {
         let run = cut(start, script, n)?;
@@ -142,7 +142,7 @@ fn power_cut_anywhere_in_a_migration_loses_nothing_that_was_there() {
 
 /// Lets only the process die at every call: the next one sees what was never synced, and whatever it relies on must
 /// survive a power cut later.
-fn die_everywhere(start: &Start, script: &Script) {
+pub fn die_everywhere(start: &Start, script: &Script) {
     let calls = changing_calls(&dry_run(start, script));
     sweep(&calls, |&n| {
         let run = cut(start, script, n)?;

@@ -38,6 +38,7 @@ pub struct Run {
     refused: BTreeSet<SessionId>,
     switched: u64,
     minor: u64,
+    observer: Arc<dyn Fn(EpochEvent) + Send + Sync>,
     /// The acknowledged epoch when a write or sync failed.
     frozen: Option<u64>,
 }
@@ -59,6 +60,7 @@ impl Run {
             refused: BTreeSet::new(),
             switched: 0,
             minor: 0,
+            observer: Arc::new(|_| ()),
             frozen: None,
         }
     }
@@ -85,6 +87,7 @@ impl Run {
     fn watch(&self, store: &Arc<Datastore>) {
         let acknowledged = self.model.acknowledged.clone();
         let violations = self.violations.clone();
+        let observer = self.observer.clone();
         let last = AtomicU64::new(0);
         store.set_persistent_callback(Some(Arc::new(move |event: EpochEvent| {
             let Durability::Stored = event.state;
@@ -93,7 +96,20 @@ impl Run {
                 violations.lock().unwrap().push(format!("epoch {} was reported after epoch {before}", event.epoch));
             }
             acknowledged.fetch_max(event.epoch.0, Ordering::SeqCst);
+            observer(event);
         })));
+    }
+
+    /// Shows every event of the data store to `observer`, from the next start on.
+    pub fn on_event(&mut self, observer: impl Fn(EpochEvent) + Send + Sync + 'static) {
+        self.observer = Arc::new(observer);
+    }
+
+    /// What is there, without checking it.
+    pub fn content(&self) -> Result<Content, String> {
+        let store = Datastore::open(Settings::new(LOCATION).vfs(Arc::new(self.fs.clone()))).map_err(text)?;
+        store.ready().map_err(text)?;
+        read(&store)
     }
 
     fn violation(&self, what: String) -> String {
@@ -256,7 +272,7 @@ impl Run {
 }
 
 /// Everything that a cursor shows.
-fn read(store: &Arc<Datastore>) -> Result<Content, String> {
+pub fn read(store: &Arc<Datastore>) -> Result<Content, String> {
     let mut content = Content::new();
     let mut cursor = store.snapshot().map_err(text)?.cursor();
     while let Some(row) = cursor.next().map_err(text)? {

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Many threads at once against the model: the interleaving is the machine's, all decisions come from a seed that is
+//! printed. `LIMESTONE_TEST_SEED` replays one.
+
+use crate::model::{first_marker, last_marker, Change, Content, Model, Progress, SessionId, MARKERS};
+use crate::runner::{read, LOCATION};
+use limestone_core::datastore::{Channel, Datastore, Settings};
+use limestone_core::error::Result;
+use limestone_core::types::{Epoch, StorageId, WriteVersion};
+use limestone_core::vfs::{Fault, Loss, RealFs, SimFs, Vfs};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+const WRITERS: usize = 4;
+const EPOCHS: u64 = 60;
+
+/// Repeatable pseudo-random numbers (xorshift64*).
+struct Random(u64);
+
+impl Random {
+    fn new(seed: u64) -> Random {
+        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16) % bound
+    }
+}
+
+fn seeds(count: u64) -> Vec<u64> {
+    if let Some(seed) = std::env::var("LIMESTONE_TEST_SEED").ok().and_then(|seed| seed.parse().ok()) {
+        return vec![seed];
+    }
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_micros());
+    (0..count).map(|n| now as u64 + n).collect()
+}
+
+struct Shared {
+    store: Arc<Datastore>,
+    model: Mutex<Model>,
+    minor: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Shared {
+    fn open(vfs: Arc<dyn Vfs>, location: &Path) -> Result<Shared> {
+        let store = Datastore::open(Settings::new(location).vfs(vfs))?;
+        let model = Model::default();
+        let acknowledged = model.acknowledged.clone();
+        store.set_persistent_callback(Some(Arc::new(move |event| {
+            let before = acknowledged.fetch_max(event.epoch.0, Ordering::SeqCst);
+            assert!(before < event.epoch.0, "epoch {} was reported after {before}", event.epoch);
+        })));
+        store.ready()?;
+        Ok(Shared { store, model: Mutex::new(model), minor: AtomicU64::new(1), stop: AtomicBool::new(false) })
+    }
+
+    /// Sessions until told to stop or until a call fails.
+    fn write(&self, channel: &Channel, random: &mut Random) -> Result<()> {
+        while !self.stop.load(Ordering::SeqCst) {
+            let epoch = channel.begin_session()?;
+            let id = self.model.lock().unwrap().begin(epoch.0);
+            let put = |storage, key| Change::Put { storage, key, value: id.to_string().into_bytes() };
+            self.change(channel, id, put(MARKERS, first_marker(id)))?;
+            for _ in 0..random.below(12) {
+                let key = random.below(40).to_string().into_bytes();
+                let change = match random.below(20) {
+                    0 => Change::Clear { storage: 2 },
+                    1..=4 => Change::Remove { storage: 2, key },
+                    5 => Change::Put { storage: 2, key, value: vec![b'x'; 100_000] },
+                    n => put(2 + n % 2, key),
+                };
+                self.change(channel, id, change)?;
+            }
+            self.change(channel, id, put(MARKERS, last_marker(id)))?;
+            self.model.lock().unwrap().sessions[id].progress = Progress::Ending;
+            channel.end_session()?;
+            self.model.lock().unwrap().sessions[id].progress = Progress::Ended;
+        }
+        Ok(())
+    }
+
+    fn change(&self, channel: &Channel, id: SessionId, change: Change) -> Result<()> {
+        let minor = self.minor.fetch_add(1, Ordering::SeqCst);
+        let major = {
+            let mut model = self.model.lock().unwrap();
+            let session = &mut model.sessions[id];
+            session.changes.push(((session.epoch, minor), change.clone()));
+            session.epoch
+        };
+        let version = WriteVersion { major, minor };
+        match change {
+            Change::Put { storage, key, value } => channel.add_entry(StorageId(storage), &key, &value, version, &[]),
+            Change::Remove { storage, key } => channel.remove_entry(StorageId(storage), &key, version),
+            Change::Clear { storage } => channel.truncate_storage(StorageId(storage), version),
+        }
+    }
+
+    /// Switches epochs and rotates now and then until a call fails or enough epochs have passed; sessions are then in
+    /// full flight, and the data store is shut down under them.
+    fn switch(&self, random: &mut Random) -> Result<()> {
+        for epoch in 1..=EPOCHS {
+            self.store.switch_epoch(Epoch(epoch))?;
+            if random.below(8) == 0 {
+                self.store.rotate()?;
+            }
+            for _ in 0..random.below(4) {
+                std::thread::yield_now();
+            }
+        }
+        Ok(())
+    }
+
+    fn run(&self, seed: u64) {
+        std::thread::scope(|scope| {
+            for writer in 0..WRITERS as u64 {
+                let channel = self.store.create_channel().expect("a channel before the end");
+                scope.spawn(move || self.write(&channel, &mut Random::new(seed ^ (writer << 32))));
+            }
+            // An error ends the run like the last epoch does.
+            let _ = self.switch(&mut Random::new(seed));
+            self.store.shutdown();
+            self.stop.store(true, Ordering::SeqCst);
+        });
+    }
+
+    fn check(&self, vfs: Arc<dyn Vfs>, location: &Path) -> std::result::Result<(), String> {
+        let store = Datastore::open(Settings::new(location).vfs(vfs)).map_err(|e| e.to_string())?;
+        store.ready().map_err(|e| e.to_string())?;
+        let content: Content = read(&store)?;
+        self.model.lock().unwrap().check(&content, store.last_epoch().0).map(drop)
+    }
+}
+
+#[test]
+fn threads_that_are_stopped_in_full_flight_leave_what_was_acknowledged() {
+    for seed in seeds(6) {
+        println!("LIMESTONE_TEST_SEED={seed}");
+        let dir = tempfile::tempdir().unwrap();
+        let location = dir.path().join("log");
+        let shared = Shared::open(Arc::new(RealFs), &location).unwrap();
+        shared.run(seed);
+        let sessions = shared.model.lock().unwrap().sessions.len();
+        shared.check(Arc::new(RealFs), &location).unwrap_or_else(|e| panic!("seed {seed}, {sessions} sessions: {e}"));
+    }
+}
+
+#[test]
+fn power_cut_under_threads_leaves_what_was_acknowledged() {
+    for seed in seeds(80) {
+        println!("LIMESTONE_TEST_SEED={seed}");
+        let fs = SimFs::new();
+        let shared = Shared::open(Arc::new(fs.clone()), Path::new(LOCATION)).unwrap();
+        fs.fail_at(fs.operations() + 1 + Random::new(seed).below(600), Fault::PowerCut);
+        shared.run(seed);
+        let torn = (0..4).map(|n| Loss::Torn { seed: seed.wrapping_add(n) });
+        for loss in [Loss::DropUnsynced, Loss::KeepUnsynced].into_iter().chain(torn) {
+            let image = Arc::new(fs.reboot(loss));
+            let result = shared.check(image, Path::new(LOCATION));
+            result.unwrap_or_else(|e| panic!("seed {seed}, {loss:?} after {} calls: {e}", fs.operations()));
+        }
+    }
+}
