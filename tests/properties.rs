@@ -13,12 +13,25 @@ use limestone_core::datastore::{Datastore, Settings};
 use limestone_core::types::{Epoch, StorageId, WriteVersion};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::test_runner::{FailurePersistence, FileFailurePersistence};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
 use upstream_checker::{session_violations, upstream_start};
 
 const CHANNELS: usize = 3;
+
+/// How many cases a property gets; `PROPERTY_FACTOR` in the environment multiplies it. A failure prints its smallest
+/// input and is kept, with its seed, beside this file.
+fn cases(count: u32) -> ProptestConfig {
+    let factor =
+        std::env::var("PROPERTY_FACTOR").map_or(1, |factor| factor.parse().expect("PROPERTY_FACTOR: a number"));
+    ProptestConfig { cases: count * factor, failure_persistence: failures(), ..ProptestConfig::default() }
+}
+
+fn failures() -> Option<Box<dyn FailurePersistence>> {
+    Some(Box::new(FileFailurePersistence::WithSource("proptest-regressions")))
+}
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -182,7 +195,7 @@ fn without_ties(mut ops: Vec<Op>) -> Vec<Op> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #![proptest_config(cases(150))]
 
     #[test]
     fn after_a_restart_a_cursor_gives_what_the_model_says(ops in vec(op(), 0..200), threads in 1usize..9) {
@@ -314,7 +327,7 @@ fn value_places(bytes: &[u8], from: usize) -> Vec<usize> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(cases(300))]
 
     #[test]
     fn a_torn_tail_that_was_never_acknowledged_always_opens_with_exactly_what_was(
@@ -393,7 +406,8 @@ proptest! {
         length in any::<prop::sample::Index>(),
         cut in any::<bool>(),
     ) {
-        let cases = golden_data::parse_matrix();
+        let cases: Vec<_> =
+            golden_data::parse_matrix().into_iter().chain(golden_data::repaired_parse_matrix()).collect();
         let index = case.index(cases.len());
         let mut case = cases.into_iter().nth(index).unwrap();
         for (at, byte) in changes {
