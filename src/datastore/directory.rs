@@ -39,8 +39,11 @@ impl Directory {
             restore_missing_manifest(&*vfs, location)?;
         }
         let (file, lock) = lock_manifest(&*vfs, location)?;
-        let manifest = check_manifest(&*vfs, location, &*file, &files)?;
-        let (catalog, catalog_intact) = load_catalog(&*vfs, location)?;
+        // First both are checked, then both are put right: a refusal changes nothing.
+        let manifest = read_manifest(&*vfs, location, &files)?;
+        let catalog = read_catalog(&*vfs, location)?;
+        settle_manifest(&*vfs, location, &*file, &manifest)?;
+        settle_catalog(&*vfs, location, &catalog)?;
         let removed = crashsafe::unlink(&*vfs, &path(names::EPOCH_TEMPORARY));
         removed.map_err(|e| Error::io("cannot delete", &path(names::EPOCH_TEMPORARY), e))?;
         // A directory in which nothing was written gets its first record now, so that a missing or empty epoch file
@@ -55,9 +58,9 @@ impl Directory {
         }
         Ok(Directory {
             location: location.to_owned(),
-            catalog,
-            version: manifest.persistent_format_version,
-            catalog_intact,
+            catalog_intact: !matches!(catalog.source, Source::Backup(_)),
+            catalog: catalog.content,
+            version: manifest.content.persistent_format_version,
             _lock: lock,
             vfs,
         })
@@ -167,7 +170,7 @@ fn version_mismatch(location: &Path, detail: &str) -> Error {
 fn restore_missing_manifest(vfs: &dyn Vfs, location: &Path) -> Result<()> {
     let (main, backup) = (location.join(names::MANIFEST), location.join(names::MANIFEST_BACKUP));
     match vfs.read(&backup, manifest::MAX_BYTES) {
-        Ok(bytes) if manifest::parse(&bytes).is_ok() => {
+        Ok(bytes) if manifest::parse(&bytes).is_ok_and(|manifest| manifest.is_supported()) => {
             log::warn!("{} was missing and is restored from {}", main.display(), backup.display());
             crashsafe::rename(vfs, &backup, &main).map_err(|e| Error::io("cannot restore the manifest", &main, e))
         }
@@ -199,102 +202,131 @@ fn write_manifest(vfs: &dyn Vfs, location: &Path, file: &dyn VfsFile, manifest: 
     write().map_err(|e| Error::io("cannot write the manifest", &location.join(names::MANIFEST), e))
 }
 
-/// Checks the version and migrates an old one (§4.4). `files` is what the directory held before it was locked.
-fn check_manifest(vfs: &dyn Vfs, location: &Path, file: &dyn VfsFile, files: &[String]) -> Result<Manifest> {
+/// Where the content of the manifest or the catalog came from.
+enum Source {
+    /// Its own file; whether a backup lies beside it.
+    Main { backup: bool },
+    /// The backup, and why the file itself cannot be used.
+    Backup(String),
+    /// Neither exists: the directory is new, or older than the file.
+    New,
+}
+
+struct Found<T> {
+    content: T,
+    source: Source,
+}
+
+/// Reads and parses a small file; `None` when there is none.
+fn read_file<T>(
+    vfs: &dyn Vfs,
+    path: &Path,
+    max_bytes: u64,
+    parse: impl Fn(&[u8]) -> std::result::Result<T, String>,
+) -> Result<Option<std::result::Result<T, String>>> {
+    match vfs.read(path, max_bytes) {
+        Ok(bytes) => Ok(Some(parse(&bytes))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) if e.kind() == std::io::ErrorKind::InvalidData => Ok(Some(Err(e.to_string()))),
+        Err(e) => Err(Error::io("cannot read", path, e)),
+    }
+}
+
+/// Reads the manifest or its backup and checks the version (§4.4). `files` is what the directory held before it was
+/// locked.
+fn read_manifest(vfs: &dyn Vfs, location: &Path, files: &[String]) -> Result<Found<Manifest>> {
     let (main, backup) = (location.join(names::MANIFEST), location.join(names::MANIFEST_BACKUP));
-    let read = |path: &Path| -> Result<std::result::Result<Manifest, String>> {
-        match vfs.read(path, manifest::MAX_BYTES) {
-            Ok(bytes) => Ok(manifest::parse(&bytes)),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Err("there is none".to_owned())),
-            Err(e) if e.kind() == std::io::ErrorKind::InvalidData => Ok(Err(e.to_string())),
-            Err(e) => Err(Error::io("cannot read the manifest", path, e)),
-        }
-    };
-    let drop_backup = || crashsafe::unlink(vfs, &backup).map_err(|e| Error::io("cannot delete", &backup, e));
-    let current = match (read(&main)?, read(&backup)?) {
-        (Ok(current), Ok(_)) => {
-            drop_backup()?;
-            current
-        }
-        (Ok(current), Err(_)) => current,
-        (Err(reason), Ok(saved)) => {
-            log::warn!("{} is unusable ({reason}) and is restored from its backup", main.display());
-            write_manifest(vfs, location, file, &saved)?;
-            drop_backup()?;
-            saved
-        }
+    let saved = read_file(vfs, &backup, manifest::MAX_BYTES, manifest::parse)?;
+    let found = match (read_file(vfs, &main, manifest::MAX_BYTES, manifest::parse)?, saved) {
+        (Some(Ok(content)), saved) => Found { content, source: Source::Main { backup: matches!(saved, Some(Ok(_))) } },
+        (Some(Err(reason)), Some(Ok(content))) => Found { content, source: Source::Backup(reason) },
         // Created by this call, or by one that a crash ended before anything else was written.
-        (Err(_), Err(_)) if files.iter().all(|name| name == names::MANIFEST) => {
-            let new = Manifest::new();
-            write_manifest(vfs, location, file, &new)?;
-            new
+        _ if files.iter().all(|name| name == names::MANIFEST) => {
+            Found { content: Manifest::new(), source: Source::New }
         }
-        (Err(reason), Err(_)) => {
+        (unusable, _) => {
+            let reason = unusable.and_then(|manifest| manifest.err()).unwrap_or_default();
             return Err(Error::BrokenMetadata(format!(
                 "Manifest file exists but is corrupted or cannot be parsed: {} ({reason})",
                 main.display()
             )));
         }
     };
-    if !current.is_supported() {
-        let version = current.persistent_format_version;
+    if !found.content.is_supported() {
+        let version = found.content.persistent_format_version;
         let (oldest, newest) = (manifest::OLDEST_VERSION, manifest::CURRENT_VERSION);
-        return Err(version_mismatch(
-            location,
-            &format!("version {version}, server supports versions {oldest} through {newest}"),
-        ));
+        let detail = format!("version {version}, server supports versions {oldest} through {newest}");
+        return Err(version_mismatch(location, &detail));
     }
-    if current.persistent_format_version < manifest::CURRENT_VERSION {
-        let new = current.migrated();
+    Ok(found)
+}
+
+/// Writes the manifest when it is new or came from the backup, and migrates an old one: at any time at least one of
+/// manifest and backup is whole.
+fn settle_manifest(vfs: &dyn Vfs, location: &Path, file: &dyn VfsFile, found: &Found<Manifest>) -> Result<()> {
+    let backup = location.join(names::MANIFEST_BACKUP);
+    let drop_backup = || crashsafe::unlink(vfs, &backup).map_err(|e| Error::io("cannot delete", &backup, e));
+    match &found.source {
+        Source::Main { backup: false } => {}
+        Source::Main { backup: true } => drop_backup()?,
+        Source::Backup(reason) => {
+            let main = location.join(names::MANIFEST);
+            log::warn!("{} is unusable ({reason}) and is restored from its backup", main.display());
+            write_manifest(vfs, location, file, &found.content)?;
+            drop_backup()?;
+        }
+        Source::New => write_manifest(vfs, location, file, &found.content)?,
+    }
+    if found.content.persistent_format_version < manifest::CURRENT_VERSION {
+        let migrated = found.content.migrated();
         let save = || {
-            crashsafe::write_new(vfs, &backup, &new.encode())?;
+            crashsafe::write_new(vfs, &backup, &migrated.encode())?;
             vfs.sync_dir(location)
         };
         save().map_err(|e| Error::io("cannot write the manifest", &backup, e))?;
-        write_manifest(vfs, location, file, &new)?;
+        write_manifest(vfs, location, file, &migrated)?;
         drop_backup()?;
     }
-    Ok(current)
+    Ok(())
 }
 
-/// Reads the catalog, or its backup when it is missing or torn; the values of a torn one are not kept (W7). Returns
-/// whether it stood under its own name.
-fn load_catalog(vfs: &dyn Vfs, location: &Path) -> Result<(Catalog, bool)> {
+/// Reads the catalog, or its backup when it is missing or torn; the values of a torn one are not kept (W7).
+fn read_catalog(vfs: &dyn Vfs, location: &Path) -> Result<Found<Catalog>> {
     let (main, backup) = (location.join(names::CATALOG), location.join(names::CATALOG_BACKUP));
-    let read = |path: &Path| -> Result<Option<std::result::Result<Catalog, String>>> {
-        match vfs.read(path, catalog::MAX_BYTES) {
-            Ok(bytes) => Ok(Some(catalog::parse(&bytes))),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) if e.kind() == std::io::ErrorKind::InvalidData => Ok(Some(Err(e.to_string()))),
-            Err(e) => Err(Error::io("cannot read the catalog", path, e)),
-        }
-    };
-    let reason = match read(&main)? {
-        Some(Ok(catalog)) => return Ok((catalog, true)),
+    let reason = match read_file(vfs, &main, catalog::MAX_BYTES, catalog::parse)? {
+        Some(Ok(content)) => return Ok(Found { content, source: Source::Main { backup: false } }),
         Some(Err(reason)) => Some(reason),
         None => None,
     };
-    match (read(&backup)?, reason) {
-        (Some(Ok(catalog)), reason) => {
+    match (read_file(vfs, &backup, catalog::MAX_BYTES, catalog::parse)?, reason) {
+        (Some(Ok(content)), reason) => {
             let reason = reason.unwrap_or_else(|| "it is missing".to_owned());
-            log::warn!("{} is unusable ({reason}) and is restored from its backup", main.display());
-            crashsafe::rename(vfs, &backup, &main).map_err(|e| Error::io("cannot restore the catalog", &main, e))?;
-            Ok((catalog, false))
+            Ok(Found { content, source: Source::Backup(reason) })
         }
-        (None, None) => {
-            let catalog = Catalog::default();
-            let replaced = crashsafe::replace(vfs, &location.join(names::CATALOG_TEMPORARY), &main, &catalog.encode());
-            replaced.map_err(|e| Error::io("cannot write the catalog", &main, e))?;
-            Ok((catalog, true))
-        }
+        (None, None) => Ok(Found { content: Catalog::default(), source: Source::New }),
         (saved, reason) => {
-            let of = |what: &str, reason: Option<String>| reason.map(|reason| format!("; {what}: {reason}"));
-            let main_reason = of("catalog", reason).unwrap_or_default();
-            let backup_reason = of("backup", saved.and_then(|saved| saved.err())).unwrap_or_default();
+            let reason = reason.unwrap_or_else(|| "it is missing".to_owned());
+            let backup = saved.and_then(|saved| saved.err()).unwrap_or_else(|| "there is none".to_owned());
             Err(Error::BrokenMetadata(format!(
-                "Failed to load compaction catalog file and no backup available. ({}{main_reason}{backup_reason})",
+                "Failed to load compaction catalog file and no backup available. ({}: {reason}; its backup: {backup})",
                 main.display()
             )))
         }
     }
+}
+
+/// Puts the catalog under its name when it is new or came from the backup.
+fn settle_catalog(vfs: &dyn Vfs, location: &Path, found: &Found<Catalog>) -> Result<()> {
+    let (main, backup) = (location.join(names::CATALOG), location.join(names::CATALOG_BACKUP));
+    let settled = match &found.source {
+        Source::Main { .. } => Ok(()),
+        Source::Backup(reason) => {
+            log::warn!("{} is unusable ({reason}) and is restored from its backup", main.display());
+            crashsafe::rename(vfs, &backup, &main)
+        }
+        Source::New => {
+            crashsafe::replace(vfs, &location.join(names::CATALOG_TEMPORARY), &main, &found.content.encode())
+        }
+    };
+    settled.map_err(|e| Error::io("cannot write the catalog", &main, e))
 }

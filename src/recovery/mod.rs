@@ -71,10 +71,12 @@ pub fn recover(input: &Input<'_>) -> Result<Recovered> {
     let scans = scan_logs(input, &sources, epochs.durable.unwrap_or_default())?;
 
     let mut recovered_epoch = epochs.durable.unwrap_or_default();
+    let has_content =
+        sources.iter().zip(&scans.files).any(|(source, scan)| !source.bytes.is_empty() && !scan.all_zeros);
     let mut edits = Vec::new();
     let mut open_ended = Vec::new();
     for (source, scan) in sources.iter().zip(&scans.files) {
-        check_against_epoch_file(input, source, scan, &sources, epochs.durable)?;
+        check_against_epoch_file(input, source, scan, has_content, epochs.durable)?;
         recovered_epoch = recovered_epoch.max(scan.max_epoch);
         let found = scan.warnings.iter().map(|warning| format!("{}: {warning}", source.path.display()));
         warnings.extend(found);
@@ -182,12 +184,13 @@ fn open_logs(input: &Input<'_>, listing: &[DirEntry]) -> Result<Vec<Source>> {
         .collect()
 }
 
-/// What the sessions of one file say must fit what the epoch file says.
+/// What the sessions of one file say must fit what the epoch file says. `anything_else` is whether any log file has
+/// content other than zeros.
 fn check_against_epoch_file(
     input: &Input<'_>,
     source: &Source,
     scan: &FileScan,
-    sources: &[Source],
+    anything_else: bool,
     durable: Option<Epoch>,
 ) -> Result<()> {
     let refuse = |reason: &str, found: String, expected: &str| {
@@ -207,11 +210,10 @@ fn check_against_epoch_file(
             "a durable-epoch record, without which every session would be thrown away",
         );
     }
-    let alone = !sources.iter().any(|other| other.name != source.name && !other.bytes.is_empty());
-    if scan.all_zeros && alone && durable > Some(Epoch(0)) {
+    if scan.all_zeros && !anything_else && durable > Some(Epoch(0)) {
         return refuse(
             "this pwal file is broken: unexpected log_entry type 0",
-            format!("{} zero bytes in the only log file", source.bytes.len()),
+            format!("{} zero bytes, and no other log file with content", source.bytes.len()),
             &format!("sessions up to the durable epoch {}", durable.unwrap_or_default()),
         );
     }

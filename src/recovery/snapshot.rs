@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 /// Entries that are looked ahead, so that their bytes are on the way when they are asked for.
-const AHEAD: usize = 16;
+const AHEAD: usize = 32;
 
 /// The recovered entries. Cheap to clone; may be used from any thread.
 #[derive(Clone, Debug)]

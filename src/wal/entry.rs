@@ -61,7 +61,7 @@ pub struct BlobList<'a>(&'a [u8]);
 
 impl<'a> BlobList<'a> {
     pub fn iter(self) -> impl Iterator<Item = BlobId> + 'a {
-        self.0.chunks_exact(8).map(|b| BlobId(u64_at(b, 0)))
+        self.0.as_chunks().0.iter().map(|&id| BlobId(u64::from_le_bytes(id)))
     }
 }
 

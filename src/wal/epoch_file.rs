@@ -3,6 +3,7 @@
 
 use super::entry::{marker, tag, MARKER_LEN};
 use super::names;
+use super::scanner::SECTOR;
 use crate::error::{Damage, Error, Result};
 use crate::types::Epoch;
 use crate::vfs::{crashsafe, Open, Vfs, VfsFile};
@@ -33,8 +34,7 @@ pub fn parse(bytes: &[u8], path: &Path) -> std::result::Result<EpochRecords, Dam
                 records.max = records.max.max(Some(epoch));
             }
             [tag::DURABLE, ..] => records.torn_at = records.torn_at.or(Some(offset)),
-            // The sectors of an append reach the disk in any order, so the tag may be missing under its number.
-            [0, ..] if bytes[(offset + MARKER_LEN).min(bytes.len())..].iter().all(|&b| b == 0) => {
+            [0, ..] if is_unwritten(&bytes[offset..], offset) => {
                 records.torn_at = Some(offset);
                 break;
             }
@@ -52,6 +52,14 @@ pub fn parse(bytes: &[u8], path: &Path) -> std::result::Result<EpochRecords, Dam
         }
     }
     Ok(records)
+}
+
+/// Whether an append left these bytes behind the last whole record: zeros to the end, or one record that lies in two
+/// sectors of which only the second reached the disk.
+fn is_unwritten(rest: &[u8], offset: usize) -> bool {
+    let to_boundary = SECTOR - offset % SECTOR;
+    let lost = if to_boundary < MARKER_LEN && rest.len() <= MARKER_LEN { to_boundary } else { rest.len() };
+    rest.iter().take(lost).all(|&b| b == 0)
 }
 
 /// The epoch file of a running data store. Only one thread at a time records.
@@ -144,7 +152,9 @@ mod tests {
         }
         assert_eq!(read(&[&record(5), &[0; 9]]), Ok(kept));
         assert_eq!(read(&[&record(5), &[0; 4000]]), Ok(kept));
-        assert_eq!(read(&[&record(5), &[0, 0, 0, 7, 0, 0, 0, 0, 0]]), Ok(kept), "its first sector was lost");
+        let full_sector = [record(5); 56].concat();
+        let lost_first = read(&[&full_sector, &[0; 8], &[1]]);
+        assert_eq!(lost_first, Ok(EpochRecords { max: Some(Epoch(5)), torn_at: Some(504) }));
     }
 
     #[test]
@@ -153,5 +163,6 @@ mod tests {
             assert_eq!(read(&[&record(5), bad]).unwrap_err().offset, 9);
         }
         assert!(read(&[&record(5), &[0; 9], &record(7)]).is_err(), "a record behind zeros");
+        assert!(read(&[&record(5), &[0], &record(7)[1..]]).is_err(), "a record without its tag inside one sector");
     }
 }

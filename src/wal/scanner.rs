@@ -13,7 +13,7 @@ use crate::types::Epoch;
 use std::path::Path;
 
 /// Sectors reach the disk whole, in any order.
-const SECTOR: usize = 512;
+pub(super) const SECTOR: usize = 512;
 /// An invalidated marker further than this beyond all others is garbage that a repair turned into a marker.
 const PLAUSIBLE_EPOCHS: u64 = 1 << 40;
 
@@ -194,7 +194,8 @@ impl Scanner<'_> {
             }
             None => return Err(self.damage(offset, unreadable)),
             Some(Session { kind: Kind::Durable, epoch, offset: begin }) => {
-                if offset == begin + MARKER_LEN && self.marker_is_half_written(begin) {
+                let half_written = offset == begin + MARKER_LEN && self.marker_is_half_written(begin);
+                if half_written && !self.has_durable_session_behind(offset, None) {
                     self.session = None;
                     self.cut(begin, "a half written begin marker");
                 } else if self.was_never_covered(epoch) && (zeros || matches!(unreadable, Unreadable::Short(_))) {
@@ -202,6 +203,9 @@ impl Scanner<'_> {
                         offset,
                         &format!("a torn entry in a session of epoch {epoch} that the original did not protect"),
                     );
+                    // That says all there is to say; the session has no end marker, so nothing may be appended.
+                    self.session = None;
+                    self.out.open_end = true;
                 } else {
                     return Err(self.damage(offset, unreadable));
                 }
