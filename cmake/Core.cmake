@@ -19,10 +19,11 @@ else()
     set(cargo_profile_dir release)
   endif()
   set(limestone_core_library "${LIMESTONE_CARGO_TARGET_DIR}/${cargo_profile_dir}/liblimestone_core.so")
-  # Cargo itself knows what is out of date, so it is asked in every build.
+  # Cargo itself knows what is out of date, so it is asked in every build. The job server of make does not reach it and
+  # would only make it warn.
   add_custom_target(
     limestone_core_build ALL
-    COMMAND "${CARGO_EXECUTABLE}" build --locked --lib --profile ${cargo_profile}
+    COMMAND "${CMAKE_COMMAND}" -E env --unset=MAKEFLAGS --unset=MFLAGS "${CARGO_EXECUTABLE}" build --locked --lib --profile ${cargo_profile}
             --manifest-path "${CMAKE_CURRENT_SOURCE_DIR}/Cargo.toml" --target-dir "${LIMESTONE_CARGO_TARGET_DIR}"
     BYPRODUCTS "${limestone_core_library}"
     WORKING_DIRECTORY "${CMAKE_CURRENT_SOURCE_DIR}"
