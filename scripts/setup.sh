@@ -100,6 +100,7 @@ set_up() {
 # Configures and builds in build/; further arguments go to the configuration.
 build_release() {
     say "building"
-    cmake -B build -DCMAKE_BUILD_TYPE=Release "$@"
+    # The cargo found now, not one of an earlier run: mixed with another rustc it would not work.
+    cmake -B build -DCMAKE_BUILD_TYPE=Release -DCARGO_EXECUTABLE="$(command -v cargo)" "$@"
     cmake --build build --parallel "$(nproc)"
 }
