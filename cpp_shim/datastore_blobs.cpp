@@ -2,11 +2,9 @@
 // The part of a datastore that deals with BLOBs.
 #include <limestone/api/datastore.h>
 
-#include <endian.h>
-
 #include <cerrno>
 #include <cstdio>
-#include <cstring>
+#include <string>
 
 #include <glog/logging.h>
 
@@ -14,7 +12,6 @@
 
 #include "datastore_impl.h"
 #include "errors.h"
-#include "hmac_sha256.h"
 #include "state_warnings.h"
 
 namespace limestone::api {
@@ -26,14 +23,13 @@ std::unique_ptr<blob_pool> datastore::acquire_blob_pool() {
 }
 
 blob_reference_tag_type datastore::generate_reference_tag(blob_id_type blob_id, std::uint64_t transaction_id) {
-    std::array<std::uint64_t, 2> const numbers{htole64(blob_id), htole64(transaction_id)};
-    std::array<std::uint8_t, sizeof numbers> message{};
-    std::memcpy(message.data(), numbers.data(), message.size());
-    auto const& key = impl_->reference_key_;
-    auto digest = internal::hmac_sha256(key.data(), key.size(), message.data(), message.size());
     blob_reference_tag_type tag{};
-    std::memcpy(&tag, digest.data(), sizeof tag);
-    return le64toh(tag);
+    if (limestone_reference_tag(impl_->reference_key_.data(), blob_id, transaction_id, &tag) != LIMESTONE_OK) {
+        throw limestone_blob_exception(
+            exception_type::blob_error,
+            std::string("Failed to calculate reference tag: ") + limestone_last_error_message(), 0);
+    }
+    return tag;
 }
 
 blob_file datastore::get_blob_file(blob_id_type reference) {

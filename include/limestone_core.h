@@ -13,6 +13,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+// Bytes of the key for `limestone_reference_tag`.
+#define LIMESTONE_REFERENCE_KEY_BYTES 16
+
 // Everything of the epoch is on this machine's disk.
 #define LIMESTONE_STORED 1
 
@@ -116,6 +119,20 @@ typedef void (*limestone_log_callback)(void *context, int32_t level, const char 
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
+
+// Stores the tag that shows that a BLOB id was handed out in a transaction: the first eight bytes, as a little-endian
+// number, of the HMAC-SHA-256 with `key` over both numbers in little endian.
+//
+// # Safety
+// `key` must have `LIMESTONE_REFERENCE_KEY_BYTES` bytes; `out` must be null or writable.
+int32_t limestone_reference_tag(const uint8_t *key, uint64_t blob_id, uint64_t transaction_id, uint64_t *out);
+
+// The largest BLOB id that `limestone_datastore_ready` found in durable entries and the catalog; 0 before it, when there
+// is none, and for an invalid handle.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+uint64_t limestone_datastore_max_blob_id(const struct limestone_datastore *datastore);
 
 // Begins a session in the current epoch and stores that epoch in `out_epoch` unless it is null.
 //
@@ -329,6 +346,20 @@ int32_t limestone_datastore_create_channel(struct limestone_datastore *datastore
 // # Safety
 // The callback must be callable with `context` until it is removed.
 int32_t limestone_set_log_callback(limestone_log_callback callback, void *context);
+
+// Stores the tag that shows that a BLOB id was handed out in a transaction: the first eight bytes, as a little-endian
+// number, of the HMAC-SHA-256 with `key` over both numbers in little endian.
+//
+// # Safety
+// `key` must have `LIMESTONE_REFERENCE_KEY_BYTES` bytes; `out` must be null or writable.
+int32_t limestone_reference_tag(const uint8_t *key, uint64_t blob_id, uint64_t transaction_id, uint64_t *out);
+
+// The largest BLOB id that `limestone_datastore_ready` found in durable entries and the catalog; 0 before it, when there
+// is none, and for an invalid handle.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+uint64_t limestone_datastore_max_blob_id(const struct limestone_datastore *datastore);
 
 // Begins a session in the current epoch and stores that epoch in `out_epoch` unless it is null.
 //

@@ -81,7 +81,7 @@ pub struct RecoveryReport {
     pub last_epoch: Epoch,
     /// Entries read, all versions.
     pub entries: u64,
-    /// The largest BLOB id that a durable entry refers to.
+    /// The largest BLOB id that a durable entry refers to or the catalog knows.
     pub max_blob_id: BlobId,
     /// What was cut off or otherwise put right, a line each; also logged.
     pub warnings: Vec<String>,
@@ -103,6 +103,7 @@ pub struct Datastore {
     /// Serializes ready, rotation and shutdown.
     lifecycle: Mutex<Lifecycle>,
     snapshot: RwLock<Option<Snapshot>>,
+    max_blob_id: RwLock<BlobId>,
 }
 
 #[derive(Debug)]
@@ -125,6 +126,7 @@ impl Datastore {
             channels: RwLock::default(),
             lifecycle: Mutex::new(Lifecycle { state: State::NotReady, directory: Some(directory) }),
             snapshot: RwLock::default(),
+            max_blob_id: RwLock::default(),
         }))
     }
 
@@ -170,9 +172,10 @@ impl Datastore {
             durable_epoch: recovered.durable.unwrap_or_default(),
             last_epoch: recovered.last_epoch,
             entries: recovered.entries,
-            max_blob_id: recovered.max_blob_id,
+            max_blob_id: recovered.max_blob_id.max(directory.catalog.max_blob_id),
             warnings: recovered.warnings,
         };
+        *self.max_blob_id.write() = report.max_blob_id;
         *self.snapshot.write() = Some(recovered.snapshot);
         self.coordinator.start(epoch_file, report.last_epoch);
         lifecycle.state = State::Ready;
@@ -249,6 +252,11 @@ impl Datastore {
     /// will start, unless it is itself called from within it.
     pub fn set_persistent_callback(&self, callback: Option<PersistentCallback>) {
         self.coordinator.set_callback(callback);
+    }
+
+    /// The largest BLOB id that the recovered entries and the catalog know; 0 before [`Self::ready`].
+    pub fn max_blob_id(&self) -> BlobId {
+        *self.max_blob_id.read()
     }
 
     /// What [`Self::ready`] recovered.

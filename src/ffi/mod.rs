@@ -9,6 +9,7 @@
 //!   of the process, so that a stale one is recognised and never undefined.
 //! * Pointers that were not made by this library, and wrong lengths, are the caller's responsibility.
 
+mod blob;
 mod channel;
 mod cursor;
 mod datastore;
@@ -17,6 +18,7 @@ mod logging;
 mod settings;
 mod status;
 
+pub use blob::*;
 pub use channel::*;
 pub use cursor::*;
 pub use datastore::*;

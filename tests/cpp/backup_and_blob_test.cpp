@@ -7,7 +7,6 @@
 
 #include <limestone/api/limestone_exception.h>
 
-#include "hmac_sha256.h"
 #include "test_support.h"
 
 namespace limestone::testing {
@@ -119,25 +118,6 @@ TEST(reference_tags, depend_on_both_numbers_and_on_the_object) {
     EXPECT_NE(first.generate_reference_tag(2, 1), tag);
     EXPECT_NE(first.generate_reference_tag(1, 3), tag);
     EXPECT_NE(second.generate_reference_tag(1, 2), tag);
-}
-
-TEST(reference_tags, are_made_with_hmac_sha256) {
-    // RFC 4231, test cases 1 and 2.
-    auto hmac = [](std::string const& key, std::string const& message) {
-        auto digest = internal::hmac_sha256(reinterpret_cast<const std::uint8_t*>(key.data()), key.size(),
-                                            reinterpret_cast<const std::uint8_t*>(message.data()), message.size());
-        std::string text;
-        for (auto byte : digest) {
-            char hex[3];
-            std::snprintf(hex, sizeof hex, "%02x", byte);
-            text += hex;
-        }
-        return text;
-    };
-    EXPECT_EQ(hmac(std::string(20, '\x0b'), "Hi There"),
-              "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7");
-    EXPECT_EQ(hmac("Jefe", "what do ya want for nothing?"),
-              "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
 }
 
 TEST(not_available_yet, functions_say_so) {
