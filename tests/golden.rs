@@ -139,8 +139,11 @@ fn names_the_place(refusal: &Refusal, message: &str) -> Result<(), String> {
     };
     needed.extend(refusal.offset.map(|offset| offset.to_string()));
     needed.extend(refusal.epoch.map(|epoch| epoch.to_string()));
-    if refusal.reason == Reason::Log {
-        needed.push("tglogutil repair".into());
+    match refusal.reason {
+        Reason::Log => needed.push("tglogutil repair".into()),
+        // A repair would give up every session.
+        Reason::NoEpochRecord => ensure(!message.contains("repair"), || format!("bad advice: {message}"))?,
+        _ => {}
     }
     for text in needed {
         ensure(message.contains(&text), || format!("the message lacks \"{text}\": {message}"))?;

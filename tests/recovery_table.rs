@@ -376,6 +376,8 @@ fn the_largest_epoch_record_counts_not_the_last() {
 fn a_missing_or_empty_epoch_file_is_refused_when_sessions_were_ended() {
     refuses(&with_epoch_file(vec![]), &["epoch"]);
     refuses(&with_epoch_file(vec![]).without("epoch"), &["epoch"]);
+    let message = engine_run::start(with_epoch_file(vec![]).path(), 1).unwrap_err();
+    assert!(!message.contains("repair"), "a repair would give up every session: {message}");
 }
 
 #[test]

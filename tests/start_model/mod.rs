@@ -238,6 +238,11 @@ impl Scanner {
         let (mut unended, mut has_end, mut at, mut begun_at) = (0, false, 0, 0);
         loop {
             let (token, next) = format::token(bytes, at);
+            // A session has ended when its end marker or, from before end markers, the next session stands behind it.
+            let ends = matches!(token, Token::End { .. } | Token::Begin(_) | Token::Invalidated(_));
+            if ends && session != Session::None && begun.is_some_and(|epoch| epoch > 0) {
+                self.ended_session = true;
+            }
             match (token, session) {
                 (Token::Data(_) | Token::End { .. } | Token::Durable(_), Session::None) => return Err(bad(at, None)),
                 (Token::Data(entry), Session::Durable(_)) => self.merge.apply(entry),
@@ -258,9 +263,6 @@ impl Scanner {
                     session = Session::Dropped;
                 }
                 (Token::End { .. }, _) => {
-                    if begun.is_some_and(|epoch| epoch > 0) {
-                        self.ended_session = true;
-                    }
                     ended = begun;
                     has_end = true;
                     session = Session::None;
