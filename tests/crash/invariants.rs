@@ -81,6 +81,28 @@ fn inv1_counters_only_grow_and_stored_stays_behind_switched() {
 }
 
 #[test]
+fn inv1_no_session_begins_in_an_epoch_that_is_stored() {
+    let (_, store, channels, _) = store(2);
+    switch(&store, 1);
+    let sessions = |channel: &Channel| {
+        for _ in 0..20_000 {
+            let epoch = channel.begin_session().unwrap();
+            let stored = store.last_epoch();
+            channel.end_session().unwrap();
+            assert!(stored < epoch, "a session of epoch {epoch} was open when epoch {stored} was stored");
+        }
+    };
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = channels.iter().map(|channel| scope.spawn(|| sessions(channel))).collect();
+        let mut epoch = 1;
+        while writers.iter().any(|writer| !writer.is_finished()) {
+            epoch += 1;
+            switch(&store, epoch);
+        }
+    });
+}
+
+#[test]
 fn inv1_the_epochs_of_the_callback_strictly_increase() {
     let (_, store, channels, events) = store(3);
     std::thread::scope(|scope| {

@@ -115,6 +115,8 @@ pub fn rotations() -> Script {
     script.switch().rotate().session(0, "a").switch().put(2, "c2", 30).end(2).session(2, "d").switch();
     script.rotate().rotate().session(1, "e").switch().session(0, "f").session(2, "c").switch();
     script.restart().session(0, "g").switch().rotate().session(0, "h").session(1, "a").switch();
+    // The open session stands behind an ended one, and a part of it is in the file already.
+    script.begin(0).put(0, "large 1", LARGE).switch().rotate().put(0, "large 2", LARGE).end(0).switch();
     script
 }
 
