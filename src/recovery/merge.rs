@@ -3,11 +3,16 @@
 //! position among equal ones; a removal or an older clear of the storage hides it.
 
 use super::index::{Index, Piece, Position, Prefix, Record};
-use super::{pool, Clears, Input};
+use super::input::Input;
+use super::pool;
 use crate::error::{Error, Result};
 use crate::types::{StorageId, WriteVersion};
 use crate::vfs::Mapping;
 use crate::wal::entry::{decode, Entry};
+use std::collections::HashMap;
+
+/// The largest version that cleared each storage.
+pub(super) type Clears = HashMap<StorageId, WriteVersion>;
 
 /// Positions of live entries in key order.
 #[derive(Debug)]

@@ -2,9 +2,9 @@
 //! What a start recovered, and the cursors over it. It never changes: later writes are not seen.
 
 use super::merge::{changed, entry_at, Segment};
-use super::Files;
 use crate::error::{Error, Result};
 use crate::types::StorageId;
+use crate::vfs::Mapping;
 use crate::wal::entry::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub struct Snapshot {
 
 #[derive(Debug)]
 struct Data {
-    files: Files,
+    files: Vec<Mapping>,
     segments: Vec<Segment>,
     len: usize,
 }
@@ -35,14 +35,14 @@ pub struct Row<'a> {
 }
 
 impl Snapshot {
-    pub(super) fn new(files: Files, segments: Vec<Segment>) -> Snapshot {
+    pub(super) fn new(files: Vec<Mapping>, segments: Vec<Segment>) -> Snapshot {
         let len = segments.iter().map(Segment::len).sum();
         Snapshot { data: Arc::new(Data { files, segments, len }), partitioned: Arc::default() }
     }
 
     /// A snapshot without entries.
     pub fn empty() -> Snapshot {
-        Snapshot::new(Vec::new().into(), Vec::new())
+        Snapshot::new(Vec::new(), Vec::new())
     }
 
     /// Another view of the same entries, which may be partitioned once more.

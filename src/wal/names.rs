@@ -24,6 +24,11 @@ pub fn is_log(name: &str) -> bool {
     name.starts_with(LOG_PREFIX)
 }
 
+/// Whether the name is that of a compacted file, in place or just replaced.
+pub fn is_compacted(name: &str) -> bool {
+    name == COMPACTED || name == COMPACTED_PREVIOUS
+}
+
 /// Whether the name is one that a channel writes to. The original calls every name of at most nine characters active;
 /// the digits decide here as well, so that channel 10000 is not taken for a rotated file.
 pub fn is_active_log(name: &str) -> bool {

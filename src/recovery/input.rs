@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The files of a directory that a recovery reads.
+
+use crate::error::{Error, Result};
+use crate::types::Epoch;
+use crate::vfs::{DirEntry, FileKind, Mapping, Open, Vfs};
+use crate::wal::catalog::Catalog;
+use crate::wal::{epoch_file, names};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+/// What a recovery works on.
+#[derive(Debug)]
+pub struct Input<'a> {
+    pub vfs: &'a dyn Vfs,
+    pub location: &'a Path,
+    pub catalog: &'a Catalog,
+    /// Whether the format version of the directory writes end markers.
+    pub end_markers: bool,
+    pub threads: usize,
+    /// Bound for the index, in bytes.
+    pub memory_bytes: u64,
+}
+
+/// What the epoch files say.
+pub(super) struct Epochs {
+    /// The durable epoch; `None` when there is no record.
+    pub durable: Option<Epoch>,
+    /// The file has to be written anew before it is appended to.
+    pub rewrite: bool,
+}
+
+/// A log file that is read.
+pub(super) struct Source {
+    pub name: String,
+    pub path: PathBuf,
+    pub bytes: Mapping,
+    /// Not a log: live entries in key order.
+    pub compacted: bool,
+}
+
+impl Input<'_> {
+    /// The durable epoch (§3.4): the largest record of `epoch`, or of all epoch files when it has none.
+    pub(super) fn read_epochs(&self, listing: &[DirEntry], warnings: &mut Vec<String>) -> Result<Epochs> {
+        let mut read = |name: &str| -> Result<epoch_file::EpochRecords> {
+            let path = self.location.join(name);
+            let bytes = map(self.vfs, &path)?;
+            let records = epoch_file::parse(&bytes, &path).map_err(|damage| Error::Corrupted(Box::new(damage)))?;
+            if let Some(offset) = records.torn_at {
+                let lost = bytes.len() - offset;
+                warnings
+                    .push(format!("{}: a torn record at offset {offset}: {lost} bytes were cut off", path.display()));
+            }
+            Ok(records)
+        };
+        let exists = |name: &str| listing.iter().any(|entry| entry.kind == FileKind::File && entry.name == name);
+        if exists(names::EPOCH) {
+            let main = read(names::EPOCH)?;
+            if main.max.is_some() {
+                return Ok(Epochs { durable: main.max, rewrite: main.torn_at.is_some() });
+            }
+        }
+        let mut durable = None;
+        for entry in listing.iter().filter(|entry| entry.kind == FileKind::File && entry.name != names::EPOCH) {
+            match entry.name.to_str() {
+                Some(name) if names::is_epoch(name) => durable = durable.max(read(name)?.max),
+                _ => {}
+            }
+        }
+        Ok(Epochs { durable, rewrite: true })
+    }
+
+    /// The files to read, in the order in which a later one wins among equal versions: the compacted file, whose
+    /// versions are all (0, 0), then the logs by name (§1.3, §6.5).
+    pub(super) fn open_logs(&self, listing: &[DirEntry]) -> Result<Vec<Source>> {
+        let mut logs: Vec<Source> = Vec::new();
+        for entry in listing.iter().filter(|entry| entry.kind == FileKind::File) {
+            let name = entry.name.to_string_lossy().into_owned();
+            if names::is_log(&name) && !self.catalog.detached.contains(&name) && !names::is_compacted(&name) {
+                logs.push(self.open_log(&name, &entry.name)?);
+            }
+        }
+        // A crash between two renames leaves only the previous compacted file; beside a new one it is stale (W15).
+        let listed = |name: &&str| listing.iter().any(|entry| entry.kind == FileKind::File && entry.name == **name);
+        if let Some(name) = [names::COMPACTED, names::COMPACTED_PREVIOUS].iter().find(|name| listed(name)) {
+            logs.insert(0, Source { compacted: true, ..self.open_log(name, name.as_ref())? });
+        }
+        Ok(logs)
+    }
+
+    fn open_log(&self, name: &str, file_name: &OsStr) -> Result<Source> {
+        let path = self.location.join(file_name);
+        Ok(Source { name: name.to_owned(), bytes: map(self.vfs, &path)?, path, compacted: false })
+    }
+}
+
+fn map(vfs: &dyn Vfs, path: &Path) -> Result<Mapping> {
+    let map = || vfs.open(path, Open::Read)?.map();
+    map().map_err(|e| Error::io("cannot read", path, e))
+}

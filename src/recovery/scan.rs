@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The parallel scan of all log files into one index.
+
+use super::compacted;
+use super::index::{Budget, Index, IndexBuilder, Kind, Position};
+use super::input::{Input, Source};
+use super::merge::Clears;
+use super::pool;
+use crate::error::{Error, Result};
+use crate::types::{BlobId, Epoch};
+use crate::wal::entry::Entry;
+use crate::wal::scanner::{self, FileScan, Visitor};
+
+/// What all log files hold together.
+pub(super) struct Scans {
+    /// One for each source, in their order.
+    pub files: Vec<FileScan>,
+    pub index: Index,
+    pub clears: Clears,
+    pub max_blob_id: BlobId,
+    pub entries: u64,
+}
+
+/// Collects what one thread reads.
+struct Collector<'a> {
+    index: IndexBuilder<'a>,
+    file: usize,
+    clears: Clears,
+    max_blob_id: BlobId,
+    entries: u64,
+    error: Option<Error>,
+}
+
+impl Visitor for Collector<'_> {
+    #[inline]
+    fn entry(&mut self, offset: usize, entry: Entry<'_>) {
+        let (storage, key, kind) = match entry {
+            Entry::Put { storage, key, blobs, .. } => {
+                self.max_blob_id = blobs.iter().fold(self.max_blob_id, BlobId::max);
+                (storage, key, Kind::Put)
+            }
+            Entry::Remove { storage, key, .. } => (storage, key, Kind::Remove),
+            Entry::ClearStorage { storage, version } => {
+                let clear = self.clears.entry(storage).or_default();
+                *clear = version.max(*clear);
+                return;
+            }
+            _ => return,
+        };
+        self.entries += 1;
+        match Position::new(self.file, offset, kind) {
+            Some(position) => {
+                if let Err(e) = self.index.add(storage, key, position) {
+                    self.error.get_or_insert(e);
+                }
+            }
+            None => {
+                let message =
+                    format!("more than {} log files, or one above {} bytes", Position::MAX_FILES, Position::MAX_OFFSET);
+                self.error.get_or_insert(Error::UnsupportedVersion(message));
+            }
+        }
+    }
+}
+
+/// Scans all files with several threads; the first damage in file order is reported.
+pub(super) fn scan(input: &Input<'_>, sources: &[Source], durable: Epoch) -> Result<Scans> {
+    let threads = input.threads.clamp(1, sources.len().max(1));
+    let budget = Budget::new(input.memory_bytes, threads, input.vfs, input.location);
+    // The largest first, so that no thread is left with a large one at the end.
+    let mut order: Vec<usize> = (0..sources.len()).collect();
+    order.sort_by_key(|&file| std::cmp::Reverse(sources[file].bytes.len()));
+    let work = pool::Queue::new(order);
+    let scan_one = |collector: &mut Collector<'_>, file: usize| -> Result<FileScan> {
+        let source = &sources[file];
+        collector.file = file;
+        source.bytes.advise(true);
+        let scan = if source.compacted {
+            compacted::scan(&source.bytes, &source.path, collector)
+        } else {
+            scanner::scan(&source.bytes, durable, input.end_markers, &source.path, collector)
+        };
+        match collector.error.take() {
+            Some(error) => Err(error),
+            None => scan.map_err(|damage| Error::Corrupted(Box::new(damage))),
+        }
+    };
+    let workers = pool::run(threads, || {
+        let index = IndexBuilder::new(&budget);
+        let mut collector =
+            Collector { index, file: 0, clears: Clears::new(), max_blob_id: BlobId(0), entries: 0, error: None };
+        let mut scans = Vec::new();
+        while let Some(file) = work.next() {
+            scans.push((file, scan_one(&mut collector, file)));
+        }
+        (collector, scans)
+    });
+
+    let mut files: Vec<Option<Result<FileScan>>> = sources.iter().map(|_| None).collect();
+    let mut clears = Clears::new();
+    let (mut max_blob_id, mut entries) = (BlobId(0), 0);
+    let mut builders = Vec::new();
+    for (collector, scans) in workers {
+        for (file, scan) in scans {
+            files[file] = Some(scan);
+        }
+        for (storage, version) in collector.clears {
+            let clear = clears.entry(storage).or_default();
+            *clear = version.max(*clear);
+        }
+        max_blob_id = max_blob_id.max(collector.max_blob_id);
+        entries += collector.entries;
+        builders.push(collector.index);
+    }
+    let files = files.into_iter().map(|scan| scan.expect("every file was scanned")).collect::<Result<Vec<_>>>()?;
+    let index = Index::finish(builders, threads)?;
+    Ok(Scans { files, index, clears, max_blob_id, entries })
+}
