@@ -220,7 +220,7 @@ fn epochs_are_reported_as_upstream_reports_them() {
                 "ready" => drop(store.ready().unwrap()),
                 "sw" => store.switch_epoch(Epoch(number(1))).unwrap(),
                 "begin" => drop(channels[number(1) as usize].begin_session().unwrap()),
-                "end" => drop(channels[number(1) as usize].end_session().unwrap()),
+                "end" => channels[number(1) as usize].end_session().unwrap(),
                 "add" => {
                     let (key, value) = (words[3].as_bytes(), words[4].as_bytes());
                     let version = WriteVersion { major: number(5), minor: number(6) };

@@ -457,7 +457,7 @@ fn a_crash_in_the_middle_of_a_migration_is_gone_after_the_next_start() {
 fn a_directory_in_use_is_refused() {
     let dir = with_log(ACTIVE, session(5, "a"));
     let (first, _) = engine_run::open(dir.path(), 1).unwrap();
-    let message = engine_run::open(dir.path(), 1).err().expect("opened twice");
+    let message = engine_run::open(dir.path(), 1).expect_err("opened twice");
     assert!(message.contains("another process is using the log directory"), "{message}");
     first.shutdown();
     engine_run::open(dir.path(), 1).unwrap().0.shutdown();

@@ -184,7 +184,7 @@ pub fn text(value: &Value) -> &str {
 
 /// Decodes hexadecimal digits.
 pub fn unhex(digits: &str) -> Vec<u8> {
-    assert!(digits.len() % 2 == 0, "odd number of hex digits");
+    assert!(digits.len().is_multiple_of(2), "odd number of hex digits");
     (0..digits.len()).step_by(2).map(|i| u8::from_str_radix(&digits[i..i + 2], 16).unwrap()).collect()
 }
 
