@@ -13,6 +13,8 @@ pub const MARKERS: u64 = 1;
 pub type Key = (u64, Vec<u8>);
 pub type Content = BTreeMap<Key, Vec<u8>>;
 pub type SessionId = usize;
+/// Major and minor.
+pub type Version = (u64, u64);
 
 #[derive(Clone, Debug)]
 pub enum Change {
@@ -41,7 +43,7 @@ pub struct Session {
     /// Its epoch was durable already when it began, because no epoch was switched to since the start.
     pub covered: bool,
     pub progress: Progress,
-    pub changes: Vec<((u64, u64), Change)>,
+    pub changes: Vec<(Version, Change)>,
 }
 
 #[derive(Debug, Default)]
@@ -91,8 +93,8 @@ impl Model {
 
     /// The result of the merge rule (disk format §6.1) over these sessions.
     pub fn merge(&self, visible: &BTreeSet<SessionId>) -> Content {
-        let mut cleared: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
-        let mut newest: BTreeMap<Key, ((u64, u64), Option<&Vec<u8>>)> = BTreeMap::new();
+        let mut cleared: BTreeMap<u64, Version> = BTreeMap::new();
+        let mut newest: BTreeMap<Key, (Version, Option<&Vec<u8>>)> = BTreeMap::new();
         for (version, change) in visible.iter().flat_map(|id| &self.sessions[*id].changes) {
             let (key, value) = match change {
                 Change::Put { storage, key, value } => ((*storage, key.clone()), Some(value)),
@@ -108,7 +110,7 @@ impl Model {
                 *place = (*version, value);
             }
         }
-        let lives = |storage: &u64, version: &(u64, u64)| cleared.get(storage).is_none_or(|at| version >= at);
+        let lives = |storage: &u64, version: &Version| cleared.get(storage).is_none_or(|at| version >= at);
         newest
             .into_iter()
             .filter(|((storage, _), (version, _))| lives(storage, version))

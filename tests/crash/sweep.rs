@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 const CASE_SECONDS_MAX: u64 = 60;
-const FAILURES_SHOWN: usize = 50;
+const FAILURES_SHOWN: usize = 10;
 
 /// Runs `check` on every case and panics with the first failures.
 pub fn sweep<C: Sync + std::fmt::Debug>(cases: &[C], check: impl Fn(&C) -> Result<(), String> + Sync) {
