@@ -52,22 +52,40 @@ pub struct Damage {
     pub reason: String,
     pub found: String,
     pub expected: String,
+    pub remedy: Remedy,
+}
+
+/// What a person can do about a [`Damage`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// The repair tool can give up the damaged part.
+    Repair,
+    /// There is nothing to cut off: the file has to come from a backup.
+    RestoreFile,
+    /// Nothing is wrong with the log: the epoch file has to come back.
+    RestoreEpochFile,
 }
 
 impl std::fmt::Display for Damage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Damage { file, offset, epoch, reason, found, expected } = self;
+        let Damage { file, offset, epoch, reason, found, expected, remedy } = self;
         write!(f, "{reason} (file \"{}\", offset {offset}, ", file.display())?;
         match epoch {
             Some(epoch) => write!(f, "epoch {epoch}")?,
             None => write!(f, "outside a session")?,
         }
+        write!(f, ": found {found}, expected {expected}; nothing was changed; ")?;
         let directory = file.parent().unwrap_or(Path::new("."));
-        write!(
-            f,
-            ": found {found}, expected {expected}; nothing was changed; keep a copy, then run: tglogutil repair \"{}\")",
-            directory.display()
-        )
+        match remedy {
+            Remedy::Repair => {
+                write!(f, "keep a copy, then run: tglogutil repair \"{}\")", directory.display())
+            }
+            Remedy::RestoreFile => write!(f, "restore this file or the whole directory from a backup)"),
+            Remedy::RestoreEpochFile => {
+                let epoch_file = directory.join("epoch");
+                write!(f, "restore \"{}\" from where it went or from a backup)", epoch_file.display())
+            }
+        }
     }
 }
 

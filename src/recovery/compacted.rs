@@ -2,7 +2,7 @@
 //! Reads the compacted file (disk format §6.4): live entries in key order, without sessions that could be torn. All
 //! of it was acknowledged, so any damage is refused.
 
-use crate::error::Damage;
+use crate::error::{Damage, Remedy};
 use crate::types::StorageId;
 use crate::wal::entry::{decode, Entry, Unreadable};
 use crate::wal::scanner::{FileScan, Visitor};
@@ -17,6 +17,7 @@ pub fn scan(bytes: &[u8], path: &Path, visitor: &mut impl Visitor) -> Result<Fil
         reason,
         found,
         expected: expected.to_owned(),
+        remedy: Remedy::RestoreFile,
     };
     let mut previous: Option<(StorageId, &[u8])> = None;
     let mut offset = 0;

@@ -19,7 +19,7 @@ mod snapshot;
 pub use input::Input;
 pub use snapshot::{Cursor, Row, Snapshot};
 
-use crate::error::{Damage, Error, Result};
+use crate::error::{Damage, Error, Remedy, Result};
 use crate::types::{BlobId, Epoch};
 use crate::vfs::Mapping;
 use crate::wal::names;
@@ -106,7 +106,7 @@ fn check_against_epoch_file(
     anything_else: bool,
     durable: Option<Epoch>,
 ) -> Result<()> {
-    let refuse = |reason: &str, found: String, expected: &str| {
+    let refuse = |reason: &str, found: String, expected: &str, remedy: Remedy| {
         Err(Error::Corrupted(Box::new(Damage {
             file: source.path.clone(),
             offset: 0,
@@ -114,6 +114,7 @@ fn check_against_epoch_file(
             reason: reason.to_owned(),
             found,
             expected: expected.to_owned(),
+            remedy,
         })))
     };
     if durable.is_none() && scan.has_ended_session {
@@ -121,6 +122,7 @@ fn check_against_epoch_file(
             &format!("the epoch file \"{}\" is missing or empty", input.location.join(names::EPOCH).display()),
             format!("ended sessions up to epoch {}", scan.max_epoch),
             "a durable-epoch record, without which every session would be thrown away",
+            Remedy::RestoreEpochFile,
         );
     }
     if scan.all_zeros && !anything_else && durable > Some(Epoch(0)) {
@@ -128,6 +130,7 @@ fn check_against_epoch_file(
             "this pwal file is broken: unexpected log_entry type 0",
             format!("{} zero bytes, and no other log file with content", source.bytes.len()),
             &format!("sessions up to the durable epoch {}", durable.unwrap_or_default()),
+            Remedy::Repair,
         );
     }
     Ok(())

@@ -4,7 +4,7 @@
 use super::entry::{marker, tag, MARKER_LEN};
 use super::names;
 use super::scanner::SECTOR;
-use crate::error::{Damage, Error, Result};
+use crate::error::{Damage, Error, Remedy, Result};
 use crate::types::Epoch;
 use crate::vfs::{crashsafe, Open, Vfs, VfsFile};
 use std::path::{Path, PathBuf};
@@ -46,6 +46,7 @@ pub fn parse(bytes: &[u8], path: &Path) -> std::result::Result<EpochRecords, Dam
                     reason: format!("this epoch file is broken: unexpected log_entry type: {found}"),
                     found: format!("tag {found:#04x}"),
                     expected: "a durable-epoch record (tag 0x04) or the end of the file".to_owned(),
+                    remedy: Remedy::Repair,
                 });
             }
             [] => unreachable!("chunks are not empty"),

@@ -8,7 +8,7 @@
 
 use super::entry::{decode, tag, Entry, Unreadable, END_LEN, END_PLAIN, MARKER_LEN};
 use super::names;
-use crate::error::Damage;
+use crate::error::{Damage, Remedy};
 use crate::types::Epoch;
 use std::path::Path;
 
@@ -301,6 +301,7 @@ impl Scanner<'_> {
             reason: format!("this pwal file is broken: {reason}"),
             found,
             expected: expected.to_owned(),
+            remedy: Remedy::Repair,
         }
     }
 
