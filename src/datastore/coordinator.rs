@@ -152,7 +152,8 @@ impl Coordinator {
     }
 
     /// Opens a session in the current epoch. Either a racing switch sees the session in the old epoch, or the session
-    /// sees the new epoch.
+    /// sees the new epoch. In the first case the session may then move to the new epoch; what it held back for that
+    /// moment is reported with the next switch or end, because the callback is never called from here.
     pub(super) fn begin(&self, slot: &Slot) -> Epoch {
         loop {
             let epoch = self.switched.load(SeqCst);

@@ -33,6 +33,11 @@ impl Directory {
     pub(super) fn open(vfs: Arc<dyn Vfs>, location: &Path) -> Result<Directory> {
         create_location(&*vfs, location)?;
         let files = file_names(&*vfs, location)?;
+        if files.is_empty() {
+            // The process that created the directory may have died before it synced the name.
+            let parent = crashsafe::parent(location);
+            vfs.sync_dir(parent).map_err(|e| Error::io("cannot sync the directory", parent, e))?;
+        }
         let path = |name: &str| location.join(name);
         let exists = |name: &str| files.iter().any(|file| file == name);
         if !files.is_empty() && !exists(names::MANIFEST) {
@@ -202,6 +207,20 @@ fn write_manifest(vfs: &dyn Vfs, location: &Path, file: &dyn VfsFile, manifest: 
     write().map_err(|e| Error::io("cannot write the manifest", &location.join(names::MANIFEST), e))
 }
 
+/// Writes the manifest once more as it is: a process that died, or whose sync failed, may have left content that only
+/// the cache of the system holds. The same bytes in place cannot tear.
+fn confirm_manifest(vfs: &dyn Vfs, location: &Path, file: &dyn VfsFile) -> Result<()> {
+    let path = location.join(names::MANIFEST);
+    let confirm = || {
+        let bytes = vfs.read(&path, manifest::MAX_BYTES)?;
+        file.write_at(0, &bytes)?;
+        file.set_len(bytes.len() as u64)?;
+        file.sync()?;
+        vfs.sync_dir(location)
+    };
+    confirm().map_err(|e| Error::io("cannot write the manifest", &path, e))
+}
+
 /// Where the content of the manifest or the catalog came from.
 enum Source {
     /// Its own file; whether a backup lies beside it.
@@ -267,8 +286,12 @@ fn settle_manifest(vfs: &dyn Vfs, location: &Path, file: &dyn VfsFile, found: &F
     let backup = location.join(names::MANIFEST_BACKUP);
     let drop_backup = || crashsafe::unlink(vfs, &backup).map_err(|e| Error::io("cannot delete", &backup, e));
     match &found.source {
-        Source::Main { backup: false } => {}
-        Source::Main { backup: true } => drop_backup()?,
+        Source::Main { backup } => {
+            confirm_manifest(vfs, location, file)?;
+            if *backup {
+                drop_backup()?;
+            }
+        }
         Source::Backup(reason) => {
             let main = location.join(names::MANIFEST);
             log::warn!("{} is unusable ({reason}) and is restored from its backup", main.display());

@@ -187,11 +187,8 @@ impl Datastore {
     fn put_right(&self, directory: &Directory, recovered: &Recovered) -> Result<EpochFile> {
         directory.apply(&recovered.edits)?;
         let (vfs, location) = (&self.settings.vfs, &self.settings.location);
-        let mut epoch_file = match recovered.durable {
-            Some(durable) if !recovered.rewrite_epoch_file => EpochFile::open(vfs.clone(), location, durable)?,
-            _ => EpochFile::replace(vfs.clone(), location, recovered.last_epoch)?,
-        };
-        epoch_file.record(recovered.last_epoch)?;
+        // Written anew: what the present file shows may be in the cache of the system only, after a failed sync for good.
+        let epoch_file = EpochFile::replace(vfs.clone(), location, recovered.last_epoch)?;
         directory.tidy_up()?;
         if directory.needs_detach() {
             log::info!("Manifest migration requires WAL rotation.");

@@ -9,15 +9,17 @@ use crate::wal::scanner::{FileScan, Visitor};
 use std::path::Path;
 
 /// Hands out the entries; of equal keys the first one counts.
-pub fn scan(bytes: &[u8], path: &Path, visitor: &mut impl Visitor) -> Result<FileScan, Damage> {
-    let damage = |offset: usize, reason: String, found: String, expected: &str| Damage {
-        file: path.to_owned(),
-        offset: offset as u64,
-        epoch: None,
-        reason,
-        found,
-        expected: expected.to_owned(),
-        remedy: Remedy::RestoreFile,
+pub fn scan(bytes: &[u8], path: &Path, visitor: &mut impl Visitor) -> Result<FileScan, Box<Damage>> {
+    let damage = |offset: usize, reason: String, found: String, expected: &str| {
+        Box::new(Damage {
+            file: path.to_owned(),
+            offset: offset as u64,
+            epoch: None,
+            reason,
+            found,
+            expected: expected.to_owned(),
+            remedy: Remedy::RestoreFile,
+        })
     };
     let mut previous: Option<(StorageId, &[u8])> = None;
     let mut offset = 0;

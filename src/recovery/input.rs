@@ -22,14 +22,6 @@ pub struct Input<'a> {
     pub memory_bytes: u64,
 }
 
-/// What the epoch files say.
-pub(super) struct Epochs {
-    /// The durable epoch; `None` when there is no record.
-    pub durable: Option<Epoch>,
-    /// The file has to be written anew before it is appended to.
-    pub rewrite: bool,
-}
-
 /// A log file that is read.
 pub(super) struct Source {
     pub name: String,
@@ -40,12 +32,13 @@ pub(super) struct Source {
 }
 
 impl Input<'_> {
-    /// The durable epoch (§3.4): the largest record of `epoch`, or of all epoch files when it has none.
-    pub(super) fn read_epochs(&self, listing: &[DirEntry], warnings: &mut Vec<String>) -> Result<Epochs> {
+    /// The durable epoch (§3.4): the largest record of `epoch`, or of all epoch files when it has none; `None` without
+    /// any record.
+    pub(super) fn read_epochs(&self, listing: &[DirEntry], warnings: &mut Vec<String>) -> Result<Option<Epoch>> {
         let mut read = |name: &str| -> Result<epoch_file::EpochRecords> {
             let path = self.location.join(name);
             let bytes = map(self.vfs, &path)?;
-            let records = epoch_file::parse(&bytes, &path).map_err(|damage| Error::Corrupted(Box::new(damage)))?;
+            let records = epoch_file::parse(&bytes, &path).map_err(Error::Corrupted)?;
             if let Some(offset) = records.torn_at {
                 let lost = bytes.len() - offset;
                 warnings
@@ -57,7 +50,7 @@ impl Input<'_> {
         if exists(names::EPOCH) {
             let main = read(names::EPOCH)?;
             if main.max.is_some() {
-                return Ok(Epochs { durable: main.max, rewrite: main.torn_at.is_some() });
+                return Ok(main.max);
             }
         }
         let mut durable = None;
@@ -67,7 +60,7 @@ impl Input<'_> {
                 _ => {}
             }
         }
-        Ok(Epochs { durable, rewrite: true })
+        Ok(durable)
     }
 
     /// The files to read, in the order in which a later one wins among equal versions: the compacted file, whose

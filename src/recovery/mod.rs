@@ -33,8 +33,6 @@ pub struct Recovered {
     pub snapshot: Snapshot,
     /// The durable epoch that the epoch files gave; `None` when they hold no record.
     pub durable: Option<Epoch>,
-    /// The epoch file has to be written anew before it is appended to.
-    pub rewrite_epoch_file: bool,
     /// The largest epoch that left a trace.
     pub last_epoch: Epoch,
     /// The largest BLOB id in any durable entry.
@@ -52,28 +50,34 @@ pub fn recover(input: &Input<'_>) -> Result<Recovered> {
     let mut listing = input.vfs.list(input.location).map_err(|e| Error::io("cannot list", input.location, e))?;
     listing.sort_by(|a, b| a.name.cmp(&b.name));
     let mut warnings = Vec::new();
-    let epochs = input.read_epochs(&listing, &mut warnings)?;
+    let durable = input.read_epochs(&listing, &mut warnings)?;
     let sources = input.open_logs(&listing)?;
-    let scans = scan::scan(input, &sources, epochs.durable.unwrap_or_default())?;
+    let scans = scan::scan(input, &sources, durable.unwrap_or_default())?;
 
-    let mut recovered_epoch = epochs.durable.unwrap_or_default();
+    let mut recovered_epoch = durable.unwrap_or_default();
     let has_content =
         sources.iter().zip(&scans.files).any(|(source, scan)| !source.bytes.is_empty() && !scan.all_zeros);
     let mut edits = Vec::new();
     let mut open_ended = Vec::new();
     for (source, scan) in sources.iter().zip(&scans.files) {
-        check_against_epoch_file(input, source, scan, has_content, epochs.durable)?;
+        check_against_epoch_file(input, source, scan, has_content, durable)?;
         recovered_epoch = recovered_epoch.max(scan.max_epoch);
         let found = scan.warnings.iter().map(|warning| format!("{}: {warning}", source.path.display()));
         warnings.extend(found);
         if scan.invalidated_sessions > 0 {
             log::info!("{}: {} sessions are marked as invalid", source.path.display(), scan.invalidated_sessions);
         }
-        // The mark of an invalidated session may be in the cache only, left by a process that was killed.
-        if !scan.edits.is_empty() || scan.invalidated_sessions > 0 {
-            edits.push((source.path.clone(), scan.edits.clone()));
+        // A mark may be in the cache only, left by a process that was killed or whose sync failed: it is made again. So
+        // may be the last change of a file that is appended to: it is synced.
+        let mut changes: Vec<Edit> = scan.marked_beyond.iter().map(|&offset| Edit::Invalidate { offset }).collect();
+        changes.extend(&scan.edits);
+        let invalidates = changes.iter().any(|edit| matches!(edit, Edit::Invalidate { .. }));
+        let active = names::is_active_log(&source.name);
+        if active || !changes.is_empty() {
+            edits.push((source.path.clone(), changes));
         }
-        if scan.open_end && names::is_active_log(&source.name) {
+        // Behind the marker of an invalidated session may be bytes that a failed sync lost: nothing is appended there.
+        if active && (scan.open_end || invalidates) {
             open_ended.push(source.name.clone());
         }
     }
@@ -86,8 +90,7 @@ pub fn recover(input: &Input<'_>) -> Result<Recovered> {
     let live = merge::merge(scans.index, &scans.clears, &files, input)?;
     Ok(Recovered {
         snapshot: Snapshot::new(files, live),
-        durable: epochs.durable,
-        rewrite_epoch_file: epochs.rewrite,
+        durable,
         last_epoch: recovered_epoch,
         max_blob_id,
         edits,

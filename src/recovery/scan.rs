@@ -82,7 +82,7 @@ pub(super) fn scan(input: &Input<'_>, sources: &[Source], durable: Epoch) -> Res
         };
         match collector.error.take() {
             Some(error) => Err(error),
-            None => scan.map_err(|damage| Error::Corrupted(Box::new(damage))),
+            None => scan.map_err(Error::Corrupted),
         }
     };
     let workers = pool::run(threads, || {

@@ -24,7 +24,7 @@ pub struct EpochRecords {
 
 /// Reads an epoch file. A short record or zeros at the end are what a crash leaves of an append that was never
 /// acknowledged; anything else that is not a record is damage. `path` is for the message only.
-pub fn parse(bytes: &[u8], path: &Path) -> std::result::Result<EpochRecords, Damage> {
+pub fn parse(bytes: &[u8], path: &Path) -> std::result::Result<EpochRecords, Box<Damage>> {
     let mut records = EpochRecords::default();
     for (index, record) in bytes.chunks(MARKER_LEN).enumerate() {
         let offset = index * MARKER_LEN;
@@ -39,7 +39,7 @@ pub fn parse(bytes: &[u8], path: &Path) -> std::result::Result<EpochRecords, Dam
                 break;
             }
             [found, ..] => {
-                return Err(Damage {
+                return Err(Box::new(Damage {
                     file: path.to_owned(),
                     offset: offset as u64,
                     epoch: None,
@@ -47,7 +47,7 @@ pub fn parse(bytes: &[u8], path: &Path) -> std::result::Result<EpochRecords, Dam
                     found: format!("tag {found:#04x}"),
                     expected: "a durable-epoch record (tag 0x04) or the end of the file".to_owned(),
                     remedy: Remedy::Repair,
-                });
+                }));
             }
             [] => unreachable!("chunks are not empty"),
         }
@@ -82,21 +82,9 @@ impl EpochFile {
         let bytes = marker(tag::DURABLE, epoch);
         crashsafe::replace(&*vfs, &directory.join(names::EPOCH_TEMPORARY), &path, &bytes)
             .map_err(|e| Error::io("cannot replace the epoch file", &path, e))?;
-        Self::open(vfs, directory, epoch)
-    }
-
-    /// Opens a file that holds only whole records, `recorded` being the largest, and syncs it: a record may be in the
-    /// cache only, left by a process that was killed.
-    pub fn open(vfs: Arc<dyn Vfs>, directory: &Path, recorded: Epoch) -> Result<EpochFile> {
-        let path = directory.join(names::EPOCH);
-        let open = || {
-            let file = vfs.open(&path, Open::Existing)?;
-            file.sync()?;
-            let len = file.len()?;
-            Ok((file, len))
-        };
-        let (file, len) = open().map_err(|e| Error::io("cannot open the epoch file", &path, e))?;
-        Ok(EpochFile { vfs, directory: directory.to_owned(), file, len, records: 0, recorded })
+        let file = vfs.open(&path, Open::Existing).map_err(|e| Error::io("cannot open the epoch file", &path, e))?;
+        let (directory, len) = (directory.to_owned(), bytes.len() as u64);
+        Ok(EpochFile { vfs, directory, file, len, records: 0, recorded: epoch })
     }
 
     /// The largest epoch in the file.
@@ -110,7 +98,7 @@ impl EpochFile {
         if epoch <= self.recorded {
             return Ok(());
         }
-        if self.records + 1 >= RECORDS_PER_FILE {
+        if self.records + 1 == RECORDS_PER_FILE {
             *self = Self::replace(self.vfs.clone(), &self.directory, epoch)?;
             return Ok(());
         }
@@ -130,7 +118,7 @@ impl EpochFile {
 mod tests {
     use super::*;
 
-    fn read(parts: &[&[u8]]) -> std::result::Result<EpochRecords, Damage> {
+    fn read(parts: &[&[u8]]) -> std::result::Result<EpochRecords, Box<Damage>> {
         parse(&parts.concat(), Path::new("epoch"))
     }
 

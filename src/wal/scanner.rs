@@ -46,6 +46,8 @@ pub struct FileScan {
     /// The last session that stays in the file has no end marker.
     pub open_end: bool,
     pub invalidated_sessions: u64,
+    /// Where sessions beyond the durable epoch stand that an earlier start has invalidated.
+    pub marked_beyond: Vec<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +76,7 @@ pub fn scan(
     end_markers: bool,
     path: &Path,
     visitor: &mut impl Visitor,
-) -> Result<FileScan, Damage> {
+) -> Result<FileScan, Box<Damage>> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut scanner = Scanner {
         bytes,
@@ -119,7 +121,7 @@ struct Scanner<'a> {
 }
 
 impl Scanner<'_> {
-    fn entry(&mut self, offset: usize, entry: Entry<'_>, visitor: &mut impl Visitor) -> Result<(), Damage> {
+    fn entry(&mut self, offset: usize, entry: Entry<'_>, visitor: &mut impl Visitor) -> Result<(), Box<Damage>> {
         match entry {
             Entry::Begin(epoch) => {
                 self.leave_unended(true);
@@ -133,6 +135,9 @@ impl Scanner<'_> {
             Entry::Invalidated(epoch) => {
                 self.leave_unended(true);
                 self.out.invalidated_sessions += 1;
+                if epoch > self.durable {
+                    self.out.marked_beyond.push(offset);
+                }
                 if epoch.0 <= self.durable.0.max(self.out.max_epoch.0).saturating_add(PLAUSIBLE_EPOCHS) {
                     self.out.max_epoch = self.out.max_epoch.max(epoch);
                 } else {
@@ -175,7 +180,7 @@ impl Scanner<'_> {
     }
 
     /// Something that is no whole entry stands at `offset`: decide whether it was ever acknowledged.
-    fn unreadable(&mut self, offset: usize, unreadable: Unreadable) -> Result<(), Damage> {
+    fn unreadable(&mut self, offset: usize, unreadable: Unreadable) -> Result<(), Box<Damage>> {
         let rest = &self.bytes[offset..];
         let zeros = rest.iter().all(|&b| b == 0);
         let torn_marker = matches!(unreadable, Unreadable::Short(tag::BEGIN | tag::INVALIDATED));
@@ -266,7 +271,7 @@ impl Scanner<'_> {
         })
     }
 
-    fn misplaced(&self, offset: usize, tag: u8) -> Damage {
+    fn misplaced(&self, offset: usize, tag: u8) -> Box<Damage> {
         let expected = match self.session {
             None => "a begin marker (tag 0x02 or 0x06) or the end of the file",
             Some(_) => "an entry, an end marker or a begin marker",
@@ -274,7 +279,7 @@ impl Scanner<'_> {
         self.damage_with(offset, format!("unexpected log_entry type {tag}"), format!("tag {tag:#04x}"), expected)
     }
 
-    fn damage(&self, offset: usize, unreadable: Unreadable) -> Damage {
+    fn damage(&self, offset: usize, unreadable: Unreadable) -> Box<Damage> {
         let left = self.bytes.len() - offset;
         match (self.session, unreadable) {
             (None, Unreadable::Short(tag) | Unreadable::Unknown(tag)) => self.misplaced(offset, tag),
@@ -293,8 +298,8 @@ impl Scanner<'_> {
         }
     }
 
-    fn damage_with(&self, offset: usize, reason: String, found: String, expected: &str) -> Damage {
-        Damage {
+    fn damage_with(&self, offset: usize, reason: String, found: String, expected: &str) -> Box<Damage> {
+        Box::new(Damage {
             file: self.path.to_owned(),
             offset: offset as u64,
             epoch: self.session.map(|session| session.epoch),
@@ -302,7 +307,7 @@ impl Scanner<'_> {
             found,
             expected: expected.to_owned(),
             remedy: Remedy::Repair,
-        }
+        })
     }
 
     fn finish(mut self, end_markers: bool) -> FileScan {
