@@ -7,26 +7,21 @@ use crate::datastore::Channel;
 use crate::types::{BlobId, StorageId, WriteVersion};
 use std::sync::Arc;
 
-/// What a channel handle stands for.
-#[derive(Debug)]
-pub struct ChannelContent {
-    pub(super) channel: Arc<Channel>,
-}
-
 /// A log channel. Owned by its data store. Calls may come from any thread; one session belongs to one caller at a
 /// time; different channels are independent.
 #[allow(non_camel_case_types)]
 #[derive(Debug)]
 pub struct limestone_channel {
-    stub: Stub<ChannelContent>,
+    stub: Stub<Arc<Channel>>,
 }
 
-handle!(limestone_channel, Channel, ChannelContent);
+handle!(limestone_channel, Channel, Arc<Channel>);
 
-/// Takes the channel out of its handle, so that no lock of the handle is held during a call that may call back.
-unsafe fn channel(handle: *const limestone_channel) -> Result<Arc<Channel>, Failure> {
+/// The channel of a handle. Only its data store ends it, and the handle outlives that, so there is nothing to lock.
+#[inline]
+unsafe fn channel<'a>(handle: *const limestone_channel) -> Result<&'a Channel, Failure> {
     // SAFETY: the caller's promise.
-    unsafe { handle::open(handle) }.map(|content| content.channel.clone())
+    unsafe { handle::stub(handle) }.map(|stub| &*stub.content)
 }
 
 fn version(major: u64, minor: u64) -> WriteVersion {
@@ -76,8 +71,7 @@ pub unsafe extern "C" fn limestone_channel_add_entry(
     guard(|| unsafe {
         let key = handle::bytes(key, key_len, "the key")?;
         let value = handle::bytes(value, value_len, "the value")?;
-        let channel = handle::open(channel)?;
-        Ok(channel.channel.add_entry(StorageId(storage), key, value, version(major, minor), &[])?)
+        Ok(self::channel(channel)?.add_entry(StorageId(storage), key, value, version(major, minor), &[])?)
     })
 }
 
@@ -103,8 +97,7 @@ pub unsafe extern "C" fn limestone_channel_add_entry_with_blobs(
         let value = handle::bytes(value, value_len, "the value")?;
         let ids = handle::bytes(blob_ids, blob_count, "the list of BLOB ids")?;
         let blobs: Vec<BlobId> = ids.iter().map(|&id| BlobId(id)).collect();
-        let channel = handle::open(channel)?;
-        Ok(channel.channel.add_entry(StorageId(storage), key, value, version(major, minor), &blobs)?)
+        Ok(self::channel(channel)?.add_entry(StorageId(storage), key, value, version(major, minor), &blobs)?)
     })
 }
 
@@ -123,8 +116,7 @@ pub unsafe extern "C" fn limestone_channel_remove_entry(
 ) -> i32 {
     guard(|| unsafe {
         let key = handle::bytes(key, key_len, "the key")?;
-        let channel = handle::open(channel)?;
-        Ok(channel.channel.remove_entry(StorageId(storage), key, version(major, minor))?)
+        Ok(self::channel(channel)?.remove_entry(StorageId(storage), key, version(major, minor))?)
     })
 }
 
@@ -139,7 +131,7 @@ pub unsafe extern "C" fn limestone_channel_add_storage(
     major: u64,
     minor: u64,
 ) -> i32 {
-    guard(|| unsafe { Ok(handle::open(channel)?.channel.add_storage(StorageId(storage), version(major, minor))?) })
+    guard(|| unsafe { Ok(self::channel(channel)?.add_storage(StorageId(storage), version(major, minor))?) })
 }
 
 /// Appends the removal of a storage: hides every entry of it with an older version.
@@ -153,7 +145,7 @@ pub unsafe extern "C" fn limestone_channel_remove_storage(
     major: u64,
     minor: u64,
 ) -> i32 {
-    guard(|| unsafe { Ok(handle::open(channel)?.channel.remove_storage(StorageId(storage), version(major, minor))?) })
+    guard(|| unsafe { Ok(self::channel(channel)?.remove_storage(StorageId(storage), version(major, minor))?) })
 }
 
 /// Appends the truncation of a storage: hides every entry of it with an older version.
@@ -167,5 +159,5 @@ pub unsafe extern "C" fn limestone_channel_truncate_storage(
     major: u64,
     minor: u64,
 ) -> i32 {
-    guard(|| unsafe { Ok(handle::open(channel)?.channel.truncate_storage(StorageId(storage), version(major, minor))?) })
+    guard(|| unsafe { Ok(self::channel(channel)?.truncate_storage(StorageId(storage), version(major, minor))?) })
 }

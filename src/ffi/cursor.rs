@@ -2,7 +2,7 @@
 //! `limestone_snapshot` and `limestone_cursor`.
 
 use super::datastore::limestone_datastore;
-use super::handle::{self, handle, Stub};
+use super::handle::{self, closable, handle, Closable, Stub};
 use super::status::guard;
 use crate::recovery::{Cursor, Snapshot};
 
@@ -11,20 +11,20 @@ use crate::recovery::{Cursor, Snapshot};
 #[allow(non_camel_case_types)]
 #[derive(Debug)]
 pub struct limestone_snapshot {
-    stub: Stub<Snapshot>,
+    stub: Stub<Closable<Snapshot>>,
 }
 
-handle!(limestone_snapshot, Snapshot, Snapshot);
+handle!(limestone_snapshot, Snapshot, Closable<Snapshot>);
 
 /// Walks over the entries of a snapshot. Owned by the caller; ended by `limestone_cursor_destroy`. One thread at a
 /// time. Outlives its snapshot and its data store.
 #[allow(non_camel_case_types)]
 #[derive(Debug)]
 pub struct limestone_cursor {
-    stub: Stub<Cursor>,
+    stub: Stub<Closable<Cursor>>,
 }
 
-handle!(limestone_cursor, Cursor, Cursor);
+handle!(limestone_cursor, Cursor, Closable<Cursor>);
 
 /// One entry of a cursor. The pointers are valid until the cursor is destroyed; they are never null, even
 /// when a length is 0.
@@ -51,7 +51,7 @@ pub unsafe extern "C" fn limestone_snapshot_open(
     guard(|| unsafe {
         handle::check_out(out)?;
         let snapshot = handle::open(datastore)?.snapshot()?;
-        *out = handle::create(snapshot);
+        *out = handle::create(closable(snapshot));
         Ok(())
     })
 }
@@ -69,7 +69,7 @@ pub unsafe extern "C" fn limestone_snapshot_cursor(
     guard(|| unsafe {
         handle::check_out(out)?;
         let cursor = handle::open(snapshot)?.cursor();
-        *out = handle::create(cursor);
+        *out = handle::create(closable(cursor));
         Ok(())
     })
 }
@@ -89,7 +89,7 @@ pub unsafe extern "C" fn limestone_snapshot_partitioned_cursors(
         handle::check_out(out)?;
         let cursors = handle::open(snapshot)?.partitioned_cursors(n)?;
         for (i, cursor) in cursors.into_iter().enumerate() {
-            *out.add(i) = handle::create(cursor);
+            *out.add(i) = handle::create(closable(cursor));
         }
         Ok(())
     })

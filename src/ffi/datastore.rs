@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `limestone_datastore`.
 
-use super::channel::{limestone_channel, ChannelContent};
-use super::handle::{self, handle, Stub};
+use super::channel::limestone_channel;
+use super::handle::{self, closable, handle, Closable, Stub};
 use super::settings::limestone_settings;
 use super::status::{guard, Failure};
 use crate::datastore::{Datastore, Durability, EpochEvent, PersistentCallback, Settings};
@@ -25,10 +25,10 @@ const RECOVERY_MEMORY_VARIABLE: &str = "LIMESTONE_RECOVERY_MEMORY_MIB";
 #[allow(non_camel_case_types)]
 #[derive(Debug)]
 pub struct limestone_datastore {
-    stub: Stub<Arc<Datastore>>,
+    stub: Stub<Closable<Arc<Datastore>>>,
 }
 
-handle!(limestone_datastore, Datastore, Arc<Datastore>);
+handle!(limestone_datastore, Datastore, Closable<Arc<Datastore>>);
 
 /// Told when everything of `epoch` and of all before it has reached `state` (`LIMESTONE_STORED` or
 /// `LIMESTONE_PROPAGATED`). Epochs of one state strictly increase and may skip. Runs on a thread that is inside
@@ -93,7 +93,7 @@ pub unsafe extern "C" fn limestone_datastore_open(
             bytes => bytes,
         };
         let settings = Settings::new(location).recovery_threads(given.recovery_threads).recovery_memory_bytes(memory);
-        *out = handle::create(Datastore::open(settings)?);
+        *out = handle::create(closable(Datastore::open(settings)?));
         Ok(())
     })
 }
@@ -257,7 +257,7 @@ pub unsafe extern "C" fn limestone_datastore_create_channel(
     guard(|| unsafe {
         handle::check_out(out)?;
         let channel = store(datastore)?.create_channel()?;
-        *out = handle::create(ChannelContent { channel });
+        *out = handle::create(channel);
         Ok(())
     })
 }

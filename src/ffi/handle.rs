@@ -24,7 +24,7 @@ pub(super) trait Handle: Sized {
     const KIND: Kind;
     /// The C name of the kind, for messages.
     const NAME: &'static str;
-    /// What an open handle stands for.
+    /// What the handle stands for: [`Closable`], or plain content when the caller cannot close it.
     type Content;
     fn stub(&self) -> &Stub<Self::Content>;
     fn from_stub(stub: Stub<Self::Content>) -> Self;
@@ -34,7 +34,15 @@ pub(super) trait Handle: Sized {
 #[derive(Debug)]
 pub(super) struct Stub<T> {
     kind: u64,
-    content: Mutex<Option<T>>,
+    pub(super) content: T,
+}
+
+/// Content that is gone when the handle was closed.
+pub(super) type Closable<T> = Mutex<Option<T>>;
+
+/// Content of a handle that is open.
+pub(super) fn closable<T>(content: T) -> Closable<T> {
+    Mutex::new(Some(content))
 }
 
 /// Addresses of all stubs: what is kept on purpose is no leak to a leak checker.
@@ -42,7 +50,7 @@ static KEPT: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 
 /// Makes a handle that stays valid to look at for the life of the process.
 pub(super) fn create<H: Handle>(content: H::Content) -> *mut H {
-    let stub = Stub { kind: H::KIND as u64, content: Mutex::new(Some(content)) };
+    let stub = Stub { kind: H::KIND as u64, content };
     let handle = Box::into_raw(Box::new(H::from_stub(stub)));
     KEPT.lock().push(handle as usize);
     handle
@@ -68,7 +76,7 @@ impl<T> std::ops::DerefMut for Opened<'_, T> {
 ///
 /// # Safety
 /// `handle` is null or was returned by [`create`], for whichever kind.
-unsafe fn stub<'a, H: Handle + 'a>(handle: *const H) -> Result<&'a Stub<H::Content>, Failure> {
+pub(super) unsafe fn stub<'a, H: Handle + 'a>(handle: *const H) -> Result<&'a Stub<H::Content>, Failure> {
     if handle.is_null() {
         return Err(Failure::handle(format!("the {} handle is null", H::NAME)));
     }
@@ -85,7 +93,10 @@ unsafe fn stub<'a, H: Handle + 'a>(handle: *const H) -> Result<&'a Stub<H::Conte
 ///
 /// # Safety
 /// As for [`stub`].
-pub(super) unsafe fn open<'a, H: Handle + 'a>(handle: *const H) -> Result<Opened<'a, H::Content>, Failure> {
+pub(super) unsafe fn open<'a, H, T: 'a>(handle: *const H) -> Result<Opened<'a, T>, Failure>
+where
+    H: Handle<Content = Closable<T>> + 'a,
+{
     // SAFETY: the caller keeps the same promise.
     let guard = unsafe { stub(handle) }?.content.lock();
     match *guard {
@@ -98,7 +109,10 @@ pub(super) unsafe fn open<'a, H: Handle + 'a>(handle: *const H) -> Result<Opened
 ///
 /// # Safety
 /// `handle` is null or points to a pointer for which the promise of [`stub`] holds.
-pub(super) unsafe fn close<H: Handle>(handle: *mut *mut H) -> Result<Option<H::Content>, Failure> {
+pub(super) unsafe fn close<H, T>(handle: *mut *mut H) -> Result<Option<T>, Failure>
+where
+    H: Handle<Content = Closable<T>>,
+{
     if handle.is_null() {
         return Err(Failure::argument(&format!("the pointer to the {} handle is null", H::NAME)));
     }

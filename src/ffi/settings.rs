@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `limestone_settings`.
 
-use super::handle::{self, handle, Stub};
+use super::handle::{self, closable, handle, Closable, Stub};
 use super::status::{guard, Failure};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -19,10 +19,10 @@ pub struct SettingsContent {
 #[allow(non_camel_case_types)]
 #[derive(Debug)]
 pub struct limestone_settings {
-    stub: Stub<SettingsContent>,
+    stub: Stub<Closable<SettingsContent>>,
 }
 
-handle!(limestone_settings, Settings, SettingsContent);
+handle!(limestone_settings, Settings, Closable<SettingsContent>);
 
 /// Makes settings with the defaults.
 ///
@@ -33,7 +33,7 @@ pub unsafe extern "C" fn limestone_settings_create(out: *mut *mut limestone_sett
     guard(|| unsafe {
         // SAFETY (here and below): the caller's promise above.
         handle::check_out(out)?;
-        *out = handle::create(SettingsContent::default());
+        *out = handle::create(closable(SettingsContent::default()));
         Ok(())
     })
 }
