@@ -6,8 +6,11 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 set_up
+status=0
 say "cargo test"
-cargo test --locked
+cargo test --locked --no-fail-fast || status=1
 build_release -DBUILD_TESTS=ON
 say "ctest"
-ctest --test-dir build --output-on-failure --parallel "$(nproc)"
+ctest --test-dir build --output-on-failure --parallel "$(nproc)" || status=1
+[[ $status -eq 0 ]] || fail "some tests failed"
+say "all tests passed"
