@@ -68,8 +68,15 @@ struct Task<'a> {
     to: Option<Prefix>,
 }
 
-/// Merges all pieces; the segments together are the live entries in order.
-pub fn merge(index: Index, clears: &Clears, files: &[Mapping], input: &Input<'_>) -> Result<Vec<Segment>> {
+/// Merges all pieces; the segments together are the live entries in order. `compacted` is whether the first file is a
+/// compacted one.
+pub fn merge(
+    index: Index,
+    clears: &Clears,
+    files: &[Mapping],
+    compacted: bool,
+    input: &Input<'_>,
+) -> Result<Vec<Segment>> {
     let tasks = split(&index, input.threads);
     let count = tasks.len();
     let live_max = (input.memory_bytes / 4 / 8) as usize / count.max(1);
@@ -78,7 +85,7 @@ pub fn merge(index: Index, clears: &Clears, files: &[Mapping], input: &Input<'_>
         let mut segments = Vec::new();
         while let Some((number, task)) = work.next() {
             let clear = clears.get(&StorageId(task.storage.swap_bytes())).copied();
-            let live = Merger::new(&task, files, clear).run();
+            let live = Merger::new(&task, files, compacted, clear).run();
             segments.push((number, live.and_then(|live| keep(live, live_max, input))));
         }
         segments
@@ -140,13 +147,14 @@ struct Run<'a> {
 
 struct Merger<'a> {
     files: &'a [Mapping],
+    compacted: bool,
     clear: Option<WriteVersion>,
     runs: Vec<Run<'a>>,
     live: Vec<Position>,
 }
 
 impl<'a> Merger<'a> {
-    fn new(task: &Task<'a>, files: &'a [Mapping], clear: Option<WriteVersion>) -> Merger<'a> {
+    fn new(task: &Task<'a>, files: &'a [Mapping], compacted: bool, clear: Option<WriteVersion>) -> Merger<'a> {
         let mut runs = Vec::new();
         let mut records = 0;
         for piece in task.pieces {
@@ -157,7 +165,7 @@ impl<'a> Merger<'a> {
                 runs.push(Run { piece, next, end, head: piece.get(next) });
             }
         }
-        Merger { files, clear, runs, live: Vec::with_capacity(records) }
+        Merger { files, compacted, clear, runs, live: Vec::with_capacity(records) }
     }
 
     fn run(mut self) -> Result<Vec<Position>> {
@@ -190,7 +198,9 @@ impl<'a> Merger<'a> {
         let mut full = Vec::with_capacity(group.len());
         for &position in group {
             let (key, version) = key_and_version(files, position)?;
-            full.push((key, version, position));
+            // The log always wins over the compacted file (§6.5), which comes first.
+            let rank = if self.compacted && position.file() == 0 { None } else { Some(version) };
+            full.push((key, rank, position));
         }
         full.sort_unstable();
         for (i, (key, _, position)) in full.iter().enumerate() {

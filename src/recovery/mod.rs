@@ -83,11 +83,12 @@ pub fn recover(input: &Input<'_>) -> Result<Recovered> {
     }
 
     let (max_blob_id, entries) = (scans.max_blob_id, scans.entries);
+    let compacted = sources.first().is_some_and(|source| source.compacted);
     let files: Vec<Mapping> = sources.into_iter().map(|source| source.bytes).collect();
     for file in &files {
         file.advise(false);
     }
-    let live = merge::merge(scans.index, &scans.clears, &files, input)?;
+    let live = merge::merge(scans.index, &scans.clears, &files, compacted, input)?;
     Ok(Recovered {
         snapshot: Snapshot::new(files, live),
         durable,

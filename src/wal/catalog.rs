@@ -22,7 +22,8 @@ pub struct Catalog {
 
 /// Reads a catalog; the error names the line and what was expected.
 pub fn parse(bytes: &[u8]) -> Result<Catalog, String> {
-    let text = std::str::from_utf8(bytes).map_err(|e| format!("not text: {e}"))?;
+    // What stands behind the footer may be anything.
+    let text = String::from_utf8_lossy(bytes);
     let mut lines = text.split('\n').enumerate();
     if lines.next().map(|(_, line)| line) != Some(HEADER) {
         return Err(format!("line 1 is not {HEADER}"));
@@ -92,6 +93,12 @@ mod tests {
     fn old_catalogs_lack_the_blob_line_and_blank_lines_do_not_count() {
         let text = format!("{HEADER}\n\nMAX_EPOCH_ID 3 more words\n{FOOTER}\nrest");
         assert_eq!(parse(text.as_bytes()), Ok(Catalog { max_epoch: Epoch(3), ..Catalog::default() }));
+    }
+
+    #[test]
+    fn nothing_behind_the_footer_counts() {
+        let bytes = [&Catalog::default().encode()[..], &[0xff, 0xfe]].concat();
+        assert_eq!(parse(&bytes), Ok(Catalog::default()));
     }
 
     #[test]

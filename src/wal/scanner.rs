@@ -204,13 +204,15 @@ impl Scanner<'_> {
                     self.session = None;
                     self.cut(begin, "a half written begin marker");
                 } else if self.was_never_covered(epoch) && (zeros || matches!(unreadable, Unreadable::Short(_))) {
+                    // A session without a whole entry goes with its marker.
+                    let empty = offset == begin + MARKER_LEN;
                     self.cut(
-                        offset,
+                        if empty { begin } else { offset },
                         &format!("a torn entry in a session of epoch {epoch} that the original did not protect"),
                     );
                     // That says all there is to say; the session has no end marker, so nothing may be appended.
                     self.session = None;
-                    self.out.open_end = true;
+                    self.out.open_end = !empty;
                 } else {
                     return Err(self.damage(offset, unreadable));
                 }
@@ -311,6 +313,7 @@ impl Scanner<'_> {
     }
 
     fn finish(mut self, end_markers: bool) -> FileScan {
+        let last = self.session;
         self.leave_unended(false);
         // A directory or a file from before end markers lacks them everywhere.
         if let (Some(session), true) = (self.unended, end_markers && self.ends > 0) {
@@ -319,9 +322,9 @@ impl Scanner<'_> {
                 session.epoch, session.offset
             ));
         }
-        if !end_markers && self.out.open_end {
-            self.out.has_ended_session |= self.out.max_epoch > Epoch(0);
-        }
+        // Where nothing says whether the last session was ended, it counts as one that was.
+        self.out.has_ended_session |=
+            !end_markers && last.is_some_and(|last| last.kind != Kind::Invalidated && last.epoch > Epoch(0));
         self.out
     }
 }
