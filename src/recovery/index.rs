@@ -72,8 +72,9 @@ pub struct Record {
     pub position: Position,
 }
 
+/// The prefix of a key.
 #[inline]
-fn prefix_of(key: &[u8]) -> Prefix {
+pub fn prefix_of(key: &[u8]) -> Prefix {
     let mut bytes = [0u8; PREFIX_LEN];
     let len = key.len().min(PREFIX_LEN);
     bytes[..len].copy_from_slice(&key[..len]);

@@ -2,17 +2,22 @@
 //! The merge rule (disk format §6.1): of all entries of a key the one with the largest version counts, a later
 //! position among equal ones; a removal or an older clear of the storage hides it.
 
-use super::index::{Index, Piece, Position, Prefix, Record};
+use super::index::{prefix_of, Index, Piece, Position, Prefix, Record, PREFIX_LEN};
 use super::input::Input;
 use super::pool;
 use crate::error::{Error, Result};
 use crate::types::{StorageId, WriteVersion};
 use crate::vfs::Mapping;
 use crate::wal::entry::{decode, Entry};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// The largest version that cleared each storage.
 pub(super) type Clears = HashMap<StorageId, WriteVersion>;
+
+/// More entries than these with the same bytes in the index are not compared key by key.
+const COMPARED_MAX: usize = 1 << 12;
+/// Entries of which the next bytes of the key are held at once.
+const REFINED_MAX: usize = 1 << 20;
 
 /// Positions of live entries in key order.
 #[derive(Debug)]
@@ -185,21 +190,24 @@ impl<'a> Merger<'a> {
             });
             match group[..] {
                 [only] => self.decide(only)?,
-                _ => self.resolve(&group)?,
+                _ => self.resolve(&group, 1)?,
             }
         }
         self.live.shrink_to_fit();
         Ok(self.live)
     }
 
-    /// Several entries share the bytes of the key that are in the index: the files tell the rest.
-    fn resolve(&mut self, group: &[Position]) -> Result<()> {
-        let files = self.files;
+    /// Several entries share the first `depth` times [`PREFIX_LEN`] bytes of the key: the files tell the rest.
+    fn resolve(&mut self, group: &[Position], depth: usize) -> Result<()> {
+        if let Some(newest) = self.newest_if_one_key(group)? {
+            return self.decide(newest);
+        }
+        if group.len() > COMPARED_MAX {
+            return self.refine(group, depth);
+        }
         let mut full = Vec::with_capacity(group.len());
         for &position in group {
-            let (key, version) = key_and_version(files, position)?;
-            // The log always wins over the compacted file (§6.5), which comes first.
-            let rank = if self.compacted && position.file() == 0 { None } else { Some(version) };
+            let (key, rank) = self.key_and_rank(position)?;
             full.push((key, rank, position));
         }
         full.sort_unstable();
@@ -210,6 +218,85 @@ impl<'a> Merger<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The newest entry when all are of the same key, as those of a key that is written often.
+    fn newest_if_one_key(&self, group: &[Position]) -> Result<Option<Position>> {
+        let mut newest = None;
+        let mut first = None;
+        for &position in group {
+            let (key, rank) = self.key_and_rank(position)?;
+            if *first.get_or_insert(key) != key {
+                return Ok(None);
+            }
+            newest = newest.max(Some((rank, position)));
+        }
+        Ok(newest.map(|(_, position)| position))
+    }
+
+    /// Sorts a large group by the next bytes of the key, a bounded part of it at a time.
+    fn refine(&mut self, group: &[Position], depth: usize) -> Result<()> {
+        let files = self.files;
+        let next_bytes = |position: Position| -> Result<(Prefix, bool)> {
+            let (key, _) = key_and_version(files, position)?;
+            let rest = key.get(depth * PREFIX_LEN..).unwrap_or_default();
+            Ok((prefix_of(rest), rest.is_empty()))
+        };
+        let parts = group.len().div_ceil(REFINED_MAX);
+        let mut bounds = Vec::new();
+        if parts > 1 {
+            let step = group.len() / (parts * 64);
+            let mut sample = Vec::new();
+            for &position in group.iter().step_by(step.max(1)) {
+                sample.push(next_bytes(position)?.0);
+            }
+            sample.sort_unstable();
+            bounds.extend((1..parts).map(|part| sample[sample.len() * part / parts]));
+            bounds.dedup();
+        }
+        for part in 0..=bounds.len() {
+            let from = part.checked_sub(1).map(|before| bounds[before]);
+            let to = bounds.get(part).copied();
+            let mut records = Vec::new();
+            let mut exhausted = true;
+            for &position in group {
+                let (prefix, at_end) = next_bytes(position)?;
+                if from.is_none_or(|from| from <= prefix) && to.is_none_or(|to| prefix < to) {
+                    exhausted &= at_end;
+                    records.push(Record { prefix, position });
+                }
+            }
+            records.sort_unstable_by_key(|record| record.prefix);
+            for same in records.chunk_by(|a, b| a.prefix == b.prefix) {
+                let positions: Vec<Position> = same.iter().map(|record| record.position).collect();
+                if exhausted {
+                    // Only zeros at the end tell these keys apart.
+                    self.resolve_by_length(&positions)?;
+                } else {
+                    self.resolve(&positions, depth + 1)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Resolves keys that are equal but for the number of zeros at their end.
+    fn resolve_by_length(&mut self, group: &[Position]) -> Result<()> {
+        let mut newest: BTreeMap<usize, (Option<WriteVersion>, Position)> = BTreeMap::new();
+        for &position in group {
+            let (key, rank) = self.key_and_rank(position)?;
+            let entry = newest.entry(key.len()).or_insert((rank, position));
+            *entry = (*entry).max((rank, position));
+        }
+        newest.into_values().try_for_each(|(_, position)| self.decide(position))
+    }
+
+    /// The key and what decides among its entries before their positions do: the log always wins over the compacted
+    /// file (§6.5), which comes first.
+    fn key_and_rank(&self, position: Position) -> Result<(&'a [u8], Option<WriteVersion>)> {
+        let (key, version) = key_and_version(self.files, position)?;
+        let compacted = self.compacted && position.file() == 0;
+        Ok((key, (!compacted).then_some(version)))
     }
 
     /// Keeps the newest entry of a key unless it is a removal or its storage was cleared after it.
