@@ -238,9 +238,12 @@ impl Scanner {
         let (mut unended, mut has_end, mut at, mut begun_at) = (0, false, 0, 0);
         loop {
             let (token, next) = format::token(bytes, at);
-            // A session has ended when its end marker or, from before end markers, the next session stands behind it.
+            // A session has ended when its end marker or, from before end markers, the next session or the end of the
+            // file stands behind it.
             let ends = matches!(token, Token::End { .. } | Token::Begin(_) | Token::Invalidated(_));
-            if ends && session != Session::None && begun.is_some_and(|epoch| epoch > 0) {
+            let torn_marker = matches!(token, Token::Short(format::BEGIN | format::INVALIDATED));
+            let may_end = self.old_format && (torn_marker || matches!(token, Token::Eof));
+            if (ends || may_end) && session != Session::None && begun.is_some_and(|epoch| epoch > 0) {
                 self.ended_session = true;
             }
             match (token, session) {
