@@ -14,7 +14,7 @@ use std::path::Path;
 
 /// Sectors reach the disk whole, in any order.
 pub(super) const SECTOR: usize = 512;
-/// An invalidated marker further than this beyond all others is garbage that a repair turned into a marker.
+/// An invalidated marker further than this beyond the durable epoch is garbage that a repair turned into a marker.
 const PLAUSIBLE_EPOCHS: u64 = 1 << 40;
 
 /// Gets every entry of the durable sessions in file order, with its offset.
@@ -138,7 +138,7 @@ impl Scanner<'_> {
                 if epoch > self.durable {
                     self.out.marked_beyond.push(offset);
                 }
-                if epoch.0 <= self.durable.0.max(self.out.max_epoch.0).saturating_add(PLAUSIBLE_EPOCHS) {
+                if epoch.0 <= self.durable.0.saturating_add(PLAUSIBLE_EPOCHS) {
                     self.out.max_epoch = self.out.max_epoch.max(epoch);
                 } else {
                     self.out.warnings.push(format!(
