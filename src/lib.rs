@@ -8,6 +8,7 @@ pub mod blob;
 pub mod datastore;
 pub mod error;
 pub mod ffi;
+pub mod inspection;
 pub mod recovery;
 pub mod types;
 pub mod vfs;

@@ -83,26 +83,7 @@ impl Directory {
 
     /// Carries out what the scan found to be needed and syncs it.
     pub(super) fn apply(&self, edits: &[(PathBuf, Vec<Edit>)]) -> Result<()> {
-        for (path, edits) in edits {
-            let apply = || {
-                let file = self.vfs.open(path, Open::Existing)?;
-                for edit in edits {
-                    match *edit {
-                        Edit::Invalidate { offset } => {
-                            file.write_at(offset as u64, &[tag::INVALIDATED])?;
-                            log::info!("marked invalid \"{}\" at offset {offset}", path.display());
-                        }
-                        Edit::Cut { offset } => {
-                            file.set_len(offset as u64)?;
-                            log::info!("trimmed \"{}\" at offset {offset}", path.display());
-                        }
-                    }
-                }
-                file.sync()
-            };
-            apply().map_err(|e| Error::io("cannot put right", path, e))?;
-        }
-        Ok(())
+        edits.iter().try_for_each(|(path, edits)| apply(&*self.vfs, path, edits))
     }
 
     /// Deletes what a finished recovery has made useless: rotated epoch files, a compacted file that was replaced,
@@ -143,6 +124,27 @@ impl Directory {
     }
 }
 
+/// Makes the changes to one log file and syncs it.
+pub(super) fn apply(vfs: &dyn Vfs, path: &Path, edits: &[Edit]) -> Result<()> {
+    let apply = || {
+        let file = vfs.open(path, Open::Existing)?;
+        for edit in edits {
+            match *edit {
+                Edit::Invalidate { offset } => {
+                    file.write_at(offset as u64, &[tag::INVALIDATED])?;
+                    log::info!("marked invalid \"{}\" at offset {offset}", path.display());
+                }
+                Edit::Cut { offset } => {
+                    file.set_len(offset as u64)?;
+                    log::info!("trimmed \"{}\" at offset {offset}", path.display());
+                }
+            }
+        }
+        file.sync()
+    };
+    apply().map_err(|e| Error::io("cannot put right", path, e))
+}
+
 /// Creates the last component of the location when nothing is there.
 fn create_location(vfs: &dyn Vfs, location: &Path) -> Result<()> {
     let kind = vfs.kind(location).map_err(|e| Error::io("cannot open the log directory", location, e))?;
@@ -157,13 +159,13 @@ fn create_location(vfs: &dyn Vfs, location: &Path) -> Result<()> {
 }
 
 /// Names of all that is not a directory.
-fn file_names(vfs: &dyn Vfs, location: &Path) -> Result<Vec<String>> {
+pub(super) fn file_names(vfs: &dyn Vfs, location: &Path) -> Result<Vec<String>> {
     let listing = vfs.list(location).map_err(|e| Error::io("cannot list", location, e))?;
     let files = listing.into_iter().filter(|entry| entry.kind != FileKind::Directory);
     Ok(files.map(|entry| entry.name.to_string_lossy().into_owned()).collect())
 }
 
-fn version_mismatch(location: &Path, detail: &str) -> Error {
+pub(super) fn version_mismatch(location: &Path, detail: &str) -> Error {
     let manifest = location.join(names::MANIFEST);
     Error::UnsupportedVersion(format!(
         "/:limestone unsupported dbdir persistent format version: {GUIDE} (version mismatch: {detail}): {}",
@@ -222,7 +224,7 @@ fn confirm_manifest(vfs: &dyn Vfs, location: &Path, file: &dyn VfsFile) -> Resul
 }
 
 /// Where the content of the manifest or the catalog came from.
-enum Source {
+pub(super) enum Source {
     /// Its own file; whether a backup lies beside it.
     Main { backup: bool },
     /// The backup, and why the file itself cannot be used.
@@ -231,8 +233,8 @@ enum Source {
     New,
 }
 
-struct Found<T> {
-    content: T,
+pub(super) struct Found<T> {
+    pub(super) content: T,
     source: Source,
 }
 
@@ -253,7 +255,7 @@ fn read_file<T>(
 
 /// Reads the manifest or its backup and checks the version (§4.4). `files` is what the directory held before it was
 /// locked.
-fn read_manifest(vfs: &dyn Vfs, location: &Path, files: &[String]) -> Result<Found<Manifest>> {
+pub(super) fn read_manifest(vfs: &dyn Vfs, location: &Path, files: &[String]) -> Result<Found<Manifest>> {
     let (main, backup) = (location.join(names::MANIFEST), location.join(names::MANIFEST_BACKUP));
     let saved = read_file(vfs, &backup, manifest::MAX_BYTES, manifest::parse)?;
     let found = match (read_file(vfs, &main, manifest::MAX_BYTES, manifest::parse)?, saved) {
@@ -314,7 +316,7 @@ fn settle_manifest(vfs: &dyn Vfs, location: &Path, file: &dyn VfsFile, found: &F
 }
 
 /// Reads the catalog, or its backup when it is missing or torn; the values of a torn one are not kept (W7).
-fn read_catalog(vfs: &dyn Vfs, location: &Path) -> Result<Found<Catalog>> {
+pub(super) fn read_catalog(vfs: &dyn Vfs, location: &Path) -> Result<Found<Catalog>> {
     let (main, backup) = (location.join(names::CATALOG), location.join(names::CATALOG_BACKUP));
     let reason = match read_file(vfs, &main, catalog::MAX_BYTES, catalog::parse)? {
         Some(Ok(content)) => return Ok(Found { content, source: Source::Main { backup: false } }),

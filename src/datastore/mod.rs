@@ -6,10 +6,12 @@
 mod channel;
 mod coordinator;
 mod directory;
+mod offline;
 mod rotation;
 
 pub use channel::Channel;
 pub use coordinator::{Durability, EpochEvent, PersistentCallback};
+pub use offline::OfflineDirectory;
 
 use crate::error::{Error, Result};
 use crate::recovery::{self, Recovered, Snapshot};

@@ -5,7 +5,7 @@ use super::merge::{changed, entry_at, Segment};
 use crate::error::{Error, Result};
 use crate::types::StorageId;
 use crate::vfs::Mapping;
-use crate::wal::entry::Entry;
+use crate::wal::entry::{BlobList, Entry};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
@@ -33,6 +33,7 @@ pub struct Row<'a> {
     pub storage: StorageId,
     pub key: &'a [u8],
     pub value: &'a [u8],
+    pub blobs: BlobList<'a>,
 }
 
 impl Snapshot {
@@ -123,7 +124,7 @@ impl Cursor {
             self.index = 0;
         }
         match entry_at(&self.data.files, position)? {
-            Entry::Put { storage, key, value, .. } => Ok(Some(Row { storage, key, value })),
+            Entry::Put { storage, key, value, blobs, .. } => Ok(Some(Row { storage, key, value, blobs })),
             _ => Err(changed(position)),
         }
     }

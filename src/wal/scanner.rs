@@ -106,6 +106,22 @@ pub fn scan(
     Ok(scanner.finish(end_markers))
 }
 
+/// Looks for the end marker of a durable session behind unreadable bytes at `offset`: an end marker with a durable
+/// epoch, followed by a begin marker or the end of the file. `own` is the epoch of the unreadable session itself.
+pub(crate) fn has_durable_session_behind(bytes: &[u8], offset: usize, durable: Epoch, own: Option<Epoch>) -> bool {
+    bytes[offset..].windows(END_LEN).enumerate().any(|(at, window)| {
+        if window[0] != tag::END || window[END_LEN - 1] != END_PLAIN {
+            return false;
+        }
+        let epoch = Epoch(u64::from_le_bytes(window[1..MARKER_LEN].try_into().expect("eight bytes")));
+        let next = bytes.get(offset + at + END_LEN);
+        Epoch(0) < epoch
+            && epoch <= durable
+            && Some(epoch) != own
+            && matches!(next, None | Some(&tag::BEGIN | &tag::INVALIDATED))
+    })
+}
+
 struct Scanner<'a> {
     bytes: &'a [u8],
     durable: Epoch,
@@ -257,20 +273,8 @@ impl Scanner<'_> {
         boundary < begin + MARKER_LEN && self.bytes[boundary..sector_end].iter().all(|&b| b == 0)
     }
 
-    /// Looks for the end marker of a durable session behind unreadable bytes: an end marker with a durable epoch,
-    /// followed by a begin marker or the end of the file. `own` is the epoch of the unreadable session itself.
     fn has_durable_session_behind(&self, offset: usize, own: Option<Epoch>) -> bool {
-        self.bytes[offset..].windows(END_LEN).enumerate().any(|(at, bytes)| {
-            if bytes[0] != tag::END || bytes[END_LEN - 1] != END_PLAIN {
-                return false;
-            }
-            let epoch = Epoch(u64::from_le_bytes(bytes[1..MARKER_LEN].try_into().expect("eight bytes")));
-            let next = self.bytes.get(offset + at + END_LEN);
-            Epoch(0) < epoch
-                && epoch <= self.durable
-                && Some(epoch) != own
-                && matches!(next, None | Some(&tag::BEGIN | &tag::INVALIDATED))
-        })
+        has_durable_session_behind(self.bytes, offset, self.durable, own)
     }
 
     fn misplaced(&self, offset: usize, tag: u8) -> Box<Damage> {

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Inspects, verifies, dumps and repairs a data directory. Results go to stdout, log lines to stderr.
+
+use std::io::Write;
+
+/// Log lines on stderr.
+struct Stderr;
+
+impl log::Log for Stderr {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let level = match record.level() {
+            log::Level::Warn => "WARNING",
+            other => other.as_str(),
+        };
+        // There is nowhere to tell that stderr is gone.
+        let _ = writeln!(std::io::stderr(), "{level}: {}", record.args());
+    }
+
+    fn flush(&self) {}
+}
+
+fn main() {
+    if log::set_logger(&Stderr).is_ok() {
+        log::set_max_level(log::LevelFilter::Info);
+    }
+    let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let exit = limestone_core::inspection::run(&args, &mut out);
+    let _ = out.flush();
+    drop(out);
+    std::process::exit(exit);
+}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Takes damaged sessions out of a log file and keeps all others: what an operator asks for who gives them up.
+
+use super::examine::{examine, Examined, Subject};
+use crate::types::Epoch;
+use crate::wal::entry::tag;
+use std::ops::Range;
+
+/// Bytes that are taken out.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Lost {
+    pub range: Range<usize>,
+    /// Of the session that is lost, when the place is inside one.
+    pub epoch: Option<Epoch>,
+}
+
+/// The content without what is damaged.
+pub fn salvage(subject: Subject<'_>) -> (Vec<u8>, Vec<Lost>) {
+    let bytes = subject.bytes;
+    let (mut kept, mut lost) = (Vec::new(), Vec::new());
+    let mut start = 0;
+    // Every round leaves at least a byte behind.
+    while start < bytes.len() {
+        let rest = &bytes[start..];
+        let examined = examine(Subject { bytes: rest, ..subject }, |_, _, _| ());
+        let (begin, at, epoch) = match (examined.broken.first(), examined.hides_durable) {
+            (Some(broken), _) => {
+                let at = broken.damage.offset as usize;
+                (broken.begin.unwrap_or(at), at, broken.damage.epoch)
+            }
+            (None, Some((begin, at))) => (begin, at, None),
+            (None, None) => {
+                kept.extend_from_slice(rest);
+                break;
+            }
+        };
+        kept.extend_from_slice(&rest[..begin]);
+        let next = next_session(rest, at + 1, subject.limit).unwrap_or(rest.len());
+        lost.push(Lost { range: start + begin..start + next, epoch });
+        start += next;
+    }
+    (kept, lost)
+}
+
+/// Where the next whole durable session begins: with an end marker of its own epoch, so that bytes which only look like
+/// a begin marker do not count.
+fn next_session(bytes: &[u8], from: usize, limit: Epoch) -> Option<usize> {
+    (from..bytes.len()).find(|&at| {
+        matches!(bytes[at], tag::BEGIN | tag::INVALIDATED) && Examined::whole_session(&bytes[at..], limit).is_some()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{StorageId, WriteVersion};
+    use crate::wal::entry::{encode_end, encode_put, marker};
+    use std::path::Path;
+
+    fn session(epoch: u64) -> Vec<u8> {
+        let mut out = marker(tag::BEGIN, Epoch(epoch)).to_vec();
+        encode_put(&mut out, StorageId(1), b"k", b"v", WriteVersion { major: epoch, minor: 0 }, &[]);
+        encode_end(&mut out, Epoch(epoch));
+        out
+    }
+
+    #[test]
+    fn only_the_damaged_sessions_are_lost() {
+        let mut bad = session(2);
+        bad[9] = 0x0b;
+        let bytes = [session(1), bad, session(3)].concat();
+        let subject = Subject { bytes: &bytes, path: Path::new("pwal_0000"), limit: Epoch(3), end_markers: true };
+        let (kept, lost) = salvage(subject);
+        assert_eq!(kept, [session(1), session(3)].concat());
+        let len = session(1).len();
+        assert_eq!(lost, [Lost { range: len..2 * len, epoch: Some(Epoch(2)) }]);
+    }
+}
