@@ -13,6 +13,9 @@ install(
   ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}/limestone" COMPONENT Development)
 install(FILES "${limestone_core_library}" DESTINATION "${CMAKE_INSTALL_LIBDIR}" COMPONENT Runtime
         PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
+if(limestone_tglogutil)
+  install(PROGRAMS "${limestone_tglogutil}" DESTINATION "${CMAKE_INSTALL_BINDIR}" COMPONENT Runtime)
+endif()
 
 # Headers are used as <limestone/...>, and the directory to hand out is <prefix>/include/limestone.
 install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/limestone" DESTINATION "${limestone_include_dir}"
