@@ -235,7 +235,7 @@ pub(super) enum Source {
 
 pub(super) struct Found<T> {
     pub(super) content: T,
-    source: Source,
+    pub(super) source: Source,
 }
 
 /// Reads and parses a small file; `None` when there is none.

@@ -2,7 +2,7 @@
 //! A data directory that no data store runs on, for the tools: locked first, then read; nothing is migrated, created
 //! or put right by opening it (H13).
 
-use super::directory::{apply, file_names, read_catalog, read_manifest, version_mismatch};
+use super::directory::{apply, file_names, read_catalog, read_manifest, version_mismatch, Source};
 use super::rotation;
 use crate::error::{Error, Result};
 use crate::vfs::{FileLock, LockError, Vfs};
@@ -19,6 +19,7 @@ pub struct OfflineDirectory {
     location: PathBuf,
     version: i32,
     catalog: Result<Catalog>,
+    warnings: Vec<String>,
     _lock: Box<dyn FileLock>,
 }
 
@@ -38,9 +39,30 @@ impl OfflineDirectory {
             Err(LockError::Held) => return Err(Error::Locked(location.to_owned())),
             Err(LockError::Io(e)) => return Err(failed(e)),
         };
-        let version = read_manifest(&*vfs, location, &files)?.content.persistent_format_version;
-        let catalog = read_catalog(&*vfs, location).map(|found| found.content);
-        Ok(OfflineDirectory { location: location.to_owned(), version, catalog, _lock: lock, vfs })
+        let mut warnings = Vec::new();
+        let mut note = |name: &str, source: &Source| {
+            if let Source::Backup(reason) = source {
+                warnings.push(format!("{name} is unusable ({reason}); a start restores it from its backup"));
+            }
+        };
+        let manifest = read_manifest(&*vfs, location, &files)?;
+        note(names::MANIFEST, &manifest.source);
+        let catalog = read_catalog(&*vfs, location).map(|found| {
+            note(names::CATALOG, &found.source);
+            found.content
+        });
+        let compacted = files.iter().any(|name| name == names::COMPACTED);
+        let listed = |catalog: &Catalog| catalog.compacted.iter().any(|(name, _)| name == names::COMPACTED);
+        if compacted && catalog.as_ref().is_ok_and(|catalog| !listed(catalog)) {
+            warnings.push(format!("{} does not list {}; a start completes it", names::CATALOG, names::COMPACTED));
+        }
+        let version = manifest.content.persistent_format_version;
+        Ok(OfflineDirectory { location: location.to_owned(), version, catalog, warnings, _lock: lock, vfs })
+    }
+
+    /// What a start would put right in manifest and catalog.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     pub fn vfs(&self) -> &Arc<dyn Vfs> {

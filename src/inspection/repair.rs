@@ -106,6 +106,8 @@ impl Repair<'_> {
     fn settle_epoch_file(&mut self, found: &Epochs, given: Option<Epoch>, max_ended: Epoch) -> Result<bool> {
         let record = match (found.durable, &found.fault, given) {
             (Some(_), None, _) => return Ok(true),
+            // Nothing was ever ended.
+            (None, None, _) if max_ended == Epoch(0) => return Ok(true),
             // What a start would cut off: the record was never acknowledged.
             (Some(durable), Some(Fault::Torn { .. }), _) => durable,
             (Some(durable), Some(Fault::Damaged { damage, .. }), None) => {
@@ -128,8 +130,7 @@ impl Repair<'_> {
                 );
                 return Ok(false);
             }
-            (None, None, None) => return Ok(true),
-            (None, Some(_), None) => Epoch(0),
+            (None, _, None) => Epoch(0),
         };
         let directory = self.directory;
         if let Some(fault) = &found.fault {
@@ -151,7 +152,13 @@ impl Repair<'_> {
             for broken in &examined.broken {
                 report(broken.damage.epoch, broken.damage.offset, &log.path, &broken.damage.reason);
             }
-            if !self.give_up || names::is_compacted(&log.name) {
+            let compacted = names::is_compacted(&log.name);
+            if compacted || !self.give_up {
+                let advice = match compacted {
+                    true => "restore this file or the whole directory from a backup",
+                    false => "restore a backup, or give up the damaged sessions with --give_up_damaged",
+                };
+                log::error!("{}: {advice}", log.path.display());
                 self.unrepairable = true;
                 return Ok(());
             }

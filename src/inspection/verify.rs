@@ -29,14 +29,10 @@ struct Report {
 }
 
 pub fn run(directory: &OfflineDirectory, json: bool, out: &mut dyn Write) -> Result<i32> {
-    let mut report = Report::default();
+    let mut report = Report { warnings: directory.warnings().to_vec(), ..Report::default() };
     let found = epochs(directory)?;
-    match &found.fault {
-        Some(Fault::Damaged { damage, .. }) => report.damage(Some(Epoch(0)), damage.to_string()),
-        Some(Fault::Torn { path, offset, .. }) => {
-            report.warnings.push(format!("{}: a torn record at offset {offset}", path.display()));
-        }
-        None => {}
+    if let Some(Fault::Damaged { damage, .. }) = &found.fault {
+        report.damage(Some(Epoch(0)), damage.to_string());
     }
     let durable = found.durable.unwrap_or_default();
     let logs = logs(directory)?;

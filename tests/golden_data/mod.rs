@@ -94,6 +94,8 @@ pub struct MatrixCase {
     pub pwal: Vec<u8>,
     /// What upstream did at start.
     pub start: Value,
+    /// All that upstream and its tools did with it.
+    pub upstream: Value,
     common: Value,
 }
 
@@ -114,7 +116,8 @@ pub fn parse_matrix() -> Vec<MatrixCase> {
     matrix_cases(|matrix, case, kind, name| {
         let file_name = text(&matrix[&format!("{kind}_name")]).into();
         let (pwal, start) = (unhex(text(&case["pwal"])), case[kind]["start"].clone());
-        vec![MatrixCase { name, file_name, pwal, start, common: matrix["common_files"].clone() }]
+        let upstream = case[kind].clone();
+        vec![MatrixCase { name, file_name, pwal, start, upstream, common: matrix["common_files"].clone() }]
     })
 }
 
@@ -136,6 +139,7 @@ pub fn repaired_parse_matrix() -> Vec<MatrixCase> {
                     hex => unhex(hex),
                 },
                 start: start.clone(),
+                upstream: case[kind].clone(),
                 common: matrix["common_files"].clone(),
             });
         }

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `inspect` says what the original says, except where the table below gives a reason.
+
+use crate::engine_run::quick_dir;
+use crate::golden_data::{cases, number, parse_matrix, tree};
+use crate::tool::{on, strings};
+
+/// Where the outcome differs from the original's on purpose: the case, the exit code, the last line, and why.
+const DEVIATIONS: &[(&str, i32, &str, &str)] = &[
+    ("epoch_file_empty", 2, "status: unrepairable", "the original would give up every session"),
+    ("epoch_file_missing", 2, "status: unrepairable", "the original would give up every session"),
+    ("leftover_files", 0, "status: OK", "a directory whose name begins with pwal_ is none of ours"),
+    ("short_begin_after_invalidated", 1, "status: auto-repairable", "a torn begin marker was never acknowledged"),
+    ("short_begin_after_no_end_durable", 1, "status: auto-repairable", "a torn begin marker was never acknowledged"),
+];
+
+fn expected(case: &str, exit: u64, mut stdout: Vec<String>) -> (i32, Vec<String>) {
+    let Some((_, exit, status, _)) = DEVIATIONS.iter().find(|(name, ..)| *name == case) else {
+        return (exit as i32, stdout);
+    };
+    if stdout.last().is_some_and(|line| line.starts_with("status")) {
+        stdout.pop();
+    }
+    stdout.push((*status).to_owned());
+    (*exit, stdout)
+}
+
+#[test]
+fn golden_directories_get_the_original_s_verdict_and_stay_as_they_are() {
+    let mut failed = Vec::new();
+    for case in cases() {
+        let dir = quick_dir();
+        case.copy_to(dir.path());
+        let before = tree(dir.path());
+        let upstream = &case.expected["tglogutil_inspect"];
+        let (exit, stdout) = expected(&case.name, number(&upstream["exit"]), strings(&upstream["stdout"]));
+        let run = on(dir.path(), &["inspect"]);
+        // What the original never came to print is not compared.
+        let printed = match case.name.as_str() {
+            "leftover_files" => run.results().iter().filter(|line| stdout.contains(line)).cloned().collect(),
+            _ => run.results().to_vec(),
+        };
+        if (run.exit, &printed) != (exit, &stdout) {
+            failed.push(format!("{}: {run:?}, expected {exit} {stdout:?}", case.name));
+        }
+        for error in upstream["errors"].as_array().into_iter().flatten().filter_map(|e| e.as_str()) {
+            if error.parse::<u8>().is_ok() && !run.stderr.contains(&format!("ERROR: {error}\n")) {
+                failed.push(format!("{}: no line {error} on stderr: {}", case.name, run.stderr));
+            }
+        }
+        if tree(dir.path()) != before {
+            failed.push(format!("{}: changed", case.name));
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn every_case_of_the_parse_matrix_gets_the_original_s_verdict() {
+    let mut failed = Vec::new();
+    for case in parse_matrix() {
+        let dir = quick_dir();
+        case.write_to(dir.path());
+        let upstream = &case.upstream["inspect"];
+        let name = case.name.split(' ').next().unwrap();
+        let (exit, stdout) = expected(name, number(&upstream["exit"]), strings(&upstream["stdout"]));
+        let run = on(dir.path(), &["inspect"]);
+        if (run.exit, run.results()) != (exit, &stdout[..]) {
+            failed.push(format!("{}: {run:?}, expected {exit} {stdout:?}", case.name));
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn the_limit_of_the_option_counts_in_place_of_the_recorded_epoch() {
+    let dir = crate::tool::directory(
+        &crate::tool::epoch_record(2),
+        &[("pwal_0000", [1, 2].map(|e| crate::tool::session(e, "k", "v")).concat())],
+    );
+    let lines = |run: crate::tool::Run| run.results().to_vec();
+    let common = ["persistent-format-version: 1", "durable-epoch: 2", "max-appeared-epoch: 2"];
+    let with = |rest: [&str; 2]| common.into_iter().chain(rest).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(lines(on(dir.path(), &["inspect"])), with(["count-durable-wal-entries: 2", "status: OK"]));
+    let limited = on(dir.path(), &["inspect", "--epoch", "1"]);
+    assert_eq!(limited.exit, 1);
+    assert_eq!(lines(limited), with(["count-durable-wal-entries: 1", "status: auto-repairable"]));
+}

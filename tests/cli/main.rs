@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `tglogutil` as a program: what it prints, its exit codes, and what it leaves on the disk.
+
+#[path = "../engine_run/mod.rs"]
+mod engine_run;
+#[path = "../golden_data/mod.rs"]
+mod golden_data;
+mod inspect;
+mod repair;
+mod tool;
+mod usage;
+mod verify_and_dump;
