@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Inspects, verifies, dumps and repairs a data directory. Results go to stdout, log lines to stderr.
 
+use limestone_core::vfs::RealFs;
 use std::io::Write;
+use std::sync::Arc;
 
 /// Log lines on stderr.
 struct Stderr;
@@ -29,7 +31,7 @@ fn main() {
     }
     let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let exit = limestone_core::inspection::run(&args, &mut out);
+    let exit = limestone_core::inspection::run(&args, Arc::new(RealFs), &mut out);
     let _ = out.flush();
     drop(out);
     std::process::exit(exit);

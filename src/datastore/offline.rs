@@ -47,10 +47,14 @@ impl OfflineDirectory {
         };
         let manifest = read_manifest(&*vfs, location, &files)?;
         note(names::MANIFEST, &manifest.source);
-        let catalog = read_catalog(&*vfs, location).map(|found| {
-            note(names::CATALOG, &found.source);
-            found.content
-        });
+        let catalog = match read_catalog(&*vfs, location) {
+            Ok(found) => {
+                note(names::CATALOG, &found.source);
+                Ok(found.content)
+            }
+            Err(broken @ Error::BrokenMetadata(_)) => Err(broken),
+            Err(e) => return Err(e),
+        };
         let compacted = files.iter().any(|name| name == names::COMPACTED);
         let listed = |catalog: &Catalog| catalog.compacted.iter().any(|(name, _)| name == names::COMPACTED);
         if compacted && catalog.as_ref().is_ok_and(|catalog| !listed(catalog)) {

@@ -7,7 +7,7 @@ use super::{dump, inspect, repair, verify};
 use crate::datastore::OfflineDirectory;
 use crate::error::Error;
 use crate::types::Epoch;
-use crate::vfs::RealFs;
+use crate::vfs::Vfs;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ const USAGE_ERROR: i32 = 1;
 const CANNOT_HANDLE: i32 = 64;
 
 /// Runs the tool with the arguments of the program, its name first; returns the exit code. Results go to `out`, all
-/// else to the log.
-pub fn run(args: &[String], out: &mut dyn Write) -> i32 {
+/// else to the log. `vfs` is the disk that the directory is on.
+pub fn run(args: &[String], vfs: Arc<dyn Vfs>, out: &mut dyn Write) -> i32 {
     let program = args.first().map_or("tglogutil", String::as_str);
     let options = match parse(args.get(1..).unwrap_or_default()) {
         Ok(options) => options,
@@ -54,7 +54,7 @@ pub fn run(args: &[String], out: &mut dyn Write) -> i32 {
             return USAGE_ERROR;
         }
     };
-    match run_on(subcommand, Path::new(location), &options, run, out) {
+    match run_on(vfs, subcommand, Path::new(location), &options, run, out) {
         Ok(exit) => exit,
         Err(error) => {
             log::error!("{error}");
@@ -71,6 +71,7 @@ fn usage(out: &mut dyn Write, program: &str) {
 
 /// The directory is looked at only when the options are right.
 fn run_on(
+    vfs: Arc<dyn Vfs>,
     subcommand: &str,
     location: &Path,
     options: &Options,
@@ -87,10 +88,10 @@ fn run_on(
     if !prints_entries && !options.is("json") {
         line(out, format_args!("dblogdir: \"{}\"", location.display()));
     }
-    if !location.exists() {
+    if vfs.kind(location).map_err(|e| Error::io("cannot open", location, e))?.is_none() {
         return Err(Error::InvalidArgument("dblogdir not exists".to_owned()));
     }
-    let directory = match OfflineDirectory::open(Arc::new(RealFs), location) {
+    let directory = match OfflineDirectory::open(vfs, location) {
         Err(Error::Locked(_)) => {
             return Err(Error::InvalidArgument(format!(
                 "Log directory \"{}\" is already in use by another process. Operation aborted.",

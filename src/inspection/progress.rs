@@ -25,7 +25,7 @@ impl Progress {
     /// The run is at `offset` of the present file.
     pub fn at(&mut self, offset: usize) {
         self.calls = self.calls.wrapping_add(1);
-        if self.calls % 4096 != 0 || self.shown.is_none_or(|shown| shown.elapsed() < INTERVAL) {
+        if !self.calls.is_multiple_of(4096) || self.shown.is_none_or(|shown| shown.elapsed() < INTERVAL) {
             return;
         }
         self.shown = Some(Instant::now());

@@ -203,16 +203,16 @@ fn report(epoch: Option<Epoch>, offset: u64, path: &Path, reason: &str) {
 fn keep_copy(directory: &OfflineDirectory, path: &Path) -> Result<()> {
     let vfs = &**directory.vfs();
     let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let failed = |e| Error::io("cannot keep a copy of", path, e);
     let now = names::unix_ms();
     let target = |k: u32| directory.location().join(format!("damaged.{now:014}.{k}.{name}"));
-    let free = |path: &Path| matches!(vfs.kind(path), Ok(None));
-    let Some(copy) = (0..=u32::MAX).map(target).find(|path| free(path)) else {
-        return Err(Error::io("cannot keep a copy of", path, std::io::ErrorKind::AlreadyExists.into()));
-    };
+    let mut k = 0;
+    while vfs.kind(&target(k)).map_err(failed)?.is_some() {
+        k += 1;
+    }
+    let copy = target(k);
     let bytes = map(directory, path)?;
-    crashsafe::write_new(vfs, &copy, &bytes)
-        .and_then(|()| vfs.sync_dir(directory.location()))
-        .map_err(|e| Error::io("cannot keep a copy of", path, e))?;
+    crashsafe::write_new(vfs, &copy, &bytes).and_then(|()| vfs.sync_dir(directory.location())).map_err(failed)?;
     log::info!("\"{}\" is kept as \"{}\"", path.display(), copy.display());
     Ok(())
 }

@@ -6,6 +6,7 @@ mod engine_run;
 #[path = "../golden_data/mod.rs"]
 mod golden_data;
 mod inspect;
+mod power_cuts;
 mod repair;
 mod tool;
 mod usage;
