@@ -41,8 +41,10 @@ impl Input<'_> {
             let records = epoch_file::parse(&bytes, &path).map_err(Error::Corrupted)?;
             if let Some(offset) = records.torn_at {
                 let lost = bytes.len() - offset;
-                warnings
-                    .push(format!("{}: a torn record at offset {offset}: {lost} bytes were cut off", path.display()));
+                warnings.push(format!(
+                    "{}: a torn record at offset {offset}: {lost} bytes are cut off by a start",
+                    path.display()
+                ));
             }
             Ok(records)
         };

@@ -254,7 +254,9 @@ impl Scanner<'_> {
     }
 
     fn cut(&mut self, offset: usize, what: &str) {
-        self.out.warnings.push(format!("{what} at offset {offset}: {} bytes were cut off", self.bytes.len() - offset));
+        self.out
+            .warnings
+            .push(format!("{what} at offset {offset}: {} bytes are cut off by a start", self.bytes.len() - offset));
         self.out.edits.retain(|edit| !matches!(edit, Edit::Invalidate { offset: at } if *at >= offset));
         self.out.edits.push(Edit::Cut { offset });
     }
