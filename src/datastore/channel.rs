@@ -6,6 +6,7 @@
 
 use super::coordinator::{Coordinator, Slot};
 use super::rotation;
+use crate::blob::BlobStore;
 use crate::error::{Error, Result};
 use crate::types::{BlobId, Epoch, StorageId, WriteVersion};
 use crate::vfs::{crashsafe, Open, Vfs, VfsFile};
@@ -26,6 +27,7 @@ pub struct Channel {
     vfs: Arc<dyn Vfs>,
     path: PathBuf,
     coordinator: Arc<Coordinator>,
+    blob_store: Arc<BlobStore>,
     slot: Arc<Slot>,
     finished: AtomicU64,
     writer: Mutex<Writer>,
@@ -65,9 +67,15 @@ struct LogFile {
 }
 
 impl Channel {
-    pub(super) fn new(vfs: Arc<dyn Vfs>, path: PathBuf, coordinator: Arc<Coordinator>) -> Channel {
+    pub(super) fn new(
+        vfs: Arc<dyn Vfs>,
+        path: PathBuf,
+        coordinator: Arc<Coordinator>,
+        blob_store: Arc<BlobStore>,
+    ) -> Channel {
         let writer = Mutex::new(Writer { state: State::Idle, buffer: Vec::new(), file: None });
-        Channel { vfs, path, coordinator, slot: Arc::new(Slot::new()), finished: AtomicU64::new(0), writer }
+        let slot = Arc::new(Slot::new());
+        Channel { vfs, path, coordinator, blob_store, slot, finished: AtomicU64::new(0), writer }
     }
 
     pub(super) fn slot(&self) -> Arc<Slot> {
@@ -203,7 +211,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Appends an upsert; key, value and the list of BLOB ids may be empty.
+    /// Appends an upsert; key, value and the list of BLOB ids may be empty. The BLOBs count as needed from this call on.
     #[inline]
     pub fn add_entry(
         &self,
@@ -216,6 +224,10 @@ impl Channel {
         check_len("a key", key.len())?;
         check_len("a value", value.len())?;
         check_len("a list of BLOB ids", blobs.len())?;
+        if !blobs.is_empty() {
+            // From here on the release of their pool must not delete them.
+            self.blob_store.mark_persistent(blobs);
+        }
         self.append("add_entry", |out| entry::encode_put(out, storage, key, value, version, blobs))
     }
 

@@ -5,7 +5,7 @@ use super::merge::{changed, entry_at, Segment};
 use crate::error::{Error, Result};
 use crate::types::StorageId;
 use crate::vfs::Mapping;
-use crate::wal::entry::Entry;
+use crate::wal::entry::{BlobList, Entry};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
@@ -91,6 +91,14 @@ impl Snapshot {
     }
 }
 
+/// What a cursor finds.
+struct Put<'a> {
+    storage: StorageId,
+    key: &'a [u8],
+    value: &'a [u8],
+    blobs: BlobList<'a>,
+}
+
 /// Walks over entries of a snapshot; one thread at a time. Keeps the snapshot alive.
 #[derive(Debug)]
 pub struct Cursor {
@@ -104,6 +112,16 @@ impl Cursor {
     /// The next entry, `None` at the end and ever after.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<Row<'_>>> {
+        Ok(self.next_put()?.map(|put| Row { storage: put.storage, key: put.key, value: put.value }))
+    }
+
+    /// The BLOBs that the next entry refers to; otherwise as [`Self::next`].
+    pub fn next_blobs(&mut self) -> Result<Option<BlobList<'_>>> {
+        Ok(self.next_put()?.map(|put| put.blobs))
+    }
+
+    #[inline]
+    fn next_put(&mut self) -> Result<Option<Put<'_>>> {
         if self.left == 0 {
             return Ok(None);
         }
@@ -123,7 +141,7 @@ impl Cursor {
             self.index = 0;
         }
         match entry_at(&self.data.files, position)? {
-            Entry::Put { storage, key, value, .. } => Ok(Some(Row { storage, key, value })),
+            Entry::Put { storage, key, value, blobs, .. } => Ok(Some(Put { storage, key, value, blobs })),
             _ => Err(changed(position)),
         }
     }
