@@ -9,6 +9,8 @@ pub mod paths;
 mod pool;
 mod reference_tag;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use garbage::Found;
 pub use pool::BlobPool;
