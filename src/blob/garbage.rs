@@ -77,7 +77,6 @@ fn find_some(vfs: &dyn Vfs, root: &Path, from: u64, to: u64, max: usize) -> io::
         if (from..=to).contains(&id) {
             smallest.add(id);
         }
-        ControlFlow::Continue(())
     })?;
     smallest.cut();
     Ok(smallest.found)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Large objects beside the log, one file each. Owns their ids, their files and who still needs them; promises that a
-//! registered BLOB is on the disk with its name before its id is known to anybody, that no id is issued twice and no
-//! file overwritten, and that no file is deleted that a live entry or a running pool refers to. Knows nothing of
+//! registered BLOB is on the disk with its name before a session that refers to it ends, that no id is issued twice and
+//! no file overwritten, and that no file is deleted that a live entry or a running pool refers to. Knows nothing of
 //! channels or of C.
 
 mod garbage;

@@ -5,7 +5,6 @@ use crate::types::BlobId;
 use crate::vfs::{FileKind, Vfs};
 use std::ffi::OsStr;
 use std::io;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// Directories below `blob/` that BLOBs are spread over.
@@ -18,6 +17,27 @@ const SUFFIX: &str = ".blob";
 /// Which of the directories a BLOB belongs to.
 pub fn directory_number(id: BlobId) -> usize {
     (id.0 % DIRECTORIES as u64) as usize
+}
+
+/// A set of directories.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Directories(u128);
+
+impl Directories {
+    /// Those of these BLOBs.
+    pub fn of(ids: &[BlobId]) -> Directories {
+        Directories(ids.iter().fold(0, |set, id| set | 1 << directory_number(*id)))
+    }
+
+    /// Those of either set.
+    pub fn with(self, other: Directories) -> Directories {
+        Directories(self.0 | other.0)
+    }
+
+    /// Their numbers.
+    pub fn numbers(self) -> impl Iterator<Item = usize> {
+        (0..DIRECTORIES).filter(move |number| self.0 >> number & 1 == 1)
+    }
 }
 
 /// The directory of a BLOB; `root` is `blob/`.
@@ -39,8 +59,8 @@ pub fn id_of(name: &OsStr) -> Option<BlobId> {
     u64::from_str_radix(digits, 16).ok().map(BlobId)
 }
 
-/// Shows the id of every BLOB file below `root` to `visit`, in no order, until it breaks off. A missing `root` has none.
-pub fn visit(vfs: &dyn Vfs, root: &Path, mut visit: impl FnMut(BlobId) -> ControlFlow<()>) -> io::Result<()> {
+/// Shows the id of every BLOB file below `root` to `visit`, in no order. A missing `root` has none.
+pub fn visit(vfs: &dyn Vfs, root: &Path, mut visit: impl FnMut(BlobId)) -> io::Result<()> {
     let mut open = vec![(root.to_owned(), 0)];
     while let Some((dir, depth)) = open.pop() {
         let names = match vfs.names(&dir) {
@@ -49,11 +69,7 @@ pub fn visit(vfs: &dyn Vfs, root: &Path, mut visit: impl FnMut(BlobId) -> Contro
         };
         for (name, kind) in names {
             match (kind, id_of(&name)) {
-                (FileKind::File, Some(id)) => {
-                    if visit(id).is_break() {
-                        return Ok(());
-                    }
-                }
+                (FileKind::File, Some(id)) => visit(id),
                 (FileKind::Directory, _) if depth < DEPTH_MAX => open.push((dir.join(name), depth + 1)),
                 _ => {}
             }
@@ -87,15 +103,11 @@ mod tests {
         let fs = SimFs::new();
         let mut found = Vec::new();
         let root = Path::new("/l/blob");
-        visit(&fs, root, |_| ControlFlow::Continue(())).unwrap();
+        visit(&fs, root, |id| panic!("{id} is not there")).unwrap();
         for file in ["dir_01/0000000000000001.blob", "a/b/000000000000000a.blob", "0000000000000003.blob", "dir_02/x"] {
             fs.put(&root.join(file), b"").unwrap();
         }
-        visit(&fs, root, |id| {
-            found.push(id.0);
-            ControlFlow::Continue(())
-        })
-        .unwrap();
+        visit(&fs, root, |id| found.push(id.0)).unwrap();
         found.sort_unstable();
         assert_eq!(found, [1, 3, 10]);
     }

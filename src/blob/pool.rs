@@ -22,7 +22,8 @@ impl BlobPool {
         BlobPool { store, ids: Mutex::new(Some(Vec::new())) }
     }
 
-    /// Registers `data` as a new BLOB, which is on the disk when this returns.
+    /// Registers `data` as a new BLOB. Its content is on the disk when this returns, its name when a session that refers
+    /// to it has ended.
     ///
     /// # Errors
     /// [`Error::Blob`] when the disk refuses; [`Error::WrongState`] after the release, before `ready()` or after a shutdown.

@@ -2,7 +2,7 @@
 //! The BLOB files of a data directory: gives out ids, creates files durably, and knows which of them running pools own.
 
 use super::garbage::{self, Collection, Found};
-use super::paths;
+use super::paths::{self, Directories};
 use super::pool::BlobPool;
 use crate::error::{Error, Result};
 use crate::recovery::Snapshot;
@@ -53,7 +53,17 @@ pub struct BlobStore {
     owned: Mutex<HashMap<BlobId, bool>>,
     /// Directories whose names are durable.
     durable_directories: Mutex<[bool; paths::DIRECTORIES]>,
+    /// The directories by number.
+    unsynced: Box<[Names]>,
     collection: Collection,
+}
+
+/// Whether a directory has new names that are not durable yet.
+#[derive(Debug, Default)]
+struct Names {
+    unsynced: AtomicBool,
+    /// Held while they are synced, so that whoever relies on them waits for who is at it.
+    syncing: Mutex<()>,
 }
 
 impl BlobStore {
@@ -67,6 +77,7 @@ impl BlobStore {
             stopping: AtomicBool::new(false),
             owned: Mutex::default(),
             durable_directories: Mutex::new([false; paths::DIRECTORIES]),
+            unsynced: (0..paths::DIRECTORIES).map(|_| Names::default()).collect(),
             collection: Collection::default(),
         }
     }
@@ -160,7 +171,7 @@ impl BlobStore {
         }
     }
 
-    /// Creates a BLOB. When this returns, its content and its name are on the disk.
+    /// Creates a BLOB. When this returns, its content is on the disk, but for its name; see [`Self::sync_names`].
     pub(super) fn register(&self, content: Content<'_>) -> Result<BlobId> {
         let _phase = self.enter()?;
         self.check_source(content)?;
@@ -175,6 +186,7 @@ impl BlobStore {
             Content::Move(source) => self.take_over(source, &path)?,
             Content::Share(reference) => self.share(&paths::file(&self.root, reference), &path)?,
         }
+        self.unsynced[paths::directory_number(id)].unsynced.store(true, SeqCst);
         self.owned.lock().insert(id, false);
         Ok(id)
     }
@@ -229,6 +241,25 @@ impl BlobStore {
         Ok(())
     }
 
+    /// Makes the names of registered BLOBs durable. A session that refers to BLOBs calls this before it ends, once for
+    /// all of them: a transaction with many BLOBs syncs each directory once.
+    pub fn sync_names(&self, directories: Directories) -> Result<()> {
+        for number in directories.numbers() {
+            let names = &self.unsynced[number];
+            let _syncing = names.syncing.lock();
+            if names.unsynced.swap(false, SeqCst) {
+                // A name that comes from here on sets the mark again.
+                let synced = self.sync_name(&paths::file(&self.root, BlobId(number as u64)));
+                if synced.is_err() {
+                    names.unsynced.store(true, SeqCst);
+                }
+                synced?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Syncs the directory that holds `path`.
     fn sync_name(&self, path: &Path) -> Result<()> {
         let directory = crashsafe::parent(path);
         self.vfs.sync_dir(directory).map_err(|e| failed("cannot sync the directory", directory, e))
@@ -240,12 +271,10 @@ impl BlobStore {
         let _ = self.vfs.unlink(path);
     }
 
-    /// Creates a file that must not exist, lets `fill` write it, and syncs content and name. Nothing is left of a failure.
+    /// Creates a file that must not exist, lets `fill` write it, and syncs the content. Nothing is left of a failure.
     fn create(&self, path: &Path, fill: impl FnOnce(&dyn VfsFile) -> Result<()>) -> Result<()> {
         let file = self.vfs.open(path, Open::New).map_err(|e| failed("cannot create", path, e))?;
-        let written = fill(&*file)
-            .and_then(|()| file.sync().map_err(|e| failed("cannot sync", path, e)))
-            .and_then(|()| self.sync_name(path));
+        let written = fill(&*file).and_then(|()| file.sync().map_err(|e| failed("cannot sync", path, e)));
         if written.is_err() {
             self.discard(path);
         }
@@ -285,16 +314,14 @@ impl BlobStore {
         self.sync_content(source)?;
         self.check_free(path)?;
         match self.vfs.rename(source, path) {
-            Ok(()) => {
-                let synced = self.sync_name(path);
-                if synced.is_err() {
-                    // The file goes back to its owner; where that fails as well it stays as an unused BLOB.
-                    let _ = self.vfs.rename(path, source);
-                }
-                synced
-            }
+            Ok(()) => Ok(()),
             Err(e) if e.kind() == io::ErrorKind::CrossesDevices => {
                 self.copy(source, path)?;
+                // There is no moment without a durable name for the content.
+                if let Err(e) = self.sync_name(path) {
+                    self.discard(path);
+                    return Err(e);
+                }
                 if let Err(e) = self.vfs.unlink(source) {
                     log::warn!("{}", failed("copied to another file system, but cannot delete", source, e));
                 }
@@ -317,13 +344,7 @@ impl BlobStore {
     fn share(&self, reference: &Path, path: &Path) -> Result<()> {
         self.sync_content(reference)?;
         match self.vfs.hard_link(reference, path) {
-            Ok(()) => {
-                let synced = self.sync_name(path);
-                if synced.is_err() {
-                    self.discard(path);
-                }
-                synced
-            }
+            Ok(()) => Ok(()),
             Err(e) if matches!(e.raw_os_error(), Some(libc::EMLINK | libc::EPERM | libc::EOPNOTSUPP)) => {
                 self.copy(reference, path)
             }

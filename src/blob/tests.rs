@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+use super::paths::Directories;
 use super::*;
 use crate::error::Error;
 use crate::recovery::Snapshot;
@@ -39,7 +40,7 @@ fn ids_begin_above_what_was_recovered_and_above_every_file() {
 }
 
 #[test]
-fn every_kind_of_registration_is_durable_when_it_returns() {
+fn every_kind_of_registration_is_durable_when_its_names_are_synced() {
     let fs = SimFs::new();
     let store = started(&fs, 0);
     for file in ["/in/a", "/in/b", "/far/c"] {
@@ -52,6 +53,12 @@ fn every_kind_of_registration_is_durable_when_it_returns() {
         expected.push((pool.register_file(Path::new(file), temporary).unwrap(), file.as_bytes().to_vec()));
     }
     expected.push((pool.duplicate(BlobId(1)).unwrap(), b"data".to_vec()));
+    assert!(fs.reboot(Loss::KeepUnsynced).files().len() > fs.reboot(Loss::DropUnsynced).files().len());
+    let ids: Vec<BlobId> = expected.iter().map(|(id, _)| *id).collect();
+    store.sync_names(Directories::of(&ids)).unwrap();
+    let before = fs.operations();
+    store.sync_names(Directories::of(&ids)).unwrap();
+    assert_eq!(fs.operations(), before, "what is synced is not synced again");
     let after = fs.reboot(Loss::DropUnsynced);
     for (n, (id, bytes)) in expected.into_iter().enumerate() {
         assert_eq!(id, BlobId(n as u64 + 1));

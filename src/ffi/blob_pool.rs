@@ -46,8 +46,8 @@ pub unsafe extern "C" fn limestone_blob_pool_acquire(
     })
 }
 
-/// Registers `len` bytes as a new BLOB and stores its id in `out_id`. Content and name of the BLOB are on the disk when
-/// this returns. `LIMESTONE_ERR_IO` when the disk refuses: the data store goes on. `LIMESTONE_ERR_WRONG_STATE` after
+/// Registers `len` bytes as a new BLOB and stores its id in `out_id`. The content is on the disk when this returns,
+/// its name when a session that refers to the BLOB has ended. `LIMESTONE_ERR_IO` when the disk refuses: the data store goes on. `LIMESTONE_ERR_WRONG_STATE` after
 /// the release, before `limestone_datastore_ready` and after the shutdown.
 ///
 /// # Safety

@@ -215,8 +215,8 @@ public:
     /**
      * Makes a pool for the BLOBs of one transaction; to be called after ready().
      *
-     * A registered BLOB is on the disk, its name included, before its id is returned. The pool must not be used after
-     * the datastore was destroyed.
+     * The content of a registered BLOB is on the disk when its id is returned, its name when a session that refers to
+     * it has ended. The pool must not be used after the datastore was destroyed.
      */
     [[nodiscard]] std::unique_ptr<blob_pool> acquire_blob_pool();
 
