@@ -154,11 +154,11 @@ fn collect(store: &BlobStore, mut found: Found, limit: u64, snapshot: &Snapshot,
 fn unused(store: &BlobStore, ids: &[u64], snapshot: &Snapshot) -> Result<Option<Vec<u64>>> {
     let mut used = vec![false; ids.len()];
     let mut cursor = snapshot.cursor();
-    while let Some(blobs) = cursor.next_blobs()? {
+    while let Some(row) = cursor.next()? {
         if store.is_stopping() {
             return Ok(None);
         }
-        for BlobId(id) in blobs.iter() {
+        for BlobId(id) in row.blobs.iter() {
             if let Ok(at) = ids.binary_search(&id) {
                 used[at] = true;
             }

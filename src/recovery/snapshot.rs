@@ -33,6 +33,7 @@ pub struct Row<'a> {
     pub storage: StorageId,
     pub key: &'a [u8],
     pub value: &'a [u8],
+    pub blobs: BlobList<'a>,
 }
 
 impl Snapshot {
@@ -91,14 +92,6 @@ impl Snapshot {
     }
 }
 
-/// What a cursor finds.
-struct Put<'a> {
-    storage: StorageId,
-    key: &'a [u8],
-    value: &'a [u8],
-    blobs: BlobList<'a>,
-}
-
 /// Walks over entries of a snapshot; one thread at a time. Keeps the snapshot alive.
 #[derive(Debug)]
 pub struct Cursor {
@@ -112,16 +105,6 @@ impl Cursor {
     /// The next entry, `None` at the end and ever after.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<Row<'_>>> {
-        Ok(self.next_put()?.map(|put| Row { storage: put.storage, key: put.key, value: put.value }))
-    }
-
-    /// The BLOBs that the next entry refers to; otherwise as [`Self::next`].
-    pub fn next_blobs(&mut self) -> Result<Option<BlobList<'_>>> {
-        Ok(self.next_put()?.map(|put| put.blobs))
-    }
-
-    #[inline]
-    fn next_put(&mut self) -> Result<Option<Put<'_>>> {
         if self.left == 0 {
             return Ok(None);
         }
@@ -141,7 +124,7 @@ impl Cursor {
             self.index = 0;
         }
         match entry_at(&self.data.files, position)? {
-            Entry::Put { storage, key, value, blobs, .. } => Ok(Some(Put { storage, key, value, blobs })),
+            Entry::Put { storage, key, value, blobs, .. } => Ok(Some(Row { storage, key, value, blobs })),
             _ => Err(changed(position)),
         }
     }
