@@ -86,7 +86,7 @@ void datastore::ready() {
     internal::check_guarded("ready", status, LIMESTONE_HERE);
     impl_->state_.store(datastore_state::ready);
     epoch_id_switched_.store(limestone_datastore_switched_epoch(impl_->core_));
-    next_blob_id_.store(limestone_datastore_max_blob_id(impl_->core_) + 1);
+    next_blob_id_.store(limestone_datastore_next_blob_id(impl_->core_));
     raise_epoch_counters();
 }
 

@@ -41,6 +41,8 @@ std::vector<fs::path> files_to_copy(fs::path const& location) {
 
 backup& datastore::begin_backup() {
     return internal::guarded("begin_backup", [this]() -> backup& {
+        // What is listed must not be deleted as unused before it is copied.
+        wait_for_blob_file_garbace_collector_for_tests();
         std::lock_guard<std::mutex> lock(impl_->backup_mutex_);
         impl_->backup_.reset(new backup(files_to_copy(impl_->location_), *impl_));
         return *impl_->backup_;

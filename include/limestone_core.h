@@ -77,6 +77,10 @@
 // A defect of this library, caught at its border.
 #define LIMESTONE_ERR_PANIC 99
 
+// The BLOBs of one transaction. Owned by the caller; ended by `limestone_blob_pool_destroy`. Registrations from any
+// thread, any number at once; the release after them. May be released and destroyed after its data store.
+typedef struct limestone_blob_pool limestone_blob_pool;
+
 // A log channel. Owned by its data store. Calls may come from any thread; one session belongs to one caller at a
 // time; different channels are independent.
 typedef struct limestone_channel limestone_channel;
@@ -133,6 +137,104 @@ int32_t limestone_reference_tag(const uint8_t *key, uint64_t blob_id, uint64_t t
 // # Safety
 // `datastore` must come from `limestone_datastore_open`.
 uint64_t limestone_datastore_max_blob_id(const struct limestone_datastore *datastore);
+
+// The id that the next registered BLOB gets: above every id in durable entries, the catalog and the names of BLOB
+// files. 0 before `limestone_datastore_ready` and for an invalid handle.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+uint64_t limestone_datastore_next_blob_id(const struct limestone_datastore *datastore);
+
+// Lets no BLOB id below `next` be given out any more. A smaller value than the present one changes nothing.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+int32_t limestone_datastore_raise_next_blob_id(struct limestone_datastore *datastore, uint64_t next);
+
+// Tells where a BLOB is or would be stored and whether it can be read now: its id was given out and its file exists.
+// Stores the length of the path in `out_len` and the path, without a zero behind it, in `path`; when it is longer than
+// `capacity` bytes, nothing is stored in `path` and `out_len` says how many are needed. The path is relative when that
+// of the data directory is.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`; `path` must have room for `capacity` bytes; `out_len` and
+// `out_available` must be null or writable.
+int32_t limestone_datastore_blob_file(const struct limestone_datastore *datastore,
+                                      uint64_t blob_id,
+                                      char *path,
+                                      size_t capacity,
+                                      size_t *out_len,
+                                      bool *out_available);
+
+// Marks BLOBs as needed, as an entry that refers to them does: the release of their pool keeps them. Ids that no pool
+// owns are ignored.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`; `blob_ids` must have `count` numbers.
+int32_t limestone_datastore_mark_blobs(struct limestone_datastore *datastore, const uint64_t *blob_ids, size_t count);
+
+// Takes marks back: the release of their pool deletes the BLOBs.
+//
+// # Safety
+// As for `limestone_datastore_mark_blobs`.
+int32_t limestone_datastore_unmark_blobs(struct limestone_datastore *datastore, const uint64_t *blob_ids, size_t count);
+
+// Waits until the BLOB files that were there at the start and that no entry refers to are deleted.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+int32_t limestone_datastore_wait_for_blob_collection(const struct limestone_datastore *datastore);
+
+// Makes a pool for the BLOBs of one transaction. Registrations fail before `limestone_datastore_ready`.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`; `out` must be null or writable.
+int32_t limestone_blob_pool_acquire(struct limestone_datastore *datastore, struct limestone_blob_pool **out);
+
+// Registers `len` bytes as a new BLOB and stores its id in `out_id`. The content is on the disk when this returns,
+// its name when a session that refers to the BLOB has ended. `LIMESTONE_ERR_IO` when the disk refuses: the data store goes on. `LIMESTONE_ERR_WRONG_STATE` after
+// the release, before `limestone_datastore_ready` and after the shutdown.
+//
+// # Safety
+// `pool` must come from `limestone_blob_pool_acquire`; `data` must have `len` bytes; `out_id` must be null or writable.
+int32_t limestone_blob_pool_register_data(struct limestone_blob_pool *pool,
+                                          const uint8_t *data,
+                                          size_t len,
+                                          uint64_t *out_id);
+
+// Registers the content of a file as a new BLOB: moved when `is_temporary`, also to another file system, else copied.
+// `LIMESTONE_ERR_IO` with the error number `ENOENT` when there is no such file; otherwise as
+// `limestone_blob_pool_register_data`. After a failure the file is where it was.
+//
+// # Safety
+// `pool` must come from `limestone_blob_pool_acquire`; `path` must have `path_len` bytes; `out_id` must be null or
+// writable.
+int32_t limestone_blob_pool_register_file(struct limestone_blob_pool *pool,
+                                          const char *path,
+                                          size_t path_len,
+                                          bool is_temporary,
+                                          uint64_t *out_id);
+
+// Registers a new BLOB with the content of the BLOB `reference`, without copying it. `LIMESTONE_ERR_NOT_FOUND` when
+// there is no such BLOB; otherwise as `limestone_blob_pool_register_data`.
+//
+// # Safety
+// `pool` must come from `limestone_blob_pool_acquire`; `out_id` must be null or writable.
+int32_t limestone_blob_pool_duplicate(struct limestone_blob_pool *pool, uint64_t reference, uint64_t *out_id);
+
+// Deletes the BLOBs of the pool that no entry refers to; after the shutdown of the data store that is left to the next
+// start. Nothing can be registered afterwards. Calling it again does nothing.
+//
+// # Safety
+// `pool` must come from `limestone_blob_pool_acquire`.
+int32_t limestone_blob_pool_release(struct limestone_blob_pool *pool);
+
+// Ends the pool and sets `*pool` to null. Without a release the BLOBs that no entry refers to stay until the next
+// start. A null `*pool` is no error. Handles of pools, unlike others, are used again long after they were destroyed.
+//
+// # Safety
+// `pool` must be null or point to a handle or null.
+int32_t limestone_blob_pool_destroy(struct limestone_blob_pool **pool);
 
 // Begins a session in the current epoch and stores that epoch in `out_epoch` unless it is null.
 //
@@ -360,6 +462,104 @@ int32_t limestone_reference_tag(const uint8_t *key, uint64_t blob_id, uint64_t t
 // # Safety
 // `datastore` must come from `limestone_datastore_open`.
 uint64_t limestone_datastore_max_blob_id(const struct limestone_datastore *datastore);
+
+// The id that the next registered BLOB gets: above every id in durable entries, the catalog and the names of BLOB
+// files. 0 before `limestone_datastore_ready` and for an invalid handle.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+uint64_t limestone_datastore_next_blob_id(const struct limestone_datastore *datastore);
+
+// Lets no BLOB id below `next` be given out any more. A smaller value than the present one changes nothing.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+int32_t limestone_datastore_raise_next_blob_id(struct limestone_datastore *datastore, uint64_t next);
+
+// Tells where a BLOB is or would be stored and whether it can be read now: its id was given out and its file exists.
+// Stores the length of the path in `out_len` and the path, without a zero behind it, in `path`; when it is longer than
+// `capacity` bytes, nothing is stored in `path` and `out_len` says how many are needed. The path is relative when that
+// of the data directory is.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`; `path` must have room for `capacity` bytes; `out_len` and
+// `out_available` must be null or writable.
+int32_t limestone_datastore_blob_file(const struct limestone_datastore *datastore,
+                                      uint64_t blob_id,
+                                      char *path,
+                                      size_t capacity,
+                                      size_t *out_len,
+                                      bool *out_available);
+
+// Marks BLOBs as needed, as an entry that refers to them does: the release of their pool keeps them. Ids that no pool
+// owns are ignored.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`; `blob_ids` must have `count` numbers.
+int32_t limestone_datastore_mark_blobs(struct limestone_datastore *datastore, const uint64_t *blob_ids, size_t count);
+
+// Takes marks back: the release of their pool deletes the BLOBs.
+//
+// # Safety
+// As for `limestone_datastore_mark_blobs`.
+int32_t limestone_datastore_unmark_blobs(struct limestone_datastore *datastore, const uint64_t *blob_ids, size_t count);
+
+// Waits until the BLOB files that were there at the start and that no entry refers to are deleted.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+int32_t limestone_datastore_wait_for_blob_collection(const struct limestone_datastore *datastore);
+
+// Makes a pool for the BLOBs of one transaction. Registrations fail before `limestone_datastore_ready`.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`; `out` must be null or writable.
+int32_t limestone_blob_pool_acquire(struct limestone_datastore *datastore, struct limestone_blob_pool **out);
+
+// Registers `len` bytes as a new BLOB and stores its id in `out_id`. The content is on the disk when this returns,
+// its name when a session that refers to the BLOB has ended. `LIMESTONE_ERR_IO` when the disk refuses: the data store goes on. `LIMESTONE_ERR_WRONG_STATE` after
+// the release, before `limestone_datastore_ready` and after the shutdown.
+//
+// # Safety
+// `pool` must come from `limestone_blob_pool_acquire`; `data` must have `len` bytes; `out_id` must be null or writable.
+int32_t limestone_blob_pool_register_data(struct limestone_blob_pool *pool,
+                                          const uint8_t *data,
+                                          size_t len,
+                                          uint64_t *out_id);
+
+// Registers the content of a file as a new BLOB: moved when `is_temporary`, also to another file system, else copied.
+// `LIMESTONE_ERR_IO` with the error number `ENOENT` when there is no such file; otherwise as
+// `limestone_blob_pool_register_data`. After a failure the file is where it was.
+//
+// # Safety
+// `pool` must come from `limestone_blob_pool_acquire`; `path` must have `path_len` bytes; `out_id` must be null or
+// writable.
+int32_t limestone_blob_pool_register_file(struct limestone_blob_pool *pool,
+                                          const char *path,
+                                          size_t path_len,
+                                          bool is_temporary,
+                                          uint64_t *out_id);
+
+// Registers a new BLOB with the content of the BLOB `reference`, without copying it. `LIMESTONE_ERR_NOT_FOUND` when
+// there is no such BLOB; otherwise as `limestone_blob_pool_register_data`.
+//
+// # Safety
+// `pool` must come from `limestone_blob_pool_acquire`; `out_id` must be null or writable.
+int32_t limestone_blob_pool_duplicate(struct limestone_blob_pool *pool, uint64_t reference, uint64_t *out_id);
+
+// Deletes the BLOBs of the pool that no entry refers to; after the shutdown of the data store that is left to the next
+// start. Nothing can be registered afterwards. Calling it again does nothing.
+//
+// # Safety
+// `pool` must come from `limestone_blob_pool_acquire`.
+int32_t limestone_blob_pool_release(struct limestone_blob_pool *pool);
+
+// Ends the pool and sets `*pool` to null. Without a release the BLOBs that no entry refers to stay until the next
+// start. A null `*pool` is no error. Handles of pools, unlike others, are used again long after they were destroyed.
+//
+// # Safety
+// `pool` must be null or point to a handle or null.
+int32_t limestone_blob_pool_destroy(struct limestone_blob_pool **pool);
 
 // Begins a session in the current epoch and stores that epoch in `out_epoch` unless it is null.
 //

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What can go wrong, sorted by what the caller can do about it. Every message says what was expected and found.
 
-use crate::types::Epoch;
+use crate::types::{BlobId, Epoch};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -36,6 +36,12 @@ pub enum Error {
     /// The system refused an operation.
     #[error("I/O Error ({}): {message} (errno = {})", reason(.source), errno(.source))]
     Io { message: String, source: io::Error },
+    /// The system refused an operation on a BLOB; the data store is intact.
+    #[error("Blob Error ({}): {message} (errno = {})", reason(.source), errno(.source))]
+    Blob { message: String, source: io::Error },
+    /// No BLOB has this id.
+    #[error("Invalid blob_id: {id}. Blob file does not exist: {}", path.display())]
+    UnknownBlob { id: BlobId, path: PathBuf },
     /// An earlier write or sync failed; nothing is acknowledged any more. Restart the process.
     #[error("the data store stopped after a failure and acknowledges nothing any more: {0}")]
     Poisoned(String),
@@ -98,7 +104,7 @@ impl Error {
     /// The error number of the system, 0 when there is none.
     pub fn errno(&self) -> i32 {
         match self {
-            Error::Io { source, .. } => errno(source),
+            Error::Io { source, .. } | Error::Blob { source, .. } => errno(source),
             _ => 0,
         }
     }

@@ -10,8 +10,9 @@ mod upstream_checker;
 
 use engine_run::{quick_dir, start, Started};
 use golden_data::{tree, Row};
+use limestone_core::blob::paths;
 use limestone_core::datastore::{Datastore, Settings};
-use limestone_core::types::{Epoch, StorageId, WriteVersion};
+use limestone_core::types::{BlobId, Epoch, StorageId, WriteVersion};
 use start_model::{outcome, Outcome, Reason, Refusal};
 use std::collections::HashMap;
 use std::path::Path;
@@ -243,4 +244,36 @@ fn epochs_are_reported_as_upstream_reports_them() {
         assert_eq!(restarted.last_epoch, epoch, "{name}, after a restart");
         assert_eq!(restarted.warnings, [""; 0], "{name}");
     }
+}
+
+#[test]
+fn after_the_garbage_collection_exactly_the_blobs_that_upstream_has_are_there() {
+    let mut seen = 0;
+    for case in golden_data::cases() {
+        let Some(blobs) = case.expected["blobs"].as_array() else {
+            continue;
+        };
+        let dir = quick_dir();
+        case.copy_to(dir.path());
+        let files = tree(&dir.path().join("blob"));
+        let store = Datastore::open(Settings::new(dir.path())).unwrap();
+        store.ready().unwrap();
+        let next = store.blobs().next_id();
+        assert!(next.0 >= golden_data::number(&case.expected["next_blob_id"]), "{}: next id {next}", case.name);
+        store.blobs().wait_for_collection();
+        for blob in blobs {
+            let id = BlobId(golden_data::number(&blob["id"]));
+            let (path, available) = store.blobs().file(id);
+            assert_eq!(available, blob["available"] == true, "{}: BLOB {id}", case.name);
+            if available {
+                let content = golden_data::unhex(golden_data::text(&blob["content"]));
+                assert_eq!(std::fs::read(path).unwrap(), content, "{}: BLOB {id}", case.name);
+            }
+            seen += 1;
+        }
+        let id = store.blob_pool().register_data(b"new").unwrap();
+        let largest = files.keys().filter_map(|path| paths::id_of(path.file_name()?)).max();
+        assert!(Some(id) > largest, "{}: the id {id} was given out before", case.name);
+    }
+    assert!(seen > 0, "no golden case has BLOBs");
 }

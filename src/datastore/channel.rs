@@ -6,6 +6,8 @@
 
 use super::coordinator::{Coordinator, Slot};
 use super::rotation;
+use crate::blob::paths::Directories;
+use crate::blob::BlobStore;
 use crate::error::{Error, Result};
 use crate::types::{BlobId, Epoch, StorageId, WriteVersion};
 use crate::vfs::{crashsafe, Open, Vfs, VfsFile};
@@ -26,6 +28,7 @@ pub struct Channel {
     vfs: Arc<dyn Vfs>,
     path: PathBuf,
     coordinator: Arc<Coordinator>,
+    blob_store: Arc<BlobStore>,
     slot: Arc<Slot>,
     finished: AtomicU64,
     writer: Mutex<Writer>,
@@ -52,7 +55,15 @@ struct Session {
 struct Writer {
     state: State,
     buffer: Vec<u8>,
+    /// Where the BLOBs of the open session are.
+    blobs: Directories,
     file: Option<LogFile>,
+}
+
+impl Writer {
+    fn new(state: State) -> Writer {
+        Writer { state, buffer: Vec::new(), blobs: Directories::default(), file: None }
+    }
 }
 
 #[derive(Debug)]
@@ -65,9 +76,15 @@ struct LogFile {
 }
 
 impl Channel {
-    pub(super) fn new(vfs: Arc<dyn Vfs>, path: PathBuf, coordinator: Arc<Coordinator>) -> Channel {
-        let writer = Mutex::new(Writer { state: State::Idle, buffer: Vec::new(), file: None });
-        Channel { vfs, path, coordinator, slot: Arc::new(Slot::new()), finished: AtomicU64::new(0), writer }
+    pub(super) fn new(
+        vfs: Arc<dyn Vfs>,
+        path: PathBuf,
+        coordinator: Arc<Coordinator>,
+        blob_store: Arc<BlobStore>,
+    ) -> Channel {
+        let writer = Mutex::new(Writer::new(State::Idle));
+        let slot = Arc::new(Slot::new());
+        Channel { vfs, path, coordinator, blob_store, slot, finished: AtomicU64::new(0), writer }
     }
 
     pub(super) fn slot(&self) -> Arc<Slot> {
@@ -112,6 +129,7 @@ impl Channel {
         writer.state = State::Open(Session { epoch, start, covered });
         let marker = if covered { tag::INVALIDATED } else { tag::BEGIN };
         writer.buffer.clear();
+        writer.blobs = Directories::default();
         writer.buffer.extend_from_slice(&entry::marker(marker, epoch));
         Ok(epoch)
     }
@@ -138,6 +156,8 @@ impl Channel {
 
     /// Writes and syncs what the session still has in its buffer.
     fn finish(&self, writer: &mut Writer, session: Session) -> Result<()> {
+        // A session that counts has its BLOBs (W14).
+        self.blob_store.sync_names(writer.blobs)?;
         entry::encode_end(&mut writer.buffer, session.epoch);
         self.write_out(writer)?;
         let file = self.file(writer)?;
@@ -188,14 +208,14 @@ impl Channel {
         Ok(LogFile { file, len, unnamed: true })
     }
 
-    /// Runs `encode` on the buffer of the open session.
+    /// Runs `encode` on the writer of the open session.
     #[inline]
-    fn append(&self, call: &str, encode: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
+    fn append(&self, call: &str, encode: impl FnOnce(&mut Writer)) -> Result<()> {
         let mut writer = self.writer.lock();
         if !matches!(writer.state, State::Open(_)) {
             return Err(self.wrong(&format!("{call}() without an open session")));
         }
-        encode(&mut writer.buffer);
+        encode(&mut writer);
         if writer.buffer.len() >= BUFFER_BYTES {
             self.coordinator.check()?;
             self.write_out(&mut writer).map_err(|e| self.coordinator.poison(e))?;
@@ -203,7 +223,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Appends an upsert; key, value and the list of BLOB ids may be empty.
+    /// Appends an upsert; key, value and the list of BLOB ids may be empty. The BLOBs count as needed from this call on.
     #[inline]
     pub fn add_entry(
         &self,
@@ -216,28 +236,42 @@ impl Channel {
         check_len("a key", key.len())?;
         check_len("a value", value.len())?;
         check_len("a list of BLOB ids", blobs.len())?;
-        self.append("add_entry", |out| entry::encode_put(out, storage, key, value, version, blobs))
+        let directories = Directories::of(blobs);
+        if !blobs.is_empty() {
+            // From here on the release of their pool must not delete them.
+            self.blob_store.mark_persistent(blobs);
+        }
+        self.append("add_entry", |writer| {
+            writer.blobs = writer.blobs.with(directories);
+            entry::encode_put(&mut writer.buffer, storage, key, value, version, blobs);
+        })
     }
 
     /// Appends the removal of a key.
     pub fn remove_entry(&self, storage: StorageId, key: &[u8], version: WriteVersion) -> Result<()> {
         check_len("a key", key.len())?;
-        self.append("remove_entry", |out| entry::encode_remove(out, storage, key, version))
+        self.append("remove_entry", |writer| entry::encode_remove(&mut writer.buffer, storage, key, version))
     }
 
     /// Appends the creation of a storage, which recovery does not look at.
     pub fn add_storage(&self, storage: StorageId, version: WriteVersion) -> Result<()> {
-        self.append("add_storage", |out| entry::encode_storage(out, tag::ADD_STORAGE, storage, version))
+        self.append("add_storage", |writer| {
+            entry::encode_storage(&mut writer.buffer, tag::ADD_STORAGE, storage, version)
+        })
     }
 
     /// Hides every entry of the storage with an older version.
     pub fn remove_storage(&self, storage: StorageId, version: WriteVersion) -> Result<()> {
-        self.append("remove_storage", |out| entry::encode_storage(out, tag::REMOVE_STORAGE, storage, version))
+        self.append("remove_storage", |writer| {
+            entry::encode_storage(&mut writer.buffer, tag::REMOVE_STORAGE, storage, version)
+        })
     }
 
     /// Hides every entry of the storage with an older version.
     pub fn truncate_storage(&self, storage: StorageId, version: WriteVersion) -> Result<()> {
-        self.append("truncate_storage", |out| entry::encode_storage(out, tag::CLEAR_STORAGE, storage, version))
+        self.append("truncate_storage", |writer| {
+            entry::encode_storage(&mut writer.buffer, tag::CLEAR_STORAGE, storage, version)
+        })
     }
 
     /// Puts the file aside under a rotated name. What an open session has written moves to the new file: the old one
@@ -295,7 +329,7 @@ impl Channel {
     pub(super) fn close(&self) {
         let mut writer = self.writer.lock();
         self.coordinator.drop_session(&self.slot);
-        *writer = Writer { state: State::Closed, buffer: Vec::new(), file: None };
+        *writer = Writer::new(State::Closed);
     }
 
     fn wrong(&self, what: &str) -> Error {

@@ -13,6 +13,7 @@ pub use channel::Channel;
 pub use coordinator::{Durability, EpochEvent, PersistentCallback};
 pub use offline::OfflineDirectory;
 
+use crate::blob::{BlobPool, BlobStore};
 use crate::error::{Error, Result};
 use crate::recovery::{self, Recovered, Snapshot};
 use crate::types::{BlobId, Epoch};
@@ -106,6 +107,7 @@ pub struct Datastore {
     lifecycle: Mutex<Lifecycle>,
     snapshot: RwLock<Option<Snapshot>>,
     max_blob_id: RwLock<BlobId>,
+    blobs: Arc<BlobStore>,
 }
 
 #[derive(Debug)]
@@ -122,7 +124,9 @@ impl Datastore {
     /// [`Error::Locked`], [`Error::UnsupportedVersion`], [`Error::BrokenMetadata`] or [`Error::Io`].
     pub fn open(settings: Settings) -> Result<Arc<Datastore>> {
         let directory = Directory::open(settings.vfs.clone(), &settings.location)?;
+        let blobs = Arc::new(BlobStore::new(settings.vfs.clone(), &settings.location));
         Ok(Arc::new(Datastore {
+            blobs,
             settings,
             coordinator: Arc::new(Coordinator::new()),
             channels: RwLock::default(),
@@ -163,6 +167,7 @@ impl Datastore {
             threads: self.settings.recovery_threads.min(processors.max(2)),
             memory_bytes: self.settings.recovery_memory_bytes,
         })?;
+        let blob_files = self.blobs.scan()?;
         for warning in &recovered.warnings {
             log::warn!("{warning}");
         }
@@ -178,8 +183,9 @@ impl Datastore {
             warnings: recovered.warnings,
         };
         *self.max_blob_id.write() = report.max_blob_id;
-        *self.snapshot.write() = Some(recovered.snapshot);
         self.coordinator.start(epoch_file, report.last_epoch);
+        self.blobs.start(report.max_blob_id, blob_files, recovered.snapshot.share());
+        *self.snapshot.write() = Some(recovered.snapshot);
         lifecycle.state = State::Ready;
         Ok(report)
     }
@@ -210,7 +216,8 @@ impl Datastore {
             return Err(Error::WrongState("create_channel() called after shutdown()".to_owned()));
         }
         let path = self.settings.location.join(names::log_of_channel(channels.len()));
-        let channel = Arc::new(Channel::new(self.settings.vfs.clone(), path, self.coordinator.clone()));
+        let channel =
+            Arc::new(Channel::new(self.settings.vfs.clone(), path, self.coordinator.clone(), self.blobs.clone()));
         self.coordinator.register(channel.slot());
         channels.push(channel.clone());
         Ok(channel)
@@ -258,6 +265,16 @@ impl Datastore {
         *self.max_blob_id.read()
     }
 
+    /// The BLOB files: where they are, which are there, who needs them.
+    pub fn blobs(&self) -> &BlobStore {
+        &self.blobs
+    }
+
+    /// Makes a pool for the BLOBs of one transaction.
+    pub fn blob_pool(&self) -> BlobPool {
+        self.blobs.pool()
+    }
+
     /// What [`Self::ready`] recovered.
     pub fn snapshot(&self) -> Result<Snapshot> {
         match &*self.snapshot.read() {
@@ -292,6 +309,8 @@ impl Datastore {
             channel.close();
         }
         let mut lifecycle = self.lifecycle.lock();
+        // The thread that deletes unused BLOB files ends while the directory is still locked.
+        self.blobs.shut_down();
         lifecycle.state = State::Shutdown;
         lifecycle.directory = None;
     }

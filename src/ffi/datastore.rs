@@ -56,7 +56,7 @@ unsafe impl Send for Context {}
 unsafe impl Sync for Context {}
 
 /// Takes the data store out of its handle, so that no lock of the handle is held during a call.
-unsafe fn store(datastore: *const limestone_datastore) -> Result<Arc<Datastore>, Failure> {
+pub(super) unsafe fn store(datastore: *const limestone_datastore) -> Result<Arc<Datastore>, Failure> {
     // SAFETY: the caller's promise.
     unsafe { handle::open(datastore) }.map(|store| store.clone())
 }

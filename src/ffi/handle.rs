@@ -7,6 +7,7 @@
 
 use super::status::Failure;
 use parking_lot::{Mutex, MutexGuard};
+use std::collections::VecDeque;
 
 /// The start of every stub, by which its kind is told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,7 @@ pub(super) enum Kind {
     Channel = 0x4c53_4348_414e_4e45,
     Snapshot = 0x4c53_534e_4150_5348,
     Cursor = 0x4c53_4355_5253_4f52,
+    BlobPool = 0x4c53_424c_4f42_504f,
 }
 
 /// A type that is handed out as an opaque pointer.
@@ -54,6 +56,42 @@ pub(super) fn create<H: Handle>(content: H::Content) -> *mut H {
     let handle = Box::into_raw(Box::new(H::from_stub(stub)));
     KEPT.lock().push(handle as usize);
     handle
+}
+
+/// Closed handles of a kind that comes with every transaction. The oldest are used again, so that the stubs of such a
+/// kind do not grow for ever; a stale handle is recognised until [`RETIRED_MAX`] others were closed after it.
+#[derive(Debug)]
+pub(super) struct Retired(Mutex<VecDeque<usize>>);
+
+/// Closed handles that are not used again yet; about six MiB.
+const RETIRED_MAX: usize = 1 << 16;
+
+impl Retired {
+    pub(super) const fn new() -> Retired {
+        Retired(Mutex::new(VecDeque::new()))
+    }
+
+    /// As [`create`], with a retired handle when there are many.
+    pub(super) fn create<H, T>(&self, content: T) -> *mut H
+    where
+        H: Handle<Content = Closable<T>>,
+    {
+        let mut retired = self.0.lock();
+        let oldest = if retired.len() > RETIRED_MAX { retired.pop_front() } else { None };
+        drop(retired);
+        let Some(oldest) = oldest else {
+            return create(closable(content));
+        };
+        let handle = oldest as *mut H;
+        // SAFETY: `add` was given a handle of this kind, which is never freed.
+        *unsafe { &*handle }.stub().content.lock() = Some(content);
+        handle
+    }
+
+    /// Takes a handle that was closed and is used by nobody.
+    pub(super) fn add<H: Handle>(&self, handle: *mut H) {
+        self.0.lock().push_back(handle as usize);
+    }
 }
 
 /// The content of a handle, locked; the handle is open while the guard lives.

@@ -10,6 +10,7 @@
 //! * Pointers that were not made by this library, and wrong lengths, are the caller's responsibility.
 
 mod blob;
+mod blob_pool;
 mod channel;
 mod cursor;
 mod datastore;
@@ -19,6 +20,7 @@ mod settings;
 mod status;
 
 pub use blob::*;
+pub use blob_pool::*;
 pub use channel::*;
 pub use cursor::*;
 pub use datastore::*;

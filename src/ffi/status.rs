@@ -62,7 +62,8 @@ impl From<Error> for Failure {
             Error::UnsupportedVersion(_) => LIMESTONE_ERR_UNSUPPORTED_VERSION,
             Error::BrokenMetadata(_) => LIMESTONE_ERR_BROKEN_METADATA,
             Error::Corrupted(_) => LIMESTONE_ERR_CORRUPTED,
-            Error::Io { .. } => LIMESTONE_ERR_IO,
+            Error::Io { .. } | Error::Blob { .. } => LIMESTONE_ERR_IO,
+            Error::UnknownBlob { .. } => LIMESTONE_ERR_NOT_FOUND,
             Error::Poisoned(_) => LIMESTONE_ERR_POISONED,
         };
         Failure { status, errno: error.errno(), message: error.to_string() }

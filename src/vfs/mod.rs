@@ -46,6 +46,8 @@ pub enum Open {
     Create,
     /// Read and write; created when missing, emptied when not.
     Truncate,
+    /// Read and write; created, an error when the name exists.
+    New,
 }
 
 /// Why a lock was not taken.
@@ -63,6 +65,10 @@ pub trait FileLock: Send + Sync + fmt::Debug {}
 pub trait Vfs: Send + Sync + fmt::Debug {
     /// Every name in `dir`, in no order.
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
+    /// Every name in `dir` with its kind, in no order; cheaper than [`Vfs::list`] where many files are.
+    fn names(&self, dir: &Path) -> io::Result<Vec<(OsString, FileKind)>> {
+        Ok(self.list(dir)?.into_iter().map(|entry| (entry.name, entry.kind)).collect())
+    }
     /// What `path` is, `None` when nothing has that name; symbolic links are followed.
     fn kind(&self, path: &Path) -> io::Result<Option<FileKind>>;
     fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn VfsFile>>;
@@ -72,6 +78,9 @@ pub trait Vfs: Send + Sync + fmt::Debug {
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     /// Replaces `to` if it exists; durable only after [`Vfs::sync_dir`].
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives the file `existing` a second name in the same file system; an existing `new` is an error. Durable only
+    /// after [`Vfs::sync_dir`].
+    fn hard_link(&self, existing: &Path, new: &Path) -> io::Result<()>;
     /// Durable only after [`Vfs::sync_dir`].
     fn unlink(&self, path: &Path) -> io::Result<()>;
     /// Removes a directory and all below it; nothing there is no error.

@@ -2,6 +2,7 @@
 //! The file system of the machine.
 
 use super::{DirEntry, FileKind, FileLock, LockError, Mapping, Open, Vfs, VfsFile};
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -46,6 +47,21 @@ impl Vfs for RealFs {
         Ok(entries)
     }
 
+    fn names(&self, dir: &Path) -> io::Result<Vec<(OsString, FileKind)>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            // The directory itself tells the kind of all but symbolic links.
+            let kind = match entry.file_type()? {
+                kind if kind.is_file() => FileKind::File,
+                kind if kind.is_dir() => FileKind::Directory,
+                _ => self.kind(&entry.path())?.unwrap_or(FileKind::Other),
+            };
+            names.push((entry.file_name(), kind));
+        }
+        Ok(names)
+    }
+
     fn kind(&self, path: &Path) -> io::Result<Option<FileKind>> {
         match fs::metadata(path) {
             Ok(metadata) => Ok(Some(kind_of(&metadata))),
@@ -59,6 +75,7 @@ impl Vfs for RealFs {
         options.read(true).write(how != Open::Read);
         options.create(matches!(how, Open::Create | Open::Truncate));
         options.truncate(how == Open::Truncate);
+        options.create_new(how == Open::New);
         Ok(Box::new(RealFile(options.open(path)?)))
     }
 
@@ -83,6 +100,10 @@ impl Vfs for RealFs {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
+    }
+
+    fn hard_link(&self, existing: &Path, new: &Path) -> io::Result<()> {
+        fs::hard_link(existing, new)
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {

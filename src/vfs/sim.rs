@@ -115,6 +115,8 @@ struct State {
     plan: Option<Plan>,
     power_is_cut: bool,
     locked: BTreeSet<Ino>,
+    /// Directories that are file systems of their own.
+    mounts: BTreeSet<PathBuf>,
 }
 
 impl State {
@@ -145,6 +147,15 @@ impl State {
             Some(Fault::NoSpace) if kind == Kind::Write => Err((errno(libc::ENOSPC), part)),
             Some(Fault::NoSpace) => Err((errno(libc::ENOSPC), Outcome::Nothing)),
             Some(_) => Err((io_error(), Outcome::Nothing)),
+        }
+    }
+
+    /// Names cannot move from one file system to another.
+    fn check_same_file_system(&self, a: &Path, b: &Path) -> io::Result<()> {
+        let mount = |path: &Path| path.ancestors().find(|dir| self.mounts.contains(*dir)).map(Path::to_path_buf);
+        match mount(a) == mount(b) {
+            true => Ok(()),
+            false => Err(errno(libc::EXDEV)),
         }
     }
 
@@ -193,11 +204,12 @@ impl fmt::Debug for SimFs {
 impl SimFs {
     /// An empty file system that never fails.
     pub fn new() -> SimFs {
-        SimFs::on(Disk::new())
+        SimFs::on(Disk::new(), BTreeSet::new())
     }
 
-    fn on(disk: Disk) -> SimFs {
-        let state = State { disk, calls: Vec::new(), plan: None, power_is_cut: false, locked: BTreeSet::new() };
+    fn on(disk: Disk, mounts: BTreeSet<PathBuf>) -> SimFs {
+        let locked = BTreeSet::new();
+        let state = State { disk, calls: Vec::new(), plan: None, power_is_cut: false, locked, mounts };
         SimFs(Arc::new(Mutex::new(state)))
     }
 
@@ -237,7 +249,13 @@ impl SimFs {
     /// What a power cut at this moment leaves, without faults, locks and counts. This file system stays as it is, so that
     /// several losses can be tried on one cut.
     pub fn reboot(&self, loss: Loss) -> SimFs {
-        SimFs::on(self.0.lock().disk.survive(loss))
+        let state = self.0.lock();
+        SimFs::on(state.disk.survive(loss), state.mounts.clone())
+    }
+
+    /// Makes `dir` a file system of its own: no rename or hard link leads in or out.
+    pub fn mount(&self, dir: &Path) {
+        self.0.lock().mounts.insert(dir.to_path_buf());
     }
 
     /// Puts a durable file in place, directories above it included, without counting. Nothing else may be unsynced.
@@ -327,6 +345,10 @@ impl Vfs for SimFs {
                 state.reading("open", path, None)?;
                 state.disk.find(path)?
             }
+            Open::New => state.changing(Kind::Name, "create", path, |disk| match disk.find(path) {
+                Ok(_) => Err(errno(libc::EEXIST)),
+                Err(_) => disk.create(path),
+            })?,
             Open::Create => state.changing(Kind::Name, "create", path, |disk| disk.create(path))?,
             Open::Truncate => state.changing(Kind::Name, "truncate", path, |disk| {
                 let ino = disk.create(path)?;
@@ -356,7 +378,15 @@ impl Vfs for SimFs {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.0.lock().changing(Kind::Name, "rename", from, |disk| disk.rename(from, to))
+        let mut state = self.0.lock();
+        state.check_same_file_system(from, to)?;
+        state.changing(Kind::Name, "rename", from, |disk| disk.rename(from, to))
+    }
+
+    fn hard_link(&self, existing: &Path, new: &Path) -> io::Result<()> {
+        let mut state = self.0.lock();
+        state.check_same_file_system(existing, new)?;
+        state.changing(Kind::Name, "hard_link", new, |disk| disk.hard_link(existing, new))
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {

@@ -2,7 +2,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <fstream>
 
 #include <limestone/api/limestone_exception.h>
@@ -130,14 +129,6 @@ TEST(not_available_yet, functions_say_so) {
     EXPECT_TRUE(says_so(thrown_by([&] { object.compact_with_online(); })));
     EXPECT_TRUE(says_so(thrown_by([&] { (void)object.begin_backup(backup_type::standard); })));
     EXPECT_TRUE(says_so(thrown_by([&] { object.rotate_epoch_file_for_tests(); })));
-    try {
-        (void)object.acquire_blob_pool();
-        FAIL() << "a pool was made";
-    } catch (limestone_blob_exception const& e) {
-        EXPECT_TRUE(says_so(e.what()));
-        EXPECT_EQ(e.type(), exception_type::blob_error);
-        EXPECT_EQ(e.error_code(), ENOTSUP);
-    }
     std::vector<file_set_entry> files;
     EXPECT_EQ(object.restore("/tmp/nowhere", true), status::err_permission_error);
     EXPECT_EQ(object.restore("/tmp/nowhere", files), status::err_permission_error);

@@ -3,6 +3,7 @@
 //! disk. Afterwards the directory must start, show everything that was acknowledged, show every session whole or not
 //! at all, and take new sessions.
 
+mod blobs;
 mod faults;
 mod invariants;
 mod model;

@@ -213,8 +213,10 @@ public:
     void compact_with_online();
 
     /**
-     * Makes a pool for the BLOBs of one transaction.
-     * @throws limestone_blob_exception always: not available in this version
+     * Makes a pool for the BLOBs of one transaction; to be called after ready().
+     *
+     * The content of a registered BLOB is on the disk when its id is returned, its name when a session that refers to
+     * it has ended. The pool must not be used after the datastore was destroyed.
      */
     [[nodiscard]] std::unique_ptr<blob_pool> acquire_blob_pool();
 
@@ -230,7 +232,7 @@ public:
     /// Records the oldest version that is still read. A smaller one than before is refused with a logged error. Cheap.
     void switch_available_boundary_version(write_version_type version);
 
-    /// Marks BLOBs as referred to by the log.
+    /// Marks BLOBs as referred to by the log, so that the release of their pool keeps them.
     void add_persistent_blob_ids(const std::vector<blob_id_type>& blob_ids);
 
     /// Removes the marks of `blob_ids` and returns those that had none, in their order.
@@ -282,7 +284,7 @@ protected:
     /// The version last set with `switch_available_boundary_version()`.
     write_version_type get_available_boundary_version_for_tests() const noexcept { return available_boundary_version_; }
 
-    /// Waits until the collection of unused BLOB files, of which this version has none, is done.
+    /// Waits until the BLOB files that were there at the start and that nothing refers to are deleted.
     void wait_for_blob_file_garbace_collector_for_tests() const noexcept;
 
     virtual void on_rotate_log_files() noexcept {}

@@ -294,6 +294,20 @@ impl Disk {
         Ok(())
     }
 
+    pub(super) fn hard_link(&mut self, existing: &Path, new: &Path) -> io::Result<()> {
+        let ino = self.find(existing)?;
+        let (dir, name) = self.place(new)?;
+        if self.is_dir(ino) {
+            return Err(errno(libc::EPERM));
+        }
+        if self.names(dir)?.now.contains_key(&name) {
+            return Err(errno(libc::EEXIST));
+        }
+        self.names_mut(dir)?.now.insert(name.clone(), ino);
+        self.pending.push(NameChange::Link { dir, name, ino });
+        Ok(())
+    }
+
     pub(super) fn unlink(&mut self, path: &Path) -> io::Result<()> {
         let (dir, name) = self.place(path)?;
         let ino = *self.names(dir)?.now.get(&name).ok_or_else(|| errno(libc::ENOENT))?;

@@ -380,3 +380,43 @@ fn the_trace_names_every_call_and_its_fault() {
     assert!(file.write_at(4, b"ab").is_err());
     assert_eq!(fs.trace(), ["create /f", "write /f at 4 length 2 -> IoError"]);
 }
+
+#[test]
+fn a_hard_link_is_a_second_name_that_is_durable_with_its_directory() {
+    let fs = with_file(b"x");
+    fs.create_dir(path("/d")).unwrap();
+    fs.sync_dir(path("/")).unwrap();
+    fs.hard_link(path("/f"), path("/d/g")).unwrap();
+    assert_eq!(read(&fs.reboot(Loss::DropUnsynced), "/d/g"), None);
+    assert_eq!(read(&fs.reboot(Loss::KeepUnsynced), "/d/g").unwrap(), b"x");
+    fs.sync_dir(path("/d")).unwrap();
+    fs.unlink(path("/f")).unwrap();
+    fs.sync_dir(path("/")).unwrap();
+    fs.open(path("/d/g"), Open::Existing).unwrap().write_at(1, b"y").unwrap();
+    let after = fs.reboot(Loss::DropUnsynced);
+    assert_eq!((read(&after, "/f"), read(&after, "/d/g").unwrap()), (None, b"x".to_vec()));
+}
+
+#[test]
+fn a_hard_link_needs_a_file_and_a_new_name() {
+    let fs = with_file(b"x");
+    fs.put(path("/d/g"), b"").unwrap();
+    let kind = |result: io::Result<()>| result.unwrap_err().kind();
+    assert_eq!(kind(fs.hard_link(path("/f"), path("/d/g"))), io::ErrorKind::AlreadyExists);
+    assert_eq!(kind(fs.hard_link(path("/none"), path("/d/h"))), io::ErrorKind::NotFound);
+    assert_eq!(kind(fs.hard_link(path("/d"), path("/h"))), io::ErrorKind::PermissionDenied);
+    assert_eq!(kind(fs.open(path("/f"), Open::New).map(drop)), io::ErrorKind::AlreadyExists);
+    assert!(fs.open(path("/new"), Open::New).is_ok());
+}
+
+#[test]
+fn no_name_moves_to_another_file_system() {
+    let fs = with_file(b"x");
+    fs.put(path("/other/g"), b"g").unwrap();
+    fs.mount(path("/other"));
+    let kind = |result: io::Result<()>| result.unwrap_err().kind();
+    assert_eq!(kind(fs.rename(path("/f"), path("/other/f"))), io::ErrorKind::CrossesDevices);
+    assert_eq!(kind(fs.hard_link(path("/other/g"), path("/g"))), io::ErrorKind::CrossesDevices);
+    fs.rename(path("/other/g"), path("/other/h")).unwrap();
+    assert_eq!(kind(fs.reboot(Loss::KeepUnsynced).rename(path("/other/h"), path("/h"))), io::ErrorKind::CrossesDevices);
+}

@@ -1,0 +1,405 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The BLOB files of a data directory: gives out ids, creates files durably, and knows which of them running pools own.
+
+use super::garbage::{self, Collection, Found};
+use super::paths::{self, Directories};
+use super::pool::BlobPool;
+use crate::error::{Error, Result};
+use crate::recovery::Snapshot;
+use crate::types::BlobId;
+use crate::vfs::{crashsafe, FileKind, Open, Vfs, VfsFile};
+use crate::wal::names;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::Arc;
+
+/// Bytes that are copied at a time.
+const COPY_BYTES: usize = 256 << 10;
+
+/// Where the content of a new BLOB comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Content<'a> {
+    Data(&'a [u8]),
+    /// A file that stays.
+    Copy(&'a Path),
+    /// A file that becomes the BLOB.
+    Move(&'a Path),
+    /// The content of another BLOB.
+    Share(BlobId),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    NotReady,
+    Open,
+    Closed,
+}
+
+/// The BLOB files of one data directory. All calls may be made from any thread.
+#[derive(Debug)]
+pub struct BlobStore {
+    vfs: Arc<dyn Vfs>,
+    root: PathBuf,
+    /// 0 before the start.
+    next: AtomicU64,
+    /// Held for reading while files are created or deleted, so that a shutdown waits.
+    phase: RwLock<Phase>,
+    stopping: AtomicBool,
+    /// BLOBs of pools that were not released, and whether an entry refers to them. Ids that no pool owns do not get in,
+    /// so this is bounded by the running transactions (W38).
+    owned: Mutex<HashMap<BlobId, bool>>,
+    /// Directories whose names are durable.
+    durable_directories: Mutex<[bool; paths::DIRECTORIES]>,
+    /// The directories by number.
+    unsynced: Box<[Names]>,
+    collection: Collection,
+}
+
+/// Whether a directory has new names that are not durable yet.
+#[derive(Debug, Default)]
+struct Names {
+    unsynced: AtomicBool,
+    /// Held while they are synced, so that whoever relies on them waits for who is at it.
+    syncing: Mutex<()>,
+}
+
+impl BlobStore {
+    /// The store of the data directory `location`.
+    pub fn new(vfs: Arc<dyn Vfs>, location: &Path) -> BlobStore {
+        BlobStore {
+            vfs,
+            root: location.join(names::BLOB_DIR),
+            next: AtomicU64::new(0),
+            phase: RwLock::new(Phase::NotReady),
+            stopping: AtomicBool::new(false),
+            owned: Mutex::default(),
+            durable_directories: Mutex::new([false; paths::DIRECTORIES]),
+            unsynced: (0..paths::DIRECTORIES).map(|_| Names::default()).collect(),
+            collection: Collection::default(),
+        }
+    }
+
+    /// Looks at all files that are there, before [`Self::start`].
+    pub fn scan(&self) -> Result<Found> {
+        garbage::find(&*self.vfs, &self.root, 0, u64::MAX)
+            .map_err(|e| Error::io("cannot list the BLOB files in", &self.root, e))
+    }
+
+    /// Begins to give out ids: above `recovered`, the largest that the log, the compacted file and the catalog know, and
+    /// above every file, because a file with a larger id may be a second name of a BLOB that is needed (W3c, W8). Files
+    /// that no entry of `snapshot` refers to are deleted by a thread that this starts.
+    pub fn start(self: &Arc<BlobStore>, recovered: BlobId, found: Found, snapshot: Snapshot) {
+        let largest = found.largest.max(recovered.0);
+        self.next.fetch_max(largest.saturating_add(1), SeqCst);
+        *self.phase.write() = Phase::Open;
+        self.collection.start(self, found, largest, snapshot);
+    }
+
+    pub(super) fn vfs(&self) -> &dyn Vfs {
+        &*self.vfs
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn collection(&self) -> &Collection {
+        &self.collection
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(SeqCst)
+    }
+
+    /// A pool for the BLOBs of one transaction.
+    pub fn pool(self: &Arc<BlobStore>) -> BlobPool {
+        BlobPool::new(self.clone())
+    }
+
+    /// The id that the next registration gets; 0 before the start.
+    pub fn next_id(&self) -> BlobId {
+        BlobId(self.next.load(SeqCst))
+    }
+
+    /// Lets no id below `next` be given out any more; a smaller value changes nothing.
+    pub fn raise_next_id(&self, next: BlobId) {
+        self.next.fetch_max(next.0, SeqCst);
+    }
+
+    /// Where the BLOB is or would be, and whether its id was given out and its file is there. An error of the disk is
+    /// logged and counts as not there.
+    pub fn file(&self, id: BlobId) -> (PathBuf, bool) {
+        let path = paths::file(&self.root, id);
+        let there = match self.vfs.kind(&path) {
+            Ok(kind) => kind == Some(FileKind::File),
+            Err(e) => {
+                log::error!("{}", failed("cannot look at", &path, e));
+                false
+            }
+        };
+        (path, there && id < self.next_id())
+    }
+
+    /// Marks BLOBs as referred to by the log: the release of their pool keeps them.
+    pub fn mark_persistent(&self, ids: &[BlobId]) {
+        self.set_marks(ids, true);
+    }
+
+    /// Takes marks back.
+    pub fn unmark_persistent(&self, ids: &[BlobId]) {
+        self.set_marks(ids, false);
+    }
+
+    fn set_marks(&self, ids: &[BlobId], persistent: bool) {
+        let mut owned = self.owned.lock();
+        for id in ids {
+            if let Some(mark) = owned.get_mut(id) {
+                *mark = persistent;
+            }
+        }
+    }
+
+    fn enter(&self) -> Result<RwLockReadGuard<'_, Phase>> {
+        let phase = self.phase.read();
+        match *phase {
+            Phase::Open => Ok(phase),
+            Phase::NotReady => Err(Error::WrongState("BLOBs can be registered only after ready()".to_owned())),
+            Phase::Closed => Err(shut_down()),
+        }
+    }
+
+    /// Creates a BLOB. When this returns, its content is on the disk, but for its name; see [`Self::sync_names`].
+    pub(super) fn register(&self, content: Content<'_>) -> Result<BlobId> {
+        let _phase = self.enter()?;
+        self.check_source(content)?;
+        let id = self.take_id();
+        self.make_directory(id)?;
+        let path = paths::file(&self.root, id);
+        match content {
+            Content::Data(bytes) => {
+                self.create(&path, |file| file.write_at(0, bytes).map_err(|e| failed("cannot write", &path, e)))?
+            }
+            Content::Copy(source) => self.copy(source, &path)?,
+            Content::Move(source) => self.take_over(source, &path)?,
+            Content::Share(reference) => self.share(&paths::file(&self.root, reference), &path)?,
+        }
+        self.unsynced[paths::directory_number(id)].unsynced.store(true, SeqCst);
+        self.owned.lock().insert(id, false);
+        Ok(id)
+    }
+
+    fn check_source(&self, content: Content<'_>) -> Result<()> {
+        let (source, reference) = match content {
+            Content::Data(_) => return Ok(()),
+            Content::Copy(source) | Content::Move(source) => (source.to_owned(), None),
+            Content::Share(reference) => (paths::file(&self.root, reference), Some(reference)),
+        };
+        match (self.vfs.kind(&source).map_err(|e| failed("cannot look at", &source, e))?, reference) {
+            (Some(FileKind::File), _) => Ok(()),
+            (_, Some(id)) => Err(Error::UnknownBlob { id, path: source }),
+            (None, None) => {
+                let missing = io::Error::from_raw_os_error(libc::ENOENT);
+                Err(failed("Source file does not exist", &source, missing))
+            }
+            (Some(FileKind::Directory), None) => {
+                let directory = io::Error::from_raw_os_error(libc::EISDIR);
+                Err(failed("Source file is not a regular file", &source, directory))
+            }
+            (Some(FileKind::Other), None) => {
+                let special = io::Error::from_raw_os_error(libc::EINVAL);
+                Err(failed("Source file is not a regular file", &source, special))
+            }
+        }
+    }
+
+    fn take_id(&self) -> BlobId {
+        let taken = self.next.fetch_update(SeqCst, SeqCst, |next| next.checked_add(1));
+        BlobId(taken.unwrap_or_else(|last| {
+            log::error!("Blob ID overflow detected.");
+            last
+        }))
+    }
+
+    /// Makes the directory of a BLOB when it is missing. Even one that is there may have a name that is not durable: a
+    /// process that was killed made it and synced nothing.
+    fn make_directory(&self, id: BlobId) -> Result<()> {
+        let mut durable = self.durable_directories.lock();
+        let known = &mut durable[paths::directory_number(id)];
+        if *known {
+            return Ok(());
+        }
+        let directory = paths::directory(&self.root, id);
+        match self.vfs.create_dir(&directory) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            other => other.map_err(|e| failed("cannot create the directory", &directory, e))?,
+        }
+        self.vfs.sync_dir(&self.root).map_err(|e| failed("cannot sync the directory", &self.root, e))?;
+        *known = true;
+        Ok(())
+    }
+
+    /// Makes the names of registered BLOBs durable. A session that refers to BLOBs calls this before it ends, once for
+    /// all of them: a transaction with many BLOBs syncs each directory once.
+    pub fn sync_names(&self, directories: Directories) -> Result<()> {
+        for number in directories.numbers() {
+            let names = &self.unsynced[number];
+            let _syncing = names.syncing.lock();
+            if names.unsynced.swap(false, SeqCst) {
+                // A name that comes from here on sets the mark again.
+                let synced = self.sync_name(&paths::file(&self.root, BlobId(number as u64)));
+                if synced.is_err() {
+                    names.unsynced.store(true, SeqCst);
+                }
+                synced?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Syncs the directory that holds `path`.
+    fn sync_name(&self, path: &Path) -> Result<()> {
+        let directory = crashsafe::parent(path);
+        self.vfs.sync_dir(directory).map_err(|e| failed("cannot sync the directory", directory, e))
+    }
+
+    /// Deletes what a failed registration left. The error that made it fail is the one to report, and a start deletes
+    /// what stays.
+    fn discard(&self, path: &Path) {
+        let _ = self.vfs.unlink(path);
+    }
+
+    /// Creates a file that must not exist, lets `fill` write it, and syncs the content. Nothing is left of a failure.
+    fn create(&self, path: &Path, fill: impl FnOnce(&dyn VfsFile) -> Result<()>) -> Result<()> {
+        let file = self.vfs.open(path, Open::New).map_err(|e| failed("cannot create", path, e))?;
+        let written = fill(&*file).and_then(|()| file.sync().map_err(|e| failed("cannot sync", path, e)));
+        if written.is_err() {
+            self.discard(path);
+        }
+        written
+    }
+
+    fn copy(&self, source: &Path, path: &Path) -> Result<()> {
+        let from = self.vfs.open(source, Open::Read).map_err(|e| failed("cannot open", source, e))?;
+        self.create(path, |file| {
+            let mut buffer = vec![0; COPY_BYTES];
+            let mut offset = 0;
+            loop {
+                if self.is_stopping() {
+                    return Err(shut_down());
+                }
+                let got = from.read_at(offset, &mut buffer).map_err(|e| failed("cannot read", source, e))?;
+                if got > 0 {
+                    file.write_at(offset, &buffer[..got]).map_err(|e| failed("cannot write", path, e))?;
+                }
+                if got < buffer.len() {
+                    return Ok(());
+                }
+                offset += got as u64;
+            }
+        })
+    }
+
+    /// Syncs the content of a file that somebody else has written.
+    fn sync_content(&self, path: &Path) -> Result<()> {
+        let sync = || self.vfs.open(path, Open::Read)?.sync();
+        sync().map_err(|e| failed("cannot sync", path, e))
+    }
+
+    /// Moves `source` to `path`. Its writer need not have synced it (W14), so that is done first, while a failure still
+    /// changes nothing.
+    fn take_over(&self, source: &Path, path: &Path) -> Result<()> {
+        self.sync_content(source)?;
+        self.check_free(path)?;
+        match self.vfs.rename(source, path) {
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::CrossesDevices => {
+                self.copy(source, path)?;
+                // There is no moment without a durable name for the content.
+                if let Err(e) = self.sync_name(path) {
+                    self.discard(path);
+                    return Err(e);
+                }
+                if let Err(e) = self.vfs.unlink(source) {
+                    log::warn!("{}", failed("copied to another file system, but cannot delete", source, e));
+                }
+                Ok(())
+            }
+            Err(e) => Err(failed("cannot move", source, e)),
+        }
+    }
+
+    /// A rename would replace what is there, whoever put it there.
+    fn check_free(&self, path: &Path) -> Result<()> {
+        match self.vfs.kind(path).map_err(|e| failed("cannot look at", path, e))? {
+            None => Ok(()),
+            Some(_) => Err(failed("cannot create", path, io::Error::from_raw_os_error(libc::EEXIST))),
+        }
+    }
+
+    /// Gives the content of `reference` a second name, or a copy where the file system cannot. The content is synced
+    /// again: who wrote it may have been the original, which does not sync moved files.
+    fn share(&self, reference: &Path, path: &Path) -> Result<()> {
+        self.sync_content(reference)?;
+        match self.vfs.hard_link(reference, path) {
+            Ok(()) => Ok(()),
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EMLINK | libc::EPERM | libc::EOPNOTSUPP)) => {
+                self.copy(reference, path)
+            }
+            Err(e) => Err(failed("cannot link", path, e)),
+        }
+    }
+
+    /// Ends the ownership of these BLOBs and deletes those that no entry refers to. After a shutdown nothing is deleted,
+    /// because the directory may belong to somebody else; the next start finds them.
+    pub(super) fn release(&self, ids: &[BlobId]) {
+        let phase = self.phase.read();
+        for id in ids {
+            let persistent = self.owned.lock().remove(id);
+            if persistent != Some(false) || *phase != Phase::Open {
+                continue;
+            }
+            let path = paths::file(&self.root, *id);
+            match self.vfs.unlink(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => log::error!("{}", failed("cannot delete", &path, e)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Ends the ownership of these BLOBs; their files stay until a start.
+    pub(super) fn disown(&self, ids: &[BlobId]) {
+        let mut owned = self.owned.lock();
+        for id in ids {
+            owned.remove(id);
+        }
+    }
+
+    /// Number of BLOBs that running pools own.
+    #[cfg(test)]
+    pub(super) fn owned_count(&self) -> usize {
+        self.owned.lock().len()
+    }
+
+    /// Waits until the files that were there at the start and that nothing refers to are deleted.
+    pub fn wait_for_collection(&self) {
+        self.collection.wait();
+    }
+
+    /// Ends all work on files: waits for running calls, breaks the deletion of unused files off.
+    pub fn shut_down(&self) {
+        self.stopping.store(true, SeqCst);
+        *self.phase.write() = Phase::Closed;
+        self.collection.join();
+    }
+}
+
+fn shut_down() -> Error {
+    Error::WrongState("the data store was shut down".to_owned())
+}
+
+pub(super) fn failed(action: &str, path: &Path, source: io::Error) -> Error {
+    Error::Blob { message: format!("{action}: {}", path.display()), source }
+}
