@@ -4,8 +4,7 @@
 //!
 //! Memory is bounded by a number of ids, not by that of files: what does not fit is looked at in a further round.
 
-use super::paths;
-use super::store::{failed, BlobStore};
+use super::paths::{self, failed};
 use crate::error::Result;
 use crate::recovery::Snapshot;
 use crate::types::BlobId;
@@ -13,7 +12,8 @@ use crate::vfs::Vfs;
 use parking_lot::{Condvar, Mutex};
 use std::io;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -82,37 +82,50 @@ fn find_some(vfs: &dyn Vfs, root: &Path, from: u64, to: u64, max: usize) -> io::
     Ok(smallest.found)
 }
 
+/// Where the files are, and whether to leave off.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub vfs: Arc<dyn Vfs>,
+    pub root: PathBuf,
+    pub stopping: Arc<AtomicBool>,
+}
+
 /// The thread that deletes, and whether it is at work.
 #[derive(Debug, Default)]
 pub(super) struct Collection {
-    running: Mutex<bool>,
-    ended: Condvar,
+    progress: Arc<Progress>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
+#[derive(Debug, Default)]
+struct Progress {
+    running: Mutex<bool>,
+    ended: Condvar,
+}
+
 /// Ends the wait for the collection, also when it panics. The state changes under the lock of the condition (W25).
-struct EndsCollection(Arc<BlobStore>);
+struct EndsCollection(Arc<Progress>);
 
 impl Drop for EndsCollection {
     fn drop(&mut self) {
-        let collection = self.0.collection();
-        *collection.running.lock() = false;
-        collection.ended.notify_all();
+        *self.0.running.lock() = false;
+        self.0.ended.notify_all();
     }
 }
 
 impl Collection {
     /// Starts the thread when there is anything to look at; only files with ids up to `limit` are.
-    pub(super) fn start(&self, store: &Arc<BlobStore>, found: Found, limit: u64, snapshot: Snapshot) {
+    pub(super) fn start(&self, job: Job, found: Found, limit: u64, snapshot: Snapshot) {
         log::info!("start blob files garbage collection");
         if found.ids.is_empty() {
             log::info!("blob files garbage collection finished");
             return;
         }
-        *self.running.lock() = true;
-        let ends = EndsCollection(store.clone());
+        *self.progress.running.lock() = true;
+        let ends = EndsCollection(self.progress.clone());
         let thread = std::thread::Builder::new().name(THREAD_NAME.to_owned()).spawn(move || {
-            match collect(&ends.0, found, limit, &snapshot, ROUND_IDS_MAX) {
+            let _ends = ends;
+            match collect(&job, found, limit, &snapshot, ROUND_IDS_MAX) {
                 Ok(()) => log::info!("blob files garbage collection finished"),
                 Err(e) => log::error!("blob files garbage collection failed: {e}"),
             }
@@ -124,9 +137,9 @@ impl Collection {
     }
 
     pub(super) fn wait(&self) {
-        let mut running = self.running.lock();
+        let mut running = self.progress.running.lock();
         while *running {
-            self.ended.wait(&mut running);
+            self.progress.ended.wait(&mut running);
         }
     }
 
@@ -138,24 +151,24 @@ impl Collection {
     }
 }
 
-fn collect(store: &BlobStore, mut found: Found, limit: u64, snapshot: &Snapshot, round_max: usize) -> Result<()> {
+fn collect(job: &Job, mut found: Found, limit: u64, snapshot: &Snapshot, round_max: usize) -> Result<()> {
     while let Some(&last) = found.ids.last() {
-        let Some(unused) = unused(store, &found.ids, snapshot)? else { break };
-        if delete(store, unused).is_break() || !found.more || last == u64::MAX {
+        let Some(unused) = unused(job, &found.ids, snapshot)? else { break };
+        if delete(job, unused).is_break() || !found.more || last == u64::MAX {
             break;
         }
-        found = find_some(store.vfs(), store.root(), last + 1, limit, round_max)
-            .map_err(|e| failed("cannot list the BLOB files in", store.root(), e))?;
+        found = find_some(&*job.vfs, &job.root, last + 1, limit, round_max)
+            .map_err(|e| failed("cannot list the BLOB files in", &job.root, e))?;
     }
     Ok(())
 }
 
 /// The ids that no entry of the snapshot refers to; `None` when a shutdown breaks the search off.
-fn unused(store: &BlobStore, ids: &[u64], snapshot: &Snapshot) -> Result<Option<Vec<u64>>> {
+fn unused(job: &Job, ids: &[u64], snapshot: &Snapshot) -> Result<Option<Vec<u64>>> {
     let mut used = vec![false; ids.len()];
     let mut cursor = snapshot.cursor();
     while let Some(row) = cursor.next()? {
-        if store.is_stopping() {
+        if job.stopping.load(SeqCst) {
             return Ok(None);
         }
         for BlobId(id) in row.blobs.iter() {
@@ -169,13 +182,13 @@ fn unused(store: &BlobStore, ids: &[u64], snapshot: &Snapshot) -> Result<Option<
 
 /// Deletes the files; what cannot be deleted stays until the next start. Names come back when the power goes before they
 /// are synced, which does no harm.
-fn delete(store: &BlobStore, ids: Vec<u64>) -> ControlFlow<()> {
+fn delete(job: &Job, ids: Vec<u64>) -> ControlFlow<()> {
     for id in ids {
-        if store.is_stopping() {
+        if job.stopping.load(SeqCst) {
             return ControlFlow::Break(());
         }
-        let path = paths::file(store.root(), BlobId(id));
-        match store.vfs().unlink(&path) {
+        let path = paths::file(&job.root, BlobId(id));
+        match job.vfs.unlink(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => log::error!("{}", failed("cannot delete", &path, e)),
             _ => log::debug!("deleted the unused BLOB {id}"),
         }
@@ -189,6 +202,10 @@ mod tests {
     use crate::vfs::SimFs;
 
     const ROOT: &str = "/l/blob";
+
+    fn job(fs: &SimFs, stopping: bool) -> Job {
+        Job { vfs: Arc::new(fs.clone()), root: ROOT.into(), stopping: Arc::new(AtomicBool::new(stopping)) }
+    }
 
     fn with_files(ids: &[u64]) -> SimFs {
         let fs = SimFs::new();
@@ -210,9 +227,8 @@ mod tests {
     #[test]
     fn all_rounds_together_delete_all_that_is_unused_up_to_the_limit() {
         let fs = with_files(&(1..=40).collect::<Vec<_>>());
-        let store = BlobStore::new(Arc::new(fs.clone()), Path::new("/l"));
         let found = find_some(&fs, Path::new(ROOT), 0, u64::MAX, 3).unwrap();
-        collect(&store, found, 30, &Snapshot::empty(), 3).unwrap();
+        collect(&job(&fs, false), found, 30, &Snapshot::empty(), 3).unwrap();
         let left = find(&fs, Path::new(ROOT), 0, u64::MAX).unwrap().ids;
         assert_eq!(left, (31..=40).collect::<Vec<_>>());
     }
@@ -220,9 +236,8 @@ mod tests {
     #[test]
     fn a_shutdown_breaks_the_collection_off() {
         let fs = with_files(&[1, 2, 3]);
-        let store = BlobStore::new(Arc::new(fs.clone()), Path::new("/l"));
-        store.shut_down();
-        collect(&store, store.scan().unwrap(), 3, &Snapshot::empty(), 3).unwrap();
+        let found = find(&fs, Path::new(ROOT), 0, u64::MAX).unwrap();
+        collect(&job(&fs, true), found, 3, &Snapshot::empty(), 3).unwrap();
         assert_eq!(fs.files().len(), 3);
     }
 }

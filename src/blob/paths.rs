@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Where BLOBs lie (disk format §1.1): `blob/dir_DD/<16 hexadecimal digits>.blob`, DD being the id modulo 100.
 
+use crate::error::Error;
 use crate::types::BlobId;
 use crate::vfs::{FileKind, Vfs};
 use std::ffi::OsStr;
@@ -76,6 +77,11 @@ pub fn visit(vfs: &dyn Vfs, root: &Path, mut visit: impl FnMut(BlobId)) -> io::R
         }
     }
     Ok(())
+}
+
+/// The error for an operation on a BLOB file.
+pub(super) fn failed(action: &str, path: &Path, source: io::Error) -> Error {
+    Error::Blob { message: format!("{action}: {}", path.display()), source }
 }
 
 #[cfg(test)]

@@ -18,7 +18,8 @@ pub struct BlobPool {
 }
 
 impl BlobPool {
-    pub(super) fn new(store: Arc<BlobStore>) -> BlobPool {
+    /// A pool for the BLOBs of one transaction.
+    pub fn new(store: Arc<BlobStore>) -> BlobPool {
         BlobPool { store, ids: Mutex::new(Some(Vec::new())) }
     }
 

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The BLOB files of a data directory: gives out ids, creates files durably, and knows which of them running pools own.
 
-use super::garbage::{self, Collection, Found};
-use super::paths::{self, Directories};
-use super::pool::BlobPool;
+use super::garbage::{self, Collection, Found, Job};
+use super::paths::{self, failed, Directories};
 use crate::error::{Error, Result};
 use crate::recovery::Snapshot;
 use crate::types::BlobId;
@@ -47,7 +46,7 @@ pub struct BlobStore {
     next: AtomicU64,
     /// Held for reading while files are created or deleted, so that a shutdown waits.
     phase: RwLock<Phase>,
-    stopping: AtomicBool,
+    stopping: Arc<AtomicBool>,
     /// BLOBs of pools that were not released, and whether an entry refers to them. Ids that no pool owns do not get in,
     /// so this is bounded by the running transactions (W38).
     owned: Mutex<HashMap<BlobId, bool>>,
@@ -74,7 +73,7 @@ impl BlobStore {
             root: location.join(names::BLOB_DIR),
             next: AtomicU64::new(0),
             phase: RwLock::new(Phase::NotReady),
-            stopping: AtomicBool::new(false),
+            stopping: Arc::default(),
             owned: Mutex::default(),
             durable_directories: Mutex::new([false; paths::DIRECTORIES]),
             unsynced: (0..paths::DIRECTORIES).map(|_| Names::default()).collect(),
@@ -91,32 +90,12 @@ impl BlobStore {
     /// Begins to give out ids: above `recovered`, the largest that the log, the compacted file and the catalog know, and
     /// above every file, because a file with a larger id may be a second name of a BLOB that is needed (W3c, W8). Files
     /// that no entry of `snapshot` refers to are deleted by a thread that this starts.
-    pub fn start(self: &Arc<BlobStore>, recovered: BlobId, found: Found, snapshot: Snapshot) {
+    pub fn start(&self, recovered: BlobId, found: Found, snapshot: Snapshot) {
         let largest = found.largest.max(recovered.0);
         self.next.fetch_max(largest.saturating_add(1), SeqCst);
         *self.phase.write() = Phase::Open;
-        self.collection.start(self, found, largest, snapshot);
-    }
-
-    pub(super) fn vfs(&self) -> &dyn Vfs {
-        &*self.vfs
-    }
-
-    pub(super) fn root(&self) -> &Path {
-        &self.root
-    }
-
-    pub(super) fn collection(&self) -> &Collection {
-        &self.collection
-    }
-
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.load(SeqCst)
-    }
-
-    /// A pool for the BLOBs of one transaction.
-    pub fn pool(self: &Arc<BlobStore>) -> BlobPool {
-        BlobPool::new(self.clone())
+        let job = Job { vfs: self.vfs.clone(), root: self.root.clone(), stopping: self.stopping.clone() };
+        self.collection.start(job, found, largest, snapshot);
     }
 
     /// The id that the next registration gets; 0 before the start.
@@ -287,7 +266,7 @@ impl BlobStore {
             let mut buffer = vec![0; COPY_BYTES];
             let mut offset = 0;
             loop {
-                if self.is_stopping() {
+                if self.stopping.load(SeqCst) {
                     return Err(shut_down());
                 }
                 let got = from.read_at(offset, &mut buffer).map_err(|e| failed("cannot read", source, e))?;
@@ -398,8 +377,4 @@ impl BlobStore {
 
 fn shut_down() -> Error {
     Error::WrongState("the data store was shut down".to_owned())
-}
-
-pub(super) fn failed(action: &str, path: &Path, source: io::Error) -> Error {
-    Error::Blob { message: format!("{action}: {}", path.display()), source }
 }

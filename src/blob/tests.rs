@@ -36,7 +36,7 @@ fn ids_begin_above_what_was_recovered_and_above_every_file() {
     assert_eq!(store.next_id(), BlobId(16));
     store.raise_next_id(BlobId(5));
     store.raise_next_id(BlobId(20));
-    assert_eq!(store.pool().register_data(b"").unwrap(), BlobId(20));
+    assert_eq!(BlobPool::new(store.clone()).register_data(b"").unwrap(), BlobId(20));
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn every_kind_of_registration_is_durable_when_its_names_are_synced() {
         fs.put(Path::new(file), file.as_bytes()).unwrap();
     }
     fs.mount(Path::new("/far"));
-    let pool = store.pool();
+    let pool = BlobPool::new(store.clone());
     let mut expected = vec![(pool.register_data(b"data").unwrap(), b"data".to_vec())];
     for (file, temporary) in [("/in/a", false), ("/in/b", true), ("/far/c", true)] {
         expected.push((pool.register_file(Path::new(file), temporary).unwrap(), file.as_bytes().to_vec()));
@@ -73,7 +73,7 @@ fn every_kind_of_registration_is_durable_when_its_names_are_synced() {
 fn a_release_deletes_what_no_entry_refers_to() {
     let fs = SimFs::new();
     let store = started(&fs, 0);
-    let pool = store.pool();
+    let pool = BlobPool::new(store.clone());
     let ids: Vec<BlobId> = (0..3).map(|_| pool.register_data(b"x").unwrap()).collect();
     store.mark_persistent(&ids);
     store.unmark_persistent(&ids[2..]);
@@ -92,7 +92,7 @@ fn a_release_deletes_what_no_entry_refers_to() {
 fn a_pool_that_is_dropped_leaves_its_files_and_no_marks() {
     let fs = SimFs::new();
     let store = started(&fs, 0);
-    let pool = store.pool();
+    let pool = BlobPool::new(store.clone());
     let id = pool.register_data(b"x").unwrap();
     store.mark_persistent(&[id]);
     drop(pool);
@@ -103,19 +103,19 @@ fn a_pool_that_is_dropped_leaves_its_files_and_no_marks() {
 fn a_release_after_the_shutdown_deletes_nothing() {
     let fs = SimFs::new();
     let store = started(&fs, 0);
-    let pool = store.pool();
+    let pool = BlobPool::new(store.clone());
     let id = pool.register_data(b"x").unwrap();
     store.shut_down();
     pool.release();
     assert!(content(&fs, &store, id).is_some());
-    assert!(matches!(store.pool().register_data(b""), Err(Error::WrongState(_))));
+    assert!(matches!(BlobPool::new(store.clone()).register_data(b""), Err(Error::WrongState(_))));
 }
 
 #[test]
 fn errors_have_the_texts_of_the_original() {
     let fs = SimFs::new();
     let store = started(&fs, 0);
-    let pool = store.pool();
+    let pool = BlobPool::new(store.clone());
     for temporary in [false, true] {
         let error = pool.register_file(Path::new("/none"), temporary).unwrap_err();
         let text = "Blob Error (No such file or directory): Source file does not exist: /none (errno = 2)";
@@ -131,7 +131,7 @@ fn errors_have_the_texts_of_the_original() {
 fn the_last_id_sticks_and_never_replaces_a_file() {
     let fs = SimFs::new();
     let store = started(&fs, u64::MAX - 2);
-    let pool = store.pool();
+    let pool = BlobPool::new(store.clone());
     assert_eq!(pool.register_data(b"a").unwrap(), BlobId(u64::MAX - 1));
     let last = pool.register_data(b"b").unwrap();
     assert_eq!(last, BlobId(u64::MAX));
@@ -147,7 +147,7 @@ fn a_failed_registration_leaves_nothing_and_gives_a_moved_file_back() {
             let fs = SimFs::new();
             let store = started(&fs, 0);
             fs.put(Path::new("/in/m"), b"m").unwrap();
-            let pool = store.pool();
+            let pool = BlobPool::new(store.clone());
             fs.fail_at(fs.operations() + n, fault);
             let data = pool.register_data(b"d").is_ok();
             let moved = pool.register_file(Path::new("/in/m"), true).is_ok();
@@ -167,7 +167,7 @@ fn a_failed_registration_leaves_nothing_and_gives_a_moved_file_back() {
 fn registrations_from_many_threads_get_ids_of_their_own() {
     let fs = SimFs::new();
     let store = started(&fs, 0);
-    let pool = store.pool();
+    let pool = BlobPool::new(store.clone());
     let mut ids: Vec<u64> = std::thread::scope(|scope| {
         let register = |_| scope.spawn(|| (0..50).map(|_| pool.register_data(b"x").unwrap().0).collect::<Vec<_>>());
         let threads: Vec<_> = (0..4).map(register).collect();

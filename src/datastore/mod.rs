@@ -272,7 +272,7 @@ impl Datastore {
 
     /// Makes a pool for the BLOBs of one transaction.
     pub fn blob_pool(&self) -> BlobPool {
-        self.blobs.pool()
+        BlobPool::new(self.blobs.clone())
     }
 
     /// What [`Self::ready`] recovered.
