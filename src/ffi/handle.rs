@@ -183,6 +183,7 @@ pub(super) unsafe fn check_out<T>(out: *mut T) -> Result<(), Failure> {
 ///
 /// # Safety
 /// `data` points to `len` readable bytes, or `len` is 0.
+#[inline]
 pub(super) unsafe fn bytes<'a, T>(data: *const T, len: usize, what: &str) -> Result<&'a [T], Failure> {
     if len == 0 {
         return Ok(&[]);
