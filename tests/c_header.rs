@@ -34,7 +34,7 @@ fn every_function_is_declared_once() {
         .expect("the header is committed");
     let mut names: Vec<&str> = header
         .lines()
-        .filter(|line| !line.starts_with("//") && !line.starts_with("typedef"))
+        .filter(|line| !line.trim_start().starts_with(['/', '*']) && !line.starts_with("typedef"))
         .filter_map(|line| line.split_once('(').map(|(before, _)| before))
         .filter_map(|before| before.rsplit([' ', '*']).next())
         .filter(|name| name.starts_with("limestone_"))
