@@ -30,7 +30,7 @@ void datastore::raise_epoch_counters() noexcept {
     auto recorded = limestone_datastore_recorded_epoch(impl_->core_);
     raise(epoch_id_to_be_recorded_, recorded);
     raise(epoch_id_record_finished_, recorded);
-    raise(epoch_id_informed_, limestone_datastore_last_epoch(impl_->core_));
+    raise(epoch_id_informed_, limestone_datastore_notified_epoch(impl_->core_));
 }
 
 epoch_id_type datastore::last_epoch() const noexcept {

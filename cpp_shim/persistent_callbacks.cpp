@@ -11,7 +11,15 @@ namespace limestone::api {
 std::int32_t persistent_callbacks::attach(limestone_datastore* core, std::function<void()> observer) noexcept {
     core_ = core;
     observer_ = std::move(observer);
-    return limestone_datastore_set_persistent_callback(core_, &persistent_callbacks::call, this);
+    return attach();
+}
+
+std::int32_t persistent_callbacks::attach() noexcept {
+    auto status = limestone_datastore_set_persistent_callback(core_, &persistent_callbacks::reached, this);
+    if (status != LIMESTONE_OK) {
+        return status;
+    }
+    return limestone_datastore_set_notify_callback(core_, &persistent_callbacks::notified, this);
 }
 
 void persistent_callbacks::set_epoch_function(epoch_function function) noexcept {
@@ -39,33 +47,43 @@ std::shared_ptr<persistent_callbacks::functions const> persistent_callbacks::exc
 
 void persistent_callbacks::await_running_call() noexcept {
     if (core_ != nullptr) {
-        limestone_datastore_set_persistent_callback(core_, &persistent_callbacks::call, this);
+        attach();
     }
 }
 
-void persistent_callbacks::call(void* context, std::uint64_t epoch, std::int32_t state) noexcept {
-    auto& self = *static_cast<persistent_callbacks*>(context);
-    std::shared_ptr<functions const> current;
-    {
-        std::lock_guard<std::mutex> lock(self.mutex_);
-        current = self.functions_;
-    }
+std::shared_ptr<persistent_callbacks::functions const> persistent_callbacks::current() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return functions_;
+}
+
+template <class Body>
+void persistent_callbacks::run(Body&& body) noexcept {
     try {
-        if (self.observer_) {
-            self.observer_();
+        if (observer_) {
+            observer_();
         }
-        if (current->on_durability) {
-            current->on_durability(epoch, static_cast<durability>(state));
-        }
-        // The notify level is STORED as long as there are no replicas.
-        if (state == LIMESTONE_STORED && current->on_epoch) {
-            current->on_epoch(epoch);
-        }
+        body(*current());
     } catch (std::exception const& e) {
         LOG(FATAL) << "/:limestone:api:datastore:persistent_callback the persistent callback threw: " << e.what();
     } catch (...) {
         LOG(FATAL) << "/:limestone:api:datastore:persistent_callback the persistent callback threw";
     }
+}
+
+void persistent_callbacks::reached(void* context, std::uint64_t epoch, std::int32_t state) noexcept {
+    static_cast<persistent_callbacks*>(context)->run([epoch, state](functions const& all) {
+        if (all.on_durability) {
+            all.on_durability(epoch, static_cast<durability>(state));
+        }
+    });
+}
+
+void persistent_callbacks::notified(void* context, std::uint64_t epoch) noexcept {
+    static_cast<persistent_callbacks*>(context)->run([epoch](functions const& all) {
+        if (all.on_epoch) {
+            all.on_epoch(epoch);
+        }
+    });
 }
 
 }  // namespace limestone::api

@@ -53,7 +53,12 @@ private:
 
     std::shared_ptr<functions const> exchange(std::function<void(functions&)> const& change);
     void await_running_call() noexcept;
-    static void call(void* context, std::uint64_t epoch, std::int32_t state) noexcept;
+    std::shared_ptr<functions const> current();
+    std::int32_t attach() noexcept;
+    template <class Body>
+    void run(Body&& body) noexcept;
+    static void reached(void* context, std::uint64_t epoch, std::int32_t state) noexcept;
+    static void notified(void* context, std::uint64_t epoch) noexcept;
 };
 
 }  // namespace limestone::api

@@ -74,6 +74,9 @@
 // What was asked for does not exist.
 #define LIMESTONE_ERR_NOT_FOUND 12
 
+// The time for a wait is over.
+#define LIMESTONE_ERR_TIMEOUT 13
+
 // A defect of this library, caught at its border.
 #define LIMESTONE_ERR_PANIC 99
 
@@ -112,9 +115,26 @@ typedef struct limestone_entry {
 
 // Told when everything of `epoch` and of all before it has reached `state` (`LIMESTONE_STORED` or
 // `LIMESTONE_PROPAGATED`). Epochs of one state strictly increase and may skip. Runs on a thread that is inside
-// `limestone_datastore_switch_epoch` or `limestone_channel_end_session`; may call back into the library; must not
-// throw or jump out.
+// `limestone_datastore_switch_epoch` or `limestone_channel_end_session`, or on one that hears from the replicas; may
+// call back into the library; must not throw or jump out.
 typedef void (*limestone_persistent_callback)(void *context, uint64_t epoch, int32_t state);
+
+// What has become of an epoch.
+typedef struct limestone_durability {
+    // Everything of it, and of all before it, is on this machine's disk.
+    bool stored;
+    // The same is on the replicas' disks; never without replication.
+    bool propagated;
+    // It was notified as stored only, because the replicas were given up for a time. They may have it by now.
+    bool degraded;
+    // Whether replication is configured.
+    bool replicated;
+} limestone_durability;
+
+// Told each epoch once, when everything of it and of all before it has reached the notify level: on this machine's disk,
+// or on the replicas' disks when the data store was set up so. Epochs strictly increase and may skip. Same threads and
+// rules as for `limestone_persistent_callback`; one of the two runs at a time.
+typedef void (*limestone_notify_callback)(void *context, uint64_t epoch);
 
 // Gets one log line, `message_len` bytes of UTF-8 without a line end; not terminated by a zero. Any thread. Must not
 // throw, and must not call `limestone_set_log_callback`.
@@ -355,8 +375,8 @@ int32_t limestone_cursor_next(struct limestone_cursor *cursor, struct limestone_
 // `cursor` must be null or point to a handle or null.
 int32_t limestone_cursor_destroy(struct limestone_cursor **cursor);
 
-// Within a persistent callback: whether a session ended in any of the epochs that it reports for the first time.
-// Elsewhere false.
+// Within a persistent callback: whether a session ended in any of the epochs that it reports for the first time; with
+// `LIMESTONE_PROPAGATED` it may also be true when one ended in a later epoch that is stored. Elsewhere false.
 bool limestone_callback_had_writes(void);
 
 // Creates or opens the data directory: takes its lock, checks its version and migrates it. Reads no log. The settings
@@ -442,6 +462,51 @@ int32_t limestone_datastore_rotate(struct limestone_datastore *datastore);
 // # Safety
 // `datastore` must come from `limestone_datastore_open`; `out` must be null or writable.
 int32_t limestone_datastore_create_channel(struct limestone_datastore *datastore, struct limestone_channel **out);
+
+// Tells what has become of `epoch`. Never waits. Epochs before the start of this process count as stored, and as
+// propagated when a replica has confirmed them to this process.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`; `out` must be null or writable.
+int32_t limestone_datastore_durability(const struct limestone_datastore *datastore,
+                                       uint64_t epoch,
+                                       struct limestone_durability *out);
+
+// Waits until everything of `epoch` and of all before it has reached `state` (`LIMESTONE_STORED` or
+// `LIMESTONE_PROPAGATED`), at most `timeout_ms` milliseconds; 2^64 - 1 means without a bound. Any number of threads.
+// `LIMESTONE_ERR_TIMEOUT` when the time is over. A shutdown ends the wait with `LIMESTONE_ERR_WRONG_STATE`, a failed
+// write or sync with `LIMESTONE_ERR_POISONED`. `LIMESTONE_ERR_WRONG_STATE` at once for `LIMESTONE_PROPAGATED` without
+// replication, and within a callback for what is not reached yet.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+int32_t limestone_datastore_wait_durable(const struct limestone_datastore *datastore,
+                                         uint64_t epoch,
+                                         int32_t state,
+                                         uint64_t timeout_ms);
+
+// The largest epoch that has reached the notify level; after `limestone_datastore_ready`, the recovered one. 0 for an
+// invalid handle.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+uint64_t limestone_datastore_notified_epoch(const struct limestone_datastore *datastore);
+
+// The largest epoch that is on the replicas' disks; 0 until a replica has confirmed one to this process, and for an
+// invalid handle.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+uint64_t limestone_datastore_propagated_epoch(const struct limestone_datastore *datastore);
+
+// Sets the callback for epochs at the notify level, in place of an earlier one; null removes it. When this returns, no
+// call of the former one is running or will start, unless it is called from within it.
+//
+// # Safety
+// As for `limestone_datastore_set_persistent_callback`.
+int32_t limestone_datastore_set_notify_callback(struct limestone_datastore *datastore,
+                                                limestone_notify_callback callback,
+                                                void *context);
 
 // Sets the callback that gets the log lines of this process's data stores; null removes it. Process-wide.
 //

@@ -22,6 +22,15 @@ pub struct WriteVersion {
     pub minor: u64,
 }
 
+/// How safe an epoch is. No epoch is [`Durability::Propagated`] before it is [`Durability::Stored`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Durability {
+    /// On this machine's disk.
+    Stored,
+    /// On the disks of the configured number of replicas as well.
+    Propagated,
+}
+
 impl Epoch {
     /// The epoch before this one; epoch 0 has none and stays.
     pub fn previous(self) -> Epoch {

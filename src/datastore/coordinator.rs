@@ -5,8 +5,9 @@
 //! Sessions begin and end without a common lock. Whoever switches an epoch or ends a session tries to advance; one
 //! thread at a time does (the leader), and it looks again when somebody asked meanwhile, so nobody waits.
 
+use super::progress::{NotifyLevel, Progress};
 use crate::error::{Error, Result};
-use crate::types::Epoch;
+use crate::types::{Durability, Epoch};
 use crate::wal::epoch_file::EpochFile;
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeSet;
@@ -15,26 +16,24 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::thread::ThreadId;
 
-/// How safe an epoch is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durability {
-    /// On this machine's disk.
-    Stored,
-}
-
 /// What the callback is told; epochs of one state strictly increase and may skip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EpochEvent {
     /// Everything of this epoch and of all before it has reached `state`.
     pub epoch: Epoch,
     pub state: Durability,
-    /// Whether a session ended in any epoch that is reported for the first time.
+    /// Whether a session ended in any epoch that is reported for the first time. Exact for [`Durability::Stored`]; for
+    /// [`Durability::Propagated`] it may also be true when none did but one did in a later epoch that is stored.
     pub had_writes: bool,
 }
 
-/// Called on the thread that completed the epoch, inside a switch of epochs or the end of a session. It may call
-/// back into the data store.
+/// Called on the thread that completed the epoch: inside a switch of epochs, the end of a session, or the confirmation
+/// of a replica. It may call back into the data store.
 pub type PersistentCallback = Arc<dyn Fn(EpochEvent) + Send + Sync>;
+
+/// Told each epoch once, when it has reached the notify level; epochs strictly increase and may skip. Same threads and
+/// rules as for [`PersistentCallback`], with which it never runs at the same time.
+pub type NotifyCallback = Arc<dyn Fn(Epoch) + Send + Sync>;
 
 /// The epoch of a channel's open session.
 #[derive(Debug)]
@@ -57,7 +56,7 @@ impl Slot {
 
 pub(super) struct Coordinator {
     switched: AtomicU64,
-    stored: AtomicU64,
+    pub(super) progress: Progress,
     recorded: AtomicU64,
     slots: RwLock<Vec<Arc<Slot>>>,
     /// Epochs above the record in which sessions have ended.
@@ -65,9 +64,10 @@ pub(super) struct Coordinator {
     /// Counts calls to `advance`, so that the leader sees those that came while it was at work.
     requests: AtomicU64,
     leader: Mutex<Leader>,
-    /// The thread that is inside the callback.
+    /// The thread that is inside a callback.
     calling: Mutex<Option<ThreadId>>,
     callback: Mutex<Option<PersistentCallback>>,
+    notify: Mutex<Option<NotifyCallback>>,
     failure: OnceLock<String>,
     started: AtomicBool,
     shut_down: AtomicBool,
@@ -77,13 +77,15 @@ pub(super) struct Coordinator {
 #[derive(Default)]
 struct Leader {
     epoch_file: Option<EpochFile>,
+    /// The first and the last stored epoch that wrote anything and is not propagated; the first may be taken too small.
+    unpropagated: Option<(Epoch, Epoch)>,
 }
 
 impl Coordinator {
-    pub(super) fn new() -> Coordinator {
+    pub(super) fn new(level: NotifyLevel, replicated: bool) -> Coordinator {
         Coordinator {
             switched: AtomicU64::new(0),
-            stored: AtomicU64::new(0),
+            progress: Progress::new(level, replicated),
             recorded: AtomicU64::new(0),
             slots: RwLock::default(),
             written: Mutex::default(),
@@ -91,6 +93,7 @@ impl Coordinator {
             leader: Mutex::default(),
             calling: Mutex::default(),
             callback: Mutex::default(),
+            notify: Mutex::default(),
             failure: OnceLock::new(),
             started: AtomicBool::new(false),
             shut_down: AtomicBool::new(false),
@@ -102,7 +105,7 @@ impl Coordinator {
     }
 
     pub(super) fn stored(&self) -> Epoch {
-        Epoch(self.stored.load(SeqCst))
+        self.progress.stored()
     }
 
     pub(super) fn recorded(&self) -> Epoch {
@@ -128,7 +131,7 @@ impl Coordinator {
         self.written.lock().clear();
         self.recorded.store(epoch_file.recorded().0, SeqCst);
         leader.epoch_file = Some(epoch_file);
-        self.stored.fetch_max(recovered.0, SeqCst);
+        self.progress.start(recovered);
         self.switched.fetch_max(recovered.0, SeqCst);
         self.started.store(true, SeqCst);
     }
@@ -147,6 +150,7 @@ impl Coordinator {
         let first = self.failure.set(error.to_string()).is_ok();
         if first {
             log::error!("a write or sync failed; nothing is acknowledged from now on: {error}");
+            self.progress.wake();
         }
         error
     }
@@ -194,7 +198,7 @@ impl Coordinator {
     /// Completes every epoch that can be completed. When another thread is at it, that one also does it for this call.
     pub(super) fn advance(&self) -> Result<()> {
         // Nothing to do in the midst of an epoch: whoever switches to the next one sees what ended before.
-        if self.switched().previous() <= self.stored() {
+        if self.switched().previous() <= self.stored() && !self.progress.is_pending() {
             return Ok(());
         }
         self.requests.fetch_add(1, SeqCst);
@@ -221,13 +225,27 @@ impl Coordinator {
     }
 
     fn complete(&self, leader: &mut Leader) -> Result<()> {
-        if self.is_shut_down() {
+        if self.is_shut_down() || leader.epoch_file.is_none() {
             return Ok(());
         }
-        let Some(epoch_file) = &mut leader.epoch_file else {
+        self.check()?;
+        self.store(leader)?;
+        if let Some(epoch) = self.progress.next_propagated() {
+            let had_writes = leader.unpropagated.is_some_and(|(first, _)| first <= epoch);
+            let rest = leader.unpropagated.filter(|&(_, last)| last > epoch);
+            leader.unpropagated = rest.map(|(first, last)| (first.max(Epoch(epoch.0 + 1)), last));
+            self.progress.raise_propagated(epoch);
+            self.report(EpochEvent { epoch, state: Durability::Propagated, had_writes });
+        }
+        self.notify();
+        Ok(())
+    }
+
+    /// Makes the epochs durable that have ended.
+    fn store(&self, leader: &mut Leader) -> Result<()> {
+        let Leader { epoch_file: Some(epoch_file), unpropagated } = leader else {
             return Ok(());
         };
-        self.check()?;
         let ended = self.ended();
         if ended <= self.stored() {
             return Ok(());
@@ -238,14 +256,36 @@ impl Coordinator {
             epoch_file.record(last_write).map_err(|e| self.poison(e))?;
             self.recorded.store(epoch_file.recorded().0, SeqCst);
             self.written.lock().retain(|&epoch| epoch > last_write);
+            let first = unpropagated.map_or(Epoch(self.stored().0 + 1), |(first, _)| first);
+            *unpropagated = Some((first, last_write));
         }
-        self.stored.store(ended.0, SeqCst);
-        self.call(EpochEvent { epoch: ended, state: Durability::Stored, had_writes: last_write.is_some() });
+        self.progress.raise_stored(ended);
+        self.report(EpochEvent { epoch: ended, state: Durability::Stored, had_writes: last_write.is_some() });
+        // What is notified when stored does not wait for anything else.
+        self.notify();
         Ok(())
     }
 
-    /// Calls the callback; the leader's lock is held, which no session needs.
-    fn call(&self, event: EpochEvent) {
+    fn report(&self, event: EpochEvent) {
+        let callback = self.callback.lock().clone();
+        if let Some(callback) = callback {
+            self.call(|| callback(event));
+        }
+    }
+
+    fn notify(&self) {
+        let Some(epoch) = self.progress.next_notified() else {
+            return;
+        };
+        self.progress.raise_notified(epoch);
+        let callback = self.notify.lock().clone();
+        if let Some(callback) = callback {
+            self.call(|| callback(epoch));
+        }
+    }
+
+    /// Calls a callback; the leader's lock is held, which no session needs.
+    fn call(&self, callback: impl FnOnce()) {
         /// Takes the mark away even when the callback panics.
         struct Calling<'a>(&'a Mutex<Option<ThreadId>>);
         impl Drop for Calling<'_> {
@@ -253,22 +293,32 @@ impl Coordinator {
                 *self.0.lock() = None;
             }
         }
-        let callback = self.callback.lock().clone();
-        if let Some(callback) = callback {
-            *self.calling.lock() = Some(std::thread::current().id());
-            let _calling = Calling(&self.calling);
-            callback(event);
+        if self.is_shut_down() {
+            // A callback before this one did that.
+            return;
         }
+        *self.calling.lock() = Some(std::thread::current().id());
+        let _calling = Calling(&self.calling);
+        callback();
     }
 
-    /// Whether this thread is inside the callback.
-    fn is_calling(&self) -> bool {
+    /// Whether this thread is inside a callback.
+    pub(super) fn is_calling(&self) -> bool {
         *self.calling.lock() == Some(std::thread::current().id())
     }
 
     pub(super) fn set_callback(&self, callback: Option<PersistentCallback>) {
+        self.replace(&self.callback, callback);
+    }
+
+    pub(super) fn set_notify_callback(&self, callback: Option<NotifyCallback>) {
+        self.replace(&self.notify, callback);
+    }
+
+    /// Exchanges a callback while it is not running, unless it does so itself.
+    fn replace<T>(&self, place: &Mutex<Option<T>>, callback: Option<T>) {
         let leader = (!self.is_calling()).then(|| self.leader.lock());
-        let former = std::mem::replace(&mut *self.callback.lock(), callback);
+        let former = std::mem::replace(&mut *place.lock(), callback);
         drop(leader);
         drop(former);
         // Whoever was turned away while the lock was held here relies on this; a failure is kept for the next call.
@@ -298,6 +348,7 @@ impl Coordinator {
 
     pub(super) fn shut_down(&self) {
         self.shut_down.store(true, SeqCst);
+        self.progress.wake();
         if !self.is_calling() {
             self.leader.lock().epoch_file = None;
         }
@@ -307,9 +358,10 @@ impl Coordinator {
 impl fmt::Debug for Coordinator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (switched, stored, recorded) = (self.switched(), self.stored(), self.recorded());
+        let propagated = self.progress.propagated();
         write!(
             f,
-            "Coordinator(switched {switched}, stored {stored}, recorded {recorded}, failure {:?})",
+            "Coordinator(switched {switched}, stored {stored}, propagated {propagated}, recorded {recorded}, failure {:?})",
             self.failure.get()
         )
     }
@@ -326,7 +378,7 @@ mod tests {
         let fs = SimFs::new();
         let location = Path::new("/log");
         fs.create_dir(location).unwrap();
-        let coordinator = Coordinator::new();
+        let coordinator = Coordinator::new(NotifyLevel::Stored, false);
         let slot = Arc::new(Slot::new());
         coordinator.register(slot.clone());
         coordinator.start(EpochFile::replace(Arc::new(fs), location, Epoch(0)).unwrap(), Epoch(0));

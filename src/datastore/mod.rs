@@ -6,12 +6,16 @@
 mod channel;
 mod coordinator;
 mod directory;
+mod durability;
 mod offline;
+mod progress;
 mod rotation;
 
+pub use crate::types::Durability;
 pub use channel::Channel;
-pub use coordinator::{Durability, EpochEvent, PersistentCallback};
+pub use coordinator::{EpochEvent, NotifyCallback, PersistentCallback};
 pub use offline::OfflineDirectory;
+pub use progress::{EpochDurability, NotifyLevel};
 
 use crate::blob::{BlobPool, BlobStore};
 use crate::error::{Error, Result};
@@ -40,6 +44,8 @@ pub struct Settings {
     vfs: Arc<dyn Vfs>,
     recovery_threads: usize,
     recovery_memory_bytes: u64,
+    notify_level: NotifyLevel,
+    replicated: bool,
 }
 
 impl Settings {
@@ -50,6 +56,8 @@ impl Settings {
             vfs: Arc::new(RealFs),
             recovery_threads: DEFAULT_RECOVERY_THREADS,
             recovery_memory_bytes: DEFAULT_RECOVERY_MEMORY_BYTES,
+            notify_level: NotifyLevel::default(),
+            replicated: false,
         }
     }
 
@@ -71,6 +79,19 @@ impl Settings {
     pub fn recovery_memory_bytes(mut self, bytes: u64) -> Settings {
         let bytes = if bytes == 0 { DEFAULT_RECOVERY_MEMORY_BYTES } else { bytes };
         self.recovery_memory_bytes = bytes.max(RECOVERY_MEMORY_BYTES_MIN);
+        self
+    }
+
+    /// What the notify callback waits for. [`NotifyLevel::Propagated`] needs [`Self::replicated`]. Default:
+    /// [`NotifyLevel::Stored`].
+    pub fn notify_level(mut self, level: NotifyLevel) -> Settings {
+        self.notify_level = level;
+        self
+    }
+
+    /// Whether replicas will confirm epochs. Default: no.
+    pub fn replicated(mut self, replicated: bool) -> Settings {
+        self.replicated = replicated;
         self
     }
 }
@@ -121,14 +142,19 @@ impl Datastore {
     /// Creates or opens the directory, takes its lock, checks its version and migrates it. Reads no log.
     ///
     /// # Errors
-    /// [`Error::Locked`], [`Error::UnsupportedVersion`], [`Error::BrokenMetadata`] or [`Error::Io`].
+    /// [`Error::Locked`], [`Error::UnsupportedVersion`], [`Error::BrokenMetadata`] or [`Error::Io`];
+    /// [`Error::InvalidArgument`] for settings that contradict each other.
     pub fn open(settings: Settings) -> Result<Arc<Datastore>> {
+        if settings.notify_level == NotifyLevel::Propagated && !settings.replicated {
+            let message = "the notify level is PROPAGATED but no replication is configured: no epoch would be notified";
+            return Err(Error::InvalidArgument(message.to_owned()));
+        }
         let directory = Directory::open(settings.vfs.clone(), &settings.location)?;
         let blobs = Arc::new(BlobStore::new(settings.vfs.clone(), &settings.location));
         Ok(Arc::new(Datastore {
             blobs,
+            coordinator: Arc::new(Coordinator::new(settings.notify_level, settings.replicated)),
             settings,
-            coordinator: Arc::new(Coordinator::new()),
             channels: RwLock::default(),
             lifecycle: Mutex::new(Lifecycle { state: State::NotReady, directory: Some(directory) }),
             snapshot: RwLock::default(),
@@ -258,6 +284,11 @@ impl Datastore {
     /// will start, unless it is itself called from within it.
     pub fn set_persistent_callback(&self, callback: Option<PersistentCallback>) {
         self.coordinator.set_callback(callback);
+    }
+
+    /// Sets or removes the callback for epochs at the notify level, under the same rules.
+    pub fn set_notify_callback(&self, callback: Option<NotifyCallback>) {
+        self.coordinator.set_notify_callback(callback);
     }
 
     /// The largest BLOB id that the recovered entries and the catalog know; 0 before [`Self::ready`].

@@ -5,9 +5,9 @@ use super::channel::limestone_channel;
 use super::handle::{self, closable, handle, Closable, Stub};
 use super::settings::limestone_settings;
 use super::status::{guard, Failure};
-use crate::datastore::{Datastore, Durability, EpochEvent, PersistentCallback, Settings};
+use crate::datastore::{Datastore, EpochEvent, PersistentCallback, Settings};
 use crate::error::Error;
-use crate::types::Epoch;
+use crate::types::{Durability, Epoch};
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -32,8 +32,8 @@ handle!(limestone_datastore, Datastore, Closable<Arc<Datastore>>);
 
 /// Told when everything of `epoch` and of all before it has reached `state` (`LIMESTONE_STORED` or
 /// `LIMESTONE_PROPAGATED`). Epochs of one state strictly increase and may skip. Runs on a thread that is inside
-/// `limestone_datastore_switch_epoch` or `limestone_channel_end_session`; may call back into the library; must not
-/// throw or jump out.
+/// `limestone_datastore_switch_epoch` or `limestone_channel_end_session`, or on one that hears from the replicas; may
+/// call back into the library; must not throw or jump out.
 #[allow(non_camel_case_types)]
 pub type limestone_persistent_callback = Option<unsafe extern "C" fn(context: *mut c_void, epoch: u64, state: i32)>;
 
@@ -41,8 +41,8 @@ thread_local! {
     static HAD_WRITES: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Within a persistent callback: whether a session ended in any of the epochs that it reports for the first time.
-/// Elsewhere false.
+/// Within a persistent callback: whether a session ended in any of the epochs that it reports for the first time; with
+/// `LIMESTONE_PROPAGATED` it may also be true when one ended in a later epoch that is stored. Elsewhere false.
 #[no_mangle]
 pub extern "C" fn limestone_callback_had_writes() -> bool {
     HAD_WRITES.get()
@@ -131,13 +131,14 @@ pub unsafe extern "C" fn limestone_datastore_destroy(datastore: *mut *mut limest
     guard(|| unsafe {
         if let Some(store) = handle::close(datastore)? {
             store.set_persistent_callback(None);
+            store.set_notify_callback(None);
             store.shutdown();
         }
         Ok(())
     })
 }
 
-unsafe fn epoch_of(datastore: *const limestone_datastore, get: impl Fn(&Datastore) -> Epoch) -> u64 {
+pub(super) unsafe fn epoch_of(datastore: *const limestone_datastore, get: impl Fn(&Datastore) -> Epoch) -> u64 {
     let mut epoch = 0;
     guard(|| unsafe {
         // SAFETY: the caller's promise.
@@ -214,6 +215,7 @@ pub unsafe extern "C" fn limestone_datastore_set_persistent_callback(
                 let context = &context;
                 let state = match event.state {
                     Durability::Stored => LIMESTONE_STORED,
+                    Durability::Propagated => LIMESTONE_PROPAGATED,
                 };
                 let outer = HAD_WRITES.replace(event.had_writes);
                 // SAFETY: the owner of the callback promised that it can be called.

@@ -32,6 +32,8 @@ pub const LIMESTONE_ERR_TOO_LARGE: i32 = 10;
 pub const LIMESTONE_ERR_NOT_SUPPORTED: i32 = 11;
 /// What was asked for does not exist.
 pub const LIMESTONE_ERR_NOT_FOUND: i32 = 12;
+/// The time for a wait is over.
+pub const LIMESTONE_ERR_TIMEOUT: i32 = 13;
 /// A defect of this library, caught at its border.
 pub const LIMESTONE_ERR_PANIC: i32 = 99;
 
@@ -121,6 +123,7 @@ pub extern "C" fn limestone_status_text(status: i32) -> *const c_char {
         LIMESTONE_ERR_TOO_LARGE => c"too large for a log entry",
         LIMESTONE_ERR_NOT_SUPPORTED => c"not supported by this version",
         LIMESTONE_ERR_NOT_FOUND => c"not found",
+        LIMESTONE_ERR_TIMEOUT => c"timed out",
         LIMESTONE_ERR_PANIC => c"internal error",
         _ => c"unknown status",
     };

@@ -90,7 +90,9 @@ impl Run {
         let observer = self.observer.clone();
         let last = AtomicU64::new(0);
         store.set_persistent_callback(Some(Arc::new(move |event: EpochEvent| {
-            let Durability::Stored = event.state;
+            if event.state != Durability::Stored {
+                violations.lock().unwrap().push(format!("{event:?} without replicas"));
+            }
             let before = last.swap(event.epoch.0, Ordering::SeqCst);
             if before >= event.epoch.0 {
                 violations.lock().unwrap().push(format!("epoch {} was reported after epoch {before}", event.epoch));

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Asking and waiting for the durability of an epoch, and what replication tells the data store.
+
+use super::{Datastore, EpochDurability};
+use crate::error::{Error, Result};
+use crate::types::{Durability, Epoch};
+use std::time::{Duration, Instant};
+
+impl Datastore {
+    /// What has become of an epoch. Never waits.
+    pub fn durability(&self, epoch: Epoch) -> EpochDurability {
+        self.coordinator.progress.of(epoch)
+    }
+
+    /// Waits until `epoch` and all before it have reached `state`; false when `timeout` passes before, and none means to
+    /// wait without a bound. A failure or a shutdown ends the wait.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`]; [`Error::WrongState`] after a shutdown, for [`Durability::Propagated`] without replication,
+    /// and inside a callback for what is not reached yet, because the callback would wait for itself.
+    pub fn wait_durable(&self, epoch: Epoch, state: Durability, timeout: Option<Duration>) -> Result<bool> {
+        let coordinator = &self.coordinator;
+        let reached = || coordinator.progress.has_reached(epoch, state);
+        if reached() {
+            return Ok(true);
+        }
+        if state == Durability::Propagated && !self.settings.replicated {
+            let message = "no replication is configured: epochs are stored and never propagated";
+            return Err(Error::WrongState(message.to_owned()));
+        }
+        if coordinator.is_calling() {
+            return Err(Error::WrongState("a callback cannot wait for an epoch that it holds up".to_owned()));
+        }
+        // A time beyond what the clock can tell is no bound.
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        coordinator.progress.wait_until(deadline, || reached() || coordinator.check().is_err());
+        if reached() {
+            return Ok(true);
+        }
+        coordinator.check().map(|()| false)
+    }
+
+    /// The largest epoch that is propagated; 0 until a replica has confirmed one to this process.
+    pub fn propagated_epoch(&self) -> Epoch {
+        self.coordinator.progress.propagated()
+    }
+
+    /// The largest epoch that has reached the notify level; after [`Self::ready`], the recovered one.
+    pub fn notified_epoch(&self) -> Epoch {
+        self.coordinator.progress.notified()
+    }
+
+    /// Takes note that the configured number of replicas has everything up to `epoch` on disk. It counts for what is
+    /// stored here, and for the rest as soon as that is stored; the caller checks that it sent what is confirmed.
+    /// Raises the propagated epoch, wakes who waits for it, and calls the callbacks, on this thread or on the one that
+    /// is busy with them.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`]; [`Error::WrongState`] after a shutdown or without [`super::Settings::replicated`].
+    pub fn confirm_propagated(&self, epoch: Epoch) -> Result<()> {
+        self.coordinator.check()?;
+        if !self.settings.replicated {
+            return Err(Error::WrongState("an epoch was confirmed although no replication is configured".to_owned()));
+        }
+        self.coordinator.progress.confirm(epoch);
+        self.coordinator.advance()
+    }
+
+    /// Gives the replicas up for a time, or waits for them again. While degraded, epochs are notified as soon as they are
+    /// stored, and [`Self::durability`] keeps saying so of those that were not propagated at that moment.
+    pub fn set_degraded(&self, degraded: bool) -> Result<()> {
+        self.coordinator.progress.set_degraded(degraded);
+        self.coordinator.advance()
+    }
+}

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How far epochs have come: the counters `stored ≥ propagated` and `notified`, each of which only grows, what was
+//! notified with less safety than configured, and the threads that wait for an epoch.
+//!
+//! The coordinator's leader raises the counters, one thread at a time; everybody may read and wait.
+
+use crate::types::{Durability, Epoch};
+use parking_lot::{Condvar, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::time::Instant;
+
+/// Beyond this many degraded intervals the two oldest become one.
+const DEGRADED_INTERVALS_MAX: usize = 1024;
+
+/// Which state an epoch must have reached before the notify callback is told about it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NotifyLevel {
+    /// As soon as it is on this machine's disk.
+    #[default]
+    Stored,
+    /// When the replicas have it; while the data store is degraded, as for [`NotifyLevel::Stored`].
+    Propagated,
+}
+
+/// What has become of an epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EpochDurability {
+    /// Everything of it, and of all before it, is on this machine's disk.
+    pub stored: bool,
+    /// The same is on the replicas' disks; never without replication.
+    pub propagated: bool,
+    /// It was notified as stored only, because the replicas were given up for a time. They may have it by now.
+    pub degraded: bool,
+    /// Whether replication is configured.
+    pub replicated: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Progress {
+    level: NotifyLevel,
+    replicated: bool,
+    stored: AtomicU64,
+    propagated: AtomicU64,
+    notified: AtomicU64,
+    /// What the replicas confirmed, which may run ahead of `stored`.
+    confirmed: AtomicU64,
+    degraded: AtomicBool,
+    /// Intervals of epochs, first and last, that were notified while degraded; ascending.
+    degraded_intervals: Mutex<Vec<(Epoch, Epoch)>>,
+    waiting: AtomicUsize,
+    waiters: Mutex<()>,
+    changed: Condvar,
+}
+
+impl Progress {
+    pub(super) fn new(level: NotifyLevel, replicated: bool) -> Progress {
+        Progress {
+            level,
+            replicated,
+            stored: AtomicU64::new(0),
+            propagated: AtomicU64::new(0),
+            notified: AtomicU64::new(0),
+            confirmed: AtomicU64::new(0),
+            degraded: AtomicBool::new(false),
+            degraded_intervals: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            waiters: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+
+    pub(super) fn stored(&self) -> Epoch {
+        Epoch(self.stored.load(SeqCst))
+    }
+
+    pub(super) fn propagated(&self) -> Epoch {
+        Epoch(self.propagated.load(SeqCst))
+    }
+
+    pub(super) fn notified(&self) -> Epoch {
+        Epoch(self.notified.load(SeqCst))
+    }
+
+    /// The recovered epoch is stored and needs no notice.
+    pub(super) fn start(&self, recovered: Epoch) {
+        self.notified.fetch_max(recovered.0, SeqCst);
+        self.raise_stored(recovered);
+    }
+
+    pub(super) fn raise_stored(&self, epoch: Epoch) {
+        self.stored.fetch_max(epoch.0, SeqCst);
+        self.wake();
+    }
+
+    /// Notes what the replicas have; [`Self::next_propagated`] lets it count.
+    pub(super) fn confirm(&self, epoch: Epoch) {
+        self.confirmed.fetch_max(epoch.0, SeqCst);
+    }
+
+    pub(super) fn set_degraded(&self, degraded: bool) {
+        self.degraded.store(degraded, SeqCst);
+    }
+
+    /// The epoch that `propagated` can be raised to: nothing counts as propagated before it is stored.
+    pub(super) fn next_propagated(&self) -> Option<Epoch> {
+        let reached = Epoch(self.confirmed.load(SeqCst)).min(self.stored());
+        (reached > self.propagated()).then_some(reached)
+    }
+
+    pub(super) fn raise_propagated(&self, epoch: Epoch) {
+        self.propagated.fetch_max(epoch.0, SeqCst);
+        self.wake();
+    }
+
+    /// The epoch that `notified` can be raised to.
+    pub(super) fn next_notified(&self) -> Option<Epoch> {
+        let reached = match self.level {
+            NotifyLevel::Propagated if !self.degraded.load(SeqCst) => self.propagated(),
+            _ => self.stored(),
+        };
+        (reached > self.notified()).then_some(reached)
+    }
+
+    pub(super) fn raise_notified(&self, epoch: Epoch) {
+        let first = Epoch(self.notified().max(self.propagated()).0 + 1);
+        if self.level == NotifyLevel::Propagated && first <= epoch {
+            self.note_degraded(first, epoch);
+        }
+        self.notified.fetch_max(epoch.0, SeqCst);
+    }
+
+    fn note_degraded(&self, first: Epoch, last: Epoch) {
+        let mut intervals = self.degraded_intervals.lock();
+        match intervals.last_mut() {
+            Some((_, end)) if end.0 + 1 == first.0 => *end = last,
+            _ => intervals.push((first, last)),
+        }
+        if intervals.len() > DEGRADED_INTERVALS_MAX {
+            // Better to call an epoch degraded that was not than the other way round.
+            intervals[1].0 = intervals[0].0;
+            intervals.remove(0);
+        }
+    }
+
+    /// Whether the leader has something to report.
+    pub(super) fn is_pending(&self) -> bool {
+        self.next_propagated().is_some() || self.next_notified().is_some()
+    }
+
+    pub(super) fn of(&self, epoch: Epoch) -> EpochDurability {
+        let intervals = self.degraded_intervals.lock();
+        let at = intervals.partition_point(|&(_, last)| last < epoch);
+        let degraded = intervals.get(at).is_some_and(|&(first, _)| first <= epoch);
+        drop(intervals);
+        // Read in this order so that nobody sees an epoch propagated but not stored.
+        let propagated = epoch <= self.propagated();
+        EpochDurability { stored: epoch <= self.stored(), propagated, degraded, replicated: self.replicated }
+    }
+
+    pub(super) fn has_reached(&self, epoch: Epoch, state: Durability) -> bool {
+        match state {
+            Durability::Stored => epoch <= self.stored(),
+            Durability::Propagated => epoch <= self.propagated(),
+        }
+    }
+
+    /// Waits until `over` says so or the deadline passes. No deadline means to wait for ever.
+    pub(super) fn wait_until(&self, deadline: Option<Instant>, over: impl Fn() -> bool) {
+        // Announced before it is checked: whoever changes something afterwards sees the announcement.
+        self.waiting.fetch_add(1, SeqCst);
+        let mut guard = self.waiters.lock();
+        let mut in_time = true;
+        while in_time && !over() {
+            match deadline {
+                Some(deadline) => in_time = !self.changed.wait_until(&mut guard, deadline).timed_out(),
+                None => self.changed.wait(&mut guard),
+            }
+        }
+        drop(guard);
+        self.waiting.fetch_sub(1, SeqCst);
+    }
+
+    /// Lets the waiting threads look again.
+    pub(super) fn wake(&self) {
+        if self.waiting.load(SeqCst) > 0 {
+            // A thread that has looked and not yet gone to sleep holds the lock.
+            drop(self.waiters.lock());
+            self.changed.notify_all();
+        }
+    }
+}
