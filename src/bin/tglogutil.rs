@@ -29,9 +29,8 @@ fn main() {
     if log::set_logger(&Stderr).is_ok() {
         log::set_max_level(log::LevelFilter::Info);
     }
-    let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let exit = limestone_core::inspection::run(&args, Arc::new(RealFs), &mut out);
+    let exit = limestone_core::inspection::run(std::env::args_os(), Arc::new(RealFs), &mut out);
     let _ = out.flush();
     drop(out);
     std::process::exit(exit);

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! From the command line to a subcommand and its exit code (§16.1).
 
+use super::arguments::{Arguments, Command};
 use super::inspect::line;
-use super::options::{flag_list, parse, Options};
-use super::{dump, inspect, repair, verify};
+use super::{dump, gflags, inspect, repair, verify};
 use crate::datastore::OfflineDirectory;
 use crate::error::Error;
 use crate::types::Epoch;
 use crate::vfs::Vfs;
+use clap::{CommandFactory, Parser};
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,44 +19,48 @@ const CANNOT_HANDLE: i32 = 64;
 
 /// Runs the tool with the arguments of the program, its name first; returns the exit code. Results go to `out`, all
 /// else to the log. `vfs` is the disk that the directory is on.
-pub fn run(args: &[String], vfs: Arc<dyn Vfs>, out: &mut dyn Write) -> i32 {
-    let program = args.first().map_or("tglogutil", String::as_str);
-    let options = match parse(args.get(1..).unwrap_or_default()) {
-        Ok(options) => options,
+pub fn run<A: Into<OsString>>(args: impl IntoIterator<Item = A>, vfs: Arc<dyn Vfs>, out: &mut dyn Write) -> i32 {
+    let mut args = args.into_iter().map(Into::into);
+    let program = args.next().unwrap_or_default();
+    let mut tool = Arguments::command();
+    tool.build();
+    let given = match gflags::parse(&tool, args) {
+        Ok(given) => given,
         Err(message) => {
             log::error!("{message}");
             return USAGE_ERROR;
         }
     };
-    if options.is("version") {
+    if given.is("version") {
         line(out, format_args!("tglogutil"));
         return 0;
     }
-    if options.is("help") || options.is("h") {
-        usage(out, program);
-        let _ = write!(out, "{}", flag_list());
+    if let Some(dir) = given.value("generate_man") {
+        return generate_man(Path::new(dir));
+    }
+    if given.is("help") || given.is("h") {
+        let subcommand = given.words.first().and_then(|word| tool.find_subcommand_mut(word)).cloned();
+        line(out, format_args!("{}", subcommand.unwrap_or(tool).render_long_help()));
         return USAGE_ERROR;
     }
-    if options.is("verbose") {
-        log::set_max_level(log::LevelFilter::Debug);
-    }
-    let [subcommand, location, ..] = &options.words[..] else {
-        log::error!("missing parameters");
-        usage(out, program);
-        return USAGE_ERROR;
+    let [word, _, ..] = &given.words[..] else {
+        return misused(&tool, &program, "missing parameters", out);
     };
-    let run: Subcommand = match subcommand.as_str() {
-        "inspect" => |directory, options, out| inspect::run(directory, limit(options)?, out),
-        "repair" => |directory, options, out| repair::run(directory, limit(options)?, options, out),
-        "verify" => |directory, options, out| verify::run(directory, options.is("json"), out),
-        "dump" => dump::run,
-        unknown => {
-            log::error!("unknown subcommand: {unknown}");
-            usage(out, program);
+    let Some(subcommand) = tool.find_subcommand(word) else {
+        return misused(&tool, &program, &format!("unknown subcommand: {}", word.display()), out);
+    };
+    let arguments = match Arguments::try_parse_from(given.for_clap(subcommand)) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let text = error.render().to_string();
+            log::error!("{}", text.strip_prefix("error: ").unwrap_or(&text).trim_end());
             return USAGE_ERROR;
         }
     };
-    match run_on(vfs, subcommand, Path::new(location), &options, run, out) {
+    if arguments.subcommand.common().verbose {
+        log::set_max_level(log::LevelFilter::Debug);
+    }
+    match run_on(vfs, &arguments.subcommand, out) {
         Ok(exit) => exit,
         Err(error) => {
             log::error!("{error}");
@@ -63,29 +69,45 @@ pub fn run(args: &[String], vfs: Arc<dyn Vfs>, out: &mut dyn Write) -> i32 {
     }
 }
 
-type Subcommand = fn(&OfflineDirectory, &Options, &mut dyn Write) -> Result<i32, Error>;
-
-fn usage(out: &mut dyn Write, program: &str) {
-    line(out, format_args!("usage: {program} {{repair | inspect | verify | dump}} [options] <dblogdir>"));
+fn misused(tool: &clap::Command, program: &OsString, message: &str, out: &mut dyn Write) -> i32 {
+    log::error!("{message}");
+    let names: Vec<&str> = tool.get_subcommands().map(clap::Command::get_name).collect();
+    line(out, format_args!("usage: {} {{{}}} [options] <dblogdir>", program.display(), names.join(" | ")));
+    USAGE_ERROR
 }
 
-/// The directory is looked at only when the options are right.
-fn run_on(
-    vfs: Arc<dyn Vfs>,
-    subcommand: &str,
-    location: &Path,
-    options: &Options,
-    run: Subcommand,
-    out: &mut dyn Write,
-) -> Result<i32, Error> {
-    let prints_entries = subcommand == "dump";
-    if prints_entries {
-        dump::Filter::new(options)?;
-    } else {
-        limit(options)?;
+/// The man pages of the tool and its subcommands, for the build.
+fn generate_man(dir: &Path) -> i32 {
+    match clap_mangen::generate_to(Arguments::command(), dir) {
+        Ok(()) => 0,
+        Err(error) => {
+            log::error!("cannot write man pages to {}: {error}", dir.display());
+            USAGE_ERROR
+        }
     }
-    // The output of these is for programs.
-    if !prints_entries && !options.is("json") {
+}
+
+type Job<'a> = Box<dyn FnOnce(&OfflineDirectory, &mut dyn Write) -> Result<i32, Error> + 'a>;
+
+fn run_on(vfs: Arc<dyn Vfs>, subcommand: &Command, out: &mut dyn Write) -> Result<i32, Error> {
+    // The directory is looked at only when the options are right.
+    let job: Job<'_> = match subcommand {
+        Command::Inspect(options) => {
+            let limit = limit(options.epoch.as_deref())?;
+            Box::new(move |directory, out| inspect::run(directory, limit, options, out))
+        }
+        Command::Repair(options) => {
+            let limit = limit(options.epoch.as_deref())?;
+            Box::new(move |directory, out| repair::run(directory, limit, options, out))
+        }
+        Command::Verify(options) => Box::new(move |directory, out| verify::run(directory, options, out)),
+        Command::Dump(options) => {
+            let filter = dump::Filter::new(options)?;
+            Box::new(move |directory, out| dump::run(directory, &filter, options, out))
+        }
+    };
+    let location = subcommand.common().dblogdir.as_path();
+    if !subcommand.prints_data() {
         line(out, format_args!("dblogdir: \"{}\"", location.display()));
     }
     if vfs.kind(location).map_err(|e| Error::io("cannot open", location, e))?.is_none() {
@@ -100,17 +122,12 @@ fn run_on(
         }
         opened => opened?,
     };
-    run(&directory, options, out)
+    job(&directory, out)
 }
 
 /// The value of `--epoch`.
-fn limit(options: &Options) -> Result<Option<Epoch>, Error> {
+fn limit(text: Option<&str>) -> Result<Option<Epoch>, Error> {
     let invalid = || Error::InvalidArgument("invalid value for --epoch option".to_owned());
     let digits = |text: &&str| text.bytes().all(|b| b.is_ascii_digit());
-    match options.text("epoch") {
-        None => Ok(None),
-        Some(text) => {
-            Some(text).filter(digits).and_then(|t| t.parse().ok()).map(|e| Some(Epoch(e))).ok_or_else(invalid)
-        }
-    }
+    text.map(|text| Some(text).filter(digits).and_then(|t| t.parse().ok()).map(Epoch).ok_or_else(invalid)).transpose()
 }

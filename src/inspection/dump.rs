@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `tglogutil dump`: prints the entries of the durable sessions in file order, or what a start would give.
 
+use super::arguments::DumpOptions;
 use super::examine::{examine, Subject};
 use super::inspect::line;
 use super::logs::{epochs, logs};
-use super::options::Options;
 use crate::datastore::OfflineDirectory;
 use crate::error::{Error, Result};
 use crate::recovery::{self, Input};
@@ -25,18 +25,19 @@ pub struct Filter {
 }
 
 impl Filter {
-    pub fn new(options: &Options) -> Result<Filter> {
+    pub fn new(options: &DumpOptions) -> Result<Filter> {
         let invalid = |name: &str| Error::InvalidArgument(format!("invalid value for --{name} option"));
         let epoch = |text: &str| match text {
             "" => Ok(None),
             text => text.parse().map(|e| Some(Epoch(e))).map_err(|_| invalid("epoch")),
         };
-        let (first, last) = match options.text("epoch").map(|text| text.split_once("..").unwrap_or((text, text))) {
+        let (first, last) = match options.epoch.as_deref().map(|text| text.split_once("..").unwrap_or((text, text))) {
             Some((first, last)) => (epoch(first)?, epoch(last)?),
             None => (None, None),
         };
-        let storage = options.text("storage").map(|text| text.parse().map(StorageId).map_err(|_| invalid("storage")));
-        let key_prefix = match options.text("key_prefix") {
+        let storage =
+            options.storage.as_deref().map(|text| text.parse().map(StorageId).map_err(|_| invalid("storage")));
+        let key_prefix = match options.key_prefix.as_deref() {
             None => Vec::new(),
             Some(text) => match text.strip_prefix("0x") {
                 Some(digits) => unhex(digits).ok_or_else(|| invalid("key_prefix"))?,
@@ -114,11 +115,10 @@ impl Field<'_> {
     }
 }
 
-pub fn run(directory: &OfflineDirectory, options: &Options, out: &mut dyn Write) -> Result<i32> {
-    let filter = Filter::new(options)?;
-    let mut printer = Printer { out, json: options.is("json") };
-    if options.is("live") {
-        live(directory, &filter, &mut printer)?;
+pub fn run(directory: &OfflineDirectory, filter: &Filter, options: &DumpOptions, out: &mut dyn Write) -> Result<i32> {
+    let mut printer = Printer { out, json: options.json };
+    if options.live {
+        live(directory, filter, options.common.threads(), &mut printer)?;
         return Ok(0);
     }
     let found = epochs(directory)?;
@@ -178,14 +178,14 @@ fn describe<'a>(tag: u8, entry: Entry<'a>) -> (&'static str, StorageId, Option<&
 }
 
 /// What a start would give, in the order of its cursor.
-fn live(directory: &OfflineDirectory, filter: &Filter, printer: &mut Printer<'_>) -> Result<()> {
+fn live(directory: &OfflineDirectory, filter: &Filter, threads: usize, printer: &mut Printer<'_>) -> Result<()> {
     let catalog = directory.catalog().map_err(|e| Error::BrokenMetadata(e.to_string()))?;
     let recovered = recovery::recover(&Input {
         vfs: &**directory.vfs(),
         location: directory.location(),
         catalog,
         end_markers: directory.has_end_markers(),
-        threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
+        threads,
         memory_bytes: MEMORY_BYTES,
     })?;
     for warning in &recovered.warnings {

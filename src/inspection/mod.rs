@@ -3,16 +3,18 @@
 //! what is printed and the exit codes (public API §16); promises to lock first, to change nothing unless the command is
 //! `repair`, and to leave no directory worse than it was. Knows nothing of channels or of running epochs.
 
+mod arguments;
 mod blobs;
 mod command;
 mod dump;
 mod examine;
+mod gflags;
 mod inspect;
 mod logs;
-mod options;
 mod progress;
 mod repair;
 mod salvage;
+mod scan;
 mod verify;
 
 pub use command::run;

@@ -1,50 +1,63 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A line on a terminal that says how far a long run is.
+//! A bar on a terminal that says how far a long run is.
 
-use std::io::{IsTerminal, Write};
-use std::time::{Duration, Instant};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Below this nobody has to wait.
 const BYTES_MIN: u64 = 64 << 20;
-const INTERVAL: Duration = Duration::from_millis(200);
+/// A bar is told about no fewer bytes, so that it costs nothing.
+const STEP_BYTES: usize = 1 << 20;
 
-/// Counts bytes; prints only when stderr is a terminal and there is much to read.
-pub struct Progress {
-    total: u64,
-    before: u64,
-    shown: Option<Instant>,
-    calls: u32,
-}
+/// Counts the bytes that several threads have read; shown when stderr is a terminal and there is much to read.
+pub struct Progress(ProgressBar);
 
 impl Progress {
     pub fn new(total: u64) -> Progress {
-        let visible = total >= BYTES_MIN && std::io::stderr().is_terminal();
-        Progress { total, before: 0, shown: visible.then(Instant::now), calls: 0 }
-    }
-
-    /// The run is at `offset` of the present file.
-    pub fn at(&mut self, offset: usize) {
-        self.calls = self.calls.wrapping_add(1);
-        if !self.calls.is_multiple_of(4096) || self.shown.is_none_or(|shown| shown.elapsed() < INTERVAL) {
-            return;
+        if total < BYTES_MIN {
+            return Progress(ProgressBar::hidden());
         }
-        self.shown = Some(Instant::now());
-        let done = self.before + offset as u64;
-        let tenths = (done as u128 * 20 / self.total.max(1) as u128) as usize;
-        let bar = "#".repeat(tenths.min(20));
-        let _ = write!(std::io::stderr(), "\r[{bar:<20}] {} of {} MiB", done >> 20, self.total >> 20);
+        // Draws nothing when stderr is no terminal.
+        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template("[{bar:40}] {bytes} of {total_bytes}, {eta} left") {
+            bar.set_style(style.progress_chars("## "));
+        }
+        Progress(bar)
     }
 
-    /// A file of `len` bytes is done.
-    pub fn file_done(&mut self, len: usize) {
-        self.before += len as u64;
+    /// Counts the bytes of one more file.
+    pub fn file(&self) -> FileProgress<'_> {
+        FileProgress { bar: &self.0, counted: 0 }
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if self.shown.is_some() {
-            let _ = write!(std::io::stderr(), "\r{:60}\r", "");
+        self.0.finish_and_clear();
+    }
+}
+
+/// How far one file is read.
+pub struct FileProgress<'a> {
+    bar: &'a ProgressBar,
+    counted: usize,
+}
+
+impl FileProgress<'_> {
+    /// The run is at `offset` of the file.
+    #[inline]
+    pub fn at(&mut self, offset: usize) {
+        if offset >= self.counted + STEP_BYTES {
+            self.count(offset);
         }
+    }
+
+    /// The run is through with the file, which is `len` bytes long.
+    pub fn done(mut self, len: usize) {
+        self.count(len);
+    }
+
+    fn count(&mut self, offset: usize) {
+        self.bar.inc((offset - self.counted) as u64);
+        self.counted = offset;
     }
 }

@@ -2,10 +2,10 @@
 //! `tglogutil repair`: makes a directory one that starts, without taking anything away that was acknowledged (§16.2).
 //! Every step leaves the directory no worse than before, so that a repair that was interrupted is simply run again.
 
+use super::arguments::RepairOptions;
 use super::examine::{examine, Examined, Subject, Tail};
 use super::inspect::line;
 use super::logs::{epochs, logs, map, Epochs, Fault, LogFile};
-use super::options::Options;
 use super::salvage::salvage;
 use crate::datastore::OfflineDirectory;
 use crate::error::{Error, Result};
@@ -19,7 +19,12 @@ use std::path::Path;
 /// Scratch name of a file that is written anew.
 const TEMPORARY: &str = "repair.tmp";
 
-pub fn run(directory: &OfflineDirectory, limit: Option<Epoch>, options: &Options, out: &mut dyn Write) -> Result<i32> {
+pub fn run(
+    directory: &OfflineDirectory,
+    limit: Option<Epoch>,
+    options: &RepairOptions,
+    out: &mut dyn Write,
+) -> Result<i32> {
     let found = epochs(directory)?;
     let recorded = found.durable.unwrap_or_default();
     if limit.is_none() {
@@ -28,8 +33,8 @@ pub fn run(directory: &OfflineDirectory, limit: Option<Epoch>, options: &Options
     let mut repair = Repair {
         directory,
         limit: limit.unwrap_or(recorded),
-        cut: options.is("cut"),
-        give_up: options.is("give_up_damaged"),
+        cut: options.cut,
+        give_up: options.give_up_damaged,
         changed: false,
         unrepairable: false,
     };

@@ -2,11 +2,13 @@
 //! `tglogutil verify`: reads everything that a start reads, and says of each file what it holds; changes nothing.
 //! Exit codes: 0 all is fine, 1 with warnings, 2 damage that refuses a start or loses data, 64 cannot check.
 
+use super::arguments::VerifyOptions;
 use super::blobs;
 use super::examine::{examine, Examined, Subject};
 use super::inspect::line;
 use super::logs::{epochs, logs, Fault, LogFile};
 use super::progress::Progress;
+use super::scan::each_file;
 use crate::datastore::OfflineDirectory;
 use crate::error::{Error, Result};
 use crate::recovery::{self, Input, Recovered};
@@ -28,7 +30,7 @@ struct Report {
     first_damaged: Option<Epoch>,
 }
 
-pub fn run(directory: &OfflineDirectory, json: bool, out: &mut dyn Write) -> Result<i32> {
+pub fn run(directory: &OfflineDirectory, options: &VerifyOptions, out: &mut dyn Write) -> Result<i32> {
     let mut report = Report { warnings: directory.warnings().to_vec(), ..Report::default() };
     let found = epochs(directory)?;
     if let Some(Fault::Damaged { damage, .. }) = &found.fault {
@@ -36,20 +38,27 @@ pub fn run(directory: &OfflineDirectory, json: bool, out: &mut dyn Write) -> Res
     }
     let durable = found.durable.unwrap_or_default();
     let logs = logs(directory)?;
-    let mut progress = Progress::new(logs.iter().map(|log| log.bytes.len() as u64).sum());
-    for log in &logs {
-        log.bytes.advise(true);
-        let end_markers = directory.has_end_markers();
+    let progress = Progress::new(logs.iter().map(|log| log.bytes.len() as u64).sum());
+    let end_markers = directory.has_end_markers();
+    let files = each_file(&logs, options.common.threads(), |log| {
         let subject = Subject { bytes: &log.bytes, path: &log.path, limit: durable, end_markers };
-        let examined = examine(subject, |offset, _, _| progress.at(offset));
-        progress.file_done(log.bytes.len());
-        let superseded = directory.catalog().is_ok_and(|catalog| catalog.detached.contains(&log.name));
-        report.file(log, &examined, superseded, subject.is_active());
-    }
+        let mut read = progress.file();
+        let examined = examine(subject, |offset, _, _| read.at(offset));
+        read.done(log.bytes.len());
+        (examined, subject.is_active())
+    });
     drop(progress);
+    for (log, (examined, active)) in logs.iter().zip(files) {
+        let superseded = directory.catalog().is_ok_and(|catalog| catalog.detached.contains(&log.name));
+        report.file(log, &examined, superseded, active);
+    }
     drop(logs);
 
-    let blobs = match directory.catalog().map_err(|e| e.to_string()).and_then(|_| start(directory, &mut report)) {
+    let blobs = match directory
+        .catalog()
+        .map_err(|e| e.to_string())
+        .and_then(|_| start(directory, options.common.threads(), &mut report))
+    {
         Ok(recovered) => Some(blobs::check(directory, &recovered.snapshot)?),
         Err(refusal) => {
             report.damage(Some(Epoch(0)).filter(|_| report.first_damaged.is_none()), refusal);
@@ -68,7 +77,7 @@ pub fn run(directory: &OfflineDirectory, json: bool, out: &mut dyn Write) -> Res
     let complete = report.first_damaged.map_or(durable, |epoch| epoch.previous().min(durable));
     let blob_count = blobs.as_ref().map(|blobs| blobs.count);
     let missing_count = blobs.as_ref().map(|blobs| blobs.missing.len());
-    if json {
+    if options.json {
         let value = json!({
             "directory": directory.location().to_string_lossy(), "status": status, "durable_epoch": durable.0,
             "complete_up_to_epoch": complete.0, "files": report.files, "blob_references": blob_count,
@@ -99,14 +108,14 @@ pub fn run(directory: &OfflineDirectory, json: bool, out: &mut dyn Write) -> Res
 }
 
 /// Recovers as a start does, without changing anything; what a start would warn of goes into the report.
-fn start(directory: &OfflineDirectory, report: &mut Report) -> std::result::Result<Recovered, String> {
+fn start(directory: &OfflineDirectory, threads: usize, report: &mut Report) -> std::result::Result<Recovered, String> {
     let catalog = directory.catalog().map_err(|e| e.to_string())?;
     let input = Input {
         vfs: &**directory.vfs(),
         location: directory.location(),
         catalog,
         end_markers: directory.has_end_markers(),
-        threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
+        threads,
         memory_bytes: MEMORY_BYTES,
     };
     let recovered = recovery::recover(&input).map_err(|e: Error| e.to_string())?;

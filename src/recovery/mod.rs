@@ -12,7 +12,7 @@ mod compacted;
 mod index;
 mod input;
 mod merge;
-mod pool;
+pub(crate) mod pool;
 mod scan;
 mod snapshot;
 

@@ -3,7 +3,8 @@
 
 use crate::engine_run::quick_dir;
 use crate::golden_data::{cases, number, parse_matrix, tree};
-use crate::tool::{on, strings};
+use crate::tool::{directory, epoch_record, on, session, strings};
+use serde_json::Value;
 
 /// Where the outcome differs from the original's on purpose: the case, the exit code, the last line, and why.
 const DEVIATIONS: &[(&str, i32, &str, &str)] = &[
@@ -74,10 +75,7 @@ fn every_case_of_the_parse_matrix_gets_the_original_s_verdict() {
 
 #[test]
 fn the_limit_of_the_option_counts_in_place_of_the_recorded_epoch() {
-    let dir = crate::tool::directory(
-        &crate::tool::epoch_record(2),
-        &[("pwal_0000", [1, 2].map(|e| crate::tool::session(e, "k", "v")).concat())],
-    );
+    let dir = directory(&epoch_record(2), &[("pwal_0000", [1, 2].map(|e| session(e, "k", "v")).concat())]);
     let lines = |run: crate::tool::Run| run.results().to_vec();
     let common = ["persistent-format-version: 1", "durable-epoch: 2", "max-appeared-epoch: 2"];
     let with = |rest: [&str; 2]| common.into_iter().chain(rest).map(str::to_owned).collect::<Vec<_>>();
@@ -85,4 +83,53 @@ fn the_limit_of_the_option_counts_in_place_of_the_recorded_epoch() {
     let limited = on(dir.path(), &["inspect", "--epoch", "1"]);
     assert_eq!(limited.exit, 1);
     assert_eq!(lines(limited), with(["count-durable-wal-entries: 1", "status: auto-repairable"]));
+}
+
+#[test]
+fn the_json_object_says_what_the_lines_say() {
+    let mut bad = session(2, "b", "2");
+    bad[9] = 0x0b;
+    for (log, status, exit) in [
+        (session(1, "a", "1"), "OK", 0),
+        ([session(1, "a", "1"), session(3, "c", "3")].concat(), "auto-repairable", 1),
+        ([session(1, "a", "1"), bad].concat(), "unrepairable", 2),
+    ] {
+        let dir = directory(&epoch_record(2), &[("pwal_0000", log)]);
+        let run = on(dir.path(), &["inspect", "--json"]);
+        assert_eq!((run.exit, run.stdout.len()), (exit, 1), "{run:?}");
+        let report: Value = serde_json::from_str(&run.stdout[0]).unwrap();
+        let lines = on(dir.path(), &["inspect"]);
+        for (key, name) in [
+            ("persistent_format_version", "persistent-format-version"),
+            ("durable_epoch", "durable-epoch"),
+            ("max_appeared_epoch", "max-appeared-epoch"),
+            ("count_durable_wal_entries", "count-durable-wal-entries"),
+        ] {
+            assert!(lines.stdout.contains(&format!("{name}: {}", report[key])), "{key}: {report} {lines:?}");
+        }
+        assert_eq!((&report["status"], lines.status()), (&status.into(), &*format!("status: {status}")));
+        assert_eq!(report["damage"].as_array().unwrap().len(), usize::from(exit == 2), "{report}");
+    }
+    let dir = directory(&epoch_record(2)[..4], &[]);
+    let run = on(dir.path(), &["inspect", "--json"]);
+    let report: Value = serde_json::from_str(&run.stdout[0]).unwrap();
+    assert_eq!((run.exit, &report["status"]), (64, &"cannot-check".into()));
+}
+
+#[test]
+fn several_threads_find_what_one_finds_in_the_same_order() {
+    let log = |epoch: u64, damaged: bool| {
+        let mut bytes = session(epoch, "k", "v");
+        bytes[9] = if damaged { 0x0b } else { bytes[9] };
+        bytes
+    };
+    let names: Vec<String> = (0..40).map(|n| format!("pwal_{n:04}")).collect();
+    let logs: Vec<_> = names.iter().zip(1..).map(|(name, n)| (name.as_str(), log(n, n % 3 == 0))).collect();
+    let dir = directory(&epoch_record(40), &logs);
+    for subcommand in ["inspect", "verify"] {
+        let one = on(dir.path(), &[subcommand, "--thread_num=1"]);
+        assert_eq!(one.exit, 2);
+        assert_eq!(on(dir.path(), &[subcommand, "--thread_num=7"]), one);
+        assert_eq!(on(dir.path(), &[subcommand]), one);
+    }
 }

@@ -23,13 +23,31 @@ fn wrong_use_ends_with_1_and_says_how_it_is_done() {
     assert!(run.stderr.contains("unknown command line flag 'what'"), "{}", run.stderr);
 }
 
+const SUBCOMMANDS: [&str; 4] = ["repair", "inspect", "verify", "dump"];
+
 #[test]
-fn help_and_version() {
+fn help_shows_every_option_and_the_exit_codes() {
     for flag in ["--help", "-h", "--h"] {
         let run = tool(&[flag]);
         assert_eq!(run.exit, 1, "{flag}");
-        assert!(run.stdout.iter().any(|line| line.contains("--give_up_damaged")), "{flag}");
+        let text = run.stdout.join("\n");
+        let options = ["--give_up_damaged", "--key_prefix", "--thread_num", "--epoch", "--cut", "--json"];
+        for part in SUBCOMMANDS.iter().chain(&options).chain(&["Exit codes:"]) {
+            assert!(text.contains(part), "{flag}: {part} is missing in {text}");
+        }
     }
+    for subcommand in SUBCOMMANDS {
+        let run = tool(&[subcommand, "--help"]);
+        let text = run.stdout.join("\n");
+        assert_eq!(run.exit, 1, "{subcommand}");
+        assert!(text.contains(&format!("Usage: tglogutil {subcommand} [OPTIONS] <DBLOGDIR>")), "{text}");
+        assert!(text.contains("Exit codes: 0 "), "{text}");
+        assert_eq!(text.contains("--give_up_damaged"), subcommand == "repair", "{text}");
+    }
+}
+
+#[test]
+fn the_version_option_prints_the_name_as_the_original_does() {
     let run = tool(&["--version"]);
     assert_eq!((run.exit, &run.stdout[..]), (0, &["tglogutil".to_owned()][..]));
 }
@@ -74,8 +92,38 @@ fn options_may_stand_anywhere_and_further_words_are_ignored() {
         &["--thread-num", "4", "inspect", path][..],
         &["inspect", "-verbose", path, "more", "words"],
         &["inspect", path, "--epoch=1", "--noverbose"],
+        &["-thread-num=0", "inspect", path, "--rotate=all", "--output_format", "human-readable", "--cut"],
     ] {
         let run = tool(args);
         assert_eq!((run.exit, run.status()), (0, "status: OK"), "{args:?}");
     }
+}
+
+#[test]
+fn an_option_without_meaning_for_the_subcommand_is_refused_and_the_directory_left_alone() {
+    let dir = directory(&epoch_record(1), &[("pwal_0000", session(1, "k", "v"))]);
+    let before = tree(dir.path());
+    for args in [&["repair", "--json"][..], &["verify", "--epoch=1"], &["inspect", "--give_up_damaged"]] {
+        let run = on(dir.path(), args);
+        assert_eq!((run.exit, run.stdout.len()), (1, 0), "{args:?}");
+        assert!(run.stderr.contains("unexpected argument"), "{args:?}: {}", run.stderr);
+    }
+    assert_eq!(tree(dir.path()), before);
+}
+
+#[test]
+fn man_pages_name_every_subcommand_and_its_options() {
+    let dir = quick_dir();
+    let run = tool(&["--generate_man", dir.path().to_str().unwrap()]);
+    assert_eq!((run.exit, run.stdout.len(), run.stderr.as_str()), (0, 0, ""));
+    let page = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap().replace("\\-", "-");
+    let whole = page("tglogutil.1");
+    for subcommand in SUBCOMMANDS {
+        let name = format!("tglogutil-{subcommand}");
+        assert!(whole.contains(&format!("{name}(1)")), "{whole}");
+        let page = page(&format!("{name}.1"));
+        assert!(page.contains("--thread_num") && page.contains("Exit codes"), "{page}");
+    }
+    let nowhere = dir.path().join("nowhere");
+    assert_eq!(tool(&["--generate_man", nowhere.to_str().unwrap()]).exit, 1);
 }

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The command line of `tglogutil` (§16.1), as clap knows it. Help and man pages are made from what stands here;
+//! [`super::gflags`] brings the forms that the original takes into the ones that clap takes.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+const FORMS: &str = "\
+Options may stand anywhere and take one or two dashes, --name=value or --name value, - or _ inside names, and --noname \
+or --name=false to switch one off. The last one of a name counts. Words behind the directory are ignored.
+
+The options of the original that have no meaning here are accepted without effect: --rotate, --output_format, and \
+those of glog (--v, --vmodule, --logtostderr, --alsologtostderr, --colorlogtostderr, --stderrthreshold, \
+--minloglevel, --log_dir).
+
+Results go to standard output, log lines to standard error.
+
+Exit codes: 0 done and fine; 64 the directory cannot be handled: missing, in use, unreadable, or an --epoch that is no \
+number; 1 wrong use, and this text. The subcommands have further ones.";
+
+const INSPECT_CODES: &str = "\
+Exit codes: 0 status OK; 1 status auto-repairable: sessions that were never acknowledged, or a damaged tail of such; \
+2 status unrepairable: damage in acknowledged sessions, records in an impossible order, or a lost epoch file; 64 \
+cannot check.";
+
+const REPAIR_CODES: &str = "\
+Keep a copy of the directory first. An interrupted repair is run again.
+
+Exit codes: 0 status OK (nothing was changed) or repaired; 16 status unrepairable: a start still refuses the \
+directory; 64 cannot handle the directory.";
+
+const VERIFY_CODES: &str = "\
+Exit codes: 0 everything is fine; 1 warnings: a start would log them; 2 damage: a start refuses the directory, a log \
+file is damaged, or a BLOB is missing; 64 cannot check.";
+
+const DUMP_CODES: &str = "\
+Exit codes: 0 done; 2 damage ended the reading of a file; 64 cannot read the directory.";
+
+/// Looks into the data directory of a stopped server, and repairs it.
+#[derive(Debug, Parser)]
+#[command(name = "tglogutil", version, rename_all = "snake_case", flatten_help = true)]
+#[command(disable_help_subcommand = true, disable_version_flag = true)]
+#[command(override_usage = "tglogutil <SUBCOMMAND> [OPTIONS] <DBLOGDIR>", subcommand_value_name = "SUBCOMMAND")]
+#[command(after_help = FORMS)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub subcommand: Command,
+    /// Print the name of the tool and end.
+    #[arg(long)]
+    pub version: bool,
+    /// Write the man pages into this directory and end.
+    #[arg(long, hide = true, value_name = "DIR")]
+    pub generate_man: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make the directory one that starts, without taking away anything that was acknowledged.
+    #[command(after_help = REPAIR_CODES)]
+    Repair(RepairOptions),
+    /// Say whether the directory is whole; changes nothing.
+    #[command(after_help = INSPECT_CODES)]
+    Inspect(InspectOptions),
+    /// Read everything that a start reads, and say of each file what it holds; changes nothing.
+    #[command(after_help = VERIFY_CODES)]
+    Verify(VerifyOptions),
+    /// Print the entries of durable sessions; changes nothing.
+    #[command(after_help = DUMP_CODES)]
+    Dump(DumpOptions),
+}
+
+/// What every subcommand takes.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+pub struct CommonOptions {
+    /// The data directory.
+    pub dblogdir: PathBuf,
+    /// Threads that read log files; below 1 counts as 1 [default: one per processor]. `repair` and `dump` without
+    /// `--live` take it without effect: they read one file after another.
+    #[arg(long, value_name = "N")]
+    pub thread_num: Option<i32>,
+    /// Say more on standard error.
+    #[arg(long)]
+    pub verbose: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+pub struct RepairOptions {
+    #[command(flatten)]
+    pub common: CommonOptions,
+    /// Take N as the durable epoch instead of the recorded one; records it where the epoch file is lost or damaged.
+    #[arg(long, value_name = "N")]
+    pub epoch: Option<String>,
+    /// Cut damaged tails off instead of marking their sessions as invalid.
+    #[arg(long)]
+    pub cut: bool,
+    /// Give damaged durable sessions up, and nothing else; the damaged file is kept under another name.
+    #[arg(long)]
+    pub give_up_damaged: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+pub struct InspectOptions {
+    #[command(flatten)]
+    pub common: CommonOptions,
+    /// Take N as the durable epoch instead of the recorded one.
+    #[arg(long, value_name = "N")]
+    pub epoch: Option<String>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+pub struct VerifyOptions {
+    #[command(flatten)]
+    pub common: CommonOptions,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+pub struct DumpOptions {
+    #[command(flatten)]
+    pub common: CommonOptions,
+    /// Print a JSON object a line, with keys and values as hexadecimal digits.
+    #[arg(long)]
+    pub json: bool,
+    /// The entries that a start would give, in key order, instead of the log.
+    #[arg(long)]
+    pub live: bool,
+    /// Only entries of this storage.
+    #[arg(long, value_name = "ID")]
+    pub storage: Option<String>,
+    /// Only sessions of these epochs, A..B or one number; either end of the range may be missing. Not with --live.
+    #[arg(long, value_name = "A..B")]
+    pub epoch: Option<String>,
+    /// Only keys that begin with this text, or with these bytes when it begins with 0x.
+    #[arg(long, value_name = "PREFIX")]
+    pub key_prefix: Option<String>,
+}
+
+impl Command {
+    pub fn common(&self) -> &CommonOptions {
+        match self {
+            Command::Repair(options) => &options.common,
+            Command::Inspect(options) => &options.common,
+            Command::Verify(options) => &options.common,
+            Command::Dump(options) => &options.common,
+        }
+    }
+
+    /// Whether standard output is for programs, so that no line of another form may stand there.
+    pub fn prints_data(&self) -> bool {
+        match self {
+            Command::Repair(_) => false,
+            Command::Inspect(InspectOptions { json, .. }) | Command::Verify(VerifyOptions { json, .. }) => *json,
+            Command::Dump(_) => true,
+        }
+    }
+}
+
+impl CommonOptions {
+    /// How many threads read.
+    pub fn threads(&self) -> usize {
+        match self.thread_num {
+            Some(n) => usize::try_from(n).unwrap_or(1).max(1),
+            None => std::thread::available_parallelism().map_or(1, |n| n.get()),
+        }
+    }
+}
