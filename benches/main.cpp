@@ -21,6 +21,9 @@ constexpr char const* usage = R"(usage: limestone_bench <subcommand> [--name val
   sessions-floor  --dir D [--channels 1] [--entries 10] [--seconds 1]
   epoch-latency   --dir D [--channels 4] [--entries 10] [--rounds 400] [--epoch-ms 3]
   epoch-load, epoch-load-floor   as epoch-latency
+  inspect         --dir D --tglogutil PROGRAM
+  inspect-floor   --dir D [--threads 1]
+  blobs, blobs-floor   --dir D [--blobs 10000] [--large-bytes 1073741824]
 )";
 
 }  // namespace
@@ -36,6 +39,10 @@ int main(int argc, char** argv) {
         {"epoch-latency", bench::epoch_latency},
         {"epoch-load", bench::epoch_load},
         {"epoch-load-floor", bench::epoch_load_floor},
+        {"inspect", bench::inspect},
+        {"inspect-floor", bench::inspect_floor},
+        {"blobs", bench::blobs},
+        {"blobs-floor", bench::blobs_floor},
     };
     std::vector<std::string> arguments(argv + 1, argv + argc);
     try {

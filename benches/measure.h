@@ -131,6 +131,10 @@ fields sessions_floor(options const& given);
 fields epoch_latency(options const& given);
 fields epoch_load(options const& given);
 fields epoch_load_floor(options const& given);
+fields inspect(options const& given);
+fields inspect_floor(options const& given);
+fields blobs(options const& given);
+fields blobs_floor(options const& given);
 
 /// Runs all rows, prints the table, writes the JSON file; returns the exit code.
 int report(std::vector<std::string> const& arguments);

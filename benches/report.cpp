@@ -3,6 +3,7 @@
 // the other, in alternating order: the machine may change its speed between pairs but hardly within one.
 #include <sys/statvfs.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -10,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <map>
 #include <optional>
 #include <set>
 #include <sstream>
@@ -52,6 +54,10 @@ struct scale {
     std::size_t session_pairs = 9;
     double session_seconds = 1.0;
     std::uint64_t latency_rounds = 1000;
+    std::size_t inspect_pairs = 15;
+    std::size_t blob_pairs = 5;
+    std::uint64_t blobs = 10'000;
+    std::uint64_t large_blob_bytes = 1U << 30U;
     std::string name = "full";
 };
 
@@ -64,6 +70,8 @@ scale quick_scale() {
     result.session_pairs = 5;
     result.session_seconds = 0.4;
     result.latency_rounds = 300;
+    result.inspect_pairs = 7;
+    result.blob_pairs = 1;
     result.name = "quick";
     return result;
 }
@@ -79,6 +87,10 @@ scale smoke_scale() {
     result.session_pairs = 1;
     result.session_seconds = 0.1;
     result.latency_rounds = 40;
+    result.inspect_pairs = 1;
+    result.blob_pairs = 1;
+    result.blobs = 50;
+    result.large_blob_bytes = 1U << 22U;
     result.name = "smoke";
     return result;
 }
@@ -248,7 +260,74 @@ public:
                         {{"per_second", median(rates)}, {"floor_ratio", median(floor_ratios)}}});
     }
 
+    void inspect(std::vector<row>& rows) {
+        auto const directory = generated(size_.entries);
+        auto const threads = std::to_string(std::max(1U, std::thread::hardware_concurrency()));
+        auto const measured = [&] {
+            return run_child({"inspect", "--dir", directory, "--tglogutil", LIMESTONE_TGLOGUTIL}).at("seconds");
+        };
+        auto const read = [&] { return run_child({"inspect-floor", "--dir", directory, "--threads", threads}); };
+        measured();  // warms the page cache
+        auto const bytes = read().at("bytes");
+        std::vector<double> ratios;
+        std::vector<double> seconds;
+        std::vector<double> floor_seconds;
+        for (std::size_t i = 0; i < size_.inspect_pairs; ++i) {
+            auto const [tool, floor] = paired(
+                i,
+                [&] {
+                    return fields{{"seconds", measured()}};
+                },
+                read);
+            seconds.push_back(tool.at("seconds"));
+            floor_seconds.push_back(floor.at("seconds"));
+            ratios.push_back(seconds.back() / floor_seconds.back());
+        }
+        rows.push_back({"tglogutil inspect, " + std::to_string(static_cast<std::uint64_t>(bytes) >> 20U) + " MiB",
+                        "time over reading it",
+                        median(ratios),
+                        better::lower,
+                        2,
+                        1.2,
+                        {{"seconds", median(seconds)}, {"floor_seconds", median(floor_seconds)}}});
+    }
+
+    void blobs(std::vector<row>& rows) {
+        std::vector<double> ratios;
+        std::map<std::string, std::vector<double>> parts;
+        for (std::size_t i = 0; i < size_.blob_pairs; ++i) {
+            auto const [measured, floor] = paired(
+                i, [&] { return registered("blobs"); }, [&] { return registered("blobs-floor"); });
+            ratios.push_back(measured.at("seconds") / floor.at("seconds"));
+            for (auto const& [name, value] : measured) {
+                parts[name].push_back(value);
+                parts["floor_" + name].push_back(floor.at(name));
+            }
+        }
+        fields details;
+        for (auto const& [name, values] : parts) {
+            details[name] = median(values);
+        }
+        rows.push_back({std::to_string(size_.blobs) + " BLOBs of 4 KiB, then one of " +
+                            std::to_string(size_.large_blob_bytes >> 20U) + " MiB",
+                        "time over write + sync",
+                        median(ratios),
+                        better::lower,
+                        1.2,
+                        {},
+                        details});
+    }
+
 private:
+    fields registered(std::string const& subcommand) {
+        auto const directory = fresh_directory();
+        auto result = run_child({subcommand, "--dir", directory, "--blobs", std::to_string(size_.blobs),
+                                 "--large-bytes", std::to_string(size_.large_blob_bytes)});
+        fs::remove_all(directory);
+        ::sync();  // the files of one run must not be written or deleted during the next
+        return result;
+    }
+
     static std::string millions(std::uint64_t entries) {
         std::ostringstream text;
         text << static_cast<double>(entries) / 1e6 << " M";
@@ -404,10 +483,15 @@ std::set<std::string> split(std::string const& list) {
 
 int report(std::vector<std::string> const& arguments) {
     std::vector<std::pair<std::string, void (runner::*)(std::vector<row>&)>> const benchmarks{
-        {"recovery", &runner::recovery},         {"sizes", &runner::recovery_sizes},
-        {"memory", &runner::recovery_memory},    {"add-entry", &runner::add_entry},
-        {"sessions", &runner::one_channel},      {"latency", &runner::latency},
+        {"recovery", &runner::recovery},
+        {"sizes", &runner::recovery_sizes},
+        {"memory", &runner::recovery_memory},
+        {"add-entry", &runner::add_entry},
+        {"sessions", &runner::one_channel},
+        {"latency", &runner::latency},
         {"channels", &runner::sixteen_channels},
+        {"inspect", &runner::inspect},
+        {"blobs", &runner::blobs},
     };
     scale size;
     bool report_only = false;

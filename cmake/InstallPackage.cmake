@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# Installs the library, the headers, the CMake package and the pkg-config files (public API, section 13).
+# Installs the library, the headers, the tools with their man pages, the CMake package and the pkg-config files (public
+# API, section 13).
 include(CMakePackageConfigHelpers)
 
 set(limestone_include_dir "${CMAKE_INSTALL_INCLUDEDIR}/limestone")
@@ -15,6 +16,7 @@ install(FILES "${limestone_core_library}" DESTINATION "${CMAKE_INSTALL_LIBDIR}" 
         PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
 if(limestone_tglogutil)
   install(PROGRAMS "${limestone_tglogutil}" DESTINATION "${CMAKE_INSTALL_BINDIR}" COMPONENT Runtime)
+  limestone_man_pages(tglogutil "${limestone_tglogutil}")
 endif()
 
 # Headers are used as <limestone/...>, and the directory to hand out is <prefix>/include/limestone.
