@@ -3,6 +3,7 @@
 //! functions replay the corpus in `tests/fuzz_corpus.rs`.
 #![allow(dead_code)]
 
+use limestone_core::replication::upstream::reader::{Budget, Reader};
 use limestone_core::types::Epoch;
 use limestone_core::wal::entry::{tag, Entry};
 use limestone_core::wal::scanner::{scan, Edit, Visitor};
@@ -88,4 +89,19 @@ pub fn manifest(input: &[u8]) {
 pub fn catalog(input: &[u8]) {
     let Ok(found) = catalog::parse(input) else { return };
     assert_eq!(catalog::parse(&found.encode()), Ok(found));
+}
+
+/// A stream of the upstream protocol: what is read of it is written back byte by byte.
+pub fn upstream_wire(input: &[u8]) {
+    let mut reader = Reader::new(input, Budget::default());
+    let mut left = input;
+    let mut written = Vec::new();
+    while let Ok(Some(message)) = reader.next_whole() {
+        let rest: &[u8] = reader.input();
+        let (read, _) = left.split_at(left.len() - rest.len());
+        written.clear();
+        message.encode(&mut written);
+        assert_eq!(written, read, "{message:?}");
+        left = rest;
+    }
 }

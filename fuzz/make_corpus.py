@@ -13,6 +13,7 @@ import struct
 
 FUZZ = pathlib.Path(__file__).resolve().parent
 GOLDEN = FUZZ.parent / "tests/golden/disk"
+WIRE = FUZZ.parent / "tests/golden/wire"
 INPUT_BYTES_MAX = 4096
 
 
@@ -47,3 +48,5 @@ matrix = json.loads((GOLDEN / "parse_matrix.json").read_text())
 for case in matrix["cases"]:
     for flags in range(4):
         put("scanner", log_input(matrix["durable_epoch"], bytes.fromhex(case["pwal"]), flags))
+for path in sorted(WIRE.glob("*/*.bin")):
+    put("upstream_wire", path.read_bytes())

@@ -10,6 +10,7 @@ pub mod error;
 pub mod ffi;
 pub mod inspection;
 pub mod recovery;
+pub mod replication;
 pub mod types;
 pub mod vfs;
 pub mod wal;

@@ -154,6 +154,22 @@ fn catalog_corpus_stays_within_bounds() {
 }
 
 #[test]
+fn upstream_wire_corpus_stays_within_bounds() {
+    replay("upstream_wire", checks::upstream_wire);
+}
+
+#[test]
+fn lengths_and_counts_that_exceed_a_message_are_not_allocated() {
+    let log_entry = [&[0x11][..], &[0; 8], &[0xff; 4], &[10], &[0; 8]].concat();
+    let lengths = [&log_entry[..], &[0xff; 4]].concat();
+    let blobs = [&log_entry[..], &[0; 24], &[0xff; 4], &[0; 8], &[0xff; 4]].concat();
+    let name = [&[0x20, 0][..], &[0xff; 4]].concat();
+    for input in [log_entry, lengths, blobs, name] {
+        bounded(checks::upstream_wire, &input, || input.escape_ascii().to_string());
+    }
+}
+
+#[test]
 fn lengths_that_exceed_the_file_are_not_allocated() {
     for tag in [0x01, 0x05, 0x0a] {
         let mut input = vec![0; checks::SCANNER_HEADER];
