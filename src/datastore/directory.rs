@@ -22,6 +22,9 @@ pub(super) struct Directory {
     vfs: Arc<dyn Vfs>,
     location: PathBuf,
     pub(super) catalog: Catalog,
+    /// Says which directory this is; kept for life.
+    manifest_file: Box<dyn VfsFile>,
+    manifest: Manifest,
     /// The version before the migration.
     version: i32,
     /// Whether the catalog stood under its own name.
@@ -47,7 +50,7 @@ impl Directory {
         // First both are checked, then both are put right: a refusal changes nothing.
         let manifest = read_manifest(&*vfs, location, &files)?;
         let catalog = read_catalog(&*vfs, location)?;
-        settle_manifest(&*vfs, location, &*file, &manifest)?;
+        let current = settle_manifest(&*vfs, location, &*file, &manifest)?;
         settle_catalog(&*vfs, location, &catalog)?;
         let removed = crashsafe::unlink(&*vfs, &path(names::EPOCH_TEMPORARY));
         removed.map_err(|e| Error::io("cannot delete", &path(names::EPOCH_TEMPORARY), e))?;
@@ -66,9 +69,24 @@ impl Directory {
             catalog_intact: !matches!(catalog.source, Source::Backup(_)),
             catalog: catalog.content,
             version: manifest.content.persistent_format_version,
+            manifest_file: file,
+            manifest: current,
             _lock: lock,
             vfs,
         })
+    }
+
+    /// The instance UUID.
+    pub(super) fn identity(&self) -> &str {
+        self.manifest.instance_uuid.as_deref().unwrap_or_default()
+    }
+
+    /// Gives the directory another instance UUID, durably.
+    pub(super) fn set_identity(&mut self, uuid: &str) -> Result<()> {
+        let manifest = Manifest { instance_uuid: Some(uuid.to_owned()), ..self.manifest.clone() };
+        replace_manifest(&*self.vfs, &self.location, &*self.manifest_file, &manifest)?;
+        self.manifest = manifest;
+        Ok(())
     }
 
     /// Whether sessions were written with end markers.
@@ -283,10 +301,9 @@ pub(super) fn read_manifest(vfs: &dyn Vfs, location: &Path, files: &[String]) ->
 }
 
 /// Writes the manifest when it is new or came from the backup, and migrates an old one: at any time at least one of
-/// manifest and backup is whole.
-fn settle_manifest(vfs: &dyn Vfs, location: &Path, file: &dyn VfsFile, found: &Found<Manifest>) -> Result<()> {
-    let backup = location.join(names::MANIFEST_BACKUP);
-    let drop_backup = || crashsafe::unlink(vfs, &backup).map_err(|e| Error::io("cannot delete", &backup, e));
+/// manifest and backup is whole. Returns what the manifest then says.
+fn settle_manifest(vfs: &dyn Vfs, location: &Path, file: &dyn VfsFile, found: &Found<Manifest>) -> Result<Manifest> {
+    let drop_backup = || drop_backup(vfs, location);
     match &found.source {
         Source::Main { backup } => {
             confirm_manifest(vfs, location, file)?;
@@ -304,15 +321,27 @@ fn settle_manifest(vfs: &dyn Vfs, location: &Path, file: &dyn VfsFile, found: &F
     }
     if found.content.persistent_format_version < manifest::CURRENT_VERSION {
         let migrated = found.content.migrated();
-        let save = || {
-            crashsafe::write_new(vfs, &backup, &migrated.encode())?;
-            vfs.sync_dir(location)
-        };
-        save().map_err(|e| Error::io("cannot write the manifest", &backup, e))?;
-        write_manifest(vfs, location, file, &migrated)?;
-        drop_backup()?;
+        replace_manifest(vfs, location, file, &migrated)?;
+        return Ok(migrated);
     }
-    Ok(())
+    Ok(found.content.clone())
+}
+
+/// Overwrites a whole manifest with another one. The backup holds the new one meanwhile.
+fn replace_manifest(vfs: &dyn Vfs, location: &Path, file: &dyn VfsFile, manifest: &Manifest) -> Result<()> {
+    let backup = location.join(names::MANIFEST_BACKUP);
+    let save = || {
+        crashsafe::write_new(vfs, &backup, &manifest.encode())?;
+        vfs.sync_dir(location)
+    };
+    save().map_err(|e| Error::io("cannot write the manifest", &backup, e))?;
+    write_manifest(vfs, location, file, manifest)?;
+    drop_backup(vfs, location)
+}
+
+fn drop_backup(vfs: &dyn Vfs, location: &Path) -> Result<()> {
+    let backup = location.join(names::MANIFEST_BACKUP);
+    crashsafe::unlink(vfs, &backup).map_err(|e| Error::io("cannot delete", &backup, e))
 }
 
 /// Reads the catalog, or its backup when it is missing or torn; the values of a torn one are not kept (W7).

@@ -7,6 +7,7 @@ mod channel;
 mod coordinator;
 mod directory;
 mod durability;
+mod log_directory;
 mod offline;
 mod progress;
 mod rotation;
@@ -14,6 +15,7 @@ mod rotation;
 pub use crate::types::Durability;
 pub use channel::Channel;
 pub use coordinator::{EpochEvent, NotifyCallback, PersistentCallback};
+pub use log_directory::{LogDirectory, Restored};
 pub use offline::OfflineDirectory;
 pub use progress::{EpochDurability, NotifyLevel};
 

@@ -47,12 +47,21 @@ pub struct Recovered {
 
 /// Reads the directory.
 pub fn recover(input: &Input<'_>) -> Result<Recovered> {
+    read(input, true)
+}
+
+/// Reads the directory as [`recover`] does and finds the same, but for an empty snapshot: costs no memory for entries.
+pub fn recover_without_snapshot(input: &Input<'_>) -> Result<Recovered> {
+    read(input, false)
+}
+
+fn read(input: &Input<'_>, with_snapshot: bool) -> Result<Recovered> {
     let mut listing = input.vfs.list(input.location).map_err(|e| Error::io("cannot list", input.location, e))?;
     listing.sort_by(|a, b| a.name.cmp(&b.name));
     let mut warnings = Vec::new();
     let durable = input.read_epochs(&listing, &mut warnings)?;
     let sources = input.open_logs(&listing)?;
-    let scans = scan::scan(input, &sources, durable.unwrap_or_default())?;
+    let scans = scan::scan(input, &sources, durable.unwrap_or_default(), with_snapshot)?;
 
     let mut recovered_epoch = durable.unwrap_or_default();
     let has_content =
@@ -83,22 +92,19 @@ pub fn recover(input: &Input<'_>) -> Result<Recovered> {
     }
 
     let (max_blob_id, entries) = (scans.max_blob_id, scans.entries);
-    let compacted = sources.first().is_some_and(|source| source.compacted);
-    let files: Vec<Mapping> = sources.into_iter().map(|source| source.bytes).collect();
-    for file in &files {
-        file.advise(false);
-    }
-    let live = merge::merge(scans.index, &scans.clears, &files, compacted, input)?;
-    Ok(Recovered {
-        snapshot: Snapshot::new(files, live),
-        durable,
-        last_epoch: recovered_epoch,
-        max_blob_id,
-        edits,
-        open_ended,
-        warnings,
-        entries,
-    })
+    let snapshot = match with_snapshot {
+        true => {
+            let compacted = sources.first().is_some_and(|source| source.compacted);
+            let files: Vec<Mapping> = sources.into_iter().map(|source| source.bytes).collect();
+            for file in &files {
+                file.advise(false);
+            }
+            let live = merge::merge(scans.index, &scans.clears, &files, compacted, input)?;
+            Snapshot::new(files, live)
+        }
+        false => Snapshot::empty(),
+    };
+    Ok(Recovered { snapshot, durable, last_epoch: recovered_epoch, max_blob_id, edits, open_ended, warnings, entries })
 }
 
 /// What the sessions of one file say must fit what the epoch file says. `anything_else` is whether any log file has

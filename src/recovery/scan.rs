@@ -23,7 +23,8 @@ pub(super) struct Scans {
 
 /// Collects what one thread reads.
 struct Collector<'a> {
-    index: IndexBuilder<'a>,
+    /// `None` when no snapshot is wanted.
+    index: Option<IndexBuilder<'a>>,
     file: usize,
     clears: Clears,
     max_blob_id: BlobId,
@@ -48,9 +49,12 @@ impl Visitor for Collector<'_> {
             _ => return,
         };
         self.entries += 1;
+        let Some(index) = &mut self.index else {
+            return;
+        };
         match Position::new(self.file, offset, kind) {
             Some(position) => {
-                if let Err(e) = self.index.add(storage, key, position) {
+                if let Err(e) = index.add(storage, key, position) {
                     self.error.get_or_insert(e);
                 }
             }
@@ -63,8 +67,9 @@ impl Visitor for Collector<'_> {
     }
 }
 
-/// Scans all files with several threads; the first damage in file order is reported.
-pub(super) fn scan(input: &Input<'_>, sources: &[Source], durable: Epoch) -> Result<Scans> {
+/// Scans all files with several threads; the first damage in file order is reported. Without `indexing` the index
+/// stays empty.
+pub(super) fn scan(input: &Input<'_>, sources: &[Source], durable: Epoch, indexing: bool) -> Result<Scans> {
     let threads = input.threads.clamp(1, sources.len().max(1));
     let budget = Budget::new(input.memory_bytes, threads, input.vfs, input.location);
     // The largest first, so that no thread is left with a large one at the end.
@@ -86,7 +91,7 @@ pub(super) fn scan(input: &Input<'_>, sources: &[Source], durable: Epoch) -> Res
         }
     };
     let workers = pool::run(threads, || {
-        let index = IndexBuilder::new(&budget);
+        let index = indexing.then(|| IndexBuilder::new(&budget));
         let mut collector =
             Collector { index, file: 0, clears: Clears::new(), max_blob_id: BlobId(0), entries: 0, error: None };
         let mut scans = Vec::new();
@@ -110,7 +115,7 @@ pub(super) fn scan(input: &Input<'_>, sources: &[Source], durable: Epoch) -> Res
         }
         max_blob_id = max_blob_id.max(collector.max_blob_id);
         entries += collector.entries;
-        builders.push(collector.index);
+        builders.extend(collector.index);
     }
     let files = files.into_iter().map(|scan| scan.expect("every file was scanned")).collect::<Result<Vec<_>>>()?;
     let index = Index::finish(builders, threads)?;

@@ -10,5 +10,6 @@ mod model;
 mod power_cuts;
 mod runner;
 mod script;
+mod standby;
 mod sweep;
 mod threads;
