@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How each message fills a frame. Decoding is strict: every message has exactly one encoding, so what is decoded and
+//! encoded again gives the same bytes.
+
+use super::frame::{
+    write_frame, Frame, FrameKind, FLAG_FIRST, FLAG_LAST, HISTORY_LEN_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX,
+};
+use super::message::{
+    is_base_name, is_history, BlobPiece, ConnectionKind, Hello, Log, Message, Offer, Outcome, PrimaryIdentity,
+    ReplicaIdentity, Term, LANES_MAX,
+};
+use super::reason::{Code, Reason};
+use crate::types::{BlobId, Epoch, WriteVersion};
+
+/// A frame whose content is not a message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a {} frame with {found}, expected {expected}", kind.name())]
+pub struct MessageError {
+    pub kind: FrameKind,
+    pub found: String,
+    pub expected: &'static str,
+}
+
+impl Message {
+    /// Appends the frame. Pieces, names and histories must be within their bounds; a longer text is cut.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let (epoch, channel) = match self {
+            Message::Log(log) => (log.epoch.0, log.channel),
+            Message::Channel { channel } | Message::ChannelEnd { channel } => (0, *channel),
+            Message::Commit { epoch, .. } | Message::Durable { epoch } => (epoch.0, 0),
+            Message::Alive { durable } => (durable.0, 0),
+            _ => (0, 0),
+        };
+        write_frame(out, self.kind(), epoch, channel, &self.payload());
+    }
+
+    fn payload(&self) -> Vec<u8> {
+        let mut p = Writer(Vec::new());
+        match self {
+            Message::Hello(hello) => {
+                let (kind, lane) = match hello.kind {
+                    ConnectionKind::Control => (1, 0),
+                    ConnectionKind::Lane(lane) => (2, lane),
+                    ConnectionKind::Blob => (3, 0),
+                    ConnectionKind::Base => (4, 0),
+                };
+                p.u16(hello.version_min).u16(hello.version_max).u8(kind).u32(lane);
+                p.bytes(&hello.session_id).bytes(&hello.nonce);
+            }
+            Message::Challenge { version, nonce, proof } => {
+                p.u16(*version).bytes(nonce).bytes(proof);
+            }
+            Message::Identity { proof, primary } => {
+                p.bytes(proof);
+                encode_identity(&mut p, primary.as_ref());
+            }
+            Message::Answer { replica: None } => {
+                p.u8(0);
+            }
+            Message::Answer { replica: Some(id) } => {
+                p.u8(1).name(&id.uuid).u64(id.term).u64(id.durable.0).u8(id.outcome as u8);
+                p.u32(id.max_channels).u64(id.capabilities);
+            }
+            Message::Refused(reason) | Message::Error(reason) => {
+                p.u16(reason.code.0).bytes(cut(&reason.text).as_bytes());
+            }
+            Message::Log(log) => {
+                let flags = if log.first { FLAG_FIRST } else { 0 } | if log.last { FLAG_LAST } else { 0 };
+                p.u8(flags).bytes(&log.bytes);
+            }
+            Message::Commit { blob_seq, .. } => {
+                p.u64(*blob_seq);
+            }
+            Message::Heartbeat { switched, stored } => {
+                p.u64(switched.0).u64(stored.0);
+            }
+            Message::Boundary { version } | Message::SafeSnapshot { version } => {
+                p.u64(version.major).u64(version.minor);
+            }
+            Message::Blob(blob) => {
+                p.u64(blob.seq).u64(blob.id.0).u64(blob.size).u64(blob.offset).u8(blob.last.into()).u32(blob.crc);
+                p.bytes(&blob.bytes);
+            }
+            Message::Offer(offer) => {
+                p.u64(offer.size).u32(offer.crc).name(&offer.name);
+            }
+            Message::Want { offset } => {
+                p.u64(*offset);
+            }
+            Message::Data { offset, bytes } => {
+                p.u64(*offset).bytes(bytes);
+            }
+            Message::Done { files } => {
+                p.u64(*files);
+            }
+            Message::Channel { .. }
+            | Message::ChannelEnd { .. }
+            | Message::Alive { .. }
+            | Message::Durable { .. }
+            | Message::Bye
+            | Message::FileEnd
+            | Message::Staged => {}
+        }
+        p.0
+    }
+
+    /// The message in a frame.
+    pub fn decode(frame: Frame) -> Result<Message, MessageError> {
+        let Frame { kind, epoch, channel, payload } = frame;
+        let uses_epoch = matches!(kind, FrameKind::Log | FrameKind::Commit | FrameKind::Durable | FrameKind::Alive);
+        let uses_channel = matches!(kind, FrameKind::Log | FrameKind::Channel | FrameKind::ChannelEnd);
+        let wrong = |found: String, expected| Err(MessageError { kind, found, expected });
+        if epoch != 0 && !uses_epoch {
+            return wrong(format!("epoch {epoch}"), "0");
+        }
+        if channel != 0 && !uses_channel {
+            return wrong(format!("channel {channel}"), "0");
+        }
+        let epoch = Epoch(epoch);
+        if kind == FrameKind::Log {
+            // The piece is moved, not copied.
+            let mut bytes = payload;
+            if bytes.is_empty() {
+                return wrong("no payload".to_owned(), "flags");
+            }
+            let flags = bytes.remove(0);
+            if flags & !(FLAG_FIRST | FLAG_LAST) != 0 {
+                return wrong(format!("flags {flags:#04x}"), "at most bits 0 and 1");
+            }
+            let (first, last) = (flags & FLAG_FIRST != 0, flags & FLAG_LAST != 0);
+            return Ok(Message::Log(Log { epoch, channel, first, last, bytes }));
+        }
+        let mut p = Reader { kind, rest: &payload };
+        let message = match kind {
+            FrameKind::Hello => Message::Hello(p.hello()?),
+            FrameKind::Challenge => Message::Challenge { version: p.u16()?, nonce: p.array()?, proof: p.array()? },
+            FrameKind::Identity => Message::Identity { proof: p.array()?, primary: p.identity()? },
+            FrameKind::Answer => Message::Answer { replica: p.answer()? },
+            FrameKind::Refused => Message::Refused(p.reason()?),
+            FrameKind::Error => Message::Error(p.reason()?),
+            FrameKind::Channel => Message::Channel { channel },
+            FrameKind::ChannelEnd => Message::ChannelEnd { channel },
+            FrameKind::Log => unreachable!("handled above"),
+            FrameKind::Commit => Message::Commit { epoch, blob_seq: p.u64()? },
+            FrameKind::Heartbeat => Message::Heartbeat { switched: Epoch(p.u64()?), stored: Epoch(p.u64()?) },
+            FrameKind::Alive => Message::Alive { durable: epoch },
+            FrameKind::Durable => Message::Durable { epoch },
+            FrameKind::Boundary => Message::Boundary { version: p.version()? },
+            FrameKind::SafeSnapshot => Message::SafeSnapshot { version: p.version()? },
+            FrameKind::Bye => Message::Bye,
+            FrameKind::Blob => Message::Blob(p.blob()?),
+            FrameKind::Offer => Message::Offer(p.offer()?),
+            FrameKind::Want => Message::Want { offset: p.u64()? },
+            FrameKind::Data => Message::Data { offset: p.u64()?, bytes: p.rest().to_vec() },
+            FrameKind::FileEnd => Message::FileEnd,
+            FrameKind::Done => Message::Done { files: p.u64()? },
+            FrameKind::Staged => Message::Staged,
+        };
+        match p.rest.len() {
+            0 => Ok(message),
+            more => p.wrong(format!("{more} more bytes"), "the end of the payload"),
+        }
+    }
+}
+
+/// The part of an Identity that the primary's proof covers.
+pub fn identity_bytes(primary: Option<&PrimaryIdentity>) -> Vec<u8> {
+    let mut p = Writer(Vec::new());
+    encode_identity(&mut p, primary);
+    p.0
+}
+
+fn encode_identity(p: &mut Writer, primary: Option<&PrimaryIdentity>) {
+    let Some(id) = primary else {
+        p.u8(0);
+        return;
+    };
+    debug_assert!(id.history.len() <= HISTORY_LEN_MAX as usize);
+    p.u8(1).name(&id.uuid).u64(id.term).u16(id.history.len() as u16);
+    for term in &id.history {
+        p.u64(term.term).u64(term.first_epoch.0);
+    }
+    p.u64(id.stored.0).u64(id.oldest_shippable.0).u32(id.lanes).u32(id.max_channels).u64(id.capabilities);
+}
+
+/// As much of the text as may be sent.
+fn cut(text: &str) -> &str {
+    let mut end = text.len().min(TEXT_BYTES_MAX as usize);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn bytes(&mut self, bytes: &[u8]) -> &mut Writer {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    fn u8(&mut self, value: u8) -> &mut Writer {
+        self.bytes(&[value])
+    }
+
+    fn u16(&mut self, value: u16) -> &mut Writer {
+        self.bytes(&value.to_le_bytes())
+    }
+
+    fn u32(&mut self, value: u32) -> &mut Writer {
+        self.bytes(&value.to_le_bytes())
+    }
+
+    fn u64(&mut self, value: u64) -> &mut Writer {
+        self.bytes(&value.to_le_bytes())
+    }
+
+    fn name(&mut self, name: &str) -> &mut Writer {
+        debug_assert!(name.len() <= NAME_BYTES_MAX as usize);
+        self.u8(name.len() as u8).bytes(name.as_bytes())
+    }
+}
+
+struct Reader<'a> {
+    kind: FrameKind,
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn wrong<T>(&self, found: String, expected: &'static str) -> Result<T, MessageError> {
+        Err(MessageError { kind: self.kind, found, expected })
+    }
+
+    fn take(&mut self, len: usize) -> Result<&'a [u8], MessageError> {
+        match self.rest.split_at_checked(len) {
+            Some((piece, rest)) => {
+                self.rest = rest;
+                Ok(piece)
+            }
+            None => self.wrong(format!("{} bytes left in the payload", self.rest.len()), "a longer field"),
+        }
+    }
+
+    fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.rest)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], MessageError> {
+        Ok(self.take(N)?.try_into().expect("as many bytes as taken"))
+    }
+
+    fn u8(&mut self) -> Result<u8, MessageError> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    fn u16(&mut self) -> Result<u16, MessageError> {
+        Ok(u16::from_le_bytes(self.array()?))
+    }
+
+    fn u32(&mut self) -> Result<u32, MessageError> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    fn u64(&mut self) -> Result<u64, MessageError> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    fn flag(&mut self) -> Result<bool, MessageError> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            other => self.wrong(format!("flag {other}"), "0 or 1"),
+        }
+    }
+
+    fn version(&mut self) -> Result<WriteVersion, MessageError> {
+        Ok(WriteVersion { major: self.u64()?, minor: self.u64()? })
+    }
+
+    fn text(&self, bytes: &[u8]) -> Result<String, MessageError> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Ok(text.to_owned()),
+            Err(_) => self.wrong(format!("the text \"{}\"", bytes[..bytes.len().min(64)].escape_ascii()), "UTF-8"),
+        }
+    }
+
+    fn name(&mut self) -> Result<String, MessageError> {
+        let len = self.u8()?;
+        let bytes = self.take(len.into())?;
+        self.text(bytes)
+    }
+
+    fn reason(&mut self) -> Result<Reason, MessageError> {
+        let code = Code(self.u16()?);
+        let bytes = self.rest();
+        Ok(Reason { code, text: self.text(bytes)? })
+    }
+
+    fn hello(&mut self) -> Result<Hello, MessageError> {
+        let (version_min, version_max) = (self.u16()?, self.u16()?);
+        let kind = match (self.u8()?, self.u32()?) {
+            (1, 0) => ConnectionKind::Control,
+            (2, lane) if lane < LANES_MAX => ConnectionKind::Lane(lane),
+            (3, 0) => ConnectionKind::Blob,
+            (4, 0) => ConnectionKind::Base,
+            (kind, lane) => {
+                let found = format!("connection kind {kind} and lane {lane}");
+                return self.wrong(found, "kind 1, 3 or 4 with lane 0, or kind 2 with a lane below 64");
+            }
+        };
+        Ok(Hello { version_min, version_max, kind, session_id: self.array()?, nonce: self.array()? })
+    }
+
+    fn identity(&mut self) -> Result<Option<PrimaryIdentity>, MessageError> {
+        if !self.flag()? {
+            return Ok(None);
+        }
+        let (uuid, term, count) = (self.name()?, self.u64()?, self.u16()?);
+        if u32::from(count) > HISTORY_LEN_MAX {
+            return self.wrong(format!("{count} terms"), "at most 1024");
+        }
+        // Nothing is allocated for terms that are not there.
+        let bytes = self.take(usize::from(count) * 16)?;
+        let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+        let term_of = |t: &[u8]| Term { term: number(&t[..8]), first_epoch: Epoch(number(&t[8..])) };
+        let history: Vec<Term> = bytes.chunks_exact(16).map(term_of).collect();
+        if !is_history(&history) || history.last().is_some_and(|last| last.term != term) {
+            return self.wrong("a history that does not grow up to the present term".to_owned(), "growing terms");
+        }
+        Ok(Some(PrimaryIdentity {
+            uuid,
+            term,
+            history,
+            stored: Epoch(self.u64()?),
+            oldest_shippable: Epoch(self.u64()?),
+            lanes: match self.u32()? {
+                lanes @ 1..=LANES_MAX => lanes,
+                other => return self.wrong(format!("{other} lanes"), "1 to 64"),
+            },
+            max_channels: self.u32()?,
+            capabilities: self.u64()?,
+        }))
+    }
+
+    fn answer(&mut self) -> Result<Option<ReplicaIdentity>, MessageError> {
+        if !self.flag()? {
+            return Ok(None);
+        }
+        Ok(Some(ReplicaIdentity {
+            uuid: self.name()?,
+            term: self.u64()?,
+            durable: Epoch(self.u64()?),
+            outcome: match self.u8()? {
+                1 => Outcome::Stream,
+                2 => Outcome::CatchUp,
+                3 => Outcome::BaseSync,
+                other => return self.wrong(format!("outcome {other}"), "1, 2 or 3"),
+            },
+            max_channels: self.u32()?,
+            capabilities: self.u64()?,
+        }))
+    }
+
+    fn blob(&mut self) -> Result<BlobPiece, MessageError> {
+        let (seq, id) = (self.u64()?, BlobId(self.u64()?));
+        let (size, offset) = (self.u64()?, self.u64()?);
+        let (last, crc) = (self.flag()?, self.u32()?);
+        let bytes = self.rest().to_vec();
+        let end = offset.checked_add(bytes.len() as u64);
+        if !end.is_some_and(|end| if last { end == size } else { end < size && crc == 0 && !bytes.is_empty() }) {
+            let found = format!("{} bytes at {offset} of {size}, last: {last}, checksum {crc:#010x}", bytes.len());
+            return self
+                .wrong(found, "pieces that are not empty and end where the BLOB ends, the last with a checksum");
+        }
+        Ok(BlobPiece { seq, id, size, offset, last, crc, bytes })
+    }
+
+    fn offer(&mut self) -> Result<Offer, MessageError> {
+        let (size, crc, name) = (self.u64()?, self.u32()?, self.name()?);
+        match is_base_name(&name) {
+            true => Ok(Offer { name, size, crc }),
+            false => self.wrong(format!("the file name {name:?}"), "a relative path of letters, digits, '.', '_', '-'"),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "encoding_tests.rs"]
+mod tests;
