@@ -211,13 +211,8 @@ impl Walk<'_> {
         match (unreadable, self.session) {
             // Harmless: there is nothing behind it.
             (Unreadable::Short(tag::INVALIDATED), _) => self.session = None,
-            (Unreadable::Short(tag::BEGIN), _) => {
-                if let Some(session) = self.session.take() {
-                    self.was_ended(session);
-                }
-                self.out.tail = Some(Tail::TornBegin { offset });
-            }
-            (Unreadable::Short(tag::DURABLE), _) => self.misplaced(offset, tag::DURABLE),
+            // The session before it counts as ended only where nothing says so of any; see `finish`.
+            (Unreadable::Short(tag::BEGIN), _) => self.out.tail = Some(Tail::TornBegin { offset }),
             (Unreadable::Short(tag), None) => self.misplaced(offset, tag),
             (Unreadable::Unknown(tag), None) => {
                 if !zeros && has_durable_session_behind(bytes, offset, limit, None) {

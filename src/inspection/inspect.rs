@@ -5,6 +5,7 @@ use super::arguments::InspectOptions;
 use super::examine::{examine, Examined, Subject};
 use super::logs::{epochs, logs, Epochs, Fault, LogFile};
 use super::progress::{FileProgress, Progress};
+use super::salvage::max_ended_anywhere;
 use super::scan::each_file;
 use crate::datastore::OfflineDirectory;
 use crate::error::Result;
@@ -49,6 +50,9 @@ pub fn run(
     drop(progress);
     for (log, file) in logs.iter().zip(files) {
         report.file(&file, subject(directory, log, limit));
+        if found.durable.is_none() {
+            report.max_ended = report.max_ended.max(max_ended_anywhere(subject(directory, log, limit)));
+        }
     }
     report.lost_epoch_file(&found, limit);
 

@@ -6,7 +6,7 @@ use super::arguments::RepairOptions;
 use super::examine::{examine, Examined, Subject, Tail};
 use super::inspect::line;
 use super::logs::{epochs, logs, map, Epochs, Fault, LogFile};
-use super::salvage::salvage;
+use super::salvage::{max_ended_anywhere, salvage};
 use crate::datastore::OfflineDirectory;
 use crate::error::{Error, Result};
 use crate::types::Epoch;
@@ -72,6 +72,10 @@ impl Repair<'_> {
         for log in logs(self.directory)? {
             let examined = self.examine(&log);
             max_ended = max_ended.max(examined.max_ended);
+            if found.durable.is_none() {
+                // Damage must not hide that sessions were ended: without them, epoch 0 would be recorded.
+                max_ended = max_ended.max(max_ended_anywhere(self.subject(&log.bytes, &log.path)));
+            }
             let nothing = matches!(examined.tail, Some(Tail::Garbage { offset: 0, zeros: true }));
             zeros |= nothing;
             empty &= log.bytes.is_empty() || nothing;

@@ -42,6 +42,13 @@ pub fn salvage(subject: Subject<'_>) -> (Vec<u8>, Vec<Lost>) {
     (kept, lost)
 }
 
+/// The largest epoch of a session that was ended, also behind damage and whatever the durable epoch is.
+pub fn max_ended_anywhere(subject: Subject<'_>) -> Epoch {
+    let all = Subject { limit: Epoch(u64::MAX), ..subject };
+    let (kept, _) = salvage(all);
+    examine(Subject { bytes: &kept, ..all }, |_, _, _| ()).max_ended
+}
+
 /// Where the next whole durable session begins: with an end marker of its own epoch, so that bytes which only look like
 /// a begin marker do not count.
 fn next_session(bytes: &[u8], from: usize, limit: Epoch) -> Option<usize> {
@@ -74,5 +81,14 @@ mod tests {
         assert_eq!(kept, [session(1), session(3)].concat());
         let len = session(1).len();
         assert_eq!(lost, [Lost { range: len..2 * len, epoch: Some(Epoch(2)) }]);
+    }
+
+    #[test]
+    fn ended_sessions_are_found_behind_damage() {
+        let mut bad = session(1);
+        bad[9] = 0x0b;
+        let bytes = [bad, session(3), marker(tag::BEGIN, Epoch(9)).to_vec()].concat();
+        let subject = Subject { bytes: &bytes, path: Path::new("pwal_0000"), limit: Epoch(0), end_markers: true };
+        assert_eq!(max_ended_anywhere(subject), Epoch(3));
     }
 }
