@@ -67,3 +67,22 @@ fn a_repair_may_be_interrupted_at_every_disk_call() {
         }
     }
 }
+
+#[test]
+fn looking_at_a_directory_reads_nothing_before_it_has_the_lock_and_never_writes() {
+    const READING: [&str; 7] = ["kind", "list", "lock", "open", "len", "read", "map"];
+    for words in [&["inspect"][..], &["inspect", "--json"], &["verify"], &["dump"], &["dump", "--live"]] {
+        let fs = damaged_directory();
+        let before = fs.files();
+        let args = [&["tglogutil"], words, &["/db"]].concat();
+        inspection::run(args, Arc::new(fs.clone()), &mut Vec::new());
+        let trace = fs.trace();
+        let calls: Vec<&str> = trace.iter().map(|call| call.split(' ').next().unwrap()).collect();
+        let strange: Vec<_> = calls.iter().filter(|call| !READING.contains(call)).collect();
+        assert!(strange.is_empty(), "{words:?}: {strange:?}");
+        let lock = calls.iter().position(|call| *call == "lock").expect("a lock");
+        assert!(!calls[..lock].iter().any(|call| ["open", "read", "map"].contains(call)), "{words:?}: {trace:?}");
+        assert!(calls[lock..].contains(&"map"), "{words:?}: {trace:?}");
+        assert_eq!(fs.files(), before, "{words:?}");
+    }
+}
