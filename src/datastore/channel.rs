@@ -6,6 +6,7 @@
 
 use super::coordinator::{Coordinator, Slot};
 use super::rotation;
+use super::tap::{EndedSession, Tap, TapHandle, WrittenLog};
 use crate::blob::paths::Directories;
 use crate::blob::BlobStore;
 use crate::error::{Error, Result};
@@ -27,6 +28,7 @@ const BUFFER_BYTES_KEPT: usize = 4 * BUFFER_BYTES;
 pub struct Channel {
     vfs: Arc<dyn Vfs>,
     path: PathBuf,
+    number: u32,
     coordinator: Arc<Coordinator>,
     blob_store: Arc<BlobStore>,
     slot: Arc<Slot>,
@@ -57,18 +59,22 @@ struct Writer {
     buffer: Vec<u8>,
     /// Where the BLOBs of the open session are.
     blobs: Directories,
+    /// The BLOBs of the open session; stays empty without replication.
+    blob_ids: Vec<BlobId>,
     file: Option<LogFile>,
+    tap: Option<TapHandle>,
 }
 
 impl Writer {
     fn new(state: State) -> Writer {
-        Writer { state, buffer: Vec::new(), blobs: Directories::default(), file: None }
+        let (buffer, blob_ids) = (Vec::new(), Vec::new());
+        Writer { state, buffer, blobs: Directories::default(), blob_ids, file: None, tap: None }
     }
 }
 
 #[derive(Debug)]
 struct LogFile {
-    file: Box<dyn VfsFile>,
+    file: Arc<dyn VfsFile>,
     /// Bytes written so far.
     len: u64,
     /// The name is not durable yet.
@@ -79,12 +85,15 @@ impl Channel {
     pub(super) fn new(
         vfs: Arc<dyn Vfs>,
         path: PathBuf,
+        number: u32,
         coordinator: Arc<Coordinator>,
         blob_store: Arc<BlobStore>,
     ) -> Channel {
-        let writer = Mutex::new(Writer::new(State::Idle));
+        let mut writer = Writer::new(State::Idle);
+        writer.tap = coordinator.tap();
+        let writer = Mutex::new(writer);
         let slot = Arc::new(Slot::new());
-        Channel { vfs, path, coordinator, blob_store, slot, finished: AtomicU64::new(0), writer }
+        Channel { vfs, path, number, coordinator, blob_store, slot, finished: AtomicU64::new(0), writer }
     }
 
     pub(super) fn slot(&self) -> Arc<Slot> {
@@ -117,6 +126,10 @@ impl Channel {
             State::Closed => return Err(self.wrong("begin_session() after shutdown()")),
         }
         self.coordinator.check()?;
+        if self.coordinator.progress.is_replicated() && !self.coordinator.is_started() {
+            // Its epoch would be 0, which every replica already has.
+            return Err(self.wrong("with replication, begin_session() before ready()"));
+        }
         let start = match &writer.file {
             Some(file) => file.len,
             None => {
@@ -130,6 +143,7 @@ impl Channel {
         let marker = if covered { tag::INVALIDATED } else { tag::BEGIN };
         writer.buffer.clear();
         writer.blobs = Directories::default();
+        writer.blob_ids.clear();
         writer.buffer.extend_from_slice(&entry::marker(marker, epoch));
         Ok(epoch)
     }
@@ -160,6 +174,7 @@ impl Channel {
         self.blob_store.sync_names(writer.blobs)?;
         entry::encode_end(&mut writer.buffer, session.epoch);
         self.write_out(writer)?;
+        self.tell_tap(writer, session)?;
         let file = self.file(writer)?;
         let sync = |file: &LogFile| file.file.sync().map_err(|e| Error::io("cannot sync", &self.path, e));
         sync(file)?;
@@ -177,6 +192,51 @@ impl Channel {
             writer.buffer = Vec::new();
         }
         Ok(())
+    }
+
+    /// Gives the session to the replicas while it is synced here.
+    fn tell_tap(&self, writer: &mut Writer, session: Session) -> Result<()> {
+        if let Some(TapHandle(tap)) = writer.tap.clone() {
+            let blobs = std::mem::take(&mut writer.blob_ids).into();
+            let LogFile { file, len, .. } = self.file(writer)?;
+            let (start, len) = (session.start, *len - session.start);
+            let (epoch, channel, file) = (session.epoch, self.number, file.clone());
+            tap.session_ended(EndedSession { epoch, channel, file, start, len, blobs });
+        }
+        Ok(())
+    }
+
+    /// Sets the tap and returns what was written before: the bytes of ended sessions.
+    pub(super) fn attach(&self, tap: &Arc<dyn Tap>) -> Result<Option<WrittenLog>> {
+        let mut writer = self.writer.lock();
+        if matches!(writer.state, State::Closed) {
+            return Ok(None);
+        }
+        let failed = |e| Error::io("cannot open", &self.path, e);
+        let (file, len) = match (&writer.file, writer.state) {
+            (Some(LogFile { file, .. }), State::Open(session)) => (file.clone(), session.start),
+            (Some(LogFile { file, len, .. }), _) => (file.clone(), *len),
+            // This process has not written yet; an earlier one may have.
+            (None, _) => match self.vfs.open(&self.path, Open::Read) {
+                Ok(file) => {
+                    let len = file.len().map_err(failed)?;
+                    (file.into(), len)
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                    writer.tap = Some(TapHandle(tap.clone()));
+                    return Ok(None);
+                }
+                Err(e) => return Err(failed(e)),
+            },
+        };
+        writer.tap = Some(TapHandle(tap.clone()));
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Some(WrittenLog { name, channel: self.number, file, len }))
+    }
+
+    /// Takes the tap away.
+    pub(super) fn detach(&self) {
+        self.writer.lock().tap = None;
     }
 
     fn write_out(&self, writer: &mut Writer) -> Result<()> {
@@ -205,7 +265,7 @@ impl Channel {
             len = 0;
         }
         // Even an old name may not be durable: a process that was killed created it and synced nothing.
-        Ok(LogFile { file, len, unnamed: true })
+        Ok(LogFile { file: file.into(), len, unnamed: true })
     }
 
     /// Runs `encode` on the writer of the open session.
@@ -242,7 +302,12 @@ impl Channel {
             self.blob_store.mark_persistent(blobs);
         }
         self.append("add_entry", |writer| {
-            writer.blobs = writer.blobs.with(directories);
+            if !blobs.is_empty() {
+                writer.blobs = writer.blobs.with(directories);
+                if self.coordinator.progress.is_replicated() {
+                    writer.blob_ids.extend_from_slice(blobs);
+                }
+            }
             entry::encode_put(&mut writer.buffer, storage, key, value, version, blobs);
         })
     }

@@ -6,13 +6,17 @@
 //! thread at a time does (the leader), and it looks again when somebody asked meanwhile, so nobody waits.
 
 use super::progress::{NotifyLevel, Progress};
+use super::tap::TapHandle;
 use crate::error::{Error, Result};
 use crate::types::{Durability, Epoch};
 use crate::wal::epoch_file::EpochFile;
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::sync::{Arc, OnceLock};
 use std::thread::ThreadId;
 
@@ -56,6 +60,8 @@ impl Slot {
 
 pub(super) struct Coordinator {
     switched: AtomicU64,
+    /// No session begins in an epoch before this one. 0 without replication.
+    floor: AtomicU64,
     pub(super) progress: Progress,
     recorded: AtomicU64,
     slots: RwLock<Vec<Arc<Slot>>>,
@@ -68,6 +74,8 @@ pub(super) struct Coordinator {
     calling: Mutex<Option<ThreadId>>,
     callback: Mutex<Option<PersistentCallback>>,
     notify: Mutex<Option<NotifyCallback>>,
+    /// Replication.
+    tap: RwLock<Option<TapHandle>>,
     failure: OnceLock<String>,
     started: AtomicBool,
     shut_down: AtomicBool,
@@ -85,6 +93,7 @@ impl Coordinator {
     pub(super) fn new(level: NotifyLevel, replicated: bool) -> Coordinator {
         Coordinator {
             switched: AtomicU64::new(0),
+            floor: AtomicU64::new(0),
             progress: Progress::new(level, replicated),
             recorded: AtomicU64::new(0),
             slots: RwLock::default(),
@@ -94,6 +103,7 @@ impl Coordinator {
             calling: Mutex::default(),
             callback: Mutex::default(),
             notify: Mutex::default(),
+            tap: RwLock::default(),
             failure: OnceLock::new(),
             started: AtomicBool::new(false),
             shut_down: AtomicBool::new(false),
@@ -121,6 +131,15 @@ impl Coordinator {
         self.started.load(SeqCst)
     }
 
+    /// Sets or removes the tap that is told about stored epochs.
+    pub(super) fn set_tap(&self, tap: Option<TapHandle>) {
+        *self.tap.write() = tap;
+    }
+
+    pub(super) fn tap(&self) -> Option<TapHandle> {
+        self.tap.read().clone()
+    }
+
     pub(super) fn register(&self, slot: Arc<Slot>) {
         self.slots.write().push(slot);
     }
@@ -133,6 +152,10 @@ impl Coordinator {
         leader.epoch_file = Some(epoch_file);
         self.progress.start(recovered);
         self.switched.fetch_max(recovered.0, SeqCst);
+        if self.progress.is_replicated() {
+            // A replica that has the recovered epoch would take a session in it for one that it has.
+            self.floor.store(recovered.0 + 1, SeqCst);
+        }
         self.started.store(true, SeqCst);
     }
 
@@ -165,10 +188,11 @@ impl Coordinator {
     /// `between` runs where a switch of epochs is most dangerous; tests switch there.
     fn begin_with(&self, slot: &Slot, mut between: impl FnMut()) -> Epoch {
         loop {
-            let epoch = self.switched.load(SeqCst);
+            let switched = self.switched.load(SeqCst);
+            let epoch = switched.max(self.floor.load(Relaxed));
             between();
             slot.0.store(epoch, SeqCst);
-            if self.switched.load(SeqCst) == epoch {
+            if self.switched.load(SeqCst) == switched {
                 return Epoch(epoch);
             }
         }
@@ -260,6 +284,9 @@ impl Coordinator {
             *unpropagated = Some((first, last_write));
         }
         self.progress.raise_stored(ended);
+        if let Some(tap) = self.tap() {
+            tap.0.stored(ended, last_write);
+        }
         self.report(EpochEvent { epoch: ended, state: Durability::Stored, had_writes: last_write.is_some() });
         // What is notified when stored does not wait for anything else.
         self.notify();

@@ -11,6 +11,7 @@ mod log_directory;
 mod offline;
 mod progress;
 mod rotation;
+mod tap;
 
 pub use crate::types::Durability;
 pub use channel::Channel;
@@ -18,6 +19,7 @@ pub use coordinator::{EpochEvent, NotifyCallback, PersistentCallback};
 pub use log_directory::{LogDirectory, Restored};
 pub use offline::OfflineDirectory;
 pub use progress::{EpochDurability, NotifyLevel};
+pub use tap::{EndedSession, Subscription, Tap, WrittenLog};
 
 use crate::blob::{BlobPool, BlobStore};
 use crate::error::{Error, Result};
@@ -124,6 +126,7 @@ enum State {
 #[derive(Debug)]
 pub struct Datastore {
     settings: Settings,
+    instance_uuid: String,
     coordinator: Arc<Coordinator>,
     channels: RwLock<Vec<Arc<Channel>>>,
     /// Serializes ready, rotation and shutdown.
@@ -154,6 +157,7 @@ impl Datastore {
         let directory = Directory::open(settings.vfs.clone(), &settings.location)?;
         let blobs = Arc::new(BlobStore::new(settings.vfs.clone(), &settings.location));
         Ok(Arc::new(Datastore {
+            instance_uuid: directory.identity().to_owned(),
             blobs,
             coordinator: Arc::new(Coordinator::new(settings.notify_level, settings.replicated)),
             settings,
@@ -162,6 +166,11 @@ impl Datastore {
             snapshot: RwLock::default(),
             max_blob_id: RwLock::default(),
         }))
+    }
+
+    /// The identity of the directory.
+    pub fn instance_uuid(&self) -> &str {
+        &self.instance_uuid
     }
 
     /// The directory as it was given.
@@ -244,10 +253,13 @@ impl Datastore {
             return Err(Error::WrongState("create_channel() called after shutdown()".to_owned()));
         }
         let path = self.settings.location.join(names::log_of_channel(channels.len()));
-        let channel =
-            Arc::new(Channel::new(self.settings.vfs.clone(), path, self.coordinator.clone(), self.blobs.clone()));
+        let (vfs, number) = (self.settings.vfs.clone(), channels.len() as u32);
+        let channel = Arc::new(Channel::new(vfs, path, number, self.coordinator.clone(), self.blobs.clone()));
         self.coordinator.register(channel.slot());
         channels.push(channel.clone());
+        if let Some(tap) = self.coordinator.tap() {
+            tap.0.channel_created(number);
+        }
         Ok(channel)
     }
 
@@ -338,6 +350,7 @@ impl Datastore {
     /// called from within it. Calling it again does nothing.
     pub fn shutdown(&self) {
         self.coordinator.shut_down();
+        self.coordinator.set_tap(None);
         for channel in self.channels.write().iter() {
             channel.close();
         }

@@ -69,6 +69,10 @@ impl Progress {
         }
     }
 
+    pub(super) fn is_replicated(&self) -> bool {
+        self.replicated
+    }
+
     pub(super) fn stored(&self) -> Epoch {
         Epoch(self.stored.load(SeqCst))
     }

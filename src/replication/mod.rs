@@ -6,5 +6,9 @@
 
 pub mod auth;
 pub mod native;
+pub mod settings;
+pub mod source;
 pub mod standby;
+pub mod state_file;
+pub mod transport;
 pub mod upstream;

@@ -53,6 +53,12 @@ pub fn log_of_channel(channel: usize) -> String {
     format!("{LOG_PREFIX}{channel:04}")
 }
 
+/// The channel that wrote the log file of this name, rotated or not; `None` when the name does not say.
+pub fn channel_of_log(name: &str) -> Option<u32> {
+    let rest = name.strip_prefix(LOG_PREFIX)?;
+    rest.split('.').next().filter(|digits| digits.len() >= 4)?.parse().ok()
+}
+
 /// The name a log file gets when it is rotated; `k` makes it unique within a millisecond.
 pub fn rotated(active: &str, unix_ms: u128, k: u32) -> String {
     format!("{active}.{unix_ms:014}.{k}")
@@ -72,6 +78,16 @@ mod tests {
         assert_eq!(log_of_channel(7), "pwal_0007");
         assert_eq!(log_of_channel(10000), "pwal_10000");
         assert_eq!(rotated("pwal_0000", 1795356604107, 0), "pwal_0000.01795356604107.0");
+    }
+
+    #[test]
+    fn the_channel_is_known_from_the_name() {
+        for (name, channel) in [("pwal_0007", 7), ("pwal_10000", 10000), ("pwal_0012.01795356604107.3", 12)] {
+            assert_eq!(channel_of_log(name), Some(channel), "{name}");
+        }
+        for name in ["pwal_", "pwal_abc", "pwal_7", "epoch"] {
+            assert_eq!(channel_of_log(name), None, "{name}");
+        }
     }
 
     #[test]

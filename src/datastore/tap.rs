@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How replication gets to see what is written: a *tap* is told about each session that ends, between its write and its
+//! sync, and about each epoch that is stored. [`Datastore::subscribe`] sets it and gives the log that was written
+//! before, so that between the two nothing is lost and nothing comes twice. The data store knows nothing else of replicas.
+
+use super::channel::Channel;
+use super::{Datastore, State};
+use crate::error::{Error, Result};
+use crate::types::{BlobId, Epoch, WriteVersion};
+use crate::vfs::{FileKind, Open, VfsFile};
+use crate::wal::catalog::Catalog;
+use crate::wal::names;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+/// A session that has ended and is written, by reference: its bytes, from the begin to the end marker, stay where they
+/// are as long as the file is held, also when the file is rotated or loses its name.
+#[derive(Clone, Debug)]
+pub struct EndedSession {
+    pub epoch: Epoch,
+    /// Number of its channel, as in the name of the file.
+    pub channel: u32,
+    pub file: Arc<dyn VfsFile>,
+    pub start: u64,
+    pub len: u64,
+    /// The BLOBs that its entries refer to; they are on the disk, but their names may not be durable.
+    pub blobs: Arc<[BlobId]>,
+}
+
+/// Told what happens in a data store. Calls come from any thread, some with locks held: none may wait, fail, or call
+/// back into the data store.
+pub trait Tap: Send + Sync {
+    /// A session is written and not yet synced. Comes before its epoch can be stored; its channel is locked meanwhile.
+    fn session_ended(&self, session: EndedSession);
+    /// Everything up to `stored` is on the disk; `last_written` is the last epoch with writes that was recorded with it.
+    fn stored(&self, stored: Epoch, last_written: Option<Epoch>);
+    /// A channel was made.
+    fn channel_created(&self, channel: u32);
+    /// Versions below this one are not read any more.
+    fn boundary(&self, version: WriteVersion);
+    /// Readers use this version from now on.
+    fn safe_snapshot(&self, version: WriteVersion);
+}
+
+/// A tap that can stand in what is printed for debugging.
+#[derive(Clone)]
+pub(super) struct TapHandle(pub(super) Arc<dyn Tap>);
+
+impl fmt::Debug for TapHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tap")
+    }
+}
+
+/// A log file as far as sessions in it had ended when the tap was set.
+#[derive(Clone, Debug)]
+pub struct WrittenLog {
+    pub name: String,
+    /// Number of the channel that wrote it, 0 for a name without one.
+    pub channel: u32,
+    pub file: Arc<dyn VfsFile>,
+    /// Whatever stands behind reaches the tap when it ends.
+    pub len: u64,
+}
+
+/// What was there before a tap was set.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    /// All log files but compacted ones and those that one has replaced. Every session with an epoch up to
+    /// `stored_before` is in them.
+    pub logs: Vec<WrittenLog>,
+    /// The stored epoch before the first channel got the tap.
+    pub stored_before: Epoch,
+    pub catalog: Catalog,
+    /// Channels that exist.
+    pub channels: u32,
+}
+
+impl Datastore {
+    /// Sets the tap in place of an earlier one. Each session either ended before and stands in the logs that this
+    /// returns, or is given to the tap when it ends. [`Tap::stored`] is called once from in here, for what is stored by
+    /// now; the tap has all sessions up to that epoch that the logs do not have. Waits for running syncs.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`] before [`Datastore::ready`], after a shutdown, or without
+    /// [`super::Settings::replicated`]; [`Error::Io`].
+    pub fn subscribe(&self, tap: Arc<dyn Tap>) -> Result<Subscription> {
+        if !self.settings.replicated {
+            return Err(Error::WrongState("a tap was set although no replication is configured".to_owned()));
+        }
+        // No rotation meanwhile, no channel is made, and nothing compacted is taken away.
+        let lifecycle = self.lifecycle.lock();
+        let directory = match (&lifecycle.state, &lifecycle.directory) {
+            (State::Ready, Some(directory)) => directory,
+            _ => return Err(Error::WrongState("a tap can be set only between ready() and shutdown()".to_owned())),
+        };
+        let channels = self.channels.write();
+        let stored_before = self.last_epoch();
+        let subscribed = channels.iter().try_fold(Vec::new(), |mut logs, channel| {
+            logs.extend(channel.attach(&tap)?);
+            Ok::<_, Error>(logs)
+        });
+        let catalog = directory.catalog.clone();
+        let logs = subscribed.and_then(|logs| self.other_logs(logs, &channels, &catalog));
+        let logs = logs.inspect_err(|_| channels.iter().for_each(|channel| channel.detach()))?;
+        self.coordinator.set_tap(Some(TapHandle(tap.clone())));
+        // Read after all channels have the tap: each of these sessions is in the logs or was given to the tap.
+        let stored = self.last_epoch();
+        tap.stored(stored, Some(self.recorded_epoch().min(stored)));
+        Ok(Subscription { logs, stored_before, catalog, channels: channels.len() as u32 })
+    }
+
+    /// Takes the tap away.
+    pub fn unsubscribe(&self) {
+        let channels = self.channels.write();
+        self.coordinator.set_tap(None);
+        channels.iter().for_each(|channel| channel.detach());
+    }
+
+    /// Tells the replicas that versions below `version` are not read any more.
+    pub fn note_boundary(&self, version: WriteVersion) {
+        if let Some(tap) = self.coordinator.tap() {
+            tap.0.boundary(version);
+        }
+    }
+
+    /// Tells the replicas which version readers use from now on.
+    pub fn note_safe_snapshot(&self, version: WriteVersion) {
+        if let Some(tap) = self.coordinator.tap() {
+            tap.0.safe_snapshot(version);
+        }
+    }
+
+    /// Adds the log files that no channel of this process writes to.
+    fn other_logs(
+        &self,
+        mut logs: Vec<WrittenLog>,
+        channels: &[Arc<Channel>],
+        catalog: &Catalog,
+    ) -> Result<Vec<WrittenLog>> {
+        let location = &self.settings.location;
+        let listing = self.settings.vfs.list(location).map_err(|e| Error::io("cannot list", location, e))?;
+        for entry in listing.into_iter().filter(|entry| entry.kind == FileKind::File && entry.len > 0) {
+            let Some(name) = entry.name.to_str() else { continue };
+            let wanted = names::is_log(name) && !names::is_compacted(name) && !catalog.detached.contains(name);
+            if !wanted || channels.iter().any(|channel| channel.path().ends_with(name)) {
+                continue;
+            }
+            let path = location.join(name);
+            let open = || {
+                let file: Arc<dyn VfsFile> = self.settings.vfs.open(&path, Open::Read)?.into();
+                let len = file.len()?;
+                Ok((file, len))
+            };
+            let (file, len) = open().map_err(|e: io::Error| Error::io("cannot open", &path, e))?;
+            let channel = names::channel_of_log(name).unwrap_or_default();
+            logs.push(WrittenLog { name: name.to_owned(), channel, file, len });
+        }
+        Ok(logs)
+    }
+}

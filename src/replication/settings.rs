@@ -1,0 +1,385 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is set for replication: environment variables, because the engine passes nothing. A name or a value that is not
+//! understood is an error that names the variable: a data store without the replica that somebody wanted is worse than
+//! one that does not start.
+
+use super::auth::Secret;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+/// All variables of ours begin so.
+const PREFIX: &str = "TSURUGI_REPLICATION_";
+const ENDPOINT: &str = "TSURUGI_REPLICATION_ENDPOINT";
+const PROTOCOL: &str = "TSURUGI_REPLICATION_PROTOCOL";
+const MODE: &str = "TSURUGI_REPLICATION_MODE";
+const TIMEOUT_MS: &str = "TSURUGI_REPLICATION_TIMEOUT_MS";
+const SECRET_FILE: &str = "TSURUGI_REPLICATION_SECRET_FILE";
+const LANES: &str = "TSURUGI_REPLICATION_LANES";
+const ALLOW_NO_SECRET: &str = "TSURUGI_REPLICATION_ALLOW_NO_SECRET";
+const RETAIN_MB: &str = "TSURUGI_REPLICATION_RETAIN_MB";
+const KNOWN: [&str; 8] = [ENDPOINT, PROTOCOL, MODE, TIMEOUT_MS, SECRET_FILE, LANES, ALLOW_NO_SECRET, RETAIN_MB];
+/// Variables of the original; only that they are there counts.
+const ASYNC_SESSION_CLOSE: &str = "REPLICATION_ASYNC_SESSION_CLOSE";
+const ASYNC_GROUP_COMMIT: &str = "REPLICATION_ASYNC_GROUP_COMMIT";
+
+/// Addresses of the one replica that are tried in turn.
+const ENDPOINTS_MAX: usize = 16;
+const LANES_MAX: u64 = 64;
+const TIMEOUT_DEFAULT_MS: u64 = 10_000;
+/// A day; more is a mistake.
+const TIMEOUT_MAX_MS: u64 = 86_400_000;
+const RETAIN_DEFAULT_MB: u64 = 4096;
+
+/// A variable that is not understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{variable} is \"{value}\": {problem}")]
+pub struct SettingsError {
+    pub variable: String,
+    pub value: String,
+    /// What was expected, or what is wrong with the file that it names.
+    pub problem: String,
+}
+
+/// A host and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// A name, an IPv4 address, or an IPv6 address without brackets.
+    pub host: String,
+    pub port: u16,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// What is spoken on the wire; both sides must be set alike.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// This project's own.
+    #[default]
+    Native,
+    /// The original's.
+    Upstream,
+}
+
+/// What callers at the notify level wait for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// The replica, for as long as it takes.
+    #[default]
+    Strict,
+    /// The replica, but after this long without it the local disk only, until it has caught up.
+    Degrade(Duration),
+    /// The local disk only.
+    Async,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Mode::Strict => f.write_str("strict"),
+            Mode::Degrade(after) => write!(f, "degrade {}", after.as_millis()),
+            Mode::Async => f.write_str("async"),
+        }
+    }
+}
+
+/// Everything that is set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicationSettings {
+    /// Where the replica is, or where it listens: at least one, tried in turn.
+    pub endpoints: Vec<Endpoint>,
+    /// Default: native.
+    pub protocol: Protocol,
+    /// Default: strict.
+    pub mode: Mode,
+    /// Bounds connecting, a handshake, silence on a connection, a replica's epoch that does not move, and a shutdown.
+    /// Default: 10 s.
+    pub timeout: Duration,
+    /// Default: none; then only peers on this machine are accepted.
+    pub secret: Secret,
+    /// Data connections. Default: 1.
+    pub lanes: usize,
+    /// Whether a peer elsewhere is accepted without a secret. Default: no.
+    pub allow_no_secret: bool,
+    /// How much log a connected replica that is behind keeps from being compacted. Default: 4 GiB.
+    pub retain_bytes: u64,
+    /// Of the upstream protocol: the end of a session is sent before the local sync. Default: no.
+    pub async_session_close: bool,
+    /// Of the upstream protocol: a group commit is sent before the local epoch record. Default: no.
+    pub async_group_commit: bool,
+}
+
+impl ReplicationSettings {
+    /// The settings of this process's environment; `None` when no replica is set.
+    ///
+    /// # Errors
+    /// [`SettingsError`] for a name that begins like ours and is not known, and for a value that is not understood.
+    pub fn from_environment() -> Result<Option<ReplicationSettings>, SettingsError> {
+        ReplicationSettings::parse(std::env::vars_os())
+    }
+
+    /// The same from any set of variables.
+    pub fn parse(
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Option<ReplicationSettings>, SettingsError> {
+        let mut given = BTreeMap::new();
+        for (name, value) in variables {
+            if name.as_bytes().starts_with(PREFIX.as_bytes()) && !KNOWN.iter().any(|known| name == *known) {
+                let problem = format!("there is no such variable; those are known: {}", KNOWN.join(", "));
+                return Err(error(&name.to_string_lossy(), &value, problem));
+            }
+            given.insert(name, value);
+        }
+        let given = Variables(given);
+        let settings = ReplicationSettings {
+            endpoints: given.get(ENDPOINT, parse_endpoints)?.unwrap_or_default(),
+            protocol: given.get(PROTOCOL, parse_protocol)?.unwrap_or_default(),
+            mode: given.get(MODE, parse_mode)?.unwrap_or_default(),
+            timeout: given
+                .get(TIMEOUT_MS, |text| parse_number(text, 1, TIMEOUT_MAX_MS, "a number of milliseconds"))?
+                .map_or(Duration::from_millis(TIMEOUT_DEFAULT_MS), Duration::from_millis),
+            secret: given.secret(SECRET_FILE)?,
+            lanes: given.get(LANES, |text| parse_number(text, 1, LANES_MAX, "a number of connections"))?.unwrap_or(1)
+                as usize,
+            allow_no_secret: given.get(ALLOW_NO_SECRET, parse_switch)?.unwrap_or(false),
+            retain_bytes: given
+                .get(RETAIN_MB, |text| parse_number(text, 0, u64::MAX >> 20, "a number of megabytes (2^20 bytes)"))?
+                .unwrap_or(RETAIN_DEFAULT_MB)
+                << 20,
+            async_session_close: given.0.contains_key(OsStr::new(ASYNC_SESSION_CLOSE)),
+            async_group_commit: given.0.contains_key(OsStr::new(ASYNC_GROUP_COMMIT)),
+        };
+        Ok((!settings.endpoints.is_empty()).then_some(settings))
+    }
+}
+
+struct Variables(BTreeMap<OsString, OsString>);
+
+impl Variables {
+    fn get<T>(&self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, SettingsError> {
+        let Some(value) = self.0.get(OsStr::new(name)) else {
+            return Ok(None);
+        };
+        let text = value.to_str().ok_or_else(|| "text in UTF-8 was expected".to_owned());
+        text.and_then(parse).map(Some).map_err(|problem| error(name, value, problem))
+    }
+
+    fn secret(&self, name: &str) -> Result<Secret, SettingsError> {
+        let Some(value) = self.0.get(OsStr::new(name)) else {
+            return Ok(Secret::default());
+        };
+        if value.is_empty() {
+            return Err(error(name, value, "the path of a file was expected".to_owned()));
+        }
+        Secret::read(Path::new(value)).map_err(|problem| error(name, value, problem.to_string()))
+    }
+}
+
+fn error(variable: &str, value: &OsStr, problem: String) -> SettingsError {
+    let value = value.to_string_lossy().into_owned();
+    SettingsError { variable: variable.to_owned(), value, problem }
+}
+
+/// A list of `tcp://host:port` with commas between.
+fn parse_endpoints(text: &str) -> Result<Vec<Endpoint>, String> {
+    let endpoints = text.split(',').map(|one| {
+        parse_endpoint(one.trim()).ok_or_else(|| {
+            "tcp://<host>:<port> was expected, or several with commas between; an IPv6 address stands in brackets, \
+             the port is between 0 and 65535"
+                .to_owned()
+        })
+    });
+    let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
+    match endpoints.len() {
+        ..=ENDPOINTS_MAX => Ok(endpoints),
+        more => Err(format!("it has {more} addresses, at most {ENDPOINTS_MAX} were expected")),
+    }
+}
+
+fn parse_endpoint(text: &str) -> Option<Endpoint> {
+    let rest = text.strip_prefix("tcp://")?;
+    let (host, port) = match rest.strip_prefix('[') {
+        Some(rest) => {
+            let (host, port) = rest.split_once("]:")?;
+            // An address may carry the interface it belongs to: fe80::1%eth0.
+            host.split('%').next()?.parse::<std::net::Ipv6Addr>().ok()?;
+            (host, port)
+        }
+        None => {
+            let (host, port) = rest.split_once(':')?;
+            let valid = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
+            if host.is_empty() || !host.chars().all(valid) {
+                return None;
+            }
+            (host, port)
+        }
+    };
+    // `parse` would take a sign.
+    let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    Some(Endpoint { host: host.to_owned(), port: port.parse().ok().filter(|_| digits)? })
+}
+
+fn parse_protocol(text: &str) -> Result<Protocol, String> {
+    match text {
+        "native" => Ok(Protocol::Native),
+        "upstream" => Ok(Protocol::Upstream),
+        _ => Err("native or upstream was expected".to_owned()),
+    }
+}
+
+fn parse_mode(text: &str) -> Result<Mode, String> {
+    let expected = || "strict, async or degrade <milliseconds> was expected".to_owned();
+    match text {
+        "strict" => Ok(Mode::Strict),
+        "async" => Ok(Mode::Async),
+        _ => {
+            let after =
+                text.strip_prefix("degrade").and_then(|rest| rest.strip_prefix([' ', ':'])).ok_or_else(expected)?;
+            let ms =
+                parse_number(after.trim(), 0, TIMEOUT_MAX_MS, "a number of milliseconds").map_err(|_| expected())?;
+            Ok(Mode::Degrade(Duration::from_millis(ms)))
+        }
+    }
+}
+
+fn parse_switch(text: &str) -> Result<bool, String> {
+    match text {
+        "0" => Ok(false),
+        "1" => Ok(true),
+        _ => Err("0 or 1 was expected".to_owned()),
+    }
+}
+
+fn parse_number(text: &str, min: u64, max: u64, what: &str) -> Result<u64, String> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let value = digits.then(|| text.parse().ok()).flatten().filter(|value| (min..=max).contains(value));
+    value.ok_or_else(|| format!("{what} between {min} and {max} was expected"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(variables: &[(&str, &str)]) -> Result<Option<ReplicationSettings>, SettingsError> {
+        ReplicationSettings::parse(variables.iter().map(|&(name, value)| (name.into(), value.into())))
+    }
+
+    fn parsed(variables: &[(&str, &str)]) -> ReplicationSettings {
+        let endpoint = [(ENDPOINT, "tcp://localhost:1234")];
+        parse(&[&endpoint, variables].concat()).unwrap().unwrap()
+    }
+
+    #[test]
+    fn nothing_is_set_without_an_endpoint() {
+        assert_eq!(parse(&[("PATH", "/bin"), (MODE, "async")]), Ok(None));
+    }
+
+    #[test]
+    fn the_defaults_are_strict_native_and_one_lane() {
+        let settings = parsed(&[]);
+        assert_eq!(settings.endpoints, [Endpoint { host: "localhost".to_owned(), port: 1234 }]);
+        assert_eq!((settings.protocol, settings.mode, settings.lanes), (Protocol::Native, Mode::Strict, 1));
+        assert_eq!(settings.timeout, Duration::from_secs(10));
+        assert_eq!(settings.retain_bytes, 4096 << 20);
+        assert!(settings.secret.is_none() && !settings.allow_no_secret);
+        assert!(!settings.async_session_close && !settings.async_group_commit);
+    }
+
+    #[test]
+    fn endpoints_are_names_or_addresses_of_both_families() {
+        let settings =
+            parse(&[(ENDPOINT, "tcp://db-2.example:1, tcp://10.0.0.1:65535,tcp://[::1]:3,tcp://[fe80::1%lo]:4")]);
+        let endpoints = settings.unwrap().unwrap().endpoints;
+        let text: Vec<String> = endpoints.iter().map(Endpoint::to_string).collect();
+        assert_eq!(text, ["db-2.example:1", "10.0.0.1:65535", "[::1]:3", "[fe80::1%lo]:4"]);
+        assert_eq!(endpoints[2].host, "::1");
+    }
+
+    #[test]
+    fn every_value_is_taken() {
+        let settings = parsed(&[
+            (PROTOCOL, "upstream"),
+            (MODE, "degrade 250"),
+            (TIMEOUT_MS, "1500"),
+            (LANES, "64"),
+            (ALLOW_NO_SECRET, "1"),
+            (RETAIN_MB, "0"),
+            (ASYNC_SESSION_CLOSE, ""),
+            (ASYNC_GROUP_COMMIT, "no"),
+        ]);
+        assert_eq!(settings.protocol, Protocol::Upstream);
+        assert_eq!(settings.mode, Mode::Degrade(Duration::from_millis(250)));
+        assert_eq!(parsed(&[(MODE, "degrade:250")]).mode, settings.mode);
+        assert_eq!(settings.timeout, Duration::from_millis(1500));
+        assert_eq!((settings.lanes, settings.allow_no_secret, settings.retain_bytes), (64, true, 0));
+        assert!(settings.async_session_close && settings.async_group_commit);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_an_error_that_names_the_variable() {
+        let bad = [
+            (
+                ENDPOINT,
+                &[
+                    "",
+                    "localhost:1",
+                    "tcp://:1",
+                    "tcp://a",
+                    "tcp://a:",
+                    "tcp://a:65536",
+                    "tcp://a:+1",
+                    "tcp://a:1/",
+                    "tcp://a b:1",
+                    "tcp://::1:5",
+                    "tcp://[a]:1",
+                    "tcp://a:1,",
+                    "TCP://a:1",
+                    "tcp://a:1 x",
+                ][..],
+            ),
+            (PROTOCOL, &["", "Native", "2"]),
+            (MODE, &["", "sync", "degrade", "degrade x", "degrade -1", "degrade 99999999999", "degraded 5"]),
+            (TIMEOUT_MS, &["", "0", "-1", "+5", "1e3", "10s", "99999999999"]),
+            (LANES, &["0", "65", "two"]),
+            (ALLOW_NO_SECRET, &["", "yes"]),
+            (RETAIN_MB, &["-1", "18446744073709551615"]),
+            (SECRET_FILE, &["", "/does/not/exist"]),
+            ("TSURUGI_REPLICATION_MODES", &["strict"]),
+        ];
+        for (variable, values) in bad {
+            for value in values {
+                let error = parse(&[(variable, value)]).unwrap_err();
+                assert_eq!((error.variable.as_str(), error.value.as_str()), (variable, *value));
+                assert!(error.to_string().starts_with(variable), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_secret_is_read_from_a_file_that_only_its_owner_can_read() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        let set = |content: &str, mode: u32| {
+            std::fs::write(&path, content).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            parse(&[(ENDPOINT, "tcp://a:1"), (SECRET_FILE, path.to_str().unwrap())])
+        };
+        let settings = set("0123456789abcdef\n", 0o600).unwrap().unwrap();
+        assert_eq!(settings.secret, Secret::new(b"0123456789abcdef").unwrap());
+        assert!(!format!("{settings:?}").contains("0123456789abcdef"), "a secret is not printed");
+        let error = set("0123456789abcdef", 0o640).unwrap_err();
+        assert!(error.variable == SECRET_FILE && error.problem.contains("chmod 600"), "{error}");
+        assert!(set("too short\n", 0o600).is_err());
+    }
+}
