@@ -36,9 +36,10 @@ impl Tap for Recorder {
         self.sessions.lock().push(session);
     }
 
-    fn stored(&self, stored: Epoch, last_written: Option<Epoch>) {
+    fn stored(&self, stored: Epoch, last_written: Option<Epoch>) -> Option<Epoch> {
         let sessions = self.sessions.lock().len();
         self.stored.lock().push((stored, last_written, sessions));
+        last_written.is_none().then_some(stored)
     }
 
     fn channel_created(&self, channel: u32) {
@@ -193,6 +194,7 @@ fn a_session_reaches_the_tap_with_its_blobs_before_its_epoch_is_stored() {
     assert_eq!(*recorder.stored.lock(), [(Epoch(4), Some(Epoch(0)), 0), (Epoch(5), Some(Epoch(5)), 1)]);
     store.switch_epoch(Epoch(9)).unwrap();
     assert_eq!(recorder.stored.lock().last(), Some(&(Epoch(8), None, 1)), "nothing was written");
+    assert_eq!(store.propagated_epoch(), Epoch(8), "an epoch that the tap confirms at once is propagated");
 
     store.unsubscribe();
     channel.begin_session().unwrap();

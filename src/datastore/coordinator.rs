@@ -285,7 +285,9 @@ impl Coordinator {
         }
         self.progress.raise_stored(ended);
         if let Some(tap) = self.tap() {
-            tap.0.stored(ended, last_write);
+            if let Some(confirmed) = tap.0.stored(ended, last_write) {
+                self.progress.confirm(confirmed);
+            }
         }
         self.report(EpochEvent { epoch: ended, state: Durability::Stored, had_writes: last_write.is_some() });
         // What is notified when stored does not wait for anything else.

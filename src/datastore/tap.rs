@@ -34,7 +34,9 @@ pub trait Tap: Send + Sync {
     /// A session is written and not yet synced. Comes before its epoch can be stored; its channel is locked meanwhile.
     fn session_ended(&self, session: EndedSession);
     /// Everything up to `stored` is on the disk; `last_written` is the last epoch with writes that was recorded with it.
-    fn stored(&self, stored: Epoch, last_written: Option<Epoch>);
+    /// Returns up to where the replicas are known to have everything, if they lack nothing: an epoch without writes needs
+    /// no word with them.
+    fn stored(&self, stored: Epoch, last_written: Option<Epoch>) -> Option<Epoch>;
     /// A channel was made.
     fn channel_created(&self, channel: u32);
     /// Versions below this one are not read any more.
@@ -107,7 +109,9 @@ impl Datastore {
         self.coordinator.set_tap(Some(TapHandle(tap.clone())));
         // Read after all channels have the tap: each of these sessions is in the logs or was given to the tap.
         let stored = self.last_epoch();
-        tap.stored(stored, Some(self.recorded_epoch().min(stored)));
+        if let Some(confirmed) = tap.stored(stored, Some(self.recorded_epoch().min(stored))) {
+            self.coordinator.progress.confirm(confirmed);
+        }
         Ok(Subscription { logs, stored_before, catalog, channels: channels.len() as u32 })
     }
 

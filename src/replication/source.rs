@@ -292,7 +292,9 @@ mod tests {
 
     impl Tap for Deaf {
         fn session_ended(&self, _: EndedSession) {}
-        fn stored(&self, _: Epoch, _: Option<Epoch>) {}
+        fn stored(&self, _: Epoch, _: Option<Epoch>) -> Option<Epoch> {
+            None
+        }
         fn channel_created(&self, _: u32) {}
         fn boundary(&self, _: WriteVersion) {}
         fn safe_snapshot(&self, _: WriteVersion) {}
