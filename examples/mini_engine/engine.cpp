@@ -7,6 +7,7 @@
 #include <limestone/api/snapshot.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <memory>
 #include <stdexcept>
 #include <string_view>
@@ -19,6 +20,7 @@ namespace mini_engine {
 
 namespace {
 
+using limestone::api::durability;
 using limestone::api::epoch_id_type;
 using clock = std::chrono::steady_clock;
 
@@ -34,15 +36,18 @@ limestone::api::configuration make_configuration(std::string const& directory) {
 
 engine::engine(engine_options options)
     : options_(std::move(options)),
-      acknowledgements_(options_.acknowledgement_file),
+      stored_(options_.acknowledgement_file, options_.workers),
+      workers_(options_.workers),
       datastore_(make_configuration(options_.directory)) {
+    if (!options_.propagated_file.empty()) {
+        propagated_ = std::make_unique<ledger>(options_.propagated_file, options_.workers);
+    }
     // Channels and the callback come before ready().
     for (std::size_t i = 0; i < options_.workers; ++i) {
-        auto& worker = workers_.emplace_back();
-        worker.id = i;
-        worker.channel = &datastore_.create_channel();
+        workers_[i].id = i;
+        workers_[i].channel = &datastore_.create_channel();
     }
-    datastore_.add_persistent_callback([this](epoch_id_type epoch) { acknowledge(epoch); });
+    datastore_.add_persistent_callback([this](epoch_id_type epoch, durability state) { reached(epoch, state); });
     datastore_.recover();
     datastore_.ready();
     find_next_sequences();
@@ -79,7 +84,14 @@ engine_result engine::run() {
     for (auto& worker : workers_) {
         threads.emplace_back([this, &worker] { work(worker); });
     }
-    std::this_thread::sleep_for(options_.duration);
+    auto const end = clock::now() + options_.duration;
+    if (options_.report.count() > 0) {
+        for (auto next = clock::now() + options_.report; next < end; next += options_.report) {
+            std::this_thread::sleep_until(next);
+            report();
+        }
+    }
+    std::this_thread::sleep_until(end);
     stop_workers_ = true;
     for (auto& thread : threads) {
         thread.join();
@@ -100,8 +112,9 @@ engine_result engine::run() {
     for (auto const& worker : workers_) {
         result.sessions += worker.sessions;
         result.records += worker.records;
-        result.acknowledged_records += worker.acknowledged_records;
     }
+    result.acknowledged_records = stored_.records();
+    result.propagated_records = propagated_ ? propagated_->records() : 0;
     return result;
 }
 
@@ -128,10 +141,10 @@ void engine::commit_session(worker& self) {
     channel.begin_session();
     // The session belongs to this epoch, whatever the epoch thread does meanwhile.
     epoch_id_type const epoch = channel.current_epoch_id();
-    {
-        // Registered before the session ends: end_session() itself may bring the callback that acknowledges it.
-        std::lock_guard lock(self.pending_mutex);
-        self.pending.push_back({epoch, last});
+    // Registered before the session ends: end_session() itself may bring the callback that acknowledges it.
+    stored_.expect(self, {epoch, last});
+    if (propagated_) {
+        propagated_->expect(self, {epoch, last});
     }
     for (auto sequence = first; sequence <= last; ++sequence) {
         record_id const id{self.id, sequence, first, options_.session_records};
@@ -150,30 +163,54 @@ void engine::commit_session(worker& self) {
 }
 
 // Runs as the persistent callback, one call at a time.
-void engine::acknowledge(epoch_id_type durable_epoch) {
-    for (auto& worker : workers_) {
-        std::uint64_t sessions = 0;
-        std::uint64_t last_sequence = 0;
-        {
-            std::lock_guard lock(worker.pending_mutex);
-            while (!worker.pending.empty() && worker.pending.front().epoch <= durable_epoch) {
-                last_sequence = worker.pending.front().last_sequence;
-                worker.pending.pop_front();
-                ++sessions;
-            }
-            worker.acknowledged_records += sessions * options_.session_records;
-        }
-        if (sessions > 0) {
-            acknowledgements_.write(worker.id, last_sequence, durable_epoch);
-        }
+void engine::reached(epoch_id_type epoch, durability state) {
+    if (state == durability::stored) {
+        stored_.acknowledge(epoch, options_.session_records);
+    } else if (propagated_) {
+        propagated_->acknowledge(epoch, options_.session_records);
     }
 }
 
+void engine::ledger::expect(worker const& worker, pending_session session) {
+    std::lock_guard lock(mutex_);
+    accounts_[worker.id].push_back(session);
+}
+
+void engine::ledger::acknowledge(epoch_id_type epoch, std::size_t session_records) {
+    std::lock_guard lock(mutex_);
+    for (std::size_t worker = 0; worker < accounts_.size(); ++worker) {
+        auto& pending = accounts_[worker];
+        std::uint64_t sessions = 0;
+        std::uint64_t last_sequence = 0;
+        while (!pending.empty() && pending.front().epoch <= epoch) {
+            last_sequence = pending.front().last_sequence;
+            pending.pop_front();
+            ++sessions;
+        }
+        if (sessions > 0) {
+            records_ += sessions * session_records;
+            writer_.write(worker, last_sequence, epoch);
+        }
+    }
+    epoch_ = epoch;
+}
+
+bool engine::ledger::settled() {
+    std::lock_guard lock(mutex_);
+    return std::all_of(accounts_.begin(), accounts_.end(), [](auto const& pending) { return pending.empty(); });
+}
+
 bool engine::everything_acknowledged() {
-    return std::all_of(workers_.begin(), workers_.end(), [](worker& worker) {
-        std::lock_guard lock(worker.pending_mutex);
-        return worker.pending.empty();
-    });
+    return stored_.settled() && (!propagated_ || propagated_->settled());
+}
+
+void engine::report() const {
+    epoch_id_type const stored = stored_.epoch();
+    epoch_id_type const propagated = propagated_ ? propagated_->epoch() : 0;
+    std::printf("switched=%llu stored=%llu propagated=%llu lag=%llu\n", static_cast<unsigned long long>(epoch_),
+                static_cast<unsigned long long>(stored), static_cast<unsigned long long>(propagated),
+                static_cast<unsigned long long>(stored > propagated ? stored - propagated : 0));
+    std::fflush(stdout);
 }
 
 }  // namespace mini_engine

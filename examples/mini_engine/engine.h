@@ -10,11 +10,13 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
 
 #include <limestone/api/datastore.h>
+#include <limestone/api/durability.h>
 
 #include "acknowledgements.h"
 
@@ -22,7 +24,9 @@ namespace mini_engine {
 
 struct engine_options {
     std::string directory;                     ///< data location; created when missing
-    std::string acknowledgement_file;          ///< see acknowledgements.h
+    std::string acknowledgement_file;          ///< for what is STORED, see acknowledgements.h
+    std::string propagated_file;               ///< for what is PROPAGATED; empty: without a replica
+    std::chrono::milliseconds report{0};       ///< how often a line with the state of the epochs is printed; 0: never
     std::size_t workers = 4;                   ///< worker threads, one log channel each
     std::chrono::milliseconds duration{1000};  ///< time to run before the orderly stop
     std::chrono::milliseconds epoch{3};        ///< length of an epoch
@@ -35,6 +39,7 @@ struct engine_result {
     std::uint64_t sessions = 0;
     std::uint64_t records = 0;
     std::uint64_t acknowledged_records = 0;
+    std::uint64_t propagated_records = 0;
 };
 
 class engine {
@@ -42,8 +47,8 @@ public:
     /// Opens the data location and recovers it; the numbering of the records goes on where it ended.
     explicit engine(engine_options options);
 
-    /// Runs for the configured time, then waits until all that was written is acknowledged.
-    /// Throws `std::runtime_error` when that does not happen within ten seconds.
+    /// Runs for the configured time, then waits until all that was written is acknowledged, by the
+    /// replica too if there is one. Throws `std::runtime_error` when that does not happen within ten seconds.
     engine_result run();
 
 private:
@@ -59,23 +64,40 @@ private:
         std::uint64_t next_sequence = 0;
         std::uint64_t sessions = 0;
         std::uint64_t records = 0;
-        std::mutex pending_mutex;  // the callback runs on the epoch thread and on other workers
-        std::deque<pending_session> pending;
-        std::uint64_t acknowledged_records = 0;
+    };
+
+    // Acknowledges the sessions that have reached one state.
+    class ledger {
+    public:
+        ledger(std::string const& file, std::size_t workers) : writer_(file), accounts_(workers) {}
+        void expect(worker const& worker, pending_session session);
+        void acknowledge(limestone::api::epoch_id_type epoch, std::size_t session_records);
+        [[nodiscard]] bool settled();
+        [[nodiscard]] std::uint64_t records() const noexcept { return records_; }
+        [[nodiscard]] limestone::api::epoch_id_type epoch() const noexcept { return epoch_; }
+
+    private:
+        acknowledgement_writer writer_;
+        std::mutex mutex_;  // the callback runs on the epoch thread, on workers and on threads of the library
+        std::vector<std::deque<pending_session>> accounts_;
+        std::atomic<std::uint64_t> records_{0};
+        std::atomic<limestone::api::epoch_id_type> epoch_{0};
     };
 
     void find_next_sequences();
     void advance_epochs();
     void work(worker& self);
     void commit_session(worker& self);
-    void acknowledge(limestone::api::epoch_id_type durable_epoch);
-    bool everything_acknowledged();
+    void reached(limestone::api::epoch_id_type epoch, limestone::api::durability state);
+    [[nodiscard]] bool everything_acknowledged();
+    void report() const;
 
     engine_options options_;
-    acknowledgement_writer acknowledgements_;
-    std::deque<worker> workers_;  // a deque, because a worker holds a mutex and cannot move
+    ledger stored_;
+    std::unique_ptr<ledger> propagated_;  // only with a replica
+    std::vector<worker> workers_;
     limestone::api::datastore datastore_;
-    limestone::api::epoch_id_type epoch_ = 0;
+    std::atomic<limestone::api::epoch_id_type> epoch_{0};
     std::atomic<bool> stop_workers_{false};
     std::atomic<bool> stop_epochs_{false};
 };

@@ -28,6 +28,8 @@ constexpr char const* usage = R"(usage: mini_engine <command> [options]
 options:
   --dir D           data directory (all commands)
   --ack-file F      where acknowledgements are kept, outside of the data directory (run, verify)
+  --propagated-file F  the same for what a replica has confirmed; needs TSURUGI_REPLICATION_ENDPOINT (run)
+  --report-ms P     print a line with the state of the epochs so often, 0: never (run, default 0)
   --workers N       worker threads, 1..1000 (run, default 4)
   --seconds S       time to run (run, default 1)
   --epoch-ms E      length of an epoch, 1..10000 (run, default 3)
@@ -87,11 +89,16 @@ std::uint64_t number_option(options const& given, std::string const& name, std::
 }
 
 int run(std::vector<std::string> const& arguments) {
-    auto const given = parse_options(arguments, {"--dir", "--ack-file", "--workers", "--seconds", "--epoch-ms",
-                                                 "--records", "--value-bytes", "--long-every"});
+    auto const given =
+        parse_options(arguments, {"--dir", "--ack-file", "--propagated-file", "--report-ms", "--workers", "--seconds",
+                                  "--epoch-ms", "--records", "--value-bytes", "--long-every"});
     mini_engine::engine_options engine_options;
     engine_options.directory = text_option(given, "--dir");
     engine_options.acknowledgement_file = text_option(given, "--ack-file");
+    if (given.count("--propagated-file") > 0) {
+        engine_options.propagated_file = text_option(given, "--propagated-file");
+    }
+    engine_options.report = std::chrono::milliseconds(number_option(given, "--report-ms", 0, 0, 1000000));
     engine_options.workers = number_option(given, "--workers", 4, 1, 1000);
     engine_options.duration = std::chrono::seconds(number_option(given, "--seconds", 1, 0, 1000000));
     engine_options.epoch = std::chrono::milliseconds(number_option(given, "--epoch-ms", 3, 1, 10000));
@@ -101,7 +108,7 @@ int run(std::vector<std::string> const& arguments) {
     mini_engine::engine engine(engine_options);
     auto const result = engine.run();
     std::cout << "sessions=" << result.sessions << " records=" << result.records
-              << " acknowledged=" << result.acknowledged_records << '\n';
+              << " acknowledged=" << result.acknowledged_records << " propagated=" << result.propagated_records << '\n';
     return EXIT_SUCCESS;
 }
 
