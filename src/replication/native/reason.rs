@@ -88,3 +88,5 @@ impl fmt::Display for Reason {
         Ok(())
     }
 }
+
+impl std::error::Error for Reason {}
