@@ -57,16 +57,20 @@ void check(std::int32_t status, source_place place) {
 
 }  // namespace
 
-limestone_datastore* open_core(boost::filesystem::path const& location, int recovery_threads) {
+limestone_datastore* open_core(core_settings const& wanted) {
     settings_guard guard;
     check(limestone_settings_create(&guard.settings), LIMESTONE_HERE);
-    auto const& path = location.native();
+    auto const& path = wanted.location.native();
     check(limestone_settings_set_location(guard.settings, path.data(), path.size()), LIMESTONE_HERE);
-    check(limestone_settings_set_recovery_threads(guard.settings, recovery_threads), LIMESTONE_HERE);
+    check(limestone_settings_set_recovery_threads(guard.settings, wanted.recovery_threads), LIMESTONE_HERE);
+    auto const& id = wanted.instance_id;
+    check(limestone_settings_set_instance_id(guard.settings, id.data(), id.size()), LIMESTONE_HERE);
+    auto const& name = wanted.db_name;
+    check(limestone_settings_set_db_name(guard.settings, name.data(), name.size()), LIMESTONE_HERE);
     limestone_datastore* core = nullptr;
     auto status = limestone_datastore_open(guard.settings, &core);
     if (status != LIMESTONE_OK) {
-        fail_open(location, status);
+        fail_open(wanted.location, status);
     }
     return core;
 }

@@ -17,6 +17,7 @@
 #include "replication_environment.h"
 #include "snapshot_impl.h"
 #include "state_warnings.h"
+#include "tag_store.h"
 
 namespace limestone::api {
 
@@ -44,22 +45,23 @@ std::set<boost::filesystem::path> plain_files(boost::filesystem::path const& loc
 
 datastore::datastore() noexcept : impl_(std::make_unique<datastore_impl>(boost::filesystem::path{})) {
     impl_->reference_key_ = random_key();
-    impl_->tags_.reset(new tag_repository());
+    impl_->tags_.reset(new tag_repository(std::make_shared<internal::tag_store>(nullptr)));
 }
 
 datastore::datastore(configuration const& conf) : impl_(std::make_unique<datastore_impl>(conf.data_location_)) {
     impl_->reference_key_ = random_key();
-    impl_->tags_.reset(new tag_repository());
     internal::bridge_core_log();
     internal::guarded("datastore", [this, &conf] {
         internal::check_replication_environment();
         auto const& location = impl_->location_;
         LOG(INFO) << "/:limestone:config:datastore setting log location = " << location.string();
-        impl_->core_ = internal::open_core(location, conf.recover_max_parallelism_);
+        impl_->core_ = internal::open_core({location, conf.recover_max_parallelism_, conf.instance_id_, conf.db_name_});
         auto status = impl_->callbacks_.attach(impl_->core_, [this] { raise_epoch_counters(); });
         if (status != LIMESTONE_OK) {
             internal::throw_core_error(status, LIMESTONE_HERE);
         }
+        impl_->attach_snapshot_callback();
+        impl_->tags_.reset(new tag_repository(std::make_shared<internal::tag_store>(impl_->core_)));
         files_ = plain_files(location);
         LOG(INFO) << "/:limestone:config:datastore setting the number of recover process thread = "
                   << conf.recover_max_parallelism_;

@@ -39,6 +39,7 @@ epoch_id_type datastore::last_epoch() const noexcept {
 
 void datastore::switch_epoch(epoch_id_type epoch_id) {
     internal::warn_before_ready(*impl_, "switch_epoch");
+    on_switch_epoch_epoch_id_switched_store();
     auto status = limestone_datastore_switch_epoch(impl_->core_, epoch_id);
     if (status == LIMESTONE_ERR_WRONG_STATE) {
         // A late tick around ready() or shutdown() has nothing to complete.
@@ -68,11 +69,17 @@ void datastore::remove_persistent_callback() noexcept {
 
 void datastore::add_snapshot_callback(std::function<void(write_version_type)> callback) noexcept {
     internal::warn_after_ready(*impl_, "add_snapshot_callback");
-    impl_->snapshot_callback_ = std::move(callback);
+    // The former function may end outside the lock.
+    std::lock_guard<std::mutex> lock(impl_->snapshot_mutex_);
+    impl_->snapshot_callback_.swap(callback);
 }
 
-void datastore::switch_safe_snapshot(write_version_type /*write_version*/, bool /*inclusive*/) const noexcept {
+void datastore::switch_safe_snapshot(write_version_type write_version, bool inclusive) const noexcept {
     internal::warn_before_ready(*impl_, "switch_safe_snapshot");
+    auto status = limestone_datastore_switch_safe_snapshot(impl_->core_, write_version.get_major(),
+                                                           write_version.get_minor(), inclusive);
+    LOG_IF(ERROR, status != LIMESTONE_OK)
+        << "/:limestone:api:datastore:switch_safe_snapshot " << internal::core_error_text(status);
 }
 
 void datastore::switch_available_boundary_version(write_version_type version) {

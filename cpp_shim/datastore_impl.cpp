@@ -13,6 +13,19 @@ datastore_impl::~datastore_impl() {
     }
 }
 
+void datastore_impl::attach_snapshot_callback() noexcept {
+    auto tell = [](void* context, std::uint64_t major, std::uint64_t minor, bool /*inclusive*/) noexcept {
+        auto& self = *static_cast<datastore_impl*>(context);
+        std::unique_lock<std::mutex> lock(self.snapshot_mutex_);
+        auto callback = self.snapshot_callback_;
+        lock.unlock();
+        if (callback) {
+            callback(write_version_type(major, minor));
+        }
+    };
+    limestone_datastore_set_snapshot_callback(core_, tell, this);
+}
+
 void datastore_impl::backup_begins() noexcept {
     auto count = ++backups_in_progress_;
     LOG(INFO) << "/:limestone:api:datastore_impl:backup_begins Beginning backup; active backup count: " << count;

@@ -13,6 +13,7 @@
 
 #include <limestone/api/backup.h>
 #include <limestone/api/datastore.h>
+#include <limestone/api/event.h>
 #include <limestone/api/tag_repository.h>
 #include <limestone_core.h>
 
@@ -49,7 +50,14 @@ public:
     std::atomic<datastore_state> state_{datastore_state::not_ready};
 
     persistent_callbacks callbacks_{};
+
+    /// Guards the replacement of `snapshot_callback_`, which the core's callback copies.
+    std::mutex snapshot_mutex_{};
     std::function<void(write_version_type)> snapshot_callback_{};
+
+    /// Guards the replacement of `event_callback_`, which the core points to.
+    std::mutex event_mutex_{};
+    std::unique_ptr<std::function<void(event const&)>> event_callback_{};
 
     /// Guards the vector of channels.
     std::mutex channels_mutex_{};
@@ -64,6 +72,9 @@ public:
 
     /// Key of the reference tags, random for each object.
     std::array<std::uint8_t, 16> reference_key_{};
+
+    /// Lets the core tell the safe snapshot to `snapshot_callback_`.
+    void attach_snapshot_callback() noexcept;
 
     /// Counts a backup as begun and logs it.
     void backup_begins() noexcept;

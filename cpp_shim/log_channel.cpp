@@ -2,7 +2,6 @@
 #include <limestone/api/log_channel.h>
 
 #include <cstdio>
-#include <cstdlib>
 #include <utility>
 
 #include <glog/logging.h>
@@ -37,6 +36,7 @@ log_channel::log_channel(boost::filesystem::path location, std::size_t id, datas
 
 void log_channel::begin_session() {
     std::uint64_t epoch = 0;
+    envelope_.on_begin_session_current_epoch_id_store();
     auto status = limestone_channel_begin_session(impl_->core_, &epoch);
     internal::check_guarded("begin_session", status, LIMESTONE_HERE);
     current_epoch_id_.store(epoch);
@@ -46,13 +46,23 @@ void log_channel::end_session() {
     auto epoch = current_epoch_id_.load();
     auto status = limestone_channel_end_session(impl_->core_);
     internal::check_guarded("end_session", status, LIMESTONE_HERE);
+    envelope_.on_end_session_finished_epoch_id_store();
     finished_epoch_id_.store(epoch);
+    envelope_.on_end_session_current_epoch_id_store();
     current_epoch_id_.store(std::numeric_limits<std::uint64_t>::max());
 }
 
-void log_channel::abort_session(status /*status_code*/, const std::string& /*message*/) noexcept {
-    LOG(ERROR) << "/:limestone:api:log_channel:abort_session not implemented";
-    std::abort();
+void log_channel::abort_session(status status_code, const std::string& message) noexcept {
+    auto epoch = current_epoch_id_.load();
+    auto status = limestone_channel_abort_session(impl_->core_);
+    if (status == LIMESTONE_ERR_WRONG_STATE) {
+        LOG(ERROR) << "/:limestone:api:log_channel:abort_session " << internal::core_error_text(status);
+        return;
+    }
+    internal::check_guarded("abort_session", status, LIMESTONE_HERE);
+    current_epoch_id_.store(std::numeric_limits<std::uint64_t>::max());
+    LOG(WARNING) << "/:limestone:api:log_channel:abort_session the session of epoch " << epoch << " on " << file_name_
+                 << " was aborted (" << static_cast<std::int64_t>(status_code) << "): " << message;
 }
 
 void log_channel::add_entry(storage_id_type storage_id, std::string_view key, std::string_view value,

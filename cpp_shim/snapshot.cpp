@@ -1,17 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <limestone/api/snapshot.h>
 
-#include <cstdlib>
 #include <stdexcept>
 #include <utility>
-
-#include <glog/logging.h>
 
 #include "cursor_impl.h"
 #include "errors.h"
 #include "snapshot_impl.h"
 
 namespace limestone::api {
+
+namespace {
+
+const std::uint8_t* bytes(std::string_view text) noexcept {
+    return reinterpret_cast<const std::uint8_t*>(text.data());
+}
+
+}  // namespace
 
 snapshot::snapshot(std::unique_ptr<internal::snapshot_impl> pimpl) noexcept : pimpl_(std::move(pimpl)) {}
 
@@ -51,15 +56,24 @@ std::vector<std::unique_ptr<cursor>> snapshot::get_partitioned_cursors(std::size
     });
 }
 
-std::unique_ptr<cursor> snapshot::find(storage_id_type /*storage_id*/, std::string_view /*entry_key*/) const noexcept {
-    LOG(ERROR) << "/:limestone:api:snapshot:find not implemented";
-    std::abort();
+std::unique_ptr<cursor> snapshot::find(storage_id_type storage_id, std::string_view entry_key) const noexcept {
+    limestone_cursor* core = nullptr;
+    if (pimpl_->core_ != nullptr) {
+        auto status = limestone_snapshot_find(pimpl_->core_, storage_id, bytes(entry_key), entry_key.size(), &core);
+        internal::check_guarded("find", status, LIMESTONE_HERE);
+    }
+    return std::unique_ptr<cursor>(new cursor(std::make_unique<internal::cursor_impl_base>(core)));
 }
 
-std::unique_ptr<cursor> snapshot::scan(storage_id_type /*storage_id*/, std::string_view /*entry_key*/,
-                                       bool /*inclusive*/) const noexcept {
-    LOG(ERROR) << "/:limestone:api:snapshot:scan not implemented";
-    std::abort();
+std::unique_ptr<cursor> snapshot::scan(storage_id_type storage_id, std::string_view entry_key,
+                                       bool inclusive) const noexcept {
+    limestone_cursor* core = nullptr;
+    if (pimpl_->core_ != nullptr) {
+        auto status =
+            limestone_snapshot_scan(pimpl_->core_, storage_id, bytes(entry_key), entry_key.size(), inclusive, &core);
+        internal::check_guarded("scan", status, LIMESTONE_HERE);
+    }
+    return std::unique_ptr<cursor>(new cursor(std::make_unique<internal::cursor_impl_base>(core)));
 }
 
 }  // namespace limestone::api

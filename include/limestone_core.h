@@ -22,6 +22,21 @@
 // Everything of the epoch is on the replica's disk as well.
 #define LIMESTONE_PROPAGATED 2
 
+// `limestone_datastore_ready` has built the snapshot, or failed to.
+#define LIMESTONE_EVENT_WAL_STARTED 1
+
+// A durable-epoch record was written, or could not be.
+#define LIMESTONE_EVENT_WAL_STORED 2
+
+// An epoch was sent to a replica, or could not be.
+#define LIMESTONE_EVENT_WAL_SHIPPED 3
+
+// The event is a success.
+#define LIMESTONE_EVENT_SUCCESS 1
+
+// The event is a failure.
+#define LIMESTONE_EVENT_FAILURE 2
+
 // A person must act.
 #define LIMESTONE_LOG_ERROR 1
 
@@ -115,8 +130,8 @@ typedef struct limestone_entry {
 
 // Told when everything of `epoch` and of all before it has reached `state` (`LIMESTONE_STORED` or
 // `LIMESTONE_PROPAGATED`). Epochs of one state strictly increase and may skip. Runs on a thread that is inside
-// `limestone_datastore_switch_epoch` or `limestone_channel_end_session`, or on one that hears from the replicas; may
-// call back into the library; must not throw or jump out.
+// `limestone_datastore_switch_epoch`, `limestone_channel_end_session` or `…_abort_session`, or on one that hears from
+// the replicas; may call back into the library; must not throw or jump out.
 typedef void (*limestone_persistent_callback)(void *context, uint64_t epoch, int32_t state);
 
 // What has become of an epoch.
@@ -136,9 +151,50 @@ typedef struct limestone_durability {
 // rules as for `limestone_persistent_callback`; one of the two runs at a time.
 typedef void (*limestone_notify_callback)(void *context, uint64_t epoch);
 
+// One event, with the fields of the original's audit log. The texts end with a zero byte and are valid during the call.
+typedef struct limestone_event {
+    // One of `LIMESTONE_EVENT_WAL_*`.
+    int32_t type;
+    // `LIMESTONE_EVENT_SUCCESS` or `LIMESTONE_EVENT_FAILURE`.
+    int32_t result;
+    // Process id when the callback was set.
+    int64_t pid;
+    // From `limestone_settings_set_instance_id`.
+    const char *instance_id;
+    // From `limestone_settings_set_db_name`.
+    const char *dbname;
+    // The epoch as decimal digits; for `LIMESTONE_EVENT_WAL_STARTED` the recovered epoch, after a failure 0.
+    const char *wal_version;
+} limestone_event;
+
+// Told each event. Runs on the thread on which it happened, which may hold up epochs: it must be quick, must not call
+// back into the library, and must not throw or jump out.
+typedef void (*limestone_event_callback)(void *context, const struct limestone_event *event);
+
 // Gets one log line, `message_len` bytes of UTF-8 without a line end; not terminated by a zero. Any thread. Must not
 // throw, and must not call `limestone_set_log_callback`.
 typedef void (*limestone_log_callback)(void *context, int32_t level, const char *message, size_t message_len);
+
+// Told the safe snapshot after it moved: all writes with a version below (`major`, `minor`) are within it, and those of
+// that version when `inclusive`. One call at a time, each above the one before; some are left out when the safe snapshot
+// moves while a call runs. Runs on a thread that is inside `limestone_datastore_switch_safe_snapshot`; may call back into
+// the library; must not throw or jump out.
+typedef void (*limestone_snapshot_callback)(void *context, uint64_t major, uint64_t minor, bool inclusive);
+
+// A name for an epoch. The texts are UTF-8, not terminated, and valid during the call that shows the tag.
+typedef struct limestone_tag {
+    const char *name;
+    size_t name_len;
+    const char *comments;
+    size_t comments_len;
+    // The last durable epoch when the tag was registered.
+    uint64_t epoch;
+    // When it was registered, in nanoseconds since 1970.
+    int64_t registered_unix_ns;
+} limestone_tag;
+
+// Is shown one tag.
+typedef void (*limestone_tag_callback)(void *context, const struct limestone_tag *tag);
 
 #ifdef __cplusplus
 extern "C" {
@@ -269,6 +325,15 @@ int32_t limestone_channel_begin_session(struct limestone_channel *channel, uint6
 // `channel` must come from `limestone_datastore_create_channel`.
 int32_t limestone_channel_end_session(struct limestone_channel *channel);
 
+// Ends the session with nothing written: no start sees it, and its epoch completes as if it had never begun. Other
+// sessions of the channel stay. What was written out of it is cut off and synced when this returns. May run the
+// persistent callback. BLOBs that it refers to stay until the next start. `LIMESTONE_ERR_WRONG_STATE` when no session
+// is open.
+//
+// # Safety
+// `channel` must come from `limestone_datastore_create_channel`.
+int32_t limestone_channel_abort_session(struct limestone_channel *channel);
+
 // Appends an upsert to the open session. Key and value are copied; each may be empty and has at most 2^32 - 1 bytes.
 //
 // # Safety
@@ -356,6 +421,30 @@ int32_t limestone_snapshot_cursor(const struct limestone_snapshot *snapshot, str
 int32_t limestone_snapshot_partitioned_cursors(const struct limestone_snapshot *snapshot,
                                                size_t n,
                                                struct limestone_cursor **out);
+
+// Makes a cursor over the one entry with this key, before it; over none when there is no such entry. Costs a few reads
+// for each doubling of the number of entries.
+//
+// # Safety
+// `snapshot` must come from `limestone_snapshot_open`; `key` must have `key_len` bytes; `out` must be null or writable.
+int32_t limestone_snapshot_find(const struct limestone_snapshot *snapshot,
+                                uint64_t storage,
+                                const uint8_t *key,
+                                size_t key_len,
+                                struct limestone_cursor **out);
+
+// Makes a cursor over the entries of `storage` whose key is `key` or greater (`inclusive`), or greater, before the first
+// of them. They come in the order of their keys; the cursor ends with the storage. As cheap as
+// `limestone_snapshot_find`.
+//
+// # Safety
+// As for `limestone_snapshot_find`.
+int32_t limestone_snapshot_scan(const struct limestone_snapshot *snapshot,
+                                uint64_t storage,
+                                const uint8_t *key,
+                                size_t key_len,
+                                bool inclusive,
+                                struct limestone_cursor **out);
 
 // Ends the snapshot handle and sets `*snapshot` to null; its cursors stay valid. A null `*snapshot` is no error.
 //
@@ -508,11 +597,43 @@ int32_t limestone_datastore_set_notify_callback(struct limestone_datastore *data
                                                 limestone_notify_callback callback,
                                                 void *context);
 
+// Sets the callback for events, in place of an earlier one; null, as at first, turns events off. To be set before
+// `limestone_datastore_ready` in order to hear of it. When this returns, no call of the former one is running or will
+// start.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`; the callback must be callable with `context` until it is
+// removed or the data store is destroyed.
+int32_t limestone_datastore_set_event_callback(struct limestone_datastore *datastore,
+                                               limestone_event_callback callback,
+                                               void *context);
+
 // Sets the callback that gets the log lines of this process's data stores; null removes it. Process-wide.
 //
 // # Safety
 // The callback must be callable with `context` until it is removed.
 int32_t limestone_set_log_callback(limestone_log_callback callback, void *context);
+
+// Moves the safe snapshot and tells the snapshot callback before this returns, or on the thread that is inside the
+// callback. One below the present one changes nothing but an error in the log; the same one once more changes nothing.
+// Nothing of it is stored. Any thread.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+int32_t limestone_datastore_switch_safe_snapshot(struct limestone_datastore *datastore,
+                                                 uint64_t major,
+                                                 uint64_t minor,
+                                                 bool inclusive);
+
+// Sets the callback for the safe snapshot, in place of an earlier one, of which a running call may outlast this; null
+// removes it.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`; the callback must be callable with `context` until the data
+// store is destroyed.
+int32_t limestone_datastore_set_snapshot_callback(struct limestone_datastore *datastore,
+                                                  limestone_snapshot_callback callback,
+                                                  void *context);
 
 // Makes settings with the defaults.
 //
@@ -540,6 +661,18 @@ int32_t limestone_settings_set_recovery_threads(struct limestone_settings *setti
 // `settings` must come from `limestone_settings_create`.
 int32_t limestone_settings_set_recovery_memory(struct limestone_settings *settings, uint64_t bytes);
 
+// Sets the instance id that events carry, `len` bytes. The default is empty.
+//
+// # Safety
+// `settings` must come from `limestone_settings_create`; `instance_id` must have `len` bytes.
+int32_t limestone_settings_set_instance_id(struct limestone_settings *settings, const char *instance_id, size_t len);
+
+// Sets the name of the database that events carry, `len` bytes. The default is empty.
+//
+// # Safety
+// `settings` must come from `limestone_settings_create`; `db_name` must have `len` bytes.
+int32_t limestone_settings_set_db_name(struct limestone_settings *settings, const char *db_name, size_t len);
+
 // Ends the settings and sets `*settings` to null. A null `*settings` is no error.
 //
 // # Safety
@@ -558,6 +691,42 @@ const char *limestone_last_error_message(void);
 
 // Error number of the system for the last failed call of this thread, 0 when it had none.
 int32_t limestone_last_error_errno(void);
+
+// Gives the last durable epoch a name, with free text. The tag is on the disk when this returns and outlives restarts. A
+// name that is there already stays as it is, and the call succeeds. Both texts must be UTF-8. Before
+// `limestone_datastore_shutdown` only; a failure leaves the data store as it was.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`; the texts must have the given lengths.
+int32_t limestone_datastore_register_tag(struct limestone_datastore *datastore,
+                                         const char *name,
+                                         size_t name_len,
+                                         const char *comments,
+                                         size_t comments_len);
+
+// Removes a tag; it is gone from the disk when this returns. A name that is not there is no error.
+//
+// # Safety
+// As for `limestone_datastore_register_tag`.
+int32_t limestone_datastore_unregister_tag(struct limestone_datastore *datastore, const char *name, size_t name_len);
+
+// Shows the tag with this name to `callback`, before it returns. `LIMESTONE_ERR_NOT_FOUND` when there is none.
+//
+// # Safety
+// As for `limestone_datastore_register_tag`; `callback` must be callable with `context`.
+int32_t limestone_datastore_find_tag(const struct limestone_datastore *datastore,
+                                     const char *name,
+                                     size_t name_len,
+                                     limestone_tag_callback callback,
+                                     void *context);
+
+// Shows every tag to `callback`, in the order of their names, before it returns.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`; `callback` must be callable with `context`.
+int32_t limestone_datastore_list_tags(const struct limestone_datastore *datastore,
+                                      limestone_tag_callback callback,
+                                      void *context);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -4,7 +4,7 @@
 use std::fmt;
 
 /// A group-commit epoch. 0 means "never": the first epoch that can become durable is 1.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Epoch(pub u64);
 
 /// A storage (table or index) of the engine.

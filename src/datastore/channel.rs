@@ -70,6 +70,14 @@ impl Writer {
         let (buffer, blob_ids) = (Vec::new(), Vec::new());
         Writer { state, buffer, blobs: Directories::default(), blob_ids, file: None, tap: None }
     }
+
+    /// Empties the buffer at the end of a session.
+    fn release_buffer(&mut self) {
+        self.buffer.clear();
+        if self.buffer.capacity() > BUFFER_BYTES_KEPT {
+            self.buffer = Vec::new();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -168,6 +176,41 @@ impl Channel {
         self.coordinator.advance()
     }
 
+    /// Ends the session with nothing written: no start sees it, and it no longer holds its epoch back. What was written
+    /// out of it is cut off, and the cut synced, before that: a later session must not stand behind, or over, entries
+    /// that nobody ended. A crash before that leaves a session without an end, as any crash does. BLOBs that it refers to
+    /// stay until the next start.
+    pub fn abort_session(&self) -> Result<()> {
+        let epoch = {
+            let mut writer = self.writer.lock();
+            let session = match writer.state {
+                State::Open(session) => session,
+                State::Idle => return Err(self.wrong("abort_session() without an open session")),
+                State::Closed => return Err(self.wrong("abort_session() after shutdown()")),
+            };
+            self.coordinator.check()?;
+            self.cut_off(&mut writer, session).map_err(|e| self.coordinator.poison(e))?;
+            writer.state = State::Idle;
+            self.coordinator.drop_session(&self.slot);
+            session.epoch
+        };
+        log::debug!("{}: session of epoch {epoch} aborted", self.path.display());
+        self.coordinator.advance()
+    }
+
+    /// Takes away what the session has written out and what it has in its buffer.
+    fn cut_off(&self, writer: &mut Writer, session: Session) -> Result<()> {
+        let file = self.file(writer)?;
+        if file.len > session.start {
+            let failed = |e| Error::io("cannot cut off an aborted session of", &self.path, e);
+            file.file.set_len(session.start).map_err(failed)?;
+            file.file.sync().map_err(failed)?;
+            file.len = session.start;
+        }
+        writer.release_buffer();
+        Ok(())
+    }
+
     /// Writes and syncs what the session still has in its buffer.
     fn finish(&self, writer: &mut Writer, session: Session) -> Result<()> {
         // A session that counts has its BLOBs (W14).
@@ -188,9 +231,7 @@ impl Channel {
             self.vfs.sync_dir(directory).map_err(|e| Error::io("cannot sync the directory", directory, e))?;
             file.unnamed = false;
         }
-        if writer.buffer.capacity() > BUFFER_BYTES_KEPT {
-            writer.buffer = Vec::new();
-        }
+        writer.release_buffer();
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 //! Sessions begin and end without a common lock. Whoever switches an epoch or ends a session tries to advance; one
 //! thread at a time does (the leader), and it looks again when somebody asked meanwhile, so nobody waits.
 
+use super::events::{EventKind, Events};
 use super::progress::{NotifyLevel, Progress};
 use super::tap::TapHandle;
 use crate::error::{Error, Result};
@@ -63,6 +64,7 @@ pub(super) struct Coordinator {
     /// No session begins in an epoch before this one. 0 without replication.
     floor: AtomicU64,
     pub(super) progress: Progress,
+    pub(super) events: Events,
     recorded: AtomicU64,
     slots: RwLock<Vec<Arc<Slot>>>,
     /// Epochs above the record in which sessions have ended.
@@ -95,6 +97,7 @@ impl Coordinator {
             switched: AtomicU64::new(0),
             floor: AtomicU64::new(0),
             progress: Progress::new(level, replicated),
+            events: Events::default(),
             recorded: AtomicU64::new(0),
             slots: RwLock::default(),
             written: Mutex::default(),
@@ -277,8 +280,7 @@ impl Coordinator {
         // Read after the open sessions: one that ended meanwhile has been entered before it stopped being open.
         let last_write = self.written.lock().range(..=ended).next_back().copied();
         if let Some(last_write) = last_write {
-            epoch_file.record(last_write).map_err(|e| self.poison(e))?;
-            self.recorded.store(epoch_file.recorded().0, SeqCst);
+            self.write_record(epoch_file, last_write)?;
             self.written.lock().retain(|&epoch| epoch > last_write);
             let first = unpropagated.map_or(Epoch(self.stored().0 + 1), |(first, _)| first);
             *unpropagated = Some((first, last_write));
@@ -292,6 +294,14 @@ impl Coordinator {
         self.report(EpochEvent { epoch: ended, state: Durability::Stored, had_writes: last_write.is_some() });
         // What is notified when stored does not wait for anything else.
         self.notify();
+        Ok(())
+    }
+
+    fn write_record(&self, epoch_file: &mut EpochFile, epoch: Epoch) -> Result<()> {
+        let result = epoch_file.record(epoch);
+        self.events.emit(EventKind::WalStored, epoch, result.is_ok());
+        result.map_err(|e| self.poison(e))?;
+        self.recorded.store(epoch_file.recorded().0, SeqCst);
         Ok(())
     }
 
@@ -369,8 +379,7 @@ impl Coordinator {
         let Some(epoch_file) = &mut leader.epoch_file else {
             return Err(Error::WrongState("an epoch can be recorded only after ready()".to_owned()));
         };
-        epoch_file.record(epoch).map_err(|e| self.poison(e))?;
-        self.recorded.store(epoch_file.recorded().0, SeqCst);
+        self.write_record(epoch_file, epoch)?;
         drop(leader);
         self.advance()
     }

@@ -7,18 +7,24 @@ mod channel;
 mod coordinator;
 mod directory;
 mod durability;
+mod events;
 mod log_directory;
 mod offline;
 mod progress;
 mod rotation;
+mod safe_snapshot;
+mod tags;
 mod tap;
 
 pub use crate::types::Durability;
 pub use channel::Channel;
 pub use coordinator::{EpochEvent, NotifyCallback, PersistentCallback};
+pub use events::{Event, EventCallback, EventKind};
 pub use log_directory::{LogDirectory, Restored};
 pub use offline::OfflineDirectory;
 pub use progress::{EpochDurability, NotifyLevel};
+pub use safe_snapshot::{SafeSnapshot, SnapshotCallback};
+pub use tags::EpochTag;
 pub use tap::{EndedSession, Subscription, Tap, WrittenLog};
 
 use crate::blob::{BlobPool, BlobStore};
@@ -31,8 +37,10 @@ use crate::wal::names;
 use coordinator::Coordinator;
 use directory::Directory;
 use parking_lot::{Mutex, RwLock};
+use safe_snapshot::SafeSnapshots;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tags::Tags;
 
 /// Bound for the index of a recovery when none is set: 1 GiB.
 const DEFAULT_RECOVERY_MEMORY_BYTES: u64 = 1 << 30;
@@ -50,6 +58,8 @@ pub struct Settings {
     recovery_memory_bytes: u64,
     notify_level: NotifyLevel,
     replicated: bool,
+    instance_id: String,
+    db_name: String,
 }
 
 impl Settings {
@@ -62,6 +72,8 @@ impl Settings {
             recovery_memory_bytes: DEFAULT_RECOVERY_MEMORY_BYTES,
             notify_level: NotifyLevel::default(),
             replicated: false,
+            instance_id: String::new(),
+            db_name: String::new(),
         }
     }
 
@@ -90,6 +102,18 @@ impl Settings {
     /// [`NotifyLevel::Stored`].
     pub fn notify_level(mut self, level: NotifyLevel) -> Settings {
         self.notify_level = level;
+        self
+    }
+
+    /// The instance id that listeners to events are told. Default: empty.
+    pub fn instance_id(mut self, instance_id: impl Into<String>) -> Settings {
+        self.instance_id = instance_id.into();
+        self
+    }
+
+    /// The name of the database that listeners to events are told. Default: empty.
+    pub fn db_name(mut self, db_name: impl Into<String>) -> Settings {
+        self.db_name = db_name.into();
         self
     }
 
@@ -134,6 +158,8 @@ pub struct Datastore {
     snapshot: RwLock<Option<Snapshot>>,
     max_blob_id: RwLock<BlobId>,
     blobs: Arc<BlobStore>,
+    tags: Tags,
+    safe_snapshots: SafeSnapshots,
 }
 
 #[derive(Debug)]
@@ -156,9 +182,12 @@ impl Datastore {
         }
         let directory = Directory::open(settings.vfs.clone(), &settings.location)?;
         let blobs = Arc::new(BlobStore::new(settings.vfs.clone(), &settings.location));
+        let tags = Tags::open(settings.vfs.clone(), &settings.location);
         Ok(Arc::new(Datastore {
             instance_uuid: directory.identity().to_owned(),
             blobs,
+            tags,
+            safe_snapshots: SafeSnapshots::default(),
             coordinator: Arc::new(Coordinator::new(settings.notify_level, settings.replicated)),
             settings,
             channels: RwLock::default(),
@@ -178,11 +207,28 @@ impl Datastore {
         &self.settings.location
     }
 
+    /// As set for listeners to events.
+    pub fn instance_id(&self) -> &str {
+        &self.settings.instance_id
+    }
+
+    /// As set for listeners to events.
+    pub fn db_name(&self) -> &str {
+        &self.settings.db_name
+    }
+
     /// Recovers what was acknowledged, puts the directory right and starts the epochs. Once, after [`Self::open`].
     ///
     /// # Errors
     /// [`Error::Corrupted`] when acknowledged data is damaged: then no file has been changed.
     pub fn ready(&self) -> Result<RecoveryReport> {
+        let result = self.recover();
+        let epoch = result.as_ref().map_or(Epoch(0), |report| report.last_epoch);
+        self.emit(EventKind::WalStarted, epoch, result.is_ok());
+        result
+    }
+
+    fn recover(&self) -> Result<RecoveryReport> {
         let mut lifecycle = self.lifecycle.lock();
         let directory = match (&lifecycle.state, &lifecycle.directory) {
             (State::NotReady, Some(directory)) => directory,
@@ -320,6 +366,53 @@ impl Datastore {
         BlobPool::new(self.blobs.clone())
     }
 
+    /// Moves the safe snapshot and tells the snapshot callback. One below the present one changes nothing but an error in
+    /// the log. When another thread is inside the callback, that one also tells this one.
+    pub fn switch_safe_snapshot(&self, to: SafeSnapshot) {
+        self.safe_snapshots.switch(to);
+    }
+
+    /// Where the safe snapshot is; none before the first switch in this process.
+    pub fn safe_snapshot(&self) -> Option<SafeSnapshot> {
+        self.safe_snapshots.current()
+    }
+
+    /// Sets or removes the callback for the safe snapshot. A running call of the former one may outlast this.
+    pub fn set_snapshot_callback(&self, callback: Option<SnapshotCallback>) {
+        self.safe_snapshots.set_callback(callback);
+    }
+
+    /// Sets or removes who listens to events. When this returns, no call of the former one is running or will start.
+    pub fn set_event_callback(&self, callback: Option<EventCallback>) {
+        self.coordinator.events.set_callback(callback);
+    }
+
+    /// Tells the event callback that something happened.
+    pub fn emit(&self, kind: EventKind, epoch: Epoch, success: bool) {
+        self.coordinator.events.emit(kind, epoch, success);
+    }
+
+    /// All epoch tags in the order of their names.
+    pub fn tags(&self) -> Vec<EpochTag> {
+        self.tags.list()
+    }
+
+    /// The epoch tag with this name.
+    pub fn find_tag(&self, name: &str) -> Option<EpochTag> {
+        self.tags.find(name)
+    }
+
+    /// Gives the last durable epoch a name; false when there is a tag with this name already, which stays. The tag is
+    /// durable when this returns. A failure leaves the data store as it was.
+    pub fn register_tag(&self, name: &str, comments: &str) -> Result<bool> {
+        self.tags.register(name, comments, self.last_epoch())
+    }
+
+    /// Removes an epoch tag, durably; false when there is none with this name.
+    pub fn unregister_tag(&self, name: &str) -> Result<bool> {
+        self.tags.unregister(name)
+    }
+
     /// What [`Self::ready`] recovered.
     pub fn snapshot(&self) -> Result<Snapshot> {
         match &*self.snapshot.read() {
@@ -357,6 +450,7 @@ impl Datastore {
         let mut lifecycle = self.lifecycle.lock();
         // The thread that deletes unused BLOB files ends while the directory is still locked.
         self.blobs.shut_down();
+        self.tags.close();
         lifecycle.state = State::Shutdown;
         lifecycle.directory = None;
     }

@@ -53,6 +53,18 @@ pub unsafe extern "C" fn limestone_channel_end_session(channel: *mut limestone_c
     guard(|| unsafe { Ok(self::channel(channel)?.end_session()?) })
 }
 
+/// Ends the session with nothing written: no start sees it, and its epoch completes as if it had never begun. Other
+/// sessions of the channel stay. What was written out of it is cut off and synced when this returns. May run the
+/// persistent callback. BLOBs that it refers to stay until the next start. `LIMESTONE_ERR_WRONG_STATE` when no session
+/// is open.
+///
+/// # Safety
+/// `channel` must come from `limestone_datastore_create_channel`.
+#[no_mangle]
+pub unsafe extern "C" fn limestone_channel_abort_session(channel: *mut limestone_channel) -> i32 {
+    guard(|| unsafe { Ok(self::channel(channel)?.abort_session()?) })
+}
+
 /// Appends an upsert to the open session. Key and value are copied; each may be empty and has at most 2^32 - 1 bytes.
 ///
 /// # Safety

@@ -5,6 +5,7 @@ use super::datastore::limestone_datastore;
 use super::handle::{self, closable, handle, Closable, Stub};
 use super::status::guard;
 use crate::recovery::{Cursor, Snapshot};
+use crate::types::StorageId;
 
 /// What a start recovered; it never changes. Owned by the caller; ended by `limestone_snapshot_destroy`. Any
 /// thread. Outlives its data store.
@@ -91,6 +92,52 @@ pub unsafe extern "C" fn limestone_snapshot_partitioned_cursors(
         for (i, cursor) in cursors.into_iter().enumerate() {
             *out.add(i) = handle::create(closable(cursor));
         }
+        Ok(())
+    })
+}
+
+/// Makes a cursor over the one entry with this key, before it; over none when there is no such entry. Costs a few reads
+/// for each doubling of the number of entries.
+///
+/// # Safety
+/// `snapshot` must come from `limestone_snapshot_open`; `key` must have `key_len` bytes; `out` must be null or writable.
+#[no_mangle]
+pub unsafe extern "C" fn limestone_snapshot_find(
+    snapshot: *const limestone_snapshot,
+    storage: u64,
+    key: *const u8,
+    key_len: usize,
+    out: *mut *mut limestone_cursor,
+) -> i32 {
+    guard(|| unsafe {
+        handle::check_out(out)?;
+        let key = handle::bytes(key, key_len, "the key")?;
+        let cursor = handle::open(snapshot)?.find(StorageId(storage), key)?;
+        *out = handle::create(closable(cursor));
+        Ok(())
+    })
+}
+
+/// Makes a cursor over the entries of `storage` whose key is `key` or greater (`inclusive`), or greater, before the first
+/// of them. They come in the order of their keys; the cursor ends with the storage. As cheap as
+/// `limestone_snapshot_find`.
+///
+/// # Safety
+/// As for `limestone_snapshot_find`.
+#[no_mangle]
+pub unsafe extern "C" fn limestone_snapshot_scan(
+    snapshot: *const limestone_snapshot,
+    storage: u64,
+    key: *const u8,
+    key_len: usize,
+    inclusive: bool,
+    out: *mut *mut limestone_cursor,
+) -> i32 {
+    guard(|| unsafe {
+        handle::check_out(out)?;
+        let key = handle::bytes(key, key_len, "the key")?;
+        let cursor = handle::open(snapshot)?.scan(StorageId(storage), key, inclusive)?;
+        *out = handle::create(closable(cursor));
         Ok(())
     })
 }

@@ -32,8 +32,8 @@ handle!(limestone_datastore, Datastore, Closable<Arc<Datastore>>);
 
 /// Told when everything of `epoch` and of all before it has reached `state` (`LIMESTONE_STORED` or
 /// `LIMESTONE_PROPAGATED`). Epochs of one state strictly increase and may skip. Runs on a thread that is inside
-/// `limestone_datastore_switch_epoch` or `limestone_channel_end_session`, or on one that hears from the replicas; may
-/// call back into the library; must not throw or jump out.
+/// `limestone_datastore_switch_epoch`, `limestone_channel_end_session` or `…_abort_session`, or on one that hears from
+/// the replicas; may call back into the library; must not throw or jump out.
 #[allow(non_camel_case_types)]
 pub type limestone_persistent_callback = Option<unsafe extern "C" fn(context: *mut c_void, epoch: u64, state: i32)>;
 
@@ -92,7 +92,11 @@ pub unsafe extern "C" fn limestone_datastore_open(
             0 => memory_from_environment()?,
             bytes => bytes,
         };
-        let settings = Settings::new(location).recovery_threads(given.recovery_threads).recovery_memory_bytes(memory);
+        let settings = Settings::new(location)
+            .recovery_threads(given.recovery_threads)
+            .recovery_memory_bytes(memory)
+            .instance_id(given.instance_id)
+            .db_name(given.db_name);
         *out = handle::create(closable(Datastore::open(settings)?));
         Ok(())
     })
@@ -132,6 +136,8 @@ pub unsafe extern "C" fn limestone_datastore_destroy(datastore: *mut *mut limest
         if let Some(store) = handle::close(datastore)? {
             store.set_persistent_callback(None);
             store.set_notify_callback(None);
+            store.set_snapshot_callback(None);
+            store.set_event_callback(None);
             store.shutdown();
         }
         Ok(())

@@ -13,6 +13,8 @@ pub struct SettingsContent {
     pub(super) location: Option<PathBuf>,
     pub(super) recovery_threads: usize,
     pub(super) recovery_memory_bytes: u64,
+    pub(super) instance_id: String,
+    pub(super) db_name: String,
 }
 
 /// How to open a data store. Owned by the caller; ended by `limestone_settings_destroy`. One thread at a time.
@@ -84,6 +86,50 @@ pub unsafe extern "C" fn limestone_settings_set_recovery_threads(
 pub unsafe extern "C" fn limestone_settings_set_recovery_memory(settings: *mut limestone_settings, bytes: u64) -> i32 {
     guard(|| unsafe {
         handle::open(settings)?.recovery_memory_bytes = bytes;
+        Ok(())
+    })
+}
+
+/// Text that the caller passed; what is not UTF-8 is replaced.
+///
+/// # Safety
+/// `data` points to `len` readable bytes, or `len` is 0.
+unsafe fn text(data: *const std::ffi::c_char, len: usize, what: &str) -> Result<String, Failure> {
+    // SAFETY: the caller's promise.
+    let bytes = unsafe { handle::bytes(data.cast::<u8>(), len, what) }?;
+    Ok(String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// Sets the instance id that events carry, `len` bytes. The default is empty.
+///
+/// # Safety
+/// `settings` must come from `limestone_settings_create`; `instance_id` must have `len` bytes.
+#[no_mangle]
+pub unsafe extern "C" fn limestone_settings_set_instance_id(
+    settings: *mut limestone_settings,
+    instance_id: *const std::ffi::c_char,
+    len: usize,
+) -> i32 {
+    guard(|| unsafe {
+        let mut settings = handle::open(settings)?;
+        settings.instance_id = text(instance_id, len, "the instance id")?;
+        Ok(())
+    })
+}
+
+/// Sets the name of the database that events carry, `len` bytes. The default is empty.
+///
+/// # Safety
+/// `settings` must come from `limestone_settings_create`; `db_name` must have `len` bytes.
+#[no_mangle]
+pub unsafe extern "C" fn limestone_settings_set_db_name(
+    settings: *mut limestone_settings,
+    db_name: *const std::ffi::c_char,
+    len: usize,
+) -> i32 {
+    guard(|| unsafe {
+        let mut settings = handle::open(settings)?;
+        settings.db_name = text(db_name, len, "the name of the database")?;
         Ok(())
     })
 }

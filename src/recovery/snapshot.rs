@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a start recovered, and the cursors over it. It never changes: later writes are not seen.
 
+use super::index::Position;
 use super::merge::{changed, entry_at, Segment};
 use crate::error::{Error, Result};
 use crate::types::StorageId;
@@ -24,7 +25,43 @@ pub struct Snapshot {
 struct Data {
     files: Vec<Mapping>,
     segments: Vec<Segment>,
+    /// The number of the first entry of each segment.
+    starts: Vec<usize>,
     len: usize,
+}
+
+impl Data {
+    /// Where entry number `index` stands: its segment and its place in it.
+    fn place(&self, index: usize) -> (usize, usize) {
+        match self.starts.partition_point(|&start| start <= index).checked_sub(1) {
+            Some(segment) if index < self.len => (segment, index - self.starts[segment]),
+            _ => (self.segments.len(), 0),
+        }
+    }
+
+    fn row(&self, position: Position) -> Result<Row<'_>> {
+        match entry_at(&self.files, position)? {
+            Entry::Put { storage, key, value, blobs, .. } => Ok(Row { storage, key, value, blobs }),
+            _ => Err(changed(position)),
+        }
+    }
+
+    /// The number of entries that are `before` something; these come first. Reads a few entries for each doubling of
+    /// their number.
+    fn partition_point(&self, before: impl Fn(StorageId, &[u8]) -> bool) -> Result<usize> {
+        let (mut low, mut high) = (0, self.len);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let (segment, index) = self.place(middle);
+            let row = self.row(self.segments[segment].get(index))?;
+            if before(row.storage, row.key) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
+    }
 }
 
 /// One entry of a snapshot; the bytes live in the mapped file.
@@ -38,8 +75,13 @@ pub struct Row<'a> {
 
 impl Snapshot {
     pub(super) fn new(files: Vec<Mapping>, segments: Vec<Segment>) -> Snapshot {
-        let len = segments.iter().map(Segment::len).sum();
-        Snapshot { data: Arc::new(Data { files, segments, len }), partitioned: Arc::default() }
+        let mut len = 0;
+        let mut starts = Vec::with_capacity(segments.len());
+        for segment in &segments {
+            starts.push(len);
+            len += segment.len();
+        }
+        Snapshot { data: Arc::new(Data { files, segments, starts, len }), partitioned: Arc::default() }
     }
 
     /// A snapshot without entries.
@@ -81,13 +123,34 @@ impl Snapshot {
         Ok((0..n).map(|part| self.range(bound(part), bound(part + 1))).collect())
     }
 
+    /// A cursor over the entry with this key, if there is one: a search by halves, not a pass over the entries.
+    pub fn find(&self, storage: StorageId, key: &[u8]) -> Result<Cursor> {
+        let wanted = (storage.order(), key);
+        let from = self.data.partition_point(|storage, key| (storage.order(), key) < wanted)?;
+        let (segment, index) = self.data.place(from);
+        let found = match self.data.segments.get(segment) {
+            Some(segment) => self.data.row(segment.get(index))?,
+            None => return Ok(self.range(from, from)),
+        };
+        let is_it = found.storage == storage && found.key == key;
+        Ok(self.range(from, from + usize::from(is_it)))
+    }
+
+    /// A cursor over the entries of one storage from `key` on, in the order of their keys; with or without that of
+    /// `key` itself. Found as by [`Self::find`].
+    pub fn scan(&self, storage: StorageId, key: &[u8], inclusive: bool) -> Result<Cursor> {
+        let first = (storage.order(), key);
+        let before_first = |storage: StorageId, key: &[u8]| {
+            let entry = (storage.order(), key);
+            entry < first || (!inclusive && entry == first)
+        };
+        let from = self.data.partition_point(before_first)?;
+        let to = self.data.partition_point(|entry_storage, _| entry_storage.order() <= storage.order())?;
+        Ok(self.range(from, to))
+    }
+
     fn range(&self, from: usize, to: usize) -> Cursor {
-        let mut segment = 0;
-        let mut index = from;
-        while segment < self.data.segments.len() && index >= self.data.segments[segment].len() {
-            index -= self.data.segments[segment].len();
-            segment += 1;
-        }
+        let (segment, index) = self.data.place(from);
         Cursor { data: self.data.clone(), segment, index, left: to - from }
     }
 }
@@ -123,10 +186,7 @@ impl Cursor {
             self.segment += 1;
             self.index = 0;
         }
-        match entry_at(&self.data.files, position)? {
-            Entry::Put { storage, key, value, blobs, .. } => Ok(Some(Row { storage, key, value, blobs })),
-            _ => Err(changed(position)),
-        }
+        self.data.row(position).map(Some)
     }
 }
 

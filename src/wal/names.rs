@@ -12,6 +12,9 @@ pub const EPOCH: &str = "epoch";
 pub const EPOCH_TEMPORARY: &str = ".epoch.tmp";
 pub const COMPACTED: &str = "pwal_0000.compacted";
 pub const COMPACTED_PREVIOUS: &str = "pwal_0000.compacted.prev";
+/// The names of epochs. Ours: the original ignores it (§1.1).
+pub const TAGS: &str = "limestone-tags.json";
+pub const TAGS_TEMPORARY: &str = "limestone-tags.json.tmp";
 pub const BLOB_DIR: &str = "blob";
 pub const CONTROL_DIR: &str = "ctrl";
 /// Work area of the original's recovery; a leftover is deleted.

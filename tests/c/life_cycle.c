@@ -65,6 +65,10 @@ static void write_entries(const char* location) {
     CHECK_OK(limestone_datastore_set_persistent_callback(datastore, NULL, NULL));
     CHECK_OK(limestone_datastore_rotate(datastore));
     CHECK_OK(limestone_channel_begin_session(channel, NULL));
+    CHECK_OK(add(channel, 4, "aborted", "x"));
+    CHECK_OK(limestone_channel_abort_session(channel));
+    CHECK(limestone_channel_abort_session(channel) == LIMESTONE_ERR_WRONG_STATE);
+    CHECK_OK(limestone_channel_begin_session(channel, NULL));
     CHECK_OK(add(channel, 4, "after", "rotation"));
     CHECK_OK(limestone_channel_end_session(channel));
     CHECK_OK(limestone_datastore_switch_epoch(datastore, 3));
@@ -83,6 +87,9 @@ static void read_entries(const char* location) {
     limestone_datastore* datastore = NULL;
     limestone_snapshot* snapshot = NULL;
     limestone_cursor* cursor = NULL;
+    limestone_cursor* found_one = NULL;
+    limestone_cursor* found_none = NULL;
+    limestone_cursor* range = NULL;
     limestone_cursor* parts[3] = {NULL, NULL, NULL};
     int found = 0;
 
@@ -92,6 +99,11 @@ static void read_entries(const char* location) {
     CHECK_OK(limestone_snapshot_open(datastore, &snapshot));
     CHECK_OK(limestone_snapshot_cursor(snapshot, &cursor));
     CHECK_OK(limestone_snapshot_partitioned_cursors(snapshot, 3, parts));
+    CHECK_OK(limestone_snapshot_find(snapshot, 1, bytes("blobs"), 5, &found_one));
+    CHECK_OK(limestone_snapshot_find(snapshot, 1, bytes("blob"), 4, &found_none));
+    CHECK_OK(limestone_snapshot_scan(snapshot, 1, bytes("a"), 1, false, &range));
+    CHECK(limestone_snapshot_find(snapshot, 1, NULL, 5, &cursor) == LIMESTONE_ERR_INVALID_ARGUMENT);
+    CHECK(limestone_snapshot_scan(snapshot, 1, NULL, 0, true, NULL) == LIMESTONE_ERR_INVALID_ARGUMENT);
     CHECK_OK(limestone_snapshot_destroy(&snapshot));
     CHECK(snapshot == NULL);
     CHECK_OK(limestone_datastore_destroy(&datastore));
@@ -105,6 +117,15 @@ static void read_entries(const char* location) {
     expect_end(cursor);
     CHECK_OK(limestone_cursor_destroy(&cursor));
     CHECK(cursor == NULL);
+    expect(found_one, 1, "blobs", "b");
+    expect_end(found_one);
+    CHECK_OK(limestone_cursor_destroy(&found_one));
+    expect_end(found_none);
+    CHECK_OK(limestone_cursor_destroy(&found_none));
+    expect(range, 1, "blobs", "b");
+    expect(range, 1, "none", "n");
+    expect_end(range);
+    CHECK_OK(limestone_cursor_destroy(&range));
 
     for (int i = 0; i < 3; ++i) {
         limestone_entry entry;

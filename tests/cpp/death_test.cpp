@@ -162,27 +162,6 @@ TEST_F(death, a_callback_that_throws_ends_the_process) {
         "from the callback");
 }
 
-TEST_F(death, functions_that_the_original_does_not_have_end_the_process) {
-    EXPECT_DEATH(
-        {
-            datastore object(settings(scratch.location()));
-            object.create_channel().abort_session(status::ok, "");
-        },
-        "/:limestone.* not implemented");
-    EXPECT_DEATH(
-        {
-            datastore object(settings(scratch.location()));
-            (void)object.get_snapshot()->find(1, "k");
-        },
-        "/:limestone.* not implemented");
-    EXPECT_DEATH(
-        {
-            datastore object(settings(scratch.location()));
-            (void)object.get_snapshot()->scan(1, "k", true);
-        },
-        "/:limestone.* not implemented");
-}
-
 TEST(exceptions_for_tests, guarded_functions_throw_instead_of_ending_the_process) {
     scratch_directory scratch;
     exceptions_enabled const guard;

@@ -254,4 +254,35 @@ TEST(channels, a_session_before_ready_is_recovered_by_it) {
     EXPECT_EQ(entries_of(object), (std::vector<entry>{{1, "k", "v"}}));
 }
 
+TEST(life_cycle, an_aborted_session_leaves_nothing_and_its_epoch_completes) {
+    scratch_directory scratch;
+    {
+        datastore object(settings(scratch.location()));
+        auto& channel = object.create_channel();
+        std::vector<epoch_id_type> reported;
+        object.add_persistent_callback([&](epoch_id_type epoch) { reported.push_back(epoch); });
+        object.ready();
+        channel.abort_session(status::ok, "none is open");
+        object.switch_epoch(1);
+        channel.begin_session();
+        channel.add_entry(1, "before", "v", {1, 0});
+        channel.end_session();
+        object.switch_epoch(2);
+        channel.begin_session();
+        channel.add_entry(1, "small", "v", {2, 0});
+        channel.add_entry(1, "large", std::string(1'000'000, 'v'), {2, 1});
+        object.switch_epoch(3);
+        EXPECT_EQ(reported, (std::vector<epoch_id_type>{1}));
+        channel.abort_session(status::err_broken_data, "does not go on");
+        EXPECT_EQ(reported, (std::vector<epoch_id_type>{1, 2}));
+        EXPECT_EQ(channel.current_epoch_id(), UINT64_MAX);
+        EXPECT_EQ(channel.finished_epoch_id(), 1U);
+        channel.begin_session();
+        channel.add_entry(1, "behind", "v", {3, 0});
+        channel.end_session();
+        object.switch_epoch(4);
+    }
+    EXPECT_EQ(recover_entries(scratch.location()), (std::vector<entry>{{1, "before", "v"}, {1, "behind", "v"}}));
+}
+
 }  // namespace limestone::testing

@@ -186,4 +186,51 @@ TEST(partitioned_cursors, can_be_drained_one_after_the_other) {
     EXPECT_EQ(all, expected);
 }
 
+TEST(snapshots, find_stands_before_the_one_entry_of_a_key) {
+    scratch_directory scratch;
+    fill(scratch.location(), 1000);
+    datastore object(settings(scratch.location()));
+    EXPECT_FALSE(object.get_snapshot()->find(1, "00000000")->next()) << "before ready()";
+    object.ready();
+    auto snapshot = object.get_snapshot();
+    EXPECT_EQ(drain(*snapshot->find(1, "00000000")), (std::vector<entry>{{1, "00000000", "v00000000"}}));
+    EXPECT_EQ(drain(*snapshot->find(1, "00000999")), (std::vector<entry>{{1, "00000999", "v00000999"}}));
+    for (auto const* missing : {"", "0000000", "000000000", "00001000", "z"}) {
+        EXPECT_TRUE(drain(*snapshot->find(1, missing)).empty()) << missing;
+    }
+    EXPECT_TRUE(drain(*snapshot->find(2, "00000000")).empty());
+    EXPECT_TRUE(drain(*snapshot->find(0, "00000000")).empty());
+}
+
+TEST(snapshots, scan_goes_from_a_key_to_the_end_of_its_storage) {
+    scratch_directory scratch;
+    auto entries = fill(scratch.location(), 1000);
+    {
+        datastore object(settings(scratch.location()));
+        auto& channel = object.create_channel();
+        object.ready();
+        object.switch_epoch(object.last_epoch() + 1);
+        channel.begin_session();
+        for (std::uint64_t storage : {0U, 2U, 256U}) {
+            channel.add_entry(storage, "00000500", "other", {2, 0});
+        }
+        channel.end_session();
+        object.switch_epoch(object.last_epoch() + 2);
+    }
+    datastore object(settings(scratch.location()));
+    object.ready();
+    std::unique_ptr<cursor> outlives;
+    {
+        auto snapshot = object.get_snapshot();
+        outlives = snapshot->scan(1, "00000990", true);
+        EXPECT_EQ(drain(*snapshot->scan(1, "", true)), entries);
+        EXPECT_EQ(drain(*snapshot->scan(1, "00000998", false)), std::vector<entry>({entries.back()}));
+        EXPECT_EQ(drain(*snapshot->scan(1, "000009981", true)), std::vector<entry>({entries.back()}));
+        EXPECT_TRUE(drain(*snapshot->scan(1, "00000999", false)).empty());
+        EXPECT_TRUE(drain(*snapshot->scan(3, "", true)).empty());
+        EXPECT_EQ(drain(*snapshot->scan(256, "", false)), (std::vector<entry>{{256, "00000500", "other"}}));
+    }
+    EXPECT_EQ(drain(*outlives), std::vector<entry>(entries.begin() + 990, entries.end()));
+}
+
 }  // namespace limestone::testing

@@ -50,6 +50,11 @@ fn failure_of_any_call_among_rotations_is_an_error_and_loses_nothing_acknowledge
 }
 
 #[test]
+fn failure_of_any_call_among_aborts_is_an_error_and_brings_nothing_aborted_back() {
+    fail_everywhere(&script::aborts(), &[Fault::IoError, Fault::SyncLoses, Fault::NoSpace], false);
+}
+
+#[test]
 fn failure_of_any_call_among_restarts_is_an_error_and_loses_nothing_acknowledged() {
     fail_everywhere(&script::restarts(), &[Fault::IoError, Fault::SyncLoses, Fault::NoSpace], false);
 }

@@ -126,6 +126,11 @@ fn power_cut_anywhere_among_rotations_loses_nothing_acknowledged() {
 }
 
 #[test]
+fn power_cut_anywhere_among_aborts_loses_nothing_acknowledged_and_brings_nothing_aborted_back() {
+    cut_everywhere(&Start::fresh(), &script::aborts());
+}
+
+#[test]
 fn power_cut_anywhere_among_restarts_loses_nothing_acknowledged() {
     cut_everywhere(&Start::fresh(), &script::restarts());
 }
@@ -165,6 +170,11 @@ fn process_that_dies_among_sessions_leaves_nothing_that_a_later_power_cut_takes(
 #[test]
 fn process_that_dies_among_rotations_leaves_nothing_that_a_later_power_cut_takes() {
     die_everywhere(&Start::fresh(), &script::rotations());
+}
+
+#[test]
+fn process_that_dies_among_aborts_leaves_nothing_that_a_later_power_cut_takes_or_brings_back() {
+    die_everywhere(&Start::fresh(), &script::aborts());
 }
 
 #[test]

@@ -199,6 +199,7 @@ impl Run {
             }
             Step::Clear { channel, storage } => self.change(*channel, Change::Clear { storage: *storage }),
             Step::End(channel) => self.end(*channel),
+            Step::Abort(channel) => self.abort(*channel),
             Step::Switch => self.switch(),
             Step::Rotate => self.store().rotate().map_err(text),
             Step::Restart => Ok(()),
@@ -237,6 +238,13 @@ impl Run {
             self.refused.insert(id);
         }
         result.map_err(text)
+    }
+
+    fn abort(&mut self, channel: usize) -> Result<(), String> {
+        let Some(id) = self.open[channel].take() else { return Ok(()) };
+        // From the call on: whether it succeeds or not, the session has not ended.
+        self.model.sessions[id].progress = Progress::Discarded;
+        self.channels[channel].abort_session().map_err(text)
     }
 
     pub fn end(&mut self, channel: usize) -> Result<(), String> {

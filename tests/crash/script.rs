@@ -21,6 +21,7 @@ pub enum Step {
         storage: u64,
     },
     End(usize),
+    Abort(usize),
     /// Switches to the next epoch.
     Switch,
     Rotate,
@@ -54,6 +55,10 @@ impl Script {
 
     pub fn end(&mut self, channel: usize) -> &mut Script {
         self.step(Step::End(channel))
+    }
+
+    pub fn abort(&mut self, channel: usize) -> &mut Script {
+        self.step(Step::Abort(channel))
     }
 
     pub fn switch(&mut self) -> &mut Script {
@@ -117,6 +122,30 @@ pub fn rotations() -> Script {
     script.restart().session(0, "g").switch().rotate().session(0, "h").session(1, "a").switch();
     // The open session stands behind an ended one, and a part of it is in the file already.
     script.begin(0).put(0, "large 1", LARGE).switch().rotate().put(0, "large 2", LARGE).end(0).switch();
+    script
+}
+
+/// Sessions that are aborted before and after a part of them reached the file, behind an ended session and as the first,
+/// after a rotation, in a covered epoch, and while they hold back epochs that others wrote in.
+pub fn aborts() -> Script {
+    let mut script = Script::new(2);
+    // Before the first switch: the epoch file covers the epoch already.
+    script.begin(0).put(0, "covered", LARGE).abort(0);
+    script
+        .switch()
+        .session(0, "a")
+        .begin(1)
+        .put(1, "small", 700)
+        .abort(1)
+        .begin(1)
+        .put(1, "first", LARGE)
+        .session(0, "b");
+    script.switch().session(0, "b").switch().abort(1).session(1, "c").switch();
+    // A shorter session takes the place of the aborted one, in a later epoch.
+    script.begin(0).put(0, "aborted", LARGE).abort(0).switch().session(0, "d").session(1, "c").switch();
+    script.begin(1).remove(1, "a").clear_scratch(1).put(1, "rotated", LARGE).switch().rotate().put(1, "x", 30);
+    script.session(0, "e").switch().abort(1).session(1, "f").switch().begin(0).put(0, "again", LARGE).abort(0);
+    script.restart().switch().session(0, "g").begin(1).put(1, "h", LARGE).switch().abort(1).switch();
     script
 }
 

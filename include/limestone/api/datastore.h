@@ -175,10 +175,25 @@ public:
      */
     void remove_persistent_callback() noexcept;
 
-    /// Does nothing (section 5.9).
+    /**
+     * Moves the safe snapshot, up to which all writes are finished, and tells the function that
+     * `add_snapshot_callback()` set; the original does nothing here (section 5.9). Cheap; nothing is stored. To be
+     * called after `ready()`.
+     * @param write_version the new bound; with `inclusive` above without for the same version. A bound below the
+     * present one is refused with a logged error, the same one once more changes nothing
+     * @param inclusive whether writes of exactly this version are within the safe snapshot, as those below it are
+     */
     void switch_safe_snapshot(write_version_type write_version, bool inclusive) const noexcept;
 
-    /// Keeps `callback`, which is never called (section 5.9).
+    /**
+     * Sets the function that is told about the safe snapshot; a later call replaces it, of whose predecessor a running
+     * call may outlast this. The original keeps it and never calls it (section 5.9).
+     *
+     * It gets the version that was given to `switch_safe_snapshot()`, on the thread that is inside that function, one
+     * call at a time. Versions never decrease; one comes twice when it becomes inclusive, and some are left out when
+     * the safe snapshot moves while the function runs. No lock is held: it may call any function of the datastore. It
+     * must not throw.
+     */
     void add_snapshot_callback(std::function<void(write_version_type)> callback) noexcept;
 
     /**
@@ -246,7 +261,9 @@ public:
 
 protected:
     // Support for tests that derive from this class (section 5.12). The order of the virtual functions is part of the
-    // binary interface (section 12.3); the library does not call the hooks.
+    // binary interface (section 12.3). Of the hooks the library calls those of sessions and switches,
+    // before the step that they are named after, on the thread that takes it. The nine `on_update_min_epoch_id_…` are
+    // not called: they name steps of the original's way to complete epochs, which this library does not take.
 
     /// The channels in the order of their creation.
     auto& log_channels_for_tests() const noexcept { return log_channels_; }

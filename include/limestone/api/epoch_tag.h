@@ -30,7 +30,7 @@ public:
     /// The free text that was given with the name.
     [[nodiscard]] std::string_view comments() const noexcept { return comments_; }
 
-    /// The epoch, always 0.
+    /// The last durable epoch when the tag was registered; 0 when there was none.
     [[nodiscard]] epoch_id_type epoch_id() const noexcept { return epoch_id_; }
 
     /// When the tag was registered.

@@ -58,7 +58,17 @@ public:
      */
     void end_session();
 
-    /// Not implemented, as in the original: logs an error and ends the process.
+    /**
+     * Ends the session with nothing written; the original ends the process here.
+     *
+     * No start sees its records, and its epoch completes as if the session had never begun; the persistent callback may
+     * be called from here, on this thread. Other sessions of the channel stay. What has reached the file is cut off and
+     * the cut is synced when this returns. `finished_epoch_id()` stays as it is. BLOBs that the records refer to keep
+     * their mark and stay until the next start.
+     * @param status_code why; for the log line only
+     * @param message why; for the log line only
+     * @note without an open session it logs an error and does nothing
+     */
     void abort_session(status status_code, const std::string& message) noexcept;
 
     /**

@@ -62,10 +62,21 @@ public:
      */
     [[nodiscard]] std::vector<std::unique_ptr<cursor>> get_partitioned_cursors(std::size_t n);
 
-    /// Not implemented, as in the original: logs an error and ends the process.
+    /**
+     * Looks up one key; the original ends the process here. The cost grows with the logarithm of the number of entries.
+     * @return a cursor before the entry of that key, which is its only one; without such an entry, an empty cursor,
+     *     never null
+     * @note an I/O error ends the process (section 2.3)
+     */
     [[nodiscard]] std::unique_ptr<cursor> find(storage_id_type storage_id, std::string_view entry_key) const noexcept;
 
-    /// Not implemented, as in the original: logs an error and ends the process.
+    /**
+     * Looks up where a range of keys begins; the original ends the process here. As cheap as `find()`.
+     * @param entry_key the lower bound; there need not be an entry with this key. An empty one is below all others
+     * @param inclusive whether the entry with exactly this key belongs to the range
+     * @return a cursor before the first entry of the range, which ends with the storage; ascending by key; never null
+     * @note an I/O error ends the process (section 2.3)
+     */
     [[nodiscard]] std::unique_ptr<cursor> scan(storage_id_type storage_id, std::string_view entry_key,
                                                bool inclusive) const noexcept;
 
