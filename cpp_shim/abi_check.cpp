@@ -50,7 +50,7 @@ struct layout_check {
     static_assert(offsetof(backup_detail, configuration_id_) == 0);
     static_assert(offsetof(backup_detail, log_finish_) == 16);
     static_assert(offsetof(backup_detail, entries_) == 24);
-    static_assert(offsetof(backup_detail, datastore_impl_) == 48);
+    static_assert(offsetof(backup_detail, core_) == 48);
     static_assert(offsetof(backup_detail, ended_) == 56);
 
     static_assert(sizeof(backup_detail::entry) == 72);

@@ -3,14 +3,12 @@
 
 #include <utility>
 
-#include "datastore_impl.h"
+#include <limestone_core.h>
 
 namespace limestone::api {
 
-backup::backup(std::vector<boost::filesystem::path> files, datastore_impl& impl) noexcept
-    : files_(std::move(files)), datastore_impl_(impl) {
-    datastore_impl_.backup_begins();
-}
+backup::backup(std::vector<boost::filesystem::path> files, limestone_backup* core) noexcept
+    : files_(std::move(files)), core_(core) {}
 
 backup::~backup() noexcept {
     notify_end_backup();
@@ -30,7 +28,7 @@ std::vector<boost::filesystem::path>& backup::files() noexcept {
 
 void backup::notify_end_backup() noexcept {
     if (!ended_.exchange(true)) {
-        datastore_impl_.backup_ends();
+        limestone_backup_end(&core_);
     }
 }
 

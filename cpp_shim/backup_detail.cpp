@@ -3,13 +3,15 @@
 
 #include <utility>
 
-#include "datastore_impl.h"
+#include <limestone_core.h>
 
 namespace limestone::api {
 
-backup_detail::backup_detail(std::vector<entry> entries, std::size_t log_finish, datastore_impl* impl) noexcept
-    : log_finish_(log_finish), entries_(std::move(entries)), datastore_impl_(impl) {
-    datastore_impl_->backup_begins();
+backup_detail::backup_detail(std::vector<entry> entries, std::size_t log_finish, limestone_backup* core) noexcept
+    : log_finish_(log_finish), entries_(std::move(entries)), core_(core) {}
+
+backup_detail::~backup_detail() noexcept {
+    notify_end_backup();
 }
 
 epoch_id_type backup_detail::log_finish() const noexcept {
@@ -18,7 +20,7 @@ epoch_id_type backup_detail::log_finish() const noexcept {
 
 void backup_detail::notify_end_backup() noexcept {
     if (!ended_.exchange(true)) {
-        datastore_impl_->backup_ends();
+        limestone_backup_end(&core_);
     }
 }
 

@@ -101,8 +101,4 @@ void datastore::persist_and_propagate_epoch_id(epoch_id_type epoch_id) {
     raise_epoch_counters();
 }
 
-void datastore::rotate_epoch_file() {
-    internal::throw_not_available("rotate_epoch_file", "the epoch file is rotated by detailed backups", LIMESTONE_HERE);
-}
-
 }  // namespace limestone::api

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "datastore_impl.h"
 
-#include <glog/logging.h>
-
 namespace limestone::api {
 
 datastore_impl::~datastore_impl() {
-    // The backup tells this object that it ended, and the core may still call the callbacks: both go first.
+    // The core may still call the callbacks, which are destroyed after this.
     backup_.reset();
     if (core_ != nullptr) {
         limestone_datastore_destroy(&core_);
@@ -24,16 +22,6 @@ void datastore_impl::attach_snapshot_callback() noexcept {
         }
     };
     limestone_datastore_set_snapshot_callback(core_, tell, this);
-}
-
-void datastore_impl::backup_begins() noexcept {
-    auto count = ++backups_in_progress_;
-    LOG(INFO) << "/:limestone:api:datastore_impl:backup_begins Beginning backup; active backup count: " << count;
-}
-
-void datastore_impl::backup_ends() noexcept {
-    auto count = --backups_in_progress_;
-    LOG(INFO) << "/:limestone:api:datastore_impl:backup_ends Ending backup; active backup count: " << count;
 }
 
 }  // namespace limestone::api

@@ -64,7 +64,6 @@ public:
 
     /// Guards `backup_`.
     std::mutex backup_mutex_{};
-    std::atomic<int> backups_in_progress_{0};
     std::unique_ptr<backup> backup_{};
 
     std::unique_ptr<tag_repository> tags_{};
@@ -75,12 +74,6 @@ public:
 
     /// Lets the core tell the safe snapshot to `snapshot_callback_`.
     void attach_snapshot_callback() noexcept;
-
-    /// Counts a backup as begun and logs it.
-    void backup_begins() noexcept;
-
-    /// Counts a backup as ended and logs it.
-    void backup_ends() noexcept;
 };
 
 }  // namespace limestone::api

@@ -95,6 +95,10 @@
 // A defect of this library, caught at its border.
 #define LIMESTONE_ERR_PANIC 99
 
+// An open backup: while it is open, nothing that it lists is deleted or replaced. Owned by the caller; ended by
+// `limestone_backup_end`, also after its data store. Any thread.
+typedef struct limestone_backup limestone_backup;
+
 // The BLOBs of one transaction. Owned by the caller; ended by `limestone_blob_pool_destroy`. Registrations from any
 // thread, any number at once; the release after them. May be released and destroyed after its data store.
 typedef struct limestone_blob_pool limestone_blob_pool;
@@ -117,6 +121,20 @@ typedef struct limestone_settings limestone_settings;
 // What a start recovered; it never changes. Owned by the caller; ended by `limestone_snapshot_destroy`. Any
 // thread. Outlives its data store.
 typedef struct limestone_snapshot limestone_snapshot;
+
+// One file of a backup. The paths are not terminated by a zero and valid until the backup is ended.
+typedef struct limestone_backup_file {
+    // Where the file is: below the data directory as it was set.
+    const char *source;
+    size_t source_len;
+    // Its name in the backup, which has no directories.
+    const char *destination;
+    size_t destination_len;
+    // Whether it may change while it is copied.
+    bool is_mutable;
+    // Whether a restore can do without it.
+    bool is_detached;
+} limestone_backup_file;
 
 // One entry of a cursor. The pointers are valid until the cursor is destroyed; they are never null, even
 // when a length is 0.
@@ -175,6 +193,27 @@ typedef void (*limestone_event_callback)(void *context, const struct limestone_e
 // throw, and must not call `limestone_set_log_callback`.
 typedef void (*limestone_log_callback)(void *context, int32_t level, const char *message, size_t message_len);
 
+// One file to restore. The paths need not be terminated by a zero.
+typedef struct limestone_file_to_restore {
+    // Absolute, or below the directory of the backup.
+    const char *source;
+    size_t source_len;
+    // The name that the file gets in the data directory; ignored for a source that is named like a BLOB.
+    const char *destination;
+    size_t destination_len;
+} limestone_file_to_restore;
+
+// How far a restore has come.
+typedef struct limestone_restore_progress {
+    // 0: none was begun, or the backup is being checked and copied; 1: the content is being replaced; 2: done; -1: failed
+    // after the old content was given up, the next start completes it; -2: given up, nothing was changed.
+    int32_t phase;
+    // Files that were copied, of so many.
+    uint64_t files_done;
+    uint64_t files_total;
+    uint64_t bytes_done;
+} limestone_restore_progress;
+
 // Told the safe snapshot after it moved: all writes with a version below (`major`, `minor`) are within it, and those of
 // that version when `inclusive`. One call at a time, each above the one before; some are left out when the safe snapshot
 // moves while a call runs. Runs on a thread that is inside `limestone_datastore_switch_safe_snapshot`; may call back into
@@ -199,6 +238,55 @@ typedef void (*limestone_tag_callback)(void *context, const struct limestone_tag
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
+
+// Begins a plain backup: every file that is there, live log files included. For a data store that nobody writes to; see
+// `limestone_datastore_begin_detailed_backup` otherwise, which must not be called before this backup has ended.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`; `out` must be null or writable.
+int32_t limestone_datastore_begin_backup(struct limestone_datastore *datastore, struct limestone_backup **out);
+
+// Begins a detailed backup: files that nobody changes any more, beside running writers. Waits until the current epoch
+// is durable, at most `patience_ms`; what has been acknowledged is in the backup in any case.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`; `out` must be null or writable.
+int32_t limestone_datastore_begin_detailed_backup(struct limestone_datastore *datastore,
+                                                  uint64_t patience_ms,
+                                                  struct limestone_backup **out);
+
+// The number of files of a backup; 0 for an invalid handle.
+//
+// # Safety
+// `backup` must come from one of the functions that begin a backup.
+size_t limestone_backup_file_count(const struct limestone_backup *backup);
+
+// Describes the file number `index`, counted from 0.
+//
+// # Safety
+// `backup` must come from one of the functions that begin a backup; `out` must be null or writable.
+int32_t limestone_backup_get_file(const struct limestone_backup *backup,
+                                  size_t index,
+                                  struct limestone_backup_file *out);
+
+// The epoch up to which a detailed backup holds everything, and beyond which nothing of it counts. 0 for an invalid
+// handle.
+//
+// # Safety
+// `backup` must come from one of the functions that begin a backup.
+uint64_t limestone_backup_log_finish(const struct limestone_backup *backup);
+
+// Ends the backup and sets `*backup` to null. A null `*backup` is no error.
+//
+// # Safety
+// `backup` must be null or point to a handle or null.
+int32_t limestone_backup_end(struct limestone_backup **backup);
+
+// Puts the epoch records aside under a rotated name and begins a new epoch file with the last one.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+int32_t limestone_datastore_rotate_epoch_file(struct limestone_datastore *datastore);
 
 // Stores the tag that shows that a BLOB id was handed out in a transaction: the first eight bytes, as a little-endian
 // number, of the HMAC-SHA-256 with `key` over both numbers in little endian.
@@ -613,6 +701,36 @@ int32_t limestone_datastore_set_event_callback(struct limestone_datastore *datas
 // # Safety
 // The callback must be callable with `context` until it is removed.
 int32_t limestone_set_log_callback(limestone_log_callback callback, void *context);
+
+// Replaces the content of the data directory by the files that lie directly in the directory `from`, between
+// `limestone_datastore_open` and `limestone_datastore_ready`. All is checked before anything is changed; a crash leaves
+// the old content, or the next start completes the restore. `LIMESTONE_ERR_UNSUPPORTED_VERSION` and
+// `LIMESTONE_ERR_BROKEN_METADATA` mean that `from` holds no usable backup.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`; `from` must have `from_len` bytes.
+int32_t limestone_datastore_restore(struct limestone_datastore *datastore,
+                                    const char *from,
+                                    size_t from_len,
+                                    bool keep_backup);
+
+// As `limestone_datastore_restore`, with an explicit list of files, which stay. `LIMESTONE_ERR_NOT_FOUND` means that a
+// source does not exist or is no regular file.
+//
+// # Safety
+// As for `limestone_datastore_restore`; `files` must have `count` elements, each with paths of the lengths it names.
+int32_t limestone_datastore_restore_files(struct limestone_datastore *datastore,
+                                          const char *from,
+                                          size_t from_len,
+                                          const struct limestone_file_to_restore *files,
+                                          size_t count);
+
+// How far the last restore of this data store has come; may be called while it runs.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`; `out` must be null or writable.
+int32_t limestone_datastore_restore_progress(const struct limestone_datastore *datastore,
+                                             struct limestone_restore_progress *out);
 
 // Moves the safe snapshot and tells the snapshot callback before this returns, or on the thread that is inside the
 // callback. One below the present one changes nothing but an error in the log; the same one once more changes nothing.

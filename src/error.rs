@@ -16,6 +16,9 @@ pub enum Error {
     /// The call came at a time when it is not allowed.
     #[error("{0}")]
     WrongState(String),
+    /// A file that was named does not exist or is no regular file.
+    #[error("{0}")]
+    NotFound(String),
     /// A key or value that the format cannot hold.
     #[error("{what} has {len} bytes, at most {} fit into a log entry", u32::MAX)]
     TooLarge { what: &'static str, len: usize },

@@ -4,6 +4,7 @@
 //! [`datastore::Datastore`] is the way in for Rust; C and C++ come through [`ffi`] (`include/limestone_core.h`).
 //! `docs/architecture.md` says how the parts fit.
 
+pub mod backup;
 pub mod blob;
 pub mod datastore;
 pub mod error;

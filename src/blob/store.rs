@@ -9,7 +9,7 @@ use crate::types::BlobId;
 use crate::vfs::{crashsafe, FileKind, Open, Vfs, VfsFile};
 use crate::wal::names;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -63,6 +63,22 @@ struct Names {
     unsynced: AtomicBool,
     /// Held while they are synced, so that whoever relies on them waits for who is at it.
     syncing: Mutex<()>,
+}
+
+/// BLOBs that a backup leaves out.
+#[derive(Debug)]
+pub struct Unneeded<'a> {
+    store: &'a BlobStore,
+    unmarked: HashSet<BlobId>,
+    next: BlobId,
+}
+
+impl Unneeded<'_> {
+    /// Whether this BLOB belongs to them; to be asked about files that were seen before the question.
+    pub fn contains(&self, id: BlobId) -> bool {
+        let issued_since = self.next..self.store.next_id();
+        self.unmarked.contains(&id) || (self.next.0 > 0 && issued_since.contains(&id))
+    }
 }
 
 impl BlobStore {
@@ -155,19 +171,25 @@ impl BlobStore {
         let _phase = self.enter()?;
         self.check_source(content)?;
         let id = self.take_id();
+        let created = self.create_from(content, id);
+        match created {
+            Ok(()) => self.unsynced[paths::directory_number(id)].unsynced.store(true, SeqCst),
+            Err(_) => drop(self.owned.lock().remove(&id)),
+        }
+        created.map(|()| id)
+    }
+
+    fn create_from(&self, content: Content<'_>, id: BlobId) -> Result<()> {
         self.make_directory(id)?;
         let path = paths::file(&self.root, id);
         match content {
             Content::Data(bytes) => {
-                self.create(&path, |file| file.write_at(0, bytes).map_err(|e| failed("cannot write", &path, e)))?
+                self.create(&path, |file| file.write_at(0, bytes).map_err(|e| failed("cannot write", &path, e)))
             }
-            Content::Copy(source) => self.copy(source, &path)?,
-            Content::Move(source) => self.take_over(source, &path)?,
-            Content::Share(reference) => self.share(&paths::file(&self.root, reference), &path)?,
+            Content::Copy(source) => self.copy(source, &path),
+            Content::Move(source) => self.take_over(source, &path),
+            Content::Share(reference) => self.share(&paths::file(&self.root, reference), &path),
         }
-        self.unsynced[paths::directory_number(id)].unsynced.store(true, SeqCst);
-        self.owned.lock().insert(id, false);
-        Ok(id)
     }
 
     fn check_source(&self, content: Content<'_>) -> Result<()> {
@@ -194,12 +216,24 @@ impl BlobStore {
         }
     }
 
+    /// Issues an id, which is owned from the first moment: see [`Self::unneeded`].
     fn take_id(&self) -> BlobId {
+        let mut owned = self.owned.lock();
         let taken = self.next.fetch_update(SeqCst, SeqCst, |next| next.checked_add(1));
-        BlobId(taken.unwrap_or_else(|last| {
+        let id = BlobId(taken.unwrap_or_else(|last| {
             log::error!("Blob ID overflow detected.");
             last
-        }))
+        }));
+        owned.insert(id, false);
+        id
+    }
+
+    /// The BLOBs that no session refers to that has ended by now: those that running pools own without a mark, and those
+    /// that are issued from now on.
+    pub fn unneeded(&self) -> Unneeded<'_> {
+        let owned = self.owned.lock();
+        let unmarked = owned.iter().filter(|(_, persistent)| !**persistent).map(|(id, _)| *id).collect();
+        Unneeded { store: self, unmarked, next: self.next_id() }
     }
 
     /// Makes the directory of a BLOB when it is missing. Even one that is there may have a name that is not durable: a

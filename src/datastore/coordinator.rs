@@ -10,10 +10,12 @@ use super::progress::{NotifyLevel, Progress};
 use super::tap::TapHandle;
 use crate::error::{Error, Result};
 use crate::types::{Durability, Epoch};
-use crate::wal::epoch_file::EpochFile;
+use crate::vfs::Vfs;
+use crate::wal::epoch_file::{self, EpochFile};
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
     Ordering::{Relaxed, SeqCst},
@@ -123,6 +125,14 @@ impl Coordinator {
 
     pub(super) fn recorded(&self) -> Epoch {
         Epoch(self.recorded.load(SeqCst))
+    }
+
+    /// The largest epoch beyond the stored one in which a session is open or has ended.
+    pub(super) fn unstored(&self) -> Option<Epoch> {
+        // First the open ones: one that ends in between has been entered before.
+        let open = self.slots.read().iter().filter_map(|slot| slot.open_epoch()).max();
+        let ended = self.written.lock().last().copied();
+        open.max(ended).filter(|&epoch| epoch > self.stored())
     }
 
     pub(super) fn is_shut_down(&self) -> bool {
@@ -384,6 +394,24 @@ impl Coordinator {
         self.advance()
     }
 
+    /// Puts the records aside under a rotated name and goes on with a new epoch file, which repeats the last record: at
+    /// no moment is there a directory without one.
+    pub(super) fn rotate_epoch_file(&self, vfs: &Arc<dyn Vfs>, directory: &Path) -> Result<PathBuf> {
+        self.check()?;
+        if self.is_calling() {
+            let message = "the epoch file cannot be rotated from within the callback";
+            return Err(Error::WrongState(message.to_owned()));
+        }
+        let mut leader = self.leader.lock();
+        let Some(epoch_file) = &mut leader.epoch_file else {
+            return Err(Error::WrongState("the epoch file can be rotated only after ready()".to_owned()));
+        };
+        let recorded = epoch_file.recorded();
+        let rotated = epoch_file::write_rotated(&**vfs, directory, recorded, self.switched())?;
+        *epoch_file = EpochFile::replace(vfs.clone(), directory, recorded).map_err(|e| self.poison(e))?;
+        Ok(rotated)
+    }
+
     pub(super) fn shut_down(&self) {
         self.shut_down.store(true, SeqCst);
         self.progress.wake();
@@ -408,8 +436,7 @@ impl fmt::Debug for Coordinator {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vfs::{SimFs, Vfs};
-    use std::path::Path;
+    use crate::vfs::SimFs;
 
     #[test]
     fn a_session_that_begins_during_a_switch_is_never_in_an_epoch_that_is_stored() {

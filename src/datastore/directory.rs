@@ -2,6 +2,7 @@
 //! The data directory itself: created, locked, checked and migrated (disk format §§1.2, 4, 7.3). The manifest is
 //! never replaced by another inode, because the lock is on the inode.
 
+use crate::backup::{self, swap};
 use crate::error::{Error, Result};
 use crate::types::Epoch;
 use crate::vfs::{crashsafe, FileKind, FileLock, LockError, Open, Vfs, VfsFile};
@@ -29,7 +30,17 @@ pub(super) struct Directory {
     version: i32,
     /// Whether the catalog stood under its own name.
     catalog_intact: bool,
+    /// A restore has put other content in place since this was read.
+    replaced: bool,
     _lock: Box<dyn FileLock>,
+}
+
+/// What manifest and catalog say.
+struct Loaded {
+    catalog: Catalog,
+    manifest: Manifest,
+    version: i32,
+    catalog_intact: bool,
 }
 
 impl Directory {
@@ -41,18 +52,42 @@ impl Directory {
             let parent = crashsafe::parent(location);
             vfs.sync_dir(parent).map_err(|e| Error::io("cannot sync the directory", parent, e))?;
         }
-        let path = |name: &str| location.join(name);
-        let exists = |name: &str| files.iter().any(|file| file == name);
-        if !files.is_empty() && !exists(names::MANIFEST) {
+        if !files.is_empty() && !files.iter().any(|file| file == names::MANIFEST) {
             restore_missing_manifest(&*vfs, location)?;
         }
-        let (file, lock) = lock_manifest(&*vfs, location)?;
+        let (manifest_file, lock) = lock_manifest(&*vfs, location)?;
+        let completed = swap::resume(&*vfs, location, &*manifest_file)?;
+        let files = if completed {
+            log::warn!("{}: a restore that was interrupted has been completed", location.display());
+            file_names(&*vfs, location)?
+        } else {
+            files
+        };
+        let Loaded { catalog, manifest, version, catalog_intact } =
+            Directory::load(&vfs, location, &*manifest_file, &files)?;
+        Ok(Directory {
+            location: location.to_owned(),
+            catalog,
+            manifest_file,
+            manifest,
+            version,
+            catalog_intact,
+            replaced: false,
+            _lock: lock,
+            vfs,
+        })
+    }
+
+    /// Reads manifest and catalog of the locked directory and puts right what must be before anything else. `files` is
+    /// what the directory held before it was locked.
+    fn load(vfs: &Arc<dyn Vfs>, location: &Path, held: &dyn VfsFile, files: &[String]) -> Result<Loaded> {
+        let path = |name: &str| location.join(name);
         // First both are checked, then both are put right: a refusal changes nothing.
-        let manifest = read_manifest(&*vfs, location, &files)?;
-        let catalog = read_catalog(&*vfs, location)?;
-        let current = settle_manifest(&*vfs, location, &*file, &manifest)?;
-        settle_catalog(&*vfs, location, &catalog)?;
-        let removed = crashsafe::unlink(&*vfs, &path(names::EPOCH_TEMPORARY));
+        let manifest = read_manifest(&**vfs, location, files)?;
+        let catalog = read_catalog(&**vfs, location)?;
+        let current = settle_manifest(&**vfs, location, held, &manifest)?;
+        settle_catalog(&**vfs, location, &catalog)?;
+        let removed = crashsafe::unlink(&**vfs, &path(names::EPOCH_TEMPORARY));
         removed.map_err(|e| Error::io("cannot delete", &path(names::EPOCH_TEMPORARY), e))?;
         // A directory in which nothing was written gets its first record now, so that a missing or empty epoch file
         // always means that one was lost.
@@ -61,19 +96,40 @@ impl Directory {
         }
         if vfs.kind(&path(names::BLOB_DIR)).map_err(|e| Error::io("cannot open", &path(names::BLOB_DIR), e))?.is_none()
         {
-            let created = crashsafe::create_dir(&*vfs, &path(names::BLOB_DIR));
+            let created = crashsafe::create_dir(&**vfs, &path(names::BLOB_DIR));
             created.map_err(|e| Error::io("fail to create directory", &path(names::BLOB_DIR), e))?;
         }
-        Ok(Directory {
-            location: location.to_owned(),
+        Ok(Loaded {
             catalog_intact: !matches!(catalog.source, Source::Backup(_)),
             catalog: catalog.content,
             version: manifest.content.persistent_format_version,
-            manifest_file: file,
             manifest: current,
-            _lock: lock,
-            vfs,
         })
+    }
+
+    /// Lets `restore` replace the content. The lock is held all the time: the manifest is overwritten in place (H11).
+    pub(super) fn replace(
+        &mut self,
+        progress: &backup::Progress,
+        restore: impl FnOnce(&backup::Target<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let (vfs, location) = (&*self.vfs, &*self.location);
+        let result = restore(&backup::Target { vfs, location, held_manifest: &*self.manifest_file, progress });
+        self.replaced |= progress.get().phase == backup::Phase::Completed;
+        result
+    }
+
+    /// Reads the directory again when a restore has replaced its content. An old version is migrated here and not by the
+    /// restore.
+    pub(super) fn reload(&mut self) -> Result<()> {
+        if self.replaced {
+            let files = file_names(&*self.vfs, &self.location)?;
+            let loaded = Directory::load(&self.vfs, &self.location, &*self.manifest_file, &files)?;
+            (self.catalog, self.catalog_intact, self.version) = (loaded.catalog, loaded.catalog_intact, loaded.version);
+            self.manifest = loaded.manifest;
+            self.replaced = false;
+        }
+        Ok(())
     }
 
     /// The instance UUID.

@@ -3,6 +3,7 @@
 //! order of syncs that makes an epoch durable (`docs/durability.md`); promises that no epoch is acknowledged before
 //! everything of it is on disk, and that nothing is acknowledged after a failure. Knows nothing of C, C++ or replicas.
 
+mod backup;
 mod channel;
 mod coordinator;
 mod directory;
@@ -17,6 +18,7 @@ mod tags;
 mod tap;
 
 pub use crate::types::Durability;
+pub use backup::Backup;
 pub use channel::Channel;
 pub use coordinator::{EpochEvent, NotifyCallback, PersistentCallback};
 pub use events::{Event, EventCallback, EventKind};
@@ -27,6 +29,7 @@ pub use safe_snapshot::{SafeSnapshot, SnapshotCallback};
 pub use tags::EpochTag;
 pub use tap::{EndedSession, Subscription, Tap, WrittenLog};
 
+use crate::backup::{InProgress, Progress as RestoreProgress};
 use crate::blob::{BlobPool, BlobStore};
 use crate::error::{Error, Result};
 use crate::recovery::{self, Recovered, Snapshot};
@@ -160,6 +163,8 @@ pub struct Datastore {
     blobs: Arc<BlobStore>,
     tags: Tags,
     safe_snapshots: SafeSnapshots,
+    backups: Arc<InProgress>,
+    restore_progress: RestoreProgress,
 }
 
 #[derive(Debug)]
@@ -194,6 +199,8 @@ impl Datastore {
             lifecycle: Mutex::new(Lifecycle { state: State::NotReady, directory: Some(directory) }),
             snapshot: RwLock::default(),
             max_blob_id: RwLock::default(),
+            backups: Arc::default(),
+            restore_progress: RestoreProgress::default(),
         }))
     }
 
@@ -230,7 +237,8 @@ impl Datastore {
 
     fn recover(&self) -> Result<RecoveryReport> {
         let mut lifecycle = self.lifecycle.lock();
-        let directory = match (&lifecycle.state, &lifecycle.directory) {
+        let Lifecycle { state, directory } = &mut *lifecycle;
+        let directory = match (&state, directory) {
             (State::NotReady, Some(directory)) => directory,
             (State::Ready, _) => return Err(Error::WrongState("ready() was already called".to_owned())),
             _ => return Err(Error::WrongState("ready() called after shutdown()".to_owned())),
@@ -241,6 +249,7 @@ impl Datastore {
             let name = channel.path().display();
             return Err(Error::WrongState(format!("ready() called while a session is open on {name}")));
         }
+        directory.reload()?;
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
         let recovered = recovery::recover(&recovery::Input {
             vfs: &*self.settings.vfs,
@@ -269,7 +278,7 @@ impl Datastore {
         self.coordinator.start(epoch_file, report.last_epoch);
         self.blobs.start(report.max_blob_id, blob_files, recovered.snapshot.share());
         *self.snapshot.write() = Some(recovered.snapshot);
-        lifecycle.state = State::Ready;
+        *state = State::Ready;
         Ok(report)
     }
 
@@ -425,7 +434,10 @@ impl Datastore {
     /// written moves to the new file, so that the rotated one holds ended sessions only (W2). Waits for nobody but a
     /// running sync.
     pub fn rotate(&self) -> Result<()> {
-        let lifecycle = self.lifecycle.lock();
+        self.rotate_logs(&self.lifecycle.lock())
+    }
+
+    fn rotate_logs(&self, lifecycle: &Lifecycle) -> Result<()> {
         if lifecycle.state != State::Ready {
             return Err(Error::WrongState("rotation is possible only between ready() and shutdown()".to_owned()));
         }

@@ -4,6 +4,7 @@
 
 use super::directory::{apply, file_names, read_catalog, read_manifest, version_mismatch, Source};
 use super::rotation;
+use crate::backup::swap;
 use crate::error::{Error, Result};
 use crate::vfs::{FileLock, LockError, Vfs};
 use crate::wal::catalog::Catalog;
@@ -39,6 +40,12 @@ impl OfflineDirectory {
             Err(LockError::Held) => return Err(Error::Locked(location.to_owned())),
             Err(LockError::Io(e)) => return Err(failed(e)),
         };
+        if swap::is_decided(&*vfs, location)? {
+            return Err(Error::WrongState(format!(
+                "a restore into {} was interrupted: start the server once to complete it, or restore again",
+                location.display()
+            )));
+        }
         let mut warnings = Vec::new();
         let mut note = |name: &str, source: &Source| {
             if let Source::Backup(reason) = source {

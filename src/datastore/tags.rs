@@ -56,17 +56,28 @@ enum State {
     Closed(BTreeMap<String, EpochTag>),
 }
 
-impl Tags {
-    /// Reads the tags of a directory whose lock is held.
-    pub(super) fn open(vfs: Arc<dyn Vfs>, location: &Path) -> Tags {
-        let state = match load(&*vfs, location) {
+impl State {
+    fn load(vfs: &dyn Vfs, location: &Path) -> State {
+        match load(vfs, location) {
             Ok(tags) => State::Loaded(tags),
             Err(error) => {
                 log::warn!("epoch tags cannot be used in this run, no data is affected: {error}");
                 State::Unreadable(error.to_string())
             }
-        };
+        }
+    }
+}
+
+impl Tags {
+    /// Reads the tags of a directory whose lock is held.
+    pub(super) fn open(vfs: Arc<dyn Vfs>, location: &Path) -> Tags {
+        let state = State::load(&*vfs, location);
         Tags { vfs, location: location.to_owned(), state: Mutex::new(state) }
+    }
+
+    /// Reads the tags again, after a restore has replaced the content of the directory.
+    pub(super) fn reload(&self) {
+        *self.state.lock() = State::load(&*self.vfs, &self.location);
     }
 
     /// All tags in the order of their names.

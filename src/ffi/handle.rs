@@ -19,6 +19,7 @@ pub(super) enum Kind {
     Snapshot = 0x4c53_534e_4150_5348,
     Cursor = 0x4c53_4355_5253_4f52,
     BlobPool = 0x4c53_424c_4f42_504f,
+    Backup = 0x4c53_4241_434b_5550,
 }
 
 /// A type that is handed out as an opaque pointer.

@@ -9,6 +9,7 @@
 //!   of the process, so that a stale one is recognised and never undefined.
 //! * Pointers that were not made by this library, and wrong lengths, are the caller's responsibility.
 
+mod backup;
 mod blob;
 mod blob_pool;
 mod channel;
@@ -18,11 +19,13 @@ mod durability;
 mod events;
 mod handle;
 mod logging;
+mod restore;
 mod safe_snapshot;
 mod settings;
 mod status;
 mod tags;
 
+pub use backup::*;
 pub use blob::*;
 pub use blob_pool::*;
 pub use channel::*;
@@ -31,6 +34,7 @@ pub use datastore::*;
 pub use durability::*;
 pub use events::*;
 pub use logging::*;
+pub use restore::*;
 pub use safe_snapshot::*;
 pub use settings::*;
 pub use status::*;

@@ -65,7 +65,7 @@ impl From<Error> for Failure {
             Error::BrokenMetadata(_) => LIMESTONE_ERR_BROKEN_METADATA,
             Error::Corrupted(_) => LIMESTONE_ERR_CORRUPTED,
             Error::Io { .. } | Error::Blob { .. } => LIMESTONE_ERR_IO,
-            Error::UnknownBlob { .. } => LIMESTONE_ERR_NOT_FOUND,
+            Error::NotFound(_) | Error::UnknownBlob { .. } => LIMESTONE_ERR_NOT_FOUND,
             Error::Poisoned(_) => LIMESTONE_ERR_POISONED,
         };
         Failure { status, errno: error.errno(), message: error.to_string() }

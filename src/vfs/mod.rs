@@ -16,7 +16,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::ops::Deref;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What a name in a directory stands for.
@@ -71,6 +71,8 @@ pub trait Vfs: Send + Sync + fmt::Debug {
     }
     /// What `path` is, `None` when nothing has that name; symbolic links are followed.
     fn kind(&self, path: &Path) -> io::Result<Option<FileKind>>;
+    /// The absolute path of an existing file or directory, symbolic links followed.
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf>;
     fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn VfsFile>>;
     /// A file without a name in the file system of `dir`: gone when dropped or when the process ends.
     fn temp_file(&self, dir: &Path) -> io::Result<Box<dyn VfsFile>>;

@@ -338,6 +338,14 @@ impl Vfs for SimFs {
         }
     }
 
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+        let mut state = self.0.lock();
+        state.reading("resolve", path, None)?;
+        state.disk.find(path)?;
+        // There are no links.
+        Ok(Path::new("/").join(path).components().filter(|part| *part != std::path::Component::CurDir).collect())
+    }
+
     fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn VfsFile>> {
         let mut state = self.0.lock();
         let ino = match how {

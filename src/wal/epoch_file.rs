@@ -63,6 +63,35 @@ fn is_unwritten(rest: &[u8], offset: usize) -> bool {
     rest.iter().take(lost).all(|&b| b == 0)
 }
 
+/// Writes a rotated epoch file with the single record `durable`, durably, and returns its path. `current` is the epoch
+/// for its name. Nothing is left of a failure.
+pub fn write_rotated(vfs: &dyn Vfs, directory: &Path, durable: Epoch, current: Epoch) -> Result<PathBuf> {
+    let mut now = names::unix_ms();
+    loop {
+        let path = directory.join(names::rotated_epoch(now, current));
+        let file = match vfs.open(&path, Open::New) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                now += 1;
+                continue;
+            }
+            file => file.map_err(|e| Error::io("cannot create the rotated epoch file", &path, e))?,
+        };
+        let write = || {
+            file.write_at(0, &marker(tag::DURABLE, durable))?;
+            file.sync()?;
+            vfs.sync_dir(directory)
+        };
+        return match write() {
+            Ok(()) => Ok(path),
+            Err(e) => {
+                // The failure is what counts; a start deletes the file as well.
+                let _ = vfs.unlink(&path);
+                Err(Error::io("cannot write the rotated epoch file", &path, e))
+            }
+        };
+    }
+}
+
 /// The epoch file of a running data store. Only one thread at a time records.
 #[derive(Debug)]
 pub struct EpochFile {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The names in a data directory (disk format §1.1).
 
+use crate::types::Epoch;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub const MANIFEST: &str = "limestone-manifest.json";
@@ -19,6 +20,10 @@ pub const BLOB_DIR: &str = "blob";
 pub const CONTROL_DIR: &str = "ctrl";
 /// Work area of the original's recovery; a leftover is deleted.
 pub const SORTING_DIR: &str = "sorting";
+/// Where a restore prepares the new content; gone when it is done.
+pub const RESTORE_DIR: &str = "restoring";
+/// What the original calls the work area of its compaction, and its snapshot.
+pub const OTHER_DIRS: [&str; 2] = ["compaction_temp", "data"];
 
 const LOG_PREFIX: &str = "pwal_";
 
@@ -65,6 +70,11 @@ pub fn channel_of_log(name: &str) -> Option<u32> {
 /// The name a log file gets when it is rotated; `k` makes it unique within a millisecond.
 pub fn rotated(active: &str, unix_ms: u128, k: u32) -> String {
     format!("{active}.{unix_ms:014}.{k}")
+}
+
+/// The name a rotated epoch file gets; `current` is the epoch at that moment.
+pub fn rotated_epoch(unix_ms: u128, current: Epoch) -> String {
+    format!("{EPOCH}.{unix_ms:014}.{current}")
 }
 
 /// Milliseconds since 1970, as they stand in names.

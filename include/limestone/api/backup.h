@@ -15,6 +15,8 @@
 
 #include <limestone/api/log_channel.h>
 
+struct limestone_backup;
+
 namespace limestone::internal {
 struct layout_check;
 }  // namespace limestone::internal
@@ -24,9 +26,12 @@ namespace limestone::api {
 class datastore_impl;
 
 /**
- * A backup in progress. The datastore owns it; the next `datastore::begin_backup()` replaces it.
+ * A plain backup in progress. The datastore owns it; the next `datastore::begin_backup()` ends and replaces it.
  *
- * While a backup is in progress the library deletes no BLOB files.
+ * While a backup is in progress the library deletes and replaces none of the listed files; live log files and the epoch
+ * file grow. Copy the files in the order of the list. The copy is consistent when nothing is written until all are
+ * copied; use the detailed form beside running transactions. End this backup before a detailed one begins, which gives
+ * the listed log files other names.
  */
 class backup {
 public:
@@ -52,10 +57,10 @@ public:
 
 private:
     std::vector<boost::filesystem::path> files_;
-    datastore_impl& datastore_impl_;
+    limestone_backup* core_;
     std::atomic<bool> ended_{false};
 
-    backup(std::vector<boost::filesystem::path> files, datastore_impl& impl) noexcept;
+    backup(std::vector<boost::filesystem::path> files, limestone_backup* core) noexcept;
 
     friend class datastore;
     friend struct internal::layout_check;

@@ -18,6 +18,8 @@
 
 #include <limestone/api/epoch_id_type.h>
 
+struct limestone_backup;
+
 namespace limestone::internal {
 struct layout_check;
 }  // namespace limestone::internal
@@ -27,9 +29,23 @@ namespace limestone::api {
 class datastore_impl;
 class datastore;
 
-/// A backup in progress, with a description of each file.
+/**
+ * A detailed backup in progress, with a description of each file.
+ *
+ * The files are complete and do not change any more, also while transactions run: a directory with copies of them, or
+ * the result of restoring them, recovers to exactly what sessions of epochs up to `log_finish()` wrote. While a backup
+ * is in progress the library deletes and replaces none of them. May outlive the datastore.
+ */
 class backup_detail {
 public:
+    /// Ends the backup if `notify_end_backup()` was not called.
+    ~backup_detail() noexcept;
+
+    backup_detail(backup_detail const&) = delete;
+    backup_detail& operator=(backup_detail const&) = delete;
+    backup_detail(backup_detail&&) = delete;
+    backup_detail& operator=(backup_detail&&) = delete;
+
     /// One file of the backup.
     class entry {
     public:
@@ -75,7 +91,10 @@ public:
     /// First epoch of the log in this backup, constant 0.
     [[nodiscard]] epoch_id_type log_start() const noexcept { return 0; }
 
-    /// Last epoch of the log in this backup.
+    /**
+     * Last epoch of the log in this backup: a durable one, and not below the last one that was reported as durable
+     * before the backup began. Everything up to it is in the backup, and nothing beyond it counts.
+     */
     [[nodiscard]] epoch_id_type log_finish() const noexcept;
 
     /// Last epoch of the database image in this backup; there never is one.
@@ -95,10 +114,10 @@ private:
     std::string_view configuration_id_{"0"};
     std::size_t log_finish_;
     std::vector<entry> entries_;
-    datastore_impl* datastore_impl_;
+    limestone_backup* core_;
     std::atomic<bool> ended_{false};
 
-    backup_detail(std::vector<entry> entries, std::size_t log_finish, datastore_impl* impl) noexcept;
+    backup_detail(std::vector<entry> entries, std::size_t log_finish, limestone_backup* core) noexcept;
 
     friend class datastore;
     friend struct internal::layout_check;

@@ -100,18 +100,34 @@ public:
     void recover() const noexcept;
 
     /**
-     * Replaces the content of the data location by a backup; before `ready()` only.
-     * @note not available in this version: logs an error, changes nothing and returns `err_permission_error`
+     * Replaces the content of the data location by the files that lie directly in the directory `from`; before
+     * `ready()`, while no session is open. The lock is kept all the time.
+     *
+     * Everything is checked before anything is changed, and the new files are copied before the old ones go: a crash or
+     * a failure leaves the old content, or the next construction completes the restore (section 10.3:
+     * `restore_status()` tells which). Sub-directories and BLOBs of the old content stay; a later start deletes BLOBs
+     * that nothing refers to. An old format version is migrated by the next `ready()` or construction.
+     * @param keep_backup whether the files in `from` stay; they are deleted in the end otherwise
+     * @return `err_broken_data` when `from` holds no usable backup; `err_permission_error` when files cannot be read or
+     *     written, for anything in `from` that is not a regular file, for links out of `from`, and after `ready()`. The
+     *     reason is logged as ERROR.
      */
     status restore(std::string_view from, bool keep_backup) const noexcept;
 
     /**
-     * Replaces the content of the data location by the listed files of a backup; before `ready()` only.
-     * @note not available in this version: logs an error, changes nothing and returns `err_permission_error`
+     * Replaces the content of the data location by the listed files, as the other overload does; the backup stays.
+     *
+     * A relative source lies below `from` and must not lead out of it. A source named like a BLOB (16 hexadecimal
+     * digits and `.blob`) goes to that BLOB's place; a destination is a plain file name otherwise. Of several entries
+     * with one destination the last counts. One of them must be `limestone-manifest.json`.
+     * @return as the other overload, and `err_not_found` for a source that does not exist or is not a regular file
      */
     status restore(std::string_view from, std::vector<file_set_entry>& entries) noexcept;
 
-    /// Declared only, as in the original (section 10.3); a call does not link.
+    /**
+     * How far the last `restore()` of this object has come. May be called from another thread while it runs. The
+     * original declares this function and does not define it.
+     */
     restore_progress restore_status() const noexcept;
 
     /**
@@ -204,14 +220,21 @@ public:
     std::future<void> shutdown() noexcept;
 
     /**
-     * Begins a plain backup. Guarded.
+     * Begins a plain backup, before or after `ready()`; see `backup`. Never waits for an epoch and renames nothing.
+     * Guarded.
      * @return the files of the data location that exist now; valid until the next call
      */
     backup& begin_backup();
 
     /**
-     * Begins a detailed backup.
-     * @throws limestone_exception always: not available in this version
+     * Begins a detailed backup, between `ready()` and `shutdown()`, beside running transactions; see `backup_detail`.
+     * Guarded.
+     *
+     * Waits until everything that sessions have written so far is durable, for which another thread has to switch the
+     * epoch, but at most ten seconds: then the backup goes up to the last durable epoch. What has been reported as
+     * durable is in the backup in any case. Log files get rotated names; an open session goes on in a new file.
+     * @param btype ignored: both kinds are made alike
+     * @throws limestone_exception when a `shutdown()` ends the wait
      */
     std::unique_ptr<backup_detail> begin_backup(backup_type btype);
 
@@ -286,7 +309,10 @@ protected:
     /// The files that construction found in the data location.
     auto& files_for_tests() const noexcept { return files_; }
 
-    /// Rotates the epoch file; not available in this version.
+    /**
+     * Puts the epoch records aside as `epoch.<ms>.<current epoch>`, after `ready()`. The new epoch file holds the last
+     * record and is never empty.
+     */
     void rotate_epoch_file_for_tests() { rotate_epoch_file(); }
 
     /// Sets the next BLOB id.

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Backups of a running data store, and restores into one that is not ready yet.
+
+use super::{Datastore, Lifecycle, State};
+use crate::backup::{
+    restore_directory, restore_files, set, BackupFile, FileToRestore, InProgress, Phase, Target, Ticket,
+};
+use crate::backup::{Progress, Snapshot as RestoreState};
+use crate::error::{Error, Result};
+use crate::types::{Durability, Epoch};
+use crate::wal::epoch_file;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// An open backup. While it lives, nothing it lists is deleted or replaced; dropping it ends it.
+#[derive(Debug)]
+pub struct Backup {
+    files: Vec<BackupFile>,
+    log_finish: Epoch,
+    _ticket: Ticket,
+}
+
+impl Backup {
+    /// The files to copy; all existed when the backup began.
+    pub fn files(&self) -> &[BackupFile] {
+        &self.files
+    }
+
+    /// For a detailed backup: exactly what sessions up to this epoch wrote is what a copy of the files recovers to. For a
+    /// plain one: at least that, when nobody writes meanwhile.
+    pub fn log_finish(&self) -> Epoch {
+        self.log_finish
+    }
+}
+
+impl Datastore {
+    /// Begins a plain backup: every file that is there, live log files included. Waits for nothing and rotates nothing. The
+    /// copy is consistent when nobody writes until all files are copied, and otherwise only when no log file is created
+    /// and no BLOB registered meanwhile: use [`Self::begin_detailed_backup`] beside writers. A rotation renames listed
+    /// files, so no detailed backup may begin before this one has ended.
+    pub fn begin_backup(&self) -> Result<Backup> {
+        let ticket = self.backups.begin();
+        // What is listed must not be deleted as unused before it is copied.
+        self.blobs.wait_for_collection();
+        let _lifecycle = self.lifecycle.lock();
+        let (log_finish, unneeded) = (self.last_epoch(), self.blobs.unneeded());
+        let files = set::all_files(&*self.settings.vfs, &self.settings.location, &unneeded)?;
+        Ok(Backup { files, log_finish, _ticket: ticket })
+    }
+
+    /// Begins a detailed backup: files that nobody changes any more, with a rotated epoch file that says up to which epoch
+    /// they count. Gives what was written before the call the time to become durable: waits until the epochs of all sessions
+    /// so far are stored, but not longer than `patience`; whatever has been acknowledged is in the backup in any case. Writers go on.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`] before [`Self::ready`] and after a shutdown, which also ends the wait.
+    pub fn begin_detailed_backup(&self, patience: Duration) -> Result<Backup> {
+        self.wait_for_written(patience)?;
+        let ticket = self.backups.begin();
+        self.blobs.wait_for_collection();
+        let lifecycle = self.lifecycle.lock();
+        self.check_ready(&lifecycle)?;
+        // First the epoch, then the logs: all its sessions have ended, so the rotated files hold them. Sessions of later
+        // epochs may be in there as well and do not count.
+        let log_finish = self.coordinator.stored();
+        let unneeded = self.blobs.unneeded();
+        self.rotate_logs(&lifecycle)?;
+        let (vfs, location) = (&*self.settings.vfs, &self.settings.location);
+        epoch_file::write_rotated(vfs, location, log_finish, self.coordinator.switched())?;
+        let files = set::settled_files(vfs, location, log_finish, &unneeded)?;
+        Ok(Backup { files, log_finish, _ticket: ticket })
+    }
+
+    fn check_ready(&self, lifecycle: &Lifecycle) -> Result<()> {
+        match lifecycle.state {
+            State::Ready => self.coordinator.check(),
+            _ => Err(Error::WrongState("a detailed backup is possible only between ready() and shutdown()".to_owned())),
+        }
+    }
+
+    /// Waits for what sessions have written by now.
+    fn wait_for_written(&self, patience: Duration) -> Result<()> {
+        self.check_ready(&self.lifecycle.lock())?;
+        match self.coordinator.unstored() {
+            // A callback would wait for itself.
+            Some(epoch) if !self.coordinator.is_calling() => {
+                self.wait_durable(epoch, Durability::Stored, Some(patience)).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Which backups are open; who deletes or replaces files of the directory asks here first.
+    pub fn backups(&self) -> &InProgress {
+        &self.backups
+    }
+
+    /// Puts the epoch records aside under a rotated name, which is returned, and begins a new epoch file with the last one.
+    pub fn rotate_epoch_file(&self) -> Result<PathBuf> {
+        let lifecycle = self.lifecycle.lock();
+        if lifecycle.state != State::Ready {
+            return Err(Error::WrongState("rotation is possible only between ready() and shutdown()".to_owned()));
+        }
+        self.coordinator.rotate_epoch_file(&self.settings.vfs, &self.settings.location)
+    }
+
+    /// Replaces the content of the directory by the files in `from`, between [`Self::open`] and [`Self::ready`], while no
+    /// session is open. All is checked before anything is changed. After a crash or a failure at any moment the directory
+    /// holds the old content, or the next start completes the restore. BLOBs of the old content stay until nothing refers
+    /// to them at a start. Without `keep_backup` the files in `from` are deleted in the end.
+    ///
+    /// # Errors
+    /// As for [`restore_directory`]; [`Self::restore_progress`] tells whether anything was changed.
+    pub fn restore(&self, from: &Path, keep_backup: bool) -> Result<()> {
+        self.replace_content(|target| restore_directory(target, from, keep_backup))
+    }
+
+    /// As [`Self::restore`], with an explicit list of files, which stay. Relative sources lie below `from`.
+    ///
+    /// # Errors
+    /// As for [`restore_files`].
+    pub fn restore_files(&self, from: &Path, files: &[FileToRestore]) -> Result<()> {
+        self.replace_content(|target| restore_files(target, from, files))
+    }
+
+    /// How far the last restore of this data store has come; may be called while it runs.
+    pub fn restore_progress(&self) -> RestoreState {
+        self.restore_progress.get()
+    }
+
+    fn replace_content(&self, restore: impl FnOnce(&Target<'_>) -> Result<()>) -> Result<()> {
+        let mut lifecycle = self.lifecycle.lock();
+        let Lifecycle { state: State::NotReady, directory: Some(directory) } = &mut *lifecycle else {
+            return Err(Error::WrongState("a restore is possible only before ready()".to_owned()));
+        };
+        self.coordinator.check()?;
+        let channels = self.channels.read();
+        if let Some(channel) = channels.iter().find(|channel| channel.is_open()) {
+            let name = channel.path().display();
+            return Err(Error::WrongState(format!("a restore is not possible while a session is open on {name}")));
+        }
+        let Some(_change) = self.backups.try_change() else {
+            return Err(Error::WrongState("a restore is not possible while a backup is open".to_owned()));
+        };
+        channels.iter().for_each(|channel| channel.forget_file());
+        let progress: &Progress = &self.restore_progress;
+        let restored = directory.replace(progress, restore);
+        match (restored, progress.get().phase) {
+            // Old and new content may be mixed: nothing goes on from here but a new start.
+            (Err(e), Phase::Failed) => Err(self.coordinator.poison(e)),
+            (restored, Phase::Completed) => {
+                self.tags.reload();
+                restored
+            }
+            (restored, _) => restored,
+        }
+    }
+}
