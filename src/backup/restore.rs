@@ -73,15 +73,14 @@ impl Target<'_> {
 
     fn replace(&self, files: Vec<Planned>) -> Result<()> {
         self.progress.begin(files.len() as u64);
-        let replaced = self.stage(&files).and_then(|()| {
-            self.progress.set_phase(Phase::Running);
-            swap::resume(self.vfs, self.location, self.held_manifest).map(drop)
-        });
-        self.progress.set_phase(match (&replaced, swap::is_decided(self.vfs, self.location)) {
-            (Ok(()), _) => Phase::Completed,
-            (Err(_), Ok(false)) => Phase::Canceled,
-            (Err(_), _) => Phase::Failed,
-        });
+        if let Err(e) = self.stage(&files) {
+            let untouched = matches!(swap::is_decided(self.vfs, self.location), Ok(false));
+            self.progress.set_phase(if untouched { Phase::Canceled } else { Phase::Failed });
+            return Err(e);
+        }
+        self.progress.set_phase(Phase::Running);
+        let replaced = swap::resume(self.vfs, self.location, self.held_manifest).map(drop);
+        self.progress.set_phase(if replaced.is_ok() { Phase::Completed } else { Phase::Failed });
         replaced
     }
 

@@ -13,8 +13,10 @@
 
 use crate::blob::paths;
 use crate::error::{Error, Result};
+use crate::types::BlobId;
 use crate::vfs::{crashsafe, FileKind, Open, Vfs, VfsFile};
 use crate::wal::{manifest, names};
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -141,7 +143,9 @@ pub fn resume(vfs: &dyn Vfs, location: &Path, held_manifest: &dyn VfsFile) -> Re
     let new = vfs.read(&dir.join(FILES).join(names::MANIFEST), manifest::MAX_BYTES).map_err(failed)?;
     overwrite(held_manifest, &new).map_err(failed)?;
     crashsafe::unlink(vfs, &dir.join(MOVING)).map_err(failed)?;
-    discard(vfs, location)?;
+    if let Err(e) = discard(vfs, location) {
+        log::warn!("{e}; the next start deletes it");
+    }
     Ok(true)
 }
 
@@ -166,18 +170,12 @@ fn purge(vfs: &dyn Vfs, location: &Path, held_manifest: &dyn VfsFile) -> io::Res
 fn move_in(vfs: &dyn Vfs, location: &Path) -> io::Result<()> {
     let files = location.join(names::RESTORE_DIR).join(FILES);
     let root = location.join(names::BLOB_DIR);
-    for (name, _) in vfs.names(&files)? {
+    let waiting = vfs.names(&files)?;
+    make_directories(vfs, location, waiting.iter().filter_map(|(name, _)| paths::id_of(name)))?;
+    for (name, _) in waiting {
         let from = files.join(&name);
         match paths::id_of(&name) {
-            Some(id) => {
-                let target = paths::file(&root, id);
-                for dir in [root.as_path(), crashsafe::parent(&target)] {
-                    if vfs.kind(dir)?.is_none() {
-                        vfs.create_dir(dir)?;
-                    }
-                }
-                move_file(vfs, &from, &target)?;
-            }
+            Some(id) => move_file(vfs, &from, &paths::file(&root, id))?,
             None if name == names::MANIFEST => {}
             None => vfs.rename(&from, &location.join(&name))?,
         }
@@ -193,6 +191,24 @@ fn move_in(vfs: &dyn Vfs, location: &Path) -> io::Result<()> {
     }
     vfs.sync_dir(location)?;
     vfs.sync_dir(&files)
+}
+
+/// Makes the directories of BLOBs that are missing. The names of all are durable before anything is moved into them: an
+/// earlier attempt may have left them in the cache only.
+fn make_directories(vfs: &dyn Vfs, location: &Path, ids: impl Iterator<Item = BlobId>) -> io::Result<()> {
+    let root = location.join(names::BLOB_DIR);
+    let mut wanted: BTreeSet<PathBuf> = ids.map(|id| paths::directory(&root, id)).collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    wanted.insert(root.clone());
+    for dir in wanted {
+        if vfs.kind(&dir)?.is_none() {
+            vfs.create_dir(&dir)?;
+        }
+    }
+    vfs.sync_dir(location)?;
+    vfs.sync_dir(&root)
 }
 
 /// Moves a file; the BLOBs may be on another file system.

@@ -66,7 +66,8 @@ impl Datastore {
         let unneeded = self.blobs.unneeded();
         self.rotate_logs(&lifecycle)?;
         let (vfs, location) = (&*self.settings.vfs, &self.settings.location);
-        epoch_file::write_rotated(vfs, location, log_finish, self.coordinator.switched())?;
+        epoch_file::write_rotated(vfs, location, log_finish, self.coordinator.switched())
+            .map_err(|e| self.coordinator.poison(e))?;
         let files = set::settled_files(vfs, location, log_finish, &unneeded)?;
         Ok(Backup { files, log_finish, _ticket: ticket })
     }

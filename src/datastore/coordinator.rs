@@ -407,7 +407,8 @@ impl Coordinator {
             return Err(Error::WrongState("the epoch file can be rotated only after ready()".to_owned()));
         };
         let recorded = epoch_file.recorded();
-        let rotated = epoch_file::write_rotated(&**vfs, directory, recorded, self.switched())?;
+        let rotated = epoch_file::write_rotated(&**vfs, directory, recorded, self.switched());
+        let rotated = rotated.map_err(|e| self.poison(e))?;
         *epoch_file = EpochFile::replace(vfs.clone(), directory, recorded).map_err(|e| self.poison(e))?;
         Ok(rotated)
     }

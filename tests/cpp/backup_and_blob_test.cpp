@@ -123,15 +123,8 @@ TEST(not_available_yet, functions_say_so) {
     scratch_directory scratch;
     open_datastore object(settings(scratch.location()));
     object.ready();
-    auto says_so = [](std::string const& text) {
-        return text.find("is not available in this version") != std::string::npos;
-    };
-    EXPECT_TRUE(says_so(thrown_by([&] { object.compact_with_online(); })));
-    EXPECT_TRUE(says_so(thrown_by([&] { (void)object.begin_backup(backup_type::standard); })));
-    EXPECT_TRUE(says_so(thrown_by([&] { object.rotate_epoch_file_for_tests(); })));
-    std::vector<file_set_entry> files;
-    EXPECT_EQ(object.restore("/tmp/nowhere", true), status::err_permission_error);
-    EXPECT_EQ(object.restore("/tmp/nowhere", files), status::err_permission_error);
+    auto text = thrown_by([&] { object.compact_with_online(); });
+    EXPECT_NE(text.find("is not available in this version"), std::string::npos) << text;
 }
 
 }  // namespace limestone::testing

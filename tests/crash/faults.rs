@@ -8,7 +8,7 @@ use crate::script::{self, Script};
 use crate::sweep::sweep;
 use limestone_core::vfs::{Fault, Loss};
 
-fn fail_everywhere(script: &Script, faults: &[Fault], lasting: bool) {
+pub fn fail_everywhere(script: &Script, faults: &[Fault], lasting: bool) {
     let start = Start::fresh();
     let calls = dry_run(&start, script).fs.operations();
     let cases: Vec<(u64, Fault)> = (1..=calls).flat_map(|n| faults.iter().map(move |fault| (n, *fault))).collect();

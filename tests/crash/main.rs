@@ -3,11 +3,13 @@
 //! disk. Afterwards the directory must start, show everything that was acknowledged, show every session whole or not
 //! at all, and take new sessions.
 
+mod backups;
 mod blobs;
 mod faults;
 mod invariants;
 mod model;
 mod power_cuts;
+mod restores;
 mod runner;
 mod script;
 mod standby;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Drives a data store on a simulated disk through a script and keeps the model of what happened.
 
+use crate::backups::OpenBackup;
 use crate::faults::is_write;
 use crate::model::{first_marker, last_marker, Change, Content, Model, Progress, SessionId, MARKERS};
 use crate::script::{Script, Step};
@@ -39,11 +40,12 @@ pub struct Run {
     switched: u64,
     minor: u64,
     observer: Arc<dyn Fn(EpochEvent) + Send + Sync>,
+    pub(crate) backups: Vec<OpenBackup>,
     /// The acknowledged epoch when a write or sync failed.
     frozen: Option<u64>,
 }
 
-fn text(error: limestone_core::error::Error) -> String {
+pub(crate) fn text(error: limestone_core::error::Error) -> String {
     error.to_string()
 }
 
@@ -61,6 +63,7 @@ impl Run {
             switched: 0,
             minor: 0,
             observer: Arc::new(|_| ()),
+            backups: Vec::new(),
             frozen: None,
         }
     }
@@ -114,7 +117,7 @@ impl Run {
         read(&store)
     }
 
-    fn violation(&self, what: String) -> String {
+    pub(crate) fn violation(&self, what: String) -> String {
         self.violations.lock().unwrap().push(what.clone());
         what
     }
@@ -181,6 +184,7 @@ impl Run {
     pub fn stop(&mut self) {
         self.channels.clear();
         self.open.clear();
+        self.backups.clear();
         if let Some(store) = self.store.take() {
             store.shutdown();
         }
@@ -202,6 +206,8 @@ impl Run {
             Step::Abort(channel) => self.abort(*channel),
             Step::Switch => self.switch(),
             Step::Rotate => self.store().rotate().map_err(text),
+            Step::BeginBackup => self.begin_backup(),
+            Step::EndBackup => self.end_backup(),
             Step::Restart => Ok(()),
         }
     }

@@ -25,6 +25,10 @@ pub enum Step {
     /// Switches to the next epoch.
     Switch,
     Rotate,
+    /// Begins a detailed backup.
+    BeginBackup,
+    /// Copies what the backup lists and checks what the copy recovers to.
+    EndBackup,
     /// Shuts down and starts again on the same directory.
     Restart,
 }
@@ -67,6 +71,14 @@ impl Script {
 
     pub fn rotate(&mut self) -> &mut Script {
         self.step(Step::Rotate)
+    }
+
+    pub fn begin_backup(&mut self) -> &mut Script {
+        self.step(Step::BeginBackup)
+    }
+
+    pub fn end_backup(&mut self) -> &mut Script {
+        self.step(Step::EndBackup)
     }
 
     pub fn restart(&mut self) -> &mut Script {
@@ -146,6 +158,20 @@ pub fn aborts() -> Script {
     script.begin(1).remove(1, "a").clear_scratch(1).put(1, "rotated", LARGE).switch().rotate().put(1, "x", 30);
     script.session(0, "e").switch().abort(1).session(1, "f").switch().begin(0).put(0, "again", LARGE).abort(0);
     script.restart().switch().session(0, "g").begin(1).put(1, "h", LARGE).switch().abort(1).switch();
+    script
+}
+
+/// Backups with ended, open and large sessions at their beginning, writers until they are copied, one after a restart.
+pub fn backups() -> Script {
+    let mut script = Script::new(3);
+    script.switch().session(0, "a").session(1, "b").switch().begin(2).put(2, "c", 5000).session(0, "a");
+    // Channel 2 holds its epoch back; the session on channel 0 has ended and does not count.
+    script.begin_backup().session(0, "d").end(2).switch().session(1, "b").switch().end_backup();
+    script.begin(1).put(1, "large", LARGE).session(0, "e").switch().begin_backup().end(1).switch();
+    script.remove_in_session(0, "a").switch().end_backup().restart();
+    // Before the first switch of epochs, and twice at a time.
+    script.session(0, "f").begin_backup().switch().session(1, "g").switch().session(2, "a").begin_backup().end_backup();
+    script.switch().end_backup().session(0, "h").switch();
     script
 }
 
