@@ -2,7 +2,7 @@
 //! The hand-over from the log on disk to the tap: however channels write, rotate and are made, each session is either in
 //! the logs of the subscription or reaches the tap, and never both.
 
-use limestone_core::datastore::{Datastore, EndedSession, Settings, Tap};
+use limestone_core::datastore::{Datastore, EndedSession, SafeSnapshot, Settings, Tap};
 use limestone_core::replication::source::Source;
 use limestone_core::types::{BlobId, Epoch, StorageId, WriteVersion};
 use limestone_core::vfs::{RealFs, SimFs, Vfs};
@@ -29,6 +29,7 @@ struct Recorder {
     sessions: Mutex<Vec<EndedSession>>,
     stored: Mutex<Vec<(Epoch, Option<Epoch>, usize)>>,
     channels: Mutex<Vec<u32>>,
+    safe_snapshots: Mutex<Vec<WriteVersion>>,
 }
 
 impl Tap for Recorder {
@@ -47,7 +48,9 @@ impl Tap for Recorder {
     }
 
     fn boundary(&self, _: WriteVersion) {}
-    fn safe_snapshot(&self, _: WriteVersion) {}
+    fn safe_snapshot(&self, version: WriteVersion) {
+        self.safe_snapshots.lock().push(version);
+    }
 }
 
 /// The keys in the bytes of a session, which must be whole and of its epoch.
@@ -213,4 +216,50 @@ fn sessions_cannot_begin_before_the_start_has_said_which_epochs_are_taken() {
     assert!(channel.begin_session().is_err());
     store.ready().unwrap();
     assert_eq!(channel.begin_session().unwrap(), Epoch(1));
+}
+
+#[test]
+fn an_aborted_session_never_reaches_the_tap() {
+    let dir = tempfile::tempdir().unwrap();
+    let vfs: Arc<dyn Vfs> = Arc::new(RealFs);
+    let store = open(&vfs, dir.path());
+    let channel = store.create_channel().unwrap();
+    store.ready().unwrap();
+    let recorder = Arc::new(Recorder::default());
+    store.subscribe(recorder.clone()).unwrap();
+    store.switch_epoch(Epoch(1)).unwrap();
+    let add = |key: u64, len: usize| {
+        channel.add_entry(StorageId(1), &key.to_le_bytes(), &vec![b'v'; len], WriteVersion::default(), &[]).unwrap();
+    };
+    channel.begin_session().unwrap();
+    add(1, 1 << 20);
+    channel.abort_session().unwrap();
+    channel.begin_session().unwrap();
+    add(2, 10);
+    channel.end_session().unwrap();
+    channel.begin_session().unwrap();
+    add(3, 1 << 20);
+    store.switch_epoch(Epoch(2)).unwrap();
+    channel.abort_session().unwrap();
+    let sessions = recorder.sessions.lock();
+    assert_eq!(sessions.iter().map(keys).collect::<Vec<_>>(), [[2]], "and what is there can still be read");
+    assert_eq!(recorder.stored.lock().last(), Some(&(Epoch(1), Some(Epoch(1)), 1)));
+}
+
+#[test]
+fn the_tap_is_told_the_safe_snapshot_in_order_with_and_without_a_callback() {
+    let vfs: Arc<dyn Vfs> = Arc::new(SimFs::new());
+    let store = open(&vfs, Path::new("/log"));
+    store.ready().unwrap();
+    let recorder = Arc::new(Recorder::default());
+    store.subscribe(recorder.clone()).unwrap();
+    let version = |major| WriteVersion { major, minor: 0 };
+    let switch = |major| store.switch_safe_snapshot(SafeSnapshot { version: version(major), inclusive: true });
+    switch(3);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let events = told.clone();
+    store.set_snapshot_callback(Some(Arc::new(move |to: SafeSnapshot| events.lock().push(to.version))));
+    [2, 3, 5, 4].into_iter().for_each(switch);
+    assert_eq!(*recorder.safe_snapshots.lock(), [version(3), version(5)]);
+    assert_eq!(*told.lock(), [version(5)]);
 }

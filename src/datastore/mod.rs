@@ -375,10 +375,10 @@ impl Datastore {
         BlobPool::new(self.blobs.clone())
     }
 
-    /// Moves the safe snapshot and tells the snapshot callback. One below the present one changes nothing but an error in
+    /// Moves the safe snapshot and tells replication and the snapshot callback. One below the present one changes nothing but an error in
     /// the log. When another thread is inside the callback, that one also tells this one.
     pub fn switch_safe_snapshot(&self, to: SafeSnapshot) {
-        self.safe_snapshots.switch(to);
+        self.safe_snapshots.switch(to, |to| self.note_safe_snapshot(to.version));
     }
 
     /// Where the safe snapshot is; none before the first switch in this process.

@@ -40,8 +40,9 @@ impl SafeSnapshots {
         drop(former);
     }
 
-    /// Moves the safe snapshot; one that is not above the present one changes nothing.
-    pub(super) fn switch(&self, to: SafeSnapshot) {
+    /// Moves the safe snapshot; one that is not above the present one changes nothing. `first` is told before the
+    /// callback, in the same order.
+    pub(super) fn switch(&self, to: SafeSnapshot, first: impl Fn(SafeSnapshot)) {
         let mut state = self.state.lock();
         match state.current {
             Some(current) if to < current => {
@@ -59,10 +60,8 @@ impl SafeSnapshots {
         if state.busy {
             return;
         }
-        while let (Some(current), Some(callback)) = (state.current, state.callback.clone()) {
-            if state.told == Some(current) {
-                break;
-            }
+        while let Some(current) = state.current.filter(|current| state.told != Some(*current)) {
+            let callback = state.callback.clone();
             state.told = Some(current);
             state.busy = true;
             drop(state);
@@ -74,7 +73,10 @@ impl SafeSnapshots {
                 }
             }
             let busy = Busy(&self.state);
-            callback(current);
+            first(current);
+            if let Some(callback) = callback {
+                callback(current);
+            }
             drop(busy);
             state = self.state.lock();
             if state.busy {
