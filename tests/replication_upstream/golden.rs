@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The captured conversations as data. Nothing is listed by name: a new folder under `tests/golden/wire` is a new case.
 
+use crate::golden_data::{number, text, unhex, Row};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,17 @@ impl Case {
     /// What connection `number` carried in direction `m2r` or `r2m`.
     pub fn stream(&self, number: usize, direction: &str) -> Vec<u8> {
         fs::read(self.dir.join(format!("conn{number}.{direction}.bin"))).unwrap()
+    }
+
+    /// The rows that the primary of the capture recovers.
+    pub fn primary_rows(&self) -> Option<Vec<Row>> {
+        let entries = self.json["master_after"]["snapshot_via_upstream_cursor"]["entries"].as_array()?;
+        let row = |entry: &Value| Row {
+            storage: number(&entry["storage"]),
+            key: unhex(text(&entry["key_hex"])),
+            value: unhex(text(&entry["value_hex"])),
+        };
+        Some(entries.iter().map(row).collect())
     }
 
     /// How many connections there were.

@@ -3,3 +3,10 @@
 
 mod codec;
 mod golden;
+mod peer;
+mod replica;
+
+#[path = "../engine_run/mod.rs"]
+mod engine_run;
+#[path = "../golden_data/mod.rs"]
+mod golden_data;

@@ -216,6 +216,11 @@ impl StandbyStore {
         self.shared.failure.lock().clone()
     }
 
+    /// The disk that the directory is on.
+    pub fn vfs(&self) -> &Arc<dyn Vfs> {
+        &self.shared.vfs
+    }
+
     pub fn location(&self) -> &Path {
         &self.shared.location
     }
