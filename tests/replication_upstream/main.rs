@@ -2,9 +2,12 @@
 //! The protocol of the original: bytes, both roles over real sockets, and what a hostile peer can do.
 
 mod codec;
+mod engine;
 mod golden;
 mod peer;
+mod primary;
 mod replica;
+mod stand_in;
 
 #[path = "../engine_run/mod.rs"]
 mod engine_run;

@@ -240,20 +240,21 @@ fn misuse_closes_the_connection_and_the_replica_lives_on() {
     let address = standby.address();
     let mut other = Peer::log(address, 77);
     let mut control = Peer::control(address);
-    let misuses: [(&str, &dyn Fn(&mut Peer)); 5] = [
-        ("an entry without a beginning", &|peer| peer.put(1, "k", b"v")),
-        ("an end without a beginning", &|peer| peer.send_end(1)),
-        ("two beginnings", &|peer| {
+    type Misuse = fn(&mut Peer);
+    let misuses: [(&str, Misuse); 5] = [
+        ("an entry without a beginning", |peer| peer.put(1, "k", b"v")),
+        ("an end without a beginning", |peer| peer.send_end(1)),
+        ("two beginnings", |peer| {
             peer.begin(1);
             peer.begin(1);
         }),
-        ("a marker as an entry", &|peer| {
+        ("a marker as an entry", |peer| {
             peer.begin(1);
             let mut marker = entry(1, "k", b"v");
             marker.kind = 3;
             peer.send(&Message::LogEntry { epoch: Epoch(1), entries: vec![marker], flags: 0 });
         }),
-        ("a second channel", &|peer| peer.send(&Message::log_channel_create(9))),
+        ("a second channel", |peer| peer.send(&Message::log_channel_create(9))),
     ];
     for (channel, (what, misuse)) in misuses.iter().enumerate() {
         let mut peer = Peer::log(address, channel as u64);

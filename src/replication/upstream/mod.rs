@@ -4,5 +4,6 @@
 //! (`docs/protocol.md`, "The upstream protocol").
 
 pub mod codec;
+pub mod primary;
 pub mod reader;
 pub mod replica;

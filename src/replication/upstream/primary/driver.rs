@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The primary as the data store sees it: told of sessions and epochs, started, asked, and shut down. Its threads are one
+//! for each log channel that sends sessions and waits for their acknowledgements, one for the control connection, one
+//! that connects again after a loss, and one that reports progress.
+
+use super::link::{Exchange, Target};
+use super::queue::Queue;
+use super::state::{Observer, Phase, Shared, State};
+use crate::datastore::{EndedSession, Tap};
+use crate::replication::native::policy::{Mode, Policy};
+use crate::replication::settings::Endpoint;
+use crate::types::{Epoch, WriteVersion};
+use crate::vfs::Vfs;
+use crate::wal::names;
+use parking_lot::{Condvar, Mutex};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How to replicate.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Addresses of the one replica, tried in turn.
+    pub endpoints: Vec<Endpoint>,
+    /// For each wait: for a connection, for an answer, for the replica to take what is sent.
+    pub timeout: Duration,
+    /// What callers wait for.
+    pub mode: Mode,
+    /// How much log is kept for a replica that does not keep up. Beyond it the replica is given up.
+    pub retain_bytes: u64,
+    /// The disk and the data directory, for BLOBs.
+    pub vfs: Arc<dyn Vfs>,
+    pub location: PathBuf,
+}
+
+/// How far the replica is.
+#[derive(Clone, Debug)]
+pub struct Status {
+    pub phase: Phase,
+    pub stored: Epoch,
+    pub propagated: Epoch,
+    /// Bytes of the log that it may not have.
+    pub behind_bytes: u64,
+    pub last_error: Option<String>,
+}
+
+/// Sends the log of a data store to a replica that speaks the protocol of the original. Dropping it closes the
+/// connections without waiting.
+pub struct Primary {
+    shared: Arc<Shared>,
+}
+
+impl Primary {
+    /// Connects nothing yet.
+    pub fn new(options: Options, observer: Box<dyn Observer>) -> std::io::Result<Primary> {
+        let Options { endpoints, timeout, mode, retain_bytes, vfs, location } = options;
+        let state = State {
+            phase: Phase::Starting,
+            link: 0,
+            queue: Queue::default(),
+            stored: Epoch(0),
+            policy: Policy::new(mode),
+            had_control: false,
+            first_id: 0,
+            channels: 0,
+            ready: false,
+            control: None,
+            logs: BTreeMap::new(),
+            threads: Vec::new(),
+            last_error: None,
+        };
+        let shared = Arc::new(Shared {
+            target: Target { endpoints, timeout },
+            vfs,
+            blobs: location.join(names::BLOB_DIR),
+            retain_bytes,
+            observer,
+            begin: Instant::now(),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        });
+        let primary = Primary { shared };
+        primary.shared.spawn("replication-report", Shared::report)?;
+        primary.shared.spawn("replication-connect", Shared::connect_again)?;
+        Ok(primary)
+    }
+
+    /// Connects a log channel; to be called for each that is created, in order, without locks of the data store. When
+    /// the replica cannot be reached it counts as lost, and this returns all the same.
+    pub fn add_channel(&self, channel: usize) {
+        let shared = &self.shared;
+        let (link, id) = {
+            let mut state = shared.state.lock();
+            state.channels = state.channels.max(channel + 1);
+            match state.phase {
+                Phase::Starting | Phase::Connected => (state.link, state.first_id + channel as u64),
+                _ => return,
+            }
+        };
+        let opened = Exchange::log(&shared.target, id).and_then(|log| shared.start_log(link, channel, log));
+        shared.settle(link, opened);
+    }
+
+    /// Makes the control connection; from now on sessions are sent. The replica is taken to have everything up to
+    /// `recorded`, as in the original.
+    pub fn ready(&self, recorded: Epoch) {
+        let shared = &self.shared;
+        let link = {
+            let mut state = shared.state.lock();
+            state.ready = true;
+            state.queue.start(recorded);
+            state.stored = state.stored.max(recorded);
+            shared.changed.notify_all();
+            match state.phase {
+                Phase::Starting => state.link,
+                _ => return,
+            }
+        };
+        let opened = Exchange::control(&shared.target).and_then(|control| shared.start_control(link, control));
+        shared.settle(link, opened);
+    }
+
+    /// What is going on.
+    pub fn status(&self) -> Status {
+        let state = self.shared.state.lock();
+        Status {
+            phase: state.phase,
+            stored: state.stored,
+            propagated: state.queue.complete(),
+            behind_bytes: state.queue.bytes(),
+            last_error: state.last_error.clone(),
+        }
+    }
+
+    /// Ends replication: waits until everything was sent and acknowledged, but not for a replica that is lost, and at
+    /// most for `patience`. Call it before the data store is shut down, so that callbacks still hear of it. Calling it
+    /// again does nothing.
+    pub fn shutdown(&self, patience: Duration) {
+        let shared = &self.shared;
+        let deadline = Instant::now() + patience;
+        let mut state = shared.state.lock();
+        let busy = |state: &State| state.phase == Phase::Connected && !state.queue.is_drained();
+        while busy(&state) && !shared.changed.wait_until(&mut state, deadline).timed_out() {}
+        if state.phase == Phase::Closed {
+            return;
+        }
+        let (stored, complete) = (state.stored, state.queue.complete());
+        if complete < stored {
+            log::warn!(
+                "replication: at shutdown epochs {} to {stored} are stored on this machine only",
+                complete.0 + 1
+            );
+        }
+        // What was confirmed last is reported before the threads end.
+        state.end(Phase::Closed);
+        shared.changed.notify_all();
+        let threads = std::mem::take(&mut state.threads);
+        drop(state);
+        for thread in threads.into_iter().filter(|thread| thread.thread().id() != std::thread::current().id()) {
+            // A thread that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Primary {
+    fn drop(&mut self) {
+        self.shutdown(Duration::ZERO);
+    }
+}
+
+impl fmt::Debug for Primary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Primary({:?})", self.status())
+    }
+}
+
+impl Tap for Primary {
+    fn session_ended(&self, session: EndedSession) {
+        let shared = &self.shared;
+        let mut state = shared.state.lock();
+        if matches!(state.phase, Phase::Closed | Phase::GivenUp) {
+            return;
+        }
+        let EndedSession { epoch, channel, file, start, len, .. } = session;
+        state.queue.ended(channel as usize, file, start, len, epoch);
+        if state.queue.bytes() > shared.retain_bytes {
+            let (behind, most) = (state.queue.bytes(), shared.retain_bytes);
+            let reason = format!("{behind} bytes of the log are kept for it, at most {most} may be");
+            shared.give_up(&mut state, &reason);
+        }
+        shared.changed.notify_all();
+    }
+
+    fn stored(&self, stored: Epoch, last_written: Option<Epoch>) -> Option<Epoch> {
+        let mut state = self.shared.state.lock();
+        if state.phase == Phase::Closed {
+            return None;
+        }
+        state.stored = state.stored.max(stored);
+        state.queue.stored(stored, last_written);
+        self.shared.changed.notify_all();
+        Some(state.queue.complete())
+    }
+
+    fn channel_created(&self, _channel: u32) {}
+
+    fn boundary(&self, _version: WriteVersion) {}
+
+    fn safe_snapshot(&self, _version: WriteVersion) {}
+}

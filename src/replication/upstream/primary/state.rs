@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the threads of the primary share, and what becomes of it when a connection is made, fails, or is given up.
+
+use super::link::{Exchange, LinkError, Target};
+use super::queue::Queue;
+use crate::replication::native::policy::Policy;
+use crate::replication::settings::Endpoint;
+use crate::replication::transport;
+use crate::types::Epoch;
+use crate::vfs::Vfs;
+use parking_lot::{Condvar, Mutex};
+use std::collections::BTreeMap;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+/// Told how far the replica is. Calls come from threads of the primary without any lock held.
+pub trait Observer: Send + Sync {
+    /// The replica has everything up to `epoch`; epochs increase.
+    fn propagated(&self, epoch: Epoch);
+    /// Callers are not kept waiting for the replica any more, or are again.
+    fn degraded(&self, degraded: bool);
+}
+
+/// What is going on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Before [`Primary::ready`].
+    Starting,
+    Connected,
+    /// The connections failed; it is tried again.
+    Lost,
+    /// The replica cannot be brought up to date any more.
+    GivenUp,
+    Closed,
+}
+
+pub(super) struct Shared {
+    pub(super) target: Target,
+    pub(super) vfs: Arc<dyn Vfs>,
+    pub(super) blobs: PathBuf,
+    pub(super) retain_bytes: u64,
+    pub(super) observer: Box<dyn Observer>,
+    pub(super) begin: Instant,
+    pub(super) state: Mutex<State>,
+    pub(super) changed: Condvar,
+}
+
+pub(super) struct State {
+    pub(super) phase: Phase,
+    /// Counts the times that all connections were made; threads of an earlier time end.
+    pub(super) link: u64,
+    pub(super) queue: Queue,
+    pub(super) stored: Epoch,
+    pub(super) policy: Policy,
+    /// Whether the control connection was made in this link.
+    pub(super) had_control: bool,
+    /// The id of channel 0: a replica of the original that never had a control connection may know smaller ones.
+    pub(super) first_id: u64,
+    pub(super) channels: usize,
+    pub(super) ready: bool,
+    pub(super) control: Option<TcpStream>,
+    pub(super) logs: BTreeMap<usize, TcpStream>,
+    pub(super) threads: Vec<JoinHandle<()>>,
+    pub(super) last_error: Option<String>,
+}
+
+impl State {
+    pub(super) fn is_over(&self, link: u64) -> bool {
+        self.link != link || matches!(self.phase, Phase::Closed | Phase::GivenUp)
+    }
+
+    /// Closes the connections in the order of the original.
+    pub(super) fn close(&mut self) {
+        for stream in self.control.take().iter().chain(std::mem::take(&mut self.logs).values()) {
+            transport::close(stream);
+        }
+    }
+
+    pub(super) fn end(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.link += 1;
+        self.close();
+    }
+}
+
+impl Shared {
+    pub(super) fn spawn(
+        self: &Arc<Shared>,
+        name: &str,
+        work: impl FnOnce(&Arc<Shared>) + Send + 'static,
+    ) -> std::io::Result<()> {
+        let shared = self.clone();
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&shared))?;
+        let mut state = self.state.lock();
+        state.threads.retain(|thread| !thread.is_finished());
+        state.threads.push(thread);
+        Ok(())
+    }
+
+    /// A log channel is connected: its thread sends from now on.
+    pub(super) fn start_log(self: &Arc<Shared>, link: u64, channel: usize, log: Exchange) -> Result<(), LinkError> {
+        let handle = log.handle()?;
+        {
+            let mut state = self.state.lock();
+            if state.is_over(link) {
+                return Ok(());
+            }
+            state.logs.insert(channel, handle);
+        }
+        self.spawn(&format!("replication-{channel}"), move |shared| {
+            let sent = shared.send(link, channel, log);
+            shared.settle(link, sent);
+        })?;
+        Ok(())
+    }
+
+    /// The control connection is there: the replica is connected.
+    pub(super) fn start_control(self: &Arc<Shared>, link: u64, control: Exchange) -> Result<(), LinkError> {
+        let handle = control.handle()?;
+        {
+            let mut state = self.state.lock();
+            if state.is_over(link) {
+                return Ok(());
+            }
+            state.control = Some(handle);
+            state.had_control = true;
+            state.phase = Phase::Connected;
+            state.last_error = None;
+            self.changed.notify_all();
+        }
+        log::info!("replication: connected to the replica at {}", self.name());
+        self.spawn("replication-commit", move |shared| {
+            let sent = shared.commit(link, control);
+            shared.settle(link, sent);
+        })?;
+        Ok(())
+    }
+
+    /// Takes note of what became of a connection.
+    pub(super) fn settle(&self, link: u64, result: Result<(), LinkError>) {
+        let Err(error) = result else { return };
+        let mut state = self.state.lock();
+        if state.is_over(link) {
+            // It was closed here, or another connection failed before.
+            return;
+        }
+        if let LinkError::Source(reason) = error {
+            self.give_up(&mut state, &reason);
+        } else {
+            self.lose(&mut state, &error);
+        }
+        self.changed.notify_all();
+    }
+
+    pub(super) fn lose(&self, state: &mut State, error: &LinkError) {
+        let first = state.phase != Phase::Lost;
+        let text = error.to_string();
+        if first || state.last_error.as_ref() != Some(&text) {
+            let remedy = match error.is_control_taken() {
+                true => "the replica process serves connections that are gone; restart it",
+                false => "restart the replica if it does not run or is one of the original, which takes nobody back",
+            };
+            let complete = state.queue.complete();
+            log::error!(
+                "replication: the replica at {} is lost: {text}; epochs above {complete} are not propagated; {remedy}, \
+                 then it is connected again and gets what it misses",
+                self.name()
+            );
+        }
+        // A replica of the original that accepts a control connection again is another process and knows no id.
+        state.first_id = if state.had_control { 0 } else { state.first_id + state.channels as u64 };
+        state.had_control = false;
+        state.last_error = Some(text);
+        state.end(Phase::Lost);
+        state.queue.rewind();
+    }
+
+    pub(super) fn give_up(&self, state: &mut State, reason: &str) {
+        log::error!(
+            "replication: the replica at {} is given up: {reason}; epochs above {} are not propagated any more: stop both \
+             sides, copy the data directory to the replica, and start the replica first",
+            self.name(),
+            state.queue.complete()
+        );
+        state.last_error = Some(reason.to_owned());
+        state.end(Phase::GivenUp);
+        // Lets go of the log files.
+        let complete = state.queue.complete();
+        state.queue = Queue::default();
+        state.queue.start(complete);
+    }
+
+    pub(super) fn name(&self) -> String {
+        let names: Vec<String> = self.target.endpoints.iter().map(Endpoint::to_string).collect();
+        names.join(", ")
+    }
+}

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What each thread of the primary does.
+
+use super::encode::{epoch_at, send_session, BlobFiles};
+use super::link::{Exchange, LinkError};
+use super::state::{Phase, Shared};
+use crate::replication::native::policy::Change;
+use crate::types::Epoch;
+use parking_lot::MutexGuard;
+use std::io::BufWriter;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const SEND_BYTES: usize = 64 << 10;
+/// Waits between attempts to connect again; each is twice the one before.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LAST: Duration = Duration::from_secs(5);
+
+impl Shared {
+    /// Sends the sessions of a channel until the link ends.
+    pub(super) fn send(&self, link: u64, channel: usize, mut log: Exchange) -> Result<(), LinkError> {
+        let blobs = BlobFiles { vfs: &*self.vfs, root: &self.blobs };
+        loop {
+            let mut state = self.state.lock();
+            let run = loop {
+                if state.is_over(link) {
+                    return Ok(());
+                }
+                match state.queue.next(channel) {
+                    Some(run) => break run,
+                    None => self.changed.wait(&mut state),
+                }
+            };
+            drop(state);
+            let mut out = BufWriter::with_capacity(SEND_BYTES, log.stream());
+            let len = send_session(&*run.file, run.start, run.end, blobs, &mut out)?;
+            drop(out);
+            log.expect_ack("the end of a session")?;
+            let more = run.first != run.last && run.start + len < run.end;
+            let next = more.then(|| epoch_at(&*run.file, run.start + len)).transpose()?;
+            let mut state = self.state.lock();
+            if state.is_over(link) {
+                return Ok(());
+            }
+            state.queue.acknowledged(channel, len, next);
+            self.changed.notify_all();
+        }
+    }
+
+    /// Sends a group commit as soon as all sessions that it covers have been acknowledged.
+    pub(super) fn commit(&self, link: u64, mut control: Exchange) -> Result<(), LinkError> {
+        loop {
+            let mut state = self.state.lock();
+            let epoch = loop {
+                if state.is_over(link) {
+                    return Ok(());
+                }
+                match state.queue.next_commit() {
+                    Some(epoch) => break epoch,
+                    None => self.changed.wait(&mut state),
+                }
+            };
+            drop(state);
+            control.group_commit(epoch)?;
+            let mut state = self.state.lock();
+            if state.is_over(link) {
+                return Ok(());
+            }
+            state.queue.committed(epoch);
+            self.changed.notify_all();
+        }
+    }
+
+    /// Connects again after a loss, control connection first: a replica of the original that is still the same process
+    /// refuses that without harm, while a known channel id would kill it.
+    pub(super) fn connect_again(self: &Arc<Shared>) {
+        let mut pause = RETRY_FIRST;
+        loop {
+            let mut state = self.state.lock();
+            while !(state.phase == Phase::Lost && state.ready) {
+                if state.phase == Phase::Closed {
+                    return;
+                }
+                pause = RETRY_FIRST;
+                self.changed.wait(&mut state);
+            }
+            let deadline = Instant::now() + jitter(pause);
+            while state.phase == Phase::Lost && !self.changed.wait_until(&mut state, deadline).timed_out() {}
+            if state.phase != Phase::Lost {
+                continue;
+            }
+            pause = (pause * 2).min(RETRY_LAST);
+            let (link, channels, first_id) = (state.link, state.channels, state.first_id);
+            drop(state);
+            let connected = self.connect_all(link, channels, first_id);
+            if connected.is_ok() {
+                pause = RETRY_FIRST;
+            }
+            self.settle(link, connected);
+        }
+    }
+
+    pub(super) fn connect_all(self: &Arc<Shared>, link: u64, channels: usize, first_id: u64) -> Result<(), LinkError> {
+        let control = Exchange::control(&self.target)?;
+        self.state.lock().had_control = true;
+        let mut logs = Vec::new();
+        for channel in 0..channels {
+            logs.push(Exchange::log(&self.target, first_id + channel as u64)?);
+        }
+        for (channel, log) in logs.into_iter().enumerate() {
+            self.start_log(link, channel, log)?;
+        }
+        self.start_control(link, control)?;
+        // Channels that were made meanwhile.
+        let more = self.state.lock().channels;
+        for channel in channels..more {
+            let log = Exchange::log(&self.target, first_id + channel as u64)?;
+            self.start_log(link, channel, log)?;
+        }
+        Ok(())
+    }
+
+    /// Tells how far the replica is, and what the mode makes of it.
+    pub(super) fn report(self: &Arc<Shared>) {
+        let mut reported = Epoch(0);
+        let mut state = self.state.lock();
+        loop {
+            let complete = state.queue.complete();
+            let (stored, live) = (state.stored, state.phase == Phase::Connected);
+            let now = self.begin.elapsed().as_millis() as u64;
+            let change = state.policy.update(stored, complete, live, now);
+            if complete > reported {
+                reported = complete;
+                MutexGuard::unlocked(&mut state, || self.observer.propagated(complete));
+            } else if change.is_none() {
+                if state.phase == Phase::Closed {
+                    return;
+                }
+                match state.policy.deadline() {
+                    Some(at) => {
+                        let at = self.begin + Duration::from_millis(at);
+                        self.changed.wait_until(&mut state, at.max(Instant::now() + Duration::from_millis(1)));
+                    }
+                    None => self.changed.wait(&mut state),
+                }
+            }
+            if let Some(change) = change {
+                MutexGuard::unlocked(&mut state, || self.degrade(change));
+            }
+        }
+    }
+
+    pub(super) fn degrade(&self, change: Change) {
+        match change {
+            Change::Degraded { waited, stored, propagated } => {
+                log::warn!(
+                    "replication: degraded: nothing was propagated for {waited} ms; callers are told when an epoch is \
+                     stored here; stored {stored}, propagated {propagated}"
+                );
+                self.observer.degraded(true);
+            }
+            Change::Restored { lasted, notified, propagated } => {
+                log::info!(
+                    "replication: no longer degraded after {lasted} ms; callers were told up to epoch {notified}, \
+                     propagated {propagated}"
+                );
+                self.observer.degraded(false);
+            }
+        }
+    }
+}
+
+/// Between three quarters of it and all of it, so that many primaries do not come at once.
+fn jitter(pause: Duration) -> Duration {
+    let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.subsec_nanos());
+    pause * (768 + nanos % 256) / 1024
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The engine as a primary that speaks the protocol of the original.
+
+use limestone_core::blob::BlobPool;
+use limestone_core::datastore::{Channel, Datastore, NotifyLevel, Settings};
+use limestone_core::replication::native::policy::Mode;
+use limestone_core::replication::settings::Endpoint;
+use limestone_core::replication::upstream::primary::{Observer, Options, Primary};
+use limestone_core::types::{BlobId, Durability, Epoch, StorageId, WriteVersion};
+use limestone_core::vfs::RealFs;
+use serde_json::Value;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::golden_data::{number, text, unhex};
+use crate::peer::DEADLINE;
+
+/// A data store and what sends its log.
+pub struct Engine {
+    pub store: Arc<Datastore>,
+    pub channels: Vec<Arc<Channel>>,
+    pub primary: Arc<Primary>,
+    pool: Option<BlobPool>,
+}
+
+struct Report(Weak<Datastore>);
+
+impl Observer for Report {
+    fn propagated(&self, epoch: Epoch) {
+        if let Some(store) = self.0.upgrade() {
+            // After a shutdown nobody is told any more.
+            let _ = store.confirm_propagated(epoch);
+        }
+    }
+
+    fn degraded(&self, degraded: bool) {
+        if let Some(store) = self.0.upgrade() {
+            store.set_degraded(degraded).unwrap();
+        }
+    }
+}
+
+impl Engine {
+    /// Opened, and not ready.
+    pub fn open(dir: &Path, replica: SocketAddr, timeout: Duration, mode: Mode) -> Engine {
+        let settings = Settings::new(dir).recovery_threads(1).replicated(true).notify_level(NotifyLevel::Propagated);
+        let store = Datastore::open(settings).unwrap();
+        let options = Options {
+            endpoints: vec![Endpoint { host: replica.ip().to_string(), port: replica.port() }],
+            timeout,
+            mode,
+            retain_bytes: 1 << 30,
+            vfs: Arc::new(RealFs),
+            location: dir.to_owned(),
+        };
+        let primary = Primary::new(options, Box::new(Report(Arc::downgrade(&store)))).unwrap();
+        Engine { store, channels: Vec::new(), primary: Arc::new(primary), pool: None }
+    }
+
+    /// Ready, with channels and an epoch begun.
+    pub fn start(dir: &Path, replica: SocketAddr, timeout: Duration, channels: usize) -> Engine {
+        let mut engine = Engine::open(dir, replica, timeout, Mode::Strict);
+        (0..channels).for_each(|_| engine.create_channel());
+        engine.ready();
+        engine
+    }
+
+    pub fn create_channel(&mut self) {
+        self.channels.push(self.store.create_channel().unwrap());
+        self.primary.add_channel(self.channels.len() - 1);
+    }
+
+    pub fn ready(&self) {
+        self.store.ready().unwrap();
+        self.primary.ready(self.store.recorded_epoch());
+        self.store.subscribe(self.primary.clone()).unwrap();
+    }
+
+    pub fn switch(&self, epoch: u64) {
+        self.store.switch_epoch(Epoch(epoch)).unwrap();
+    }
+
+    /// A whole session with one entry of storage 1.
+    pub fn write(&self, channel: usize, key: &str, epoch: u64) {
+        let channel = &self.channels[channel];
+        channel.begin_session().unwrap();
+        let version = WriteVersion { major: epoch, minor: 0 };
+        channel.add_entry(StorageId(1), key.as_bytes(), epoch.to_string().as_bytes(), version, &[]).unwrap();
+        channel.end_session().unwrap();
+    }
+
+    /// Waits until the replica has confirmed the epoch.
+    #[track_caller]
+    pub fn wait_propagated(&self, epoch: u64) {
+        let reached = self.store.wait_durable(Epoch(epoch), Durability::Propagated, Some(DEADLINE)).unwrap();
+        assert!(reached, "epoch {epoch} was not propagated: {:?}", self.primary.status());
+    }
+
+    pub fn shutdown(&self) {
+        self.primary.shutdown(DEADLINE);
+        self.store.shutdown();
+    }
+
+    /// Makes one call of a capture.
+    pub fn call(&mut self, call: &Value) {
+        let channel = call.get("channel").map(|channel| self.channels[number(channel) as usize].clone());
+        let channel = || channel.clone().unwrap();
+        let storage = || StorageId(number(&call["storage_id"]));
+        let bytes = |name: &str| unhex(text(&call[name]));
+        let version =
+            || WriteVersion { major: number(&call["write_version"][0]), minor: number(&call["write_version"][1]) };
+        match text(&call["call"]) {
+            "datastore.create_channel" => self.create_channel(),
+            "datastore.ready" => self.ready(),
+            "datastore.switch_epoch" => self.switch(number(&call["epoch"])),
+            "datastore.shutdown" => self.shutdown(),
+            "datastore.acquire_blob_pool" => self.pool = Some(self.store.blob_pool()),
+            "blob_pool.release" => self.pool.take().unwrap().release(),
+            "blob_pool.register_data" => {
+                let data = match call.get("data_hex") {
+                    Some(hex) => unhex(text(hex)),
+                    None => (0..300u32).map(|j| (7 * j + (j >> 8)) as u8).collect(),
+                };
+                self.pool.as_ref().unwrap().register_data(&data).unwrap();
+            }
+            "log_channel.begin_session" => drop(channel().begin_session().unwrap()),
+            "log_channel.end_session" => channel().end_session().unwrap(),
+            "log_channel.add_entry" => {
+                let blobs: Vec<_> = call["blob_ids"].as_array().unwrap().iter().map(|id| BlobId(number(id))).collect();
+                let (key, value) = (bytes("key_hex"), bytes("value_hex"));
+                channel().add_entry(storage(), &key, &value, version(), &blobs).unwrap();
+            }
+            "log_channel.remove_entry" => channel().remove_entry(storage(), &bytes("key_hex"), version()).unwrap(),
+            "log_channel.add_storage" => channel().add_storage(storage(), version()).unwrap(),
+            "log_channel.remove_storage" => channel().remove_storage(storage(), version()).unwrap(),
+            "log_channel.truncate_storage" => channel().truncate_storage(storage(), version()).unwrap(),
+            other => panic!("unknown call {other}"),
+        }
+    }
+}

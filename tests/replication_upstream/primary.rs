@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The primary's role over real sockets: the captured conversations, and what a replica must not do to the engine.
+
+use crate::engine::Engine;
+use crate::engine_run::quick_dir;
+use crate::golden::{cases, Case};
+use crate::golden_data::Row;
+use crate::peer::DEADLINE;
+use crate::stand_in::{Answer, StandIn};
+use limestone_core::replication::native::policy::Mode;
+use limestone_core::replication::standby::StandbyStore;
+use limestone_core::replication::upstream::codec::{flag, Message};
+use limestone_core::replication::upstream::primary::Phase;
+use limestone_core::replication::upstream::reader::{Budget, Reader};
+use limestone_core::replication::upstream::replica::{Options, Replica};
+use limestone_core::types::{Durability, Epoch};
+use limestone_core::vfs::RealFs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Short, where a test waits for it to pass.
+const SHORT: Duration = Duration::from_millis(300);
+
+fn is_end(message: &Message) -> bool {
+    matches!(message, Message::LogEntry { flags, .. } if flags & flag::END != 0)
+}
+
+/// A captured stream, in which the end of a session carries the epoch of its session: in one mode the original sends
+/// there the epoch of the session before.
+fn corrected(bytes: &[u8]) -> Vec<u8> {
+    let (mut out, mut session) = (Vec::new(), Epoch(0));
+    let mut reader = Reader::new(bytes, Budget::default());
+    while let Some(mut message) = reader.next_whole().unwrap() {
+        match &mut message {
+            Message::LogEntry { epoch, flags, .. } if *flags & flag::BEGIN != 0 => session = *epoch,
+            Message::LogEntry { epoch, flags, .. } if *flags & flag::END != 0 => *epoch = session,
+            _ => {}
+        }
+        message.encode(&mut out);
+    }
+    out
+}
+
+/// Whether the capture shows a primary of the original that a correct one can repeat.
+fn is_repeatable(case: &Case) -> bool {
+    let calls = case.json["api_calls"].as_array();
+    case.json["producer"]["m2r"] == "upstream master (public API driver)"
+        && case.json["producer"]["r2m"] == "upstream tgreplica"
+        && case.json["master_env"].get("REPLICATION_RDMA_SLOTS").is_none()
+        && calls.is_some_and(|calls| calls.iter().all(|call| call.get("master").is_none()))
+}
+
+#[test]
+fn every_captured_sequence_of_calls_gives_the_captured_bytes() {
+    let cases: Vec<Case> = cases().into_iter().filter(is_repeatable).collect();
+    assert!(cases.len() >= 12, "only {} cases", cases.len());
+    for case in cases {
+        let (dir, replica) = (quick_dir(), StandIn::start());
+        let mut engine = Engine::open(dir.path(), replica.address, DEADLINE, Mode::Strict);
+        for call in case.json["api_calls"].as_array().unwrap() {
+            engine.call(call);
+        }
+        let found = replica.all(case.connections());
+        let expected: Vec<_> = (0..case.connections()).map(|conn| corrected(&case.stream(conn, "m2r"))).collect();
+        assert_eq!(found, expected, "{}", case.name);
+    }
+}
+
+#[test]
+fn a_group_commit_follows_the_acknowledgement_of_its_sessions() {
+    let allowed = Arc::new(AtomicBool::new(false));
+    let end_came = Arc::new(AtomicBool::new(false));
+    let (gate, seen) = (allowed.clone(), end_came.clone());
+    let replica = StandIn::with(move |_, message| {
+        if is_end(message) {
+            seen.store(true, SeqCst);
+            while !gate.load(SeqCst) {
+                std::thread::yield_now();
+            }
+        }
+        assert!(gate.load(SeqCst) || !matches!(message, Message::GroupCommit { .. }), "GROUP_COMMIT came too early");
+        Answer::Usual
+    });
+    let dir = quick_dir();
+    let engine = Engine::start(dir.path(), replica.address, DEADLINE, 1);
+    engine.switch(1);
+    engine.write(0, "k", 1);
+    engine.switch(2);
+    replica.wait("the session", |all| all.iter().any(|(bytes, _)| bytes.ends_with(&[6])));
+    let passed = engine.store.wait_durable(Epoch(1), Durability::Propagated, Some(Duration::from_millis(50)));
+    assert!(!passed.unwrap(), "propagated before the replica confirmed anything");
+    assert!(engine.store.durability(Epoch(1)).stored);
+    allowed.store(true, SeqCst);
+    engine.wait_propagated(1);
+    engine.shutdown();
+    let control = replica.all(2).pop().unwrap();
+    assert_eq!(control[22..], [3, 0, 0, 0, 0, 0, 0, 0, 1]);
+}
+
+#[test]
+fn epochs_without_writes_are_propagated_without_traffic() {
+    let (dir, replica) = (quick_dir(), StandIn::start());
+    let engine = Engine::start(dir.path(), replica.address, DEADLINE, 1);
+    for epoch in 1..=5 {
+        engine.switch(epoch);
+    }
+    engine.wait_propagated(4);
+    engine.shutdown();
+    assert_eq!(replica.all(2).iter().map(Vec::len).collect::<Vec<_>>(), [14, 22]);
+}
+
+/// Whatever the replica does, the engine goes on, nothing more is propagated, and the shutdown ends in time.
+fn engine_survives(what: &str, script: impl Fn(usize, &Message) -> Answer + Send + Sync + 'static) {
+    let (dir, replica) = (quick_dir(), StandIn::with(script));
+    let begin = Instant::now();
+    let engine = Engine::start(dir.path(), replica.address, SHORT, 1);
+    for epoch in 1..=4 {
+        engine.switch(epoch);
+        engine.write(0, &format!("k{epoch}"), epoch);
+    }
+    engine.switch(5);
+    assert!(engine.store.durability(Epoch(4)).stored, "{what}");
+    let deadline = Instant::now() + DEADLINE;
+    while engine.primary.status().phase != Phase::Lost {
+        assert!(Instant::now() < deadline, "{what}: {:?}", engine.primary.status());
+        std::thread::yield_now();
+    }
+    assert!(!engine.store.durability(Epoch(4)).propagated, "{what}");
+    engine.shutdown();
+    assert!(begin.elapsed() < DEADLINE, "{what}");
+    assert_eq!(crate::engine_run::start(dir.path(), 1).unwrap().rows.len(), 4, "{what}");
+}
+
+#[test]
+fn whatever_the_replica_answers_the_engine_goes_on() {
+    let error = [0x22, 1, 0, 99, 0, 0, 0, 1, b'x'];
+    let other = [0x31, 0, 0, 0, 0, 0, 0, 0, 0];
+    let answers = [
+        Answer::Silence,
+        Answer::Close,
+        Answer::Bytes(error.into()),
+        Answer::Bytes(other.into()),
+        Answer::Bytes([9].into()),
+    ];
+    type Pick = fn(&Message) -> bool;
+    let points: [(&str, Pick); 4] = [
+        ("SESSION_END", is_end),
+        ("GROUP_COMMIT", |message| matches!(message, Message::GroupCommit { epoch } if epoch.0 > 1)),
+        ("LOG_CHANNEL_CREATE", |message| matches!(message, Message::LogChannelCreate { .. })),
+        ("SESSION_BEGIN", |message| matches!(message, Message::SessionBegin { .. })),
+    ];
+    std::thread::scope(|scope| {
+        for (point, pick) in points {
+            let answers = &answers;
+            scope.spawn(move || {
+                for answer in answers.clone() {
+                    let what = format!("{answer:?} to {point}");
+                    engine_survives(&what, move |_, message| match pick(message) {
+                        true => answer.clone(),
+                        false => Answer::Usual,
+                    });
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn an_engine_starts_although_nobody_listens() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dir = quick_dir();
+    let engine = Engine::start(dir.path(), closed, SHORT, 2);
+    engine.switch(1);
+    engine.write(1, "k", 1);
+    engine.switch(2);
+    assert!(engine.store.durability(Epoch(1)).stored && !engine.store.durability(Epoch(1)).propagated);
+    engine.shutdown();
+}
+
+#[test]
+fn callers_are_told_of_stored_epochs_when_the_replica_stays_away_in_degrade_mode() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dir = quick_dir();
+    let mut engine = Engine::open(dir.path(), closed, SHORT, Mode::Degrade { after: 50 });
+    engine.create_channel();
+    engine.ready();
+    engine.switch(1);
+    engine.write(0, "k", 1);
+    engine.switch(2);
+    let deadline = Instant::now() + DEADLINE;
+    while engine.store.notified_epoch() < Epoch(1) {
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+    assert!(engine.store.durability(Epoch(1)).degraded);
+    engine.shutdown();
+}
+
+#[test]
+fn a_living_replica_of_the_original_is_never_sent_a_channel_id_that_it_knows() {
+    let taken = Arc::new(AtomicBool::new(false));
+    let script_taken = taken.clone();
+    let replica = StandIn::with(move |_, message| match message {
+        Message::SessionBegin { .. } if script_taken.swap(true, SeqCst) => {
+            Answer::Bytes([&[0x22, 1, 0, 10][..], &[0, 0, 0, 0]].concat())
+        }
+        Message::GroupCommit { .. } => Answer::Close,
+        _ => Answer::Usual,
+    });
+    let dir = quick_dir();
+    let engine = Engine::start(dir.path(), replica.address, SHORT, 1);
+    engine.switch(1);
+    engine.write(0, "k", 1);
+    engine.switch(2);
+    // Two channels, one of them log, and at least two attempts to come back.
+    let all = replica.wait("attempts to connect again", |all| all.len() >= 4);
+    let creations = all.iter().filter(|bytes| bytes.first() == Some(&0x10)).count();
+    assert_eq!(creations, 1);
+    engine.shutdown();
+}
+
+/// A replica of this project on `dir`, at `address` if it is given.
+fn standby(dir: &Path, address: Option<SocketAddr>) -> Replica {
+    let deadline = Instant::now() + DEADLINE;
+    let listener = loop {
+        let address = address.unwrap_or_else(|| "127.0.0.1:0".parse().unwrap());
+        match TcpListener::bind(address) {
+            Ok(listener) => break listener,
+            Err(e) => assert!(Instant::now() < deadline, "{e}"),
+        }
+    };
+    let store = StandbyStore::open(Arc::new(RealFs), dir).unwrap();
+    Replica::start(listener, Arc::new(store), Options::default()).unwrap()
+}
+
+fn recovered(dir: &Path) -> Vec<Row> {
+    crate::engine_run::start(dir, 1).unwrap().rows
+}
+
+#[test]
+fn both_sides_have_the_same_after_a_clean_end() {
+    let (near, far) = (quick_dir(), quick_dir());
+    let mut replica = standby(far.path(), None);
+    let engine = Engine::start(near.path(), replica.address(), DEADLINE, 3);
+    for epoch in 1..=20 {
+        engine.switch(epoch);
+        for channel in 0..3 {
+            engine.write(channel, &format!("{channel}-{epoch}"), epoch);
+        }
+    }
+    engine.switch(21);
+    engine.wait_propagated(20);
+    engine.shutdown();
+    replica.stop();
+    drop(replica);
+    let rows = recovered(near.path());
+    assert_eq!(rows.len(), 60);
+    assert_eq!(recovered(far.path()), rows);
+}
+
+#[test]
+fn a_replica_that_was_restarted_gets_what_it_missed() {
+    let (near, far) = (quick_dir(), quick_dir());
+    let mut replica = standby(far.path(), None);
+    let address = replica.address();
+    let mut engine = Engine::start(near.path(), address, DEADLINE, 2);
+    let mut epoch = 0;
+    for life in 0..3 {
+        for _ in 0..5 {
+            epoch += 1;
+            engine.switch(epoch);
+            engine.write(0, &format!("a{epoch}"), epoch);
+            engine.write(1, &format!("b{epoch}"), epoch);
+        }
+        engine.switch(epoch + 1);
+        engine.wait_propagated(epoch);
+        replica.stop();
+        drop(replica);
+        // Away: sessions pile up, and a channel is made.
+        engine.write(0, &format!("away{life}"), epoch + 1);
+        engine.create_channel();
+        engine.write(engine.channels.len() - 1, &format!("new{life}"), epoch + 1);
+        epoch += 1;
+        replica = standby(far.path(), Some(address));
+    }
+    engine.switch(epoch + 1);
+    engine.wait_propagated(epoch);
+    engine.shutdown();
+    replica.stop();
+    drop(replica);
+    let rows = recovered(near.path());
+    assert_eq!(rows.len(), 36);
+    assert_eq!(recovered(far.path()), rows);
+}
+
+#[test]
+fn a_restarted_primary_goes_on_with_the_same_replica_process() {
+    let (near, far) = (quick_dir(), quick_dir());
+    let mut replica = standby(far.path(), None);
+    for life in 0..3u64 {
+        let engine = Engine::start(near.path(), replica.address(), DEADLINE, 2);
+        let first = engine.store.last_epoch().0 + 1;
+        engine.switch(first);
+        engine.write(0, &format!("k{life}"), first);
+        engine.switch(first + 1);
+        engine.wait_propagated(first);
+        // Of an epoch that is not complete: gone on both sides.
+        engine.write(1, &format!("lost{life}"), first + 1);
+        engine.shutdown();
+    }
+    replica.stop();
+    drop(replica);
+    let rows = recovered(near.path());
+    assert_eq!(rows.len(), 3);
+    assert_eq!(recovered(far.path()), rows);
+}
