@@ -26,11 +26,11 @@ pub enum PrimaryEvent {
 /// A session with a replica.
 #[derive(Debug)]
 pub struct PrimarySession {
-    /// Every session up to this epoch has been put on its lane; `None` when all that end are at once.
+    /// Every session up to this epoch has been put on its lane; `None` when each is as soon as it has ended.
     delivered: Option<Epoch>,
     switched: Epoch,
     stored: Epoch,
-    /// The last epoch up to `stored` that wrote anything, as far as is known.
+    /// The last epoch up to `stored` that the epoch file of this disk covers: none behind it wrote anything.
     last_written: Epoch,
     committed: Epoch,
     confirmed: Epoch,
@@ -102,10 +102,8 @@ impl PrimarySession {
 
     /// The epoch whose COMMIT has to be put on every lane now, behind all sessions there; it counts as sent.
     pub fn take_commit(&mut self, now: Millis) -> Option<Epoch> {
-        let epoch = match self.delivered {
-            Some(delivered) => delivered.min(self.stored),
-            None => self.last_written,
-        };
+        // Nothing above the last record of this disk: after a crash such a number may come again, with writes.
+        let epoch = self.delivered.map_or(self.last_written, |delivered| delivered.min(self.last_written));
         if epoch <= self.committed {
             return None;
         }

@@ -29,10 +29,14 @@ fn during_catch_up_only_what_was_delivered_and_is_stored_is_committed() {
     session.delivered(Epoch(15));
     assert_eq!(session.take_commit(0), Some(Epoch(15)));
     assert_eq!(session.take_commit(0), None);
+    session.delivered(Epoch(20));
+    assert_eq!(session.take_commit(0), Some(Epoch(18)), "no record would keep 19 and 20 through a crash");
     session.delivered(Epoch(25));
-    assert_eq!(session.take_commit(0), Some(Epoch(20)), "25 is not stored");
-    assert_eq!(session.on_control(durable(20), 0), Ok(PrimaryEvent::Confirmed(Epoch(20))));
-    assert_eq!(session.propagated(), Epoch(20));
+    assert_eq!(session.take_commit(0), None, "25 is not stored");
+    assert_eq!(session.on_control(durable(18), 0), Ok(PrimaryEvent::Confirmed(Epoch(18))));
+    assert_eq!(session.propagated(), Epoch(18));
+    session.go_live();
+    assert_eq!(session.propagated(), Epoch(20), "nothing was written in 19 and 20");
 }
 
 #[test]

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A deterministic simulation of replication: the session logic of both sides on real stores over simulated disks, a
+//! network that delays, cuts and loses, processes that die and machines that lose their power. Invariants are checked
+//! after every step. `REPLICATION_SIM_SEED=n cargo test --test replication_sim` repeats one run,
+//! `REPLICATION_SIM_SEEDS=n` runs more than usual.
+
+mod link;
+mod model;
+mod primary;
+mod replica;
+mod world;
+
+use world::{Sabotage, Tally, World};
+
+const SEEDS: u64 = 1000;
+const STEPS: u64 = 5000;
+/// A mistake has to show within this many seeds.
+const SEEDS_TO_FIND: u64 = 300;
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} is not a number")))
+}
+
+/// Runs the seeds on all processors; the first failure, by seed.
+fn run(seeds: std::ops::Range<u64>, sabotage: Option<Sabotage>) -> Result<Tally, (u64, String)> {
+    let workers = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let results: Vec<Result<Tally, (u64, String)>> = std::thread::scope(|scope| {
+        let part = |worker: u64| {
+            let seeds = seeds.clone().filter(move |seed| seed % workers == worker);
+            scope.spawn(move || {
+                let mut sum = Tally::default();
+                for seed in seeds {
+                    let mut world = World::new(seed, sabotage);
+                    world.run(STEPS).map_err(|what| (seed, what))?;
+                    sum.add(&world.tally);
+                }
+                Ok(sum)
+            })
+        };
+        let parts: Vec<_> = (0..workers).map(part).collect();
+        parts.into_iter().map(|part| part.join().expect("a run panicked")).collect()
+    });
+    let mut sum = Tally::default();
+    let mut failures = Vec::new();
+    for result in results {
+        match result {
+            Ok(tally) => sum.add(&tally),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    failures.into_iter().min().map_or(Ok(sum), Err)
+}
+
+#[test]
+fn whatever_fails_nothing_propagated_is_lost_and_both_sides_agree_in_the_end() {
+    let seeds = match number("REPLICATION_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("REPLICATION_SIM_SEEDS").unwrap_or(SEEDS),
+    };
+    let many = seeds.end - seeds.start >= SEEDS;
+    match run(seeds, None) {
+        Err((seed, what)) => panic!("seed {seed} (repeat with REPLICATION_SIM_SEED={seed}): {what}"),
+        Ok(tally) => {
+            println!("{tally:?}");
+            assert!(!many || tally.is_eventful(), "too little happened to show anything: {tally:?}");
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let tallies: Vec<String> = (0..2)
+        .map(|_| {
+            let mut world = World::new(42, None);
+            let result = world.run(STEPS);
+            format!("{result:?} {:?}", world.tally)
+        })
+        .collect();
+    assert_eq!(tallies[0], tallies[1]);
+}
+
+fn finds(sabotage: Sabotage) {
+    match run(0..SEEDS_TO_FIND, Some(sabotage)) {
+        Ok(tally) => panic!("{sabotage:?} went unnoticed in {SEEDS_TO_FIND} runs: {tally:?}"),
+        Err((seed, what)) => println!("{sabotage:?} was found with seed {seed}: {what}"),
+    }
+}
+
+#[test]
+fn an_acknowledgement_before_the_sync_is_found() {
+    finds(Sabotage::AcknowledgeBeforeSync);
+}
+
+#[test]
+fn a_replica_that_discards_nothing_at_the_handshake_is_found() {
+    finds(Sabotage::NoDiscard);
+}
+
+#[test]
+fn a_commit_ahead_of_its_session_is_found() {
+    finds(Sabotage::CommitBeforeSession);
+}
+
+#[test]
+fn a_commit_before_the_primary_has_stored_the_epoch_is_found() {
+    finds(Sabotage::CommitBeforeStored);
+}
+
+#[test]
+fn a_commit_of_an_epoch_that_the_primary_may_use_again_is_found() {
+    finds(Sabotage::CommitWithoutRecord);
+}
+
+#[test]
+fn a_catch_up_that_is_left_out_is_found() {
+    finds(Sabotage::SkipCatchUp);
+}
+
+#[test]
+fn an_epoch_that_is_propagated_without_confirmation_is_found() {
+    finds(Sabotage::PropagateWhatIsStored);
+}

@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The primary's process: a real data store on a simulated disk, and what its replication threads would do.
+
+use crate::link::{Arrival, End};
+use crate::model::{Fate, Model, DATA, LOCATION, MARKERS};
+use crate::world::{Sabotage, Setup, TIMEOUT};
+use limestone_core::datastore::{Channel, Datastore, EndedSession, Settings, Tap};
+use limestone_core::replication::auth::Secret;
+use limestone_core::replication::native::frame::LogFrame;
+use limestone_core::replication::native::handshake::{PrimaryHandshake, PrimaryStep};
+use limestone_core::replication::native::message::{
+    Code, ConnectionKind, Message, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, Term,
+};
+use limestone_core::replication::native::primary::{lane_of, PrimarySession};
+use limestone_core::replication::native::Millis;
+use limestone_core::replication::source::{Source, Window};
+use limestone_core::types::{Epoch, StorageId, WriteVersion};
+use limestone_core::vfs::SimFs;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex};
+
+/// Events of the tap beyond which a replica is put back to catch-up.
+const QUEUE_MAX: usize = 12;
+
+enum Event {
+    Session(EndedSession),
+    Stored(Epoch, Option<Epoch>),
+}
+
+#[derive(Default)]
+struct Queue(Mutex<VecDeque<Event>>);
+
+impl Tap for Queue {
+    fn session_ended(&self, session: EndedSession) {
+        self.0.lock().unwrap().push_back(Event::Session(session));
+    }
+    fn stored(&self, stored: Epoch, last_written: Option<Epoch>) -> Option<Epoch> {
+        self.0.lock().unwrap().push_back(Event::Stored(stored, last_written));
+        None
+    }
+    fn channel_created(&self, _: u32) {}
+    fn boundary(&self, _: WriteVersion) {}
+    fn safe_snapshot(&self, _: WriteVersion) {}
+}
+
+/// A session with the replica after the handshake of its control connection.
+struct Open {
+    control: End,
+    lanes: Vec<Lane>,
+    session: PrimarySession,
+    source: Source,
+    window: Window,
+    /// The session of the window that is sent next.
+    next: Option<EndedSession>,
+    stored_before: Epoch,
+    queue: Arc<Queue>,
+}
+
+struct Lane {
+    end: End,
+    /// Gone when the replica has accepted the lane.
+    handshake: Option<PrimaryHandshake>,
+    announced: BTreeSet<u32>,
+}
+
+enum Link {
+    Down,
+    Shaking(End, PrimaryHandshake),
+    Open(Box<Open>),
+}
+
+pub struct Primary {
+    pub store: Arc<Datastore>,
+    channels: Vec<(Arc<Channel>, Option<usize>)>,
+    setup: Setup,
+    link: Link,
+    session_id: SessionId,
+    minor: u64,
+    /// How often a replica could not follow and was put back to catch-up.
+    pub demotions: u64,
+}
+
+/// What a step of a process came to.
+pub type Step = Result<(), String>;
+
+/// An honest peer never breaks the protocol; other reasons to end a session are part of life.
+pub fn expected(reason: Reason) -> Step {
+    match reason.code {
+        Code::BUSY | Code::TIMEOUT | Code::UNKNOWN_SESSION => Ok(()),
+        _ => Err(format!("a session ended with {reason}")),
+    }
+}
+
+impl Primary {
+    /// Starts on what is on the disk; gives the process and the recovered durable epoch.
+    pub fn start(fs: &SimFs, setup: Setup) -> Result<(Primary, Epoch), String> {
+        let failed = |e| format!("the primary cannot start: {e}");
+        let settings = Settings::new(LOCATION).vfs(Arc::new(fs.clone())).replicated(true).recovery_threads(1);
+        let store = Datastore::open(settings).map_err(failed)?;
+        let channels = (0..setup.channels).map(|_| Ok((store.create_channel().map_err(failed)?, None)));
+        let channels = channels.collect::<Result<_, String>>()?;
+        let report = store.ready().map_err(failed)?;
+        let link = Link::Down;
+        let primary = Primary { store, channels, setup, link, session_id: [0; 16], minor: 0, demotions: 0 };
+        primary.switch();
+        Ok((primary, report.durable_epoch))
+    }
+
+    /// The disk may fail in any of these; the world looks at the disk afterwards.
+    pub fn switch(&self) {
+        let _ = self.store.switch_epoch(Epoch(self.store.switched_epoch().0 + 1));
+    }
+
+    pub fn rotate(&self) {
+        let _ = self.store.rotate();
+    }
+
+    /// Begins a session, writes to it, or ends it.
+    pub fn write(&mut self, channel: usize, pick: u64, model: &mut Model) {
+        let channel = channel % self.channels.len();
+        self.minor += 1;
+        let minor = self.minor;
+        let (log, open) = &mut self.channels[channel];
+        let Some(id) = *open else {
+            let Ok(epoch) = log.begin_session() else { return };
+            let id = model.begin(epoch);
+            *open = Some(id);
+            let version = WriteVersion { major: epoch.0, minor };
+            let _ = log.add_entry(StorageId(MARKERS), format!("f{id}").as_bytes(), b"", version, &[]);
+            return;
+        };
+        let version = WriteVersion { major: model.sessions[id].epoch.0, minor };
+        if pick % 3 > 0 {
+            let key = [pick as u8 % 16];
+            let value = vec![id as u8; (pick / 7 % 200) as usize];
+            let _ = log.add_entry(StorageId(DATA), &key, &value, version, &[]);
+            return;
+        }
+        *open = None;
+        let marked = log.add_entry(StorageId(MARKERS), format!("l{id}").as_bytes(), b"", version, &[]);
+        if marked.is_ok() && log.end_session().is_ok() {
+            model.sessions[id].fate = Fate::Alive;
+        }
+    }
+
+    pub fn is_connected(&self) -> bool {
+        !matches!(self.link, Link::Down)
+    }
+
+    /// Opens the control connection.
+    pub fn connect(&mut self, session_id: SessionId, end: End) {
+        self.hang_up(false);
+        let identity = PrimaryIdentity {
+            uuid: "simulated".to_owned(),
+            term: 1,
+            history: vec![Term { term: 1, first_epoch: Epoch(0) }],
+            stored: self.store.last_epoch(),
+            oldest_shippable: Epoch(1),
+            lanes: self.setup.lanes,
+            max_channels: self.setup.channels as u32,
+            capabilities: 0,
+        };
+        self.session_id = session_id;
+        let (handshake, hello) =
+            PrimaryHandshake::start(ConnectionKind::Control, session_id, [1; 32], Secret::default(), Some(identity));
+        end.send(&hello);
+        self.link = Link::Shaking(end, handshake);
+    }
+
+    /// Ends the session; `silently` lets the replica find out by itself.
+    pub fn hang_up(&mut self, silently: bool) {
+        self.store.unsubscribe();
+        match std::mem::replace(&mut self.link, Link::Down) {
+            Link::Down => {}
+            Link::Shaking(end, _) if silently => end.vanish(),
+            Link::Open(open) if silently => {
+                open.control.vanish();
+                open.lanes.into_iter().for_each(|lane| lane.end.vanish());
+            }
+            _ => {}
+        }
+    }
+
+    /// Reads what has arrived and sends what can be sent. `lane_ends` gives a new connection to the replica.
+    pub fn poll(&mut self, now: Millis, connect: &mut dyn FnMut() -> End) -> Step {
+        match &mut self.link {
+            Link::Down => Ok(()),
+            Link::Shaking(end, handshake) => {
+                let step = match end.read()? {
+                    Arrival::Nothing => return Ok(()),
+                    Arrival::Over => Ok(PrimaryStep::Refused(Reason::new(Code::BUSY, "the connection is over"))),
+                    Arrival::Message(message) => handshake.on_message(message),
+                };
+                match step {
+                    Ok(PrimaryStep::Send(message)) => end.send(&message),
+                    Ok(PrimaryStep::Accepted(Some(replica))) => self.open(replica, now, connect)?,
+                    Ok(PrimaryStep::Accepted(None)) => return Err("the replica did not say who it is".to_owned()),
+                    Ok(PrimaryStep::Refused(reason)) | Err(reason) => {
+                        self.hang_up(false);
+                        expected(reason)?;
+                    }
+                }
+                Ok(())
+            }
+            Link::Open(open) => match open.poll(&self.store, self.setup, now)? {
+                Next::GoOn => Ok(()),
+                Next::End => {
+                    self.hang_up(false);
+                    Ok(())
+                }
+                Next::Demote => {
+                    self.demotions += 1;
+                    self.hang_up(false);
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    fn open(&mut self, replica: ReplicaIdentity, now: Millis, connect: &mut dyn FnMut() -> End) -> Step {
+        let Link::Shaking(control, _) = std::mem::replace(&mut self.link, Link::Down) else { return Ok(()) };
+        let queue = Arc::new(Queue::default());
+        let Ok(subscription) = self.store.subscribe(queue.clone()) else { return Ok(()) };
+        let (stored, stored_before) = (self.store.last_epoch(), subscription.stored_before);
+        // A disk that has lost its power cannot be read either.
+        let Ok(source) = Source::new(subscription, replica.durable) else { return Ok(()) };
+        let Ok(window) = source.window(replica.durable) else { return Ok(()) };
+        let lane = |number| {
+            let (kind, end) = (ConnectionKind::Lane(number), connect());
+            let (handshake, hello) = PrimaryHandshake::start(kind, self.session_id, [2; 32], Secret::default(), None);
+            end.send(&hello);
+            Lane { end, handshake: Some(handshake), announced: BTreeSet::new() }
+        };
+        let lanes = (0..self.setup.lanes).map(lane).collect();
+        let mut session = PrimarySession::new(stored, &replica, TIMEOUT, now);
+        // What the subscription itself says; the rest is looked at when the log has been sent.
+        if let Some(Event::Stored(stored, last_written)) = queue.0.lock().unwrap().pop_front() {
+            session.stored(stored, last_written);
+        }
+        let mut open = Open { control, lanes, session, source, window, next: None, stored_before, queue };
+        open.next = open.source.next(&mut open.window);
+        self.link = Link::Open(Box::new(open));
+        Ok(())
+    }
+}
+
+enum Next {
+    GoOn,
+    End,
+    Demote,
+}
+
+impl Open {
+    fn poll(&mut self, store: &Datastore, setup: Setup, now: Millis) -> Result<Next, String> {
+        loop {
+            let message = match self.control.read()? {
+                Arrival::Message(message) => message,
+                Arrival::Nothing => break,
+                Arrival::Over => return Ok(Next::End),
+            };
+            if let Err(reason) = self.session.on_control(message, now) {
+                return expected(reason).map(|()| Next::End);
+            }
+        }
+        for lane in &mut self.lanes {
+            let message = match lane.end.read()? {
+                Arrival::Message(message) => message,
+                Arrival::Nothing => continue,
+                Arrival::Over => return Ok(Next::End),
+            };
+            let Some(handshake) = &mut lane.handshake else { return Err(format!("{message:?} on a lane")) };
+            match handshake.on_message(message) {
+                Ok(PrimaryStep::Send(message)) => lane.end.send(&message),
+                Ok(PrimaryStep::Accepted(_)) => lane.handshake = None,
+                Ok(PrimaryStep::Refused(reason)) | Err(reason) => return expected(reason).map(|()| Next::End),
+            }
+        }
+        self.session.switched(store.switched_epoch());
+        match self.session.tick(now) {
+            Ok(message) => message.iter().for_each(|message| self.control.send(message)),
+            Err(reason) => return expected(reason).map(|()| Next::End),
+        }
+        if self.lanes.iter().all(|lane| lane.handshake.is_none()) && !self.pump(setup, now) {
+            return Ok(Next::End);
+        }
+        let propagated = match setup.sabotage {
+            Some(Sabotage::PropagateWhatIsStored) => store.last_epoch(),
+            _ => self.session.propagated(),
+        };
+        let _ = store.confirm_propagated(propagated);
+        let queued = self.queue.0.lock().unwrap().len();
+        Ok(if queued > QUEUE_MAX { Next::Demote } else { Next::GoOn })
+    }
+
+    /// Puts sessions and COMMITs on the lanes while there is room; false when the disk cannot be read.
+    fn pump(&mut self, setup: Setup, now: Millis) -> bool {
+        while !self.lanes.iter().any(|lane| lane.end.is_full()) {
+            if setup.sabotage == Some(Sabotage::SkipCatchUp) {
+                self.next = None;
+            }
+            if let Some(session) = self.next.take() {
+                if !self.ship(&session, setup) {
+                    return false;
+                }
+                self.next = self.source.next(&mut self.window);
+                // An epoch that was not stored then may have more sessions behind the window.
+                let is_last = self.next.as_ref().is_none_or(|next| next.epoch > session.epoch);
+                if is_last && session.epoch <= self.stored_before {
+                    self.session.delivered(session.epoch);
+                }
+                self.commit(now);
+                continue;
+            }
+            if !self.session.is_live() {
+                if setup.sabotage == Some(Sabotage::CommitWithoutRecord) {
+                    self.session.stored(self.stored_before, Some(self.stored_before));
+                }
+                self.session.delivered(self.stored_before);
+                self.commit(now);
+                self.session.go_live();
+            }
+            let event = self.queue.0.lock().unwrap().pop_front();
+            match event {
+                Some(Event::Session(session)) => {
+                    if setup.sabotage == Some(Sabotage::CommitBeforeSession) {
+                        self.session.stored(session.epoch, Some(session.epoch));
+                        self.commit(now);
+                    }
+                    if !self.ship(&session, setup) {
+                        return false;
+                    }
+                    if setup.sabotage == Some(Sabotage::CommitBeforeStored) {
+                        self.session.stored(session.epoch, Some(session.epoch));
+                        self.commit(now);
+                    }
+                }
+                Some(Event::Stored(stored, last_written)) => {
+                    self.session.stored(stored, last_written);
+                    self.commit(now);
+                }
+                None => break,
+            }
+        }
+        true
+    }
+
+    fn commit(&mut self, now: Millis) {
+        if let Some(epoch) = self.session.take_commit(now) {
+            self.lanes.iter().for_each(|lane| lane.end.send(&Message::Commit { epoch, blob_seq: 0 }));
+        }
+    }
+
+    fn ship(&mut self, session: &EndedSession, setup: Setup) -> bool {
+        let mut bytes = vec![0; session.len as usize];
+        if !matches!(session.file.read_at(session.start, &mut bytes), Ok(read) if read == bytes.len()) {
+            return false;
+        }
+        let lane = &mut self.lanes[lane_of(session.channel, setup.lanes) as usize];
+        if lane.announced.insert(session.channel) {
+            lane.end.send(&Message::Channel { channel: session.channel });
+        }
+        let pieces = bytes.chunks(setup.piece_bytes).count();
+        for (number, piece) in bytes.chunks(setup.piece_bytes).enumerate() {
+            let mut frame = Vec::new();
+            LogFrame::around(session.epoch.0, session.channel, number == 0, number + 1 == pieces, piece)
+                .write(&mut frame, piece)
+                .expect("memory takes everything");
+            lane.end.send_bytes(&frame);
+        }
+        true
+    }
+}

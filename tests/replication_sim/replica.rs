@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The replica's process: a real standby store on a simulated disk, and what its threads would do.
+
+use crate::link::{Arrival, End};
+use crate::model::LOCATION;
+use crate::primary::{expected, Step};
+use crate::world::{Sabotage, Setup, TIMEOUT};
+use limestone_core::replication::auth::Secret;
+use limestone_core::replication::native::handshake::{decide, Identified, ReplicaHandshake, ReplicaStep, Standing};
+use limestone_core::replication::native::message::{Code, ConnectionKind, Message, Reason, ReplicaIdentity};
+use limestone_core::replication::native::replica::{LaneOrder, LaneStep, ReplicaAction, ReplicaSession};
+use limestone_core::replication::native::Millis;
+use limestone_core::replication::standby::StandbyStore;
+use limestone_core::types::Epoch;
+use limestone_core::vfs::SimFs;
+use std::path::Path;
+use std::sync::Arc;
+
+struct Open {
+    session: ReplicaSession,
+    control: End,
+    lanes: Vec<(u32, End, LaneOrder)>,
+    /// An epoch whose record the disk has still to write.
+    recording: Option<Epoch>,
+    sabotage: Option<Sabotage>,
+}
+
+pub struct Replica {
+    pub store: StandbyStore,
+    setup: Setup,
+    accepted: Vec<(End, ReplicaHandshake)>,
+    open: Option<Open>,
+}
+
+enum Verdict {
+    GoOn,
+    /// The session is over.
+    End,
+    Violation(String),
+}
+
+impl From<Reason> for Verdict {
+    fn from(reason: Reason) -> Verdict {
+        expected(reason).map_or_else(Verdict::Violation, |()| Verdict::End)
+    }
+}
+
+impl Replica {
+    /// Starts on what is on the disk.
+    pub fn start(fs: &SimFs, setup: Setup) -> Result<Replica, String> {
+        let store = StandbyStore::open(Arc::new(fs.clone()), Path::new(LOCATION));
+        let store = store.map_err(|e| format!("the replica cannot start: {e}"))?;
+        Ok(Replica { store, setup, accepted: Vec::new(), open: None })
+    }
+
+    pub fn accept(&mut self, end: End) {
+        self.accepted.push((end, ReplicaHandshake::new([3; 32], Secret::default())));
+    }
+
+    /// Reads what has arrived.
+    pub fn poll(&mut self, now: Millis) -> Step {
+        let mut kept = Vec::new();
+        for (mut end, mut handshake) in std::mem::take(&mut self.accepted) {
+            let Arrival::Message(message) = (match end.read()? {
+                Arrival::Over => continue,
+                Arrival::Nothing => {
+                    kept.push((end, handshake));
+                    continue;
+                }
+                message => message,
+            }) else {
+                continue;
+            };
+            match handshake.on_message(message) {
+                Ok(ReplicaStep::Send(message)) => {
+                    end.send(&message);
+                    kept.push((end, handshake));
+                }
+                Ok(ReplicaStep::Identified(peer)) => self.identified(end, peer, now)?,
+                Err(reason) => return Err(format!("the handshake of an honest primary failed: {reason}")),
+            }
+        }
+        self.accepted = kept;
+        let Some(open) = &mut self.open else { return Ok(()) };
+        match open.poll(&self.store, now)? {
+            Verdict::GoOn => Ok(()),
+            Verdict::End => {
+                self.open = None;
+                Ok(())
+            }
+            Verdict::Violation(text) => Err(text),
+        }
+    }
+
+    fn identified(&mut self, end: End, peer: Identified, now: Millis) -> Step {
+        let refuse = |end: End, reason: Reason| {
+            end.send(&Message::Refused(reason.clone()));
+            expected(reason)
+        };
+        match (peer.primary, &mut self.open) {
+            (Some(_), Some(_)) => refuse(end, Reason::new(Code::BUSY, "another session is open")),
+            (Some(primary), None) => {
+                let standing = Standing {
+                    uuid: self.store.identity(),
+                    empty: self.store.is_empty(),
+                    term: 0,
+                    durable: self.store.durable(),
+                };
+                let outcome = match decide(&primary, &standing) {
+                    Ok(outcome) => outcome,
+                    Err(reason) => return refuse(end, reason),
+                };
+                if self.setup.sabotage != Some(Sabotage::NoDiscard) && self.store.discard_beyond_durable().is_err() {
+                    return Ok(());
+                }
+                if self.store.adopt_identity(&primary.uuid).is_err() {
+                    return Ok(());
+                }
+                let durable = self.store.durable();
+                let session = ReplicaSession::new(peer.session_id, &primary, durable, TIMEOUT, now);
+                let replica = ReplicaIdentity {
+                    uuid: standing.uuid,
+                    term: 0,
+                    durable,
+                    outcome,
+                    max_channels: session.max_channels(),
+                    capabilities: 0,
+                };
+                end.send(&Message::Answer { replica: Some(replica) });
+                let sabotage = self.setup.sabotage;
+                self.open = Some(Open { session, control: end, lanes: Vec::new(), recording: None, sabotage });
+                Ok(())
+            }
+            (None, None) => refuse(end, Reason::new(Code::UNKNOWN_SESSION, "no session is open")),
+            (None, Some(open)) => match (open.session.attach(peer.session_id, peer.kind), peer.kind) {
+                (Ok(Some(order)), ConnectionKind::Lane(lane)) => {
+                    end.send(&Message::Answer { replica: None });
+                    open.lanes.push((lane, end, order));
+                    Ok(())
+                }
+                (Ok(_), kind) => Err(format!("a {kind} connection was not expected")),
+                (Err(reason), _) => refuse(end, reason),
+            },
+        }
+    }
+
+    /// Lets the disk finish what it is at.
+    pub fn disk(&mut self, now: Millis) {
+        if let Some(open) = &mut self.open {
+            if let Some(epoch) = open.recording.take() {
+                if open.sabotage == Some(Sabotage::AcknowledgeBeforeSync) {
+                    // Acknowledged below; the record is lost with the process.
+                } else if self.store.record(epoch).is_err() {
+                    return;
+                }
+                let actions = open.session.recorded(epoch, now);
+                open.carry_out(actions);
+            }
+        }
+    }
+}
+
+impl Open {
+    fn carry_out(&mut self, actions: impl IntoIterator<Item = ReplicaAction>) -> bool {
+        for action in actions {
+            match action {
+                ReplicaAction::Send(message) => self.control.send(&message),
+                ReplicaAction::Record(epoch) => self.recording = Some(epoch),
+                ReplicaAction::Ended => return false,
+                ReplicaAction::Boundary(_) | ReplicaAction::SafeSnapshot(_) => {}
+            }
+        }
+        true
+    }
+
+    fn poll(&mut self, store: &StandbyStore, now: Millis) -> Result<Verdict, String> {
+        loop {
+            let message = match self.control.read()? {
+                Arrival::Message(message) => message,
+                Arrival::Nothing => break,
+                Arrival::Over => return Ok(Verdict::End),
+            };
+            match self.session.on_control(message, now) {
+                Ok(actions) => {
+                    if !self.carry_out(actions) {
+                        return Ok(Verdict::End);
+                    }
+                }
+                Err(reason) => return Ok(reason.into()),
+            }
+        }
+        for index in 0..self.lanes.len() {
+            match self.poll_lane(index, store, now)? {
+                Verdict::GoOn => {}
+                other => return Ok(other),
+            }
+        }
+        match self.session.tick(now) {
+            Ok(actions) => self.carry_out(actions),
+            Err(reason) => return Ok(reason.into()),
+        };
+        Ok(Verdict::GoOn)
+    }
+
+    fn poll_lane(&mut self, index: usize, store: &StandbyStore, now: Millis) -> Result<Verdict, String> {
+        loop {
+            let (lane, end, order) = &mut self.lanes[index];
+            let message = match end.read()? {
+                Arrival::Message(message) => message,
+                Arrival::Nothing => return Ok(Verdict::GoOn),
+                Arrival::Over => return Ok(Verdict::End),
+            };
+            self.session.heard(now);
+            let (lane, step) = (*lane, order.on_message(message));
+            match step {
+                Ok(LaneStep::Noted) => {}
+                Ok(LaneStep::Append(log)) => {
+                    match store.lane(lane).append(log.epoch, log.first, log.last, &log.bytes) {
+                        Ok(()) => {}
+                        Err(limestone_core::error::Error::InvalidArgument(text)) => {
+                            return Ok(Verdict::Violation(text))
+                        }
+                        Err(_) => return Ok(Verdict::End),
+                    }
+                }
+                Ok(LaneStep::Commit { epoch, blob_seq }) => {
+                    if store.lane(lane).sync().is_err() {
+                        return Ok(Verdict::End);
+                    }
+                    let action = self.session.lane_synced(lane, epoch, blob_seq);
+                    self.carry_out(action);
+                }
+                Err(reason) => return Ok(reason.into()),
+            }
+        }
+    }
+}
