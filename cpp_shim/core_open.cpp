@@ -67,8 +67,15 @@ limestone_datastore* open_core(core_settings const& wanted) {
     check(limestone_settings_set_instance_id(guard.settings, id.data(), id.size()), LIMESTONE_HERE);
     auto const& name = wanted.db_name;
     check(limestone_settings_set_db_name(guard.settings, name.data(), name.size()), LIMESTONE_HERE);
+    auto status = limestone_settings_set_replication_from_environment(guard.settings);
+    if (status != LIMESTONE_OK) {
+        // Without the replica that somebody wanted, acknowledgements would promise too much.
+        LOG(ERROR) << "/:limestone:config:datastore " << core_error_text(status);
+        throw limestone_exception(exception_type::initialization_failure,
+                                  with_place(core_error_text(status), LIMESTONE_HERE));
+    }
     limestone_datastore* core = nullptr;
-    auto status = limestone_datastore_open(guard.settings, &core);
+    status = limestone_datastore_open(guard.settings, &core);
     if (status != LIMESTONE_OK) {
         fail_open(wanted.location, status);
     }

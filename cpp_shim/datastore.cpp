@@ -52,10 +52,10 @@ datastore::datastore(configuration const& conf) : impl_(std::make_unique<datasto
     impl_->reference_key_ = random_key();
     internal::bridge_core_log();
     internal::guarded("datastore", [this, &conf] {
-        internal::check_replication_environment();
         auto const& location = impl_->location_;
         LOG(INFO) << "/:limestone:config:datastore setting log location = " << location.string();
         impl_->core_ = internal::open_core({location, conf.recover_max_parallelism_, conf.instance_id_, conf.db_name_});
+        internal::log_replication_environment();
         auto status = impl_->callbacks_.attach(impl_->core_, [this] { raise_epoch_counters(); });
         if (status != LIMESTONE_OK) {
             internal::throw_core_error(status, LIMESTONE_HERE);

@@ -2,11 +2,8 @@
 #include "replication_environment.h"
 
 #include <cstdlib>
-#include <string>
 
 #include <glog/logging.h>
-
-#include "errors.h"
 
 namespace limestone::internal {
 
@@ -20,7 +17,7 @@ const char* enabled(const char* variable) {
 
 }  // namespace
 
-void check_replication_environment() {
+void log_replication_environment() {
     LOG(INFO) << prefix << "REPLICATION_ASYNC_SESSION_CLOSE: " << enabled("REPLICATION_ASYNC_SESSION_CLOSE");
     LOG(INFO) << prefix << "REPLICATION_ASYNC_GROUP_COMMIT: " << enabled("REPLICATION_ASYNC_GROUP_COMMIT");
     if (std::getenv("REPLICATION_RDMA_SLOTS") == nullptr) {
@@ -28,16 +25,9 @@ void check_replication_environment() {
     } else {
         LOG(WARNING) << prefix << "REPLICATION_RDMA_SLOTS: set, but this version has no RDMA replication";
     }
-    const char* endpoint = std::getenv("TSURUGI_REPLICATION_ENDPOINT");
-    if (endpoint == nullptr) {
-        LOG(INFO) << prefix << "Replica disabled; endpoint valid: 0";
-        return;
-    }
-    auto text =
-        std::string("replication is not available in this version, but TSURUGI_REPLICATION_ENDPOINT is set to \"") +
-        endpoint + "\": unset it to run without a replica";
-    LOG(ERROR) << prefix << text;
-    throw api::limestone_exception(api::exception_type::initialization_failure, with_place(text, LIMESTONE_HERE));
+    LOG(INFO) << prefix
+              << (std::getenv("TSURUGI_REPLICATION_ENDPOINT") != nullptr ? "Replica enabled; endpoint valid: 1"
+                                                                        : "Replica disabled; endpoint valid: 0");
 }
 
 }  // namespace limestone::internal

@@ -209,6 +209,16 @@ impl Datastore {
         &self.instance_uuid
     }
 
+    /// The disk that the directory is on.
+    pub fn vfs(&self) -> &dyn Vfs {
+        &*self.settings.vfs
+    }
+
+    /// Epochs up to this one are compacted: not all of their sessions are in the log any more.
+    pub fn compacted_epoch(&self) -> Epoch {
+        self.lifecycle.lock().directory.as_ref().map_or(Epoch(0), |directory| directory.catalog.max_epoch)
+    }
+
     /// The directory as it was given.
     pub fn location(&self) -> &Path {
         &self.settings.location
@@ -229,13 +239,19 @@ impl Datastore {
     /// # Errors
     /// [`Error::Corrupted`] when acknowledged data is damaged: then no file has been changed.
     pub fn ready(&self) -> Result<RecoveryReport> {
-        let result = self.recover();
+        self.ready_with(|_| Ok(()))
+    }
+
+    /// As [`Self::ready`]; `before_change` is told the durable epoch before the directory is changed. When it fails,
+    /// nothing is.
+    pub fn ready_with(&self, before_change: impl FnOnce(Epoch) -> Result<()>) -> Result<RecoveryReport> {
+        let result = self.recover(before_change);
         let epoch = result.as_ref().map_or(Epoch(0), |report| report.last_epoch);
         self.emit(EventKind::WalStarted, epoch, result.is_ok());
         result
     }
 
-    fn recover(&self) -> Result<RecoveryReport> {
+    fn recover(&self, before_change: impl FnOnce(Epoch) -> Result<()>) -> Result<RecoveryReport> {
         let mut lifecycle = self.lifecycle.lock();
         let Lifecycle { state, directory } = &mut *lifecycle;
         let directory = match (&state, directory) {
@@ -260,6 +276,7 @@ impl Datastore {
             memory_bytes: self.settings.recovery_memory_bytes,
         })?;
         let blob_files = self.blobs.scan()?;
+        before_change(recovered.durable.unwrap_or_default())?;
         for warning in &recovered.warnings {
             log::warn!("{warning}");
         }

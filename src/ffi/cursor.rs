@@ -51,7 +51,7 @@ pub unsafe extern "C" fn limestone_snapshot_open(
 ) -> i32 {
     guard(|| unsafe {
         handle::check_out(out)?;
-        let snapshot = handle::open(datastore)?.snapshot()?;
+        let snapshot = handle::open(datastore)?.store().snapshot()?;
         *out = handle::create(closable(snapshot));
         Ok(())
     })

@@ -7,6 +7,7 @@ use super::settings::limestone_settings;
 use super::status::{guard, Failure};
 use crate::datastore::{Datastore, EpochEvent, PersistentCallback, Settings};
 use crate::error::Error;
+use crate::replication::engine::{self, Replication};
 use crate::types::{Durability, Epoch};
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -25,10 +26,35 @@ const RECOVERY_MEMORY_VARIABLE: &str = "LIMESTONE_RECOVERY_MEMORY_MIB";
 #[allow(non_camel_case_types)]
 #[derive(Debug)]
 pub struct limestone_datastore {
-    stub: Stub<Closable<Arc<Datastore>>>,
+    stub: Stub<Closable<Opened>>,
 }
 
-handle!(limestone_datastore, Datastore, Closable<Arc<Datastore>>);
+handle!(limestone_datastore, Datastore, Closable<Opened>);
+
+/// What the handle stands for.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    store: Arc<Datastore>,
+    replication: Option<Arc<Replication>>,
+}
+
+impl Opened {
+    pub(super) fn store(&self) -> &Arc<Datastore> {
+        &self.store
+    }
+
+    pub(super) fn replication(&self) -> Option<&Replication> {
+        self.replication.as_deref()
+    }
+
+    /// Ends replication, while epochs can still be reported, and then the data store.
+    fn shut_down(&self) {
+        if let Some(replication) = &self.replication {
+            replication.shutdown();
+        }
+        self.store.shutdown();
+    }
+}
 
 /// Told when everything of `epoch` and of all before it has reached `state` (`LIMESTONE_STORED` or
 /// `LIMESTONE_PROPAGATED`). Epochs of one state strictly increase and may skip. Runs on a thread that is inside
@@ -58,7 +84,13 @@ unsafe impl Sync for Context {}
 /// Takes the data store out of its handle, so that no lock of the handle is held during a call.
 pub(super) unsafe fn store(datastore: *const limestone_datastore) -> Result<Arc<Datastore>, Failure> {
     // SAFETY: the caller's promise.
-    unsafe { handle::open(datastore) }.map(|store| store.clone())
+    unsafe { handle::open(datastore) }.map(|opened| opened.store.clone())
+}
+
+/// The same with its replication.
+pub(super) unsafe fn opened(datastore: *const limestone_datastore) -> Result<Opened, Failure> {
+    // SAFETY: the caller's promise.
+    unsafe { handle::open(datastore) }.map(|opened| opened.clone())
 }
 
 fn memory_from_environment() -> Result<u64, Error> {
@@ -97,30 +129,40 @@ pub unsafe extern "C" fn limestone_datastore_open(
             .recovery_memory_bytes(memory)
             .instance_id(given.instance_id)
             .db_name(given.db_name);
-        *out = handle::create(closable(Datastore::open(settings)?));
+        let replication = given.replication.map(Replication::new).transpose()?.map(Arc::new);
+        let settings = match &replication {
+            Some(replication) => replication.apply_to(settings),
+            None => settings,
+        };
+        *out = handle::create(closable(Opened { store: Datastore::open(settings)?, replication }));
         Ok(())
     })
 }
 
 /// Recovers what was acknowledged and starts the epochs. Once per data store. `LIMESTONE_ERR_CORRUPTED` means that
-/// acknowledged data is damaged and that no file was changed.
+/// acknowledged data is damaged and that no file was changed. On the directory of a replica it takes over. With
+/// replication it begins to connect to the replica and does not wait for it.
 ///
 /// # Safety
 /// `datastore` must come from `limestone_datastore_open`.
 #[no_mangle]
 pub unsafe extern "C" fn limestone_datastore_ready(datastore: *mut limestone_datastore) -> i32 {
-    guard(|| unsafe { Ok(store(datastore)?.ready().map(drop)?) })
+    guard(|| unsafe {
+        let Opened { store, replication } = opened(datastore)?;
+        Ok(engine::ready(&store, replication.as_deref()).map(drop)?)
+    })
 }
 
 /// Ends the data store and gives the lock of the directory back; open sessions are left without an end. The handle
-/// stays valid. Calling it again does nothing.
+/// stays valid. Calling it again does nothing. With replication, a connected replica first gets the time that is set to
+/// confirm what is stored; what it does not confirm is said in the log.
 ///
 /// # Safety
 /// `datastore` must come from `limestone_datastore_open`.
 #[no_mangle]
 pub unsafe extern "C" fn limestone_datastore_shutdown(datastore: *mut limestone_datastore) -> i32 {
     guard(|| unsafe {
-        store(datastore)?.shutdown();
+        opened(datastore)?.shut_down();
         Ok(())
     })
 }
@@ -133,7 +175,11 @@ pub unsafe extern "C" fn limestone_datastore_shutdown(datastore: *mut limestone_
 #[no_mangle]
 pub unsafe extern "C" fn limestone_datastore_destroy(datastore: *mut *mut limestone_datastore) -> i32 {
     guard(|| unsafe {
-        if let Some(store) = handle::close(datastore)? {
+        if let Some(opened) = handle::close(datastore)? {
+            if let Some(replication) = &opened.replication {
+                replication.shutdown();
+            }
+            let store = &opened.store;
             store.set_persistent_callback(None);
             store.set_notify_callback(None);
             store.set_snapshot_callback(None);

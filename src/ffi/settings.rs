@@ -3,6 +3,8 @@
 
 use super::handle::{self, closable, handle, Closable, Stub};
 use super::status::{guard, Failure};
+use crate::error::Error;
+use crate::replication::settings::ReplicationSettings;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -15,6 +17,7 @@ pub struct SettingsContent {
     pub(super) recovery_memory_bytes: u64,
     pub(super) instance_id: String,
     pub(super) db_name: String,
+    pub(super) replication: Option<ReplicationSettings>,
 }
 
 /// How to open a data store. Owned by the caller; ended by `limestone_settings_destroy`. One thread at a time.
@@ -130,6 +133,22 @@ pub unsafe extern "C" fn limestone_settings_set_db_name(
     guard(|| unsafe {
         let mut settings = handle::open(settings)?;
         settings.db_name = text(db_name, len, "the name of the database")?;
+        Ok(())
+    })
+}
+
+/// Takes the settings of replication from the environment variables `TSURUGI_REPLICATION_*`; without
+/// `TSURUGI_REPLICATION_ENDPOINT` there is none. `LIMESTONE_ERR_INVALID_ARGUMENT` names a variable that is not
+/// understood. Without this call nothing is replicated, whatever the environment says.
+///
+/// # Safety
+/// `settings` must come from `limestone_settings_create`.
+#[no_mangle]
+pub unsafe extern "C" fn limestone_settings_set_replication_from_environment(settings: *mut limestone_settings) -> i32 {
+    guard(|| unsafe {
+        let mut settings = handle::open(settings)?;
+        let replication = ReplicationSettings::from_environment().map_err(|e| Error::InvalidArgument(e.to_string()))?;
+        settings.replication = replication;
         Ok(())
     })
 }

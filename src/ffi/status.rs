@@ -49,6 +49,10 @@ impl Failure {
         Failure { status: LIMESTONE_ERR_INVALID_ARGUMENT, errno: 0, message: message.to_owned() }
     }
 
+    pub(super) fn too_large(message: String) -> Failure {
+        Failure { status: LIMESTONE_ERR_TOO_LARGE, errno: 0, message }
+    }
+
     pub(super) fn handle(message: String) -> Failure {
         Failure { status: LIMESTONE_ERR_INVALID_HANDLE, errno: 0, message }
     }

@@ -5,10 +5,13 @@
 //! of C. `docs/protocol.md` describes every message.
 
 pub mod auth;
+pub mod engine;
 pub mod native;
+pub mod primary;
 pub mod settings;
 pub mod source;
 pub mod standby;
 pub mod state_file;
+pub mod status;
 pub mod transport;
 pub mod upstream;

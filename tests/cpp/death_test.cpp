@@ -177,16 +177,22 @@ TEST(exceptions_for_tests, guarded_functions_throw_instead_of_ending_the_process
     EXPECT_THROW(make_ready_at(scratch.location()), limestone_exception);
 }
 
-TEST(replication_settings, an_endpoint_is_refused_and_never_ignored) {
+TEST(replication_settings, what_is_not_understood_is_refused_with_the_name_of_the_variable) {
     scratch_directory scratch;
-    for (const char* endpoint : {"tcp://127.0.0.1:1", "nonsense", ""}) {
-        environment_variable const variable("TSURUGI_REPLICATION_ENDPOINT", endpoint);
+    const std::pair<const char*, const char*> wrong[] = {{"TSURUGI_REPLICATION_ENDPOINT", "nonsense"},
+                                                         {"TSURUGI_REPLICATION_ENDPOINT", ""},
+                                                         {"TSURUGI_REPLICATION_MODE", "sometimes"},
+                                                         {"TSURUGI_REPLICATION_TIMEOUT_MS", "10s"},
+                                                         {"TSURUGI_REPLICATION_LANES", "0"},
+                                                         {"TSURUGI_REPLICATION_NO_SUCH_SETTING", "1"}};
+    for (auto const& [name, value] : wrong) {
+        environment_variable const variable(name, value);
         try {
             open_at(scratch.location());
-            FAIL() << "opened";
+            FAIL() << "opened with " << name << "=" << value;
         } catch (limestone_exception const& e) {
             EXPECT_EQ(e.type(), exception_type::initialization_failure);
-            EXPECT_NE(std::string(e.what()).find("TSURUGI_REPLICATION_ENDPOINT"), std::string::npos);
+            EXPECT_NE(std::string(e.what()).find(name), std::string::npos) << e.what();
         }
         EXPECT_FALSE(std::filesystem::exists(scratch.location()));
     }

@@ -112,6 +112,13 @@ impl PrimarySession {
         Some(epoch)
     }
 
+    /// The replica cannot have confirmed by now what it owes, because what it needs for it is under way.
+    pub fn busy(&mut self, now: Millis) {
+        if let Some(since) = &mut self.owing_since {
+            *since = now.max(*since);
+        }
+    }
+
     /// The epoch up to which everything is durable on the replica: an epoch without writes needs no word with it.
     pub fn propagated(&mut self) -> Epoch {
         let lacks_nothing = self.is_live() && self.confirmed >= self.last_written;

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `replication_degraded`: a line of JSON for each time in which epochs were notified although no replica had them.
+
+use crate::error::{Error, Result};
+use crate::types::Epoch;
+use crate::vfs::{crashsafe, Vfs};
+use serde::{Deserialize, Serialize};
+use std::io::ErrorKind;
+use std::path::Path;
+
+/// Name of the file in the data directory.
+pub const NAME: &str = "replication_degraded";
+const TEMPORARY: &str = "replication_degraded.tmp";
+/// Older lines are dropped beyond this.
+const BYTES_MAX: u64 = 1 << 20;
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DegradedInterval {
+    /// The first epoch that was notified as stored only.
+    pub first_epoch: u64,
+    /// The last one; absent while it goes on, and after a process that died in it.
+    pub last_epoch: Option<u64>,
+    /// Milliseconds since 1970.
+    pub since_unix_ms: u64,
+    pub duration_ms: Option<u64>,
+    pub reason: String,
+}
+
+/// The intervals in the file, oldest first. Lines that a crash tore are left out.
+pub fn load(vfs: &dyn Vfs, location: &Path) -> Result<Vec<DegradedInterval>> {
+    let path = location.join(NAME);
+    let bytes = match vfs.read(&path, 2 * BYTES_MAX) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io("cannot read", &path, e)),
+    };
+    let lines = bytes.split(|&b| b == b'\n');
+    Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).collect())
+}
+
+/// Adds a line, durably. A line with the same beginning as the last one takes its place.
+pub fn record(vfs: &dyn Vfs, location: &Path, interval: &DegradedInterval) -> Result<()> {
+    let mut all = load(vfs, location)?;
+    all.pop_if(|last| last.since_unix_ms == interval.since_unix_ms && last.first_epoch == interval.first_epoch);
+    all.push(interval.clone());
+    let lines = all.iter().map(|interval| {
+        let mut line = serde_json::to_vec(interval).expect("numbers and words are always JSON");
+        line.push(b'\n');
+        line
+    });
+    let lines: Vec<Vec<u8>> = lines.collect();
+    let mut bytes: u64 = lines.iter().map(|line| line.len() as u64).sum();
+    let surplus = lines.iter().take_while(|line| {
+        let over = bytes > BYTES_MAX;
+        bytes -= line.len() as u64;
+        over
+    });
+    let kept = lines[surplus.count()..].concat();
+    let path = location.join(NAME);
+    crashsafe::replace(vfs, &location.join(TEMPORARY), &path, &kept).map_err(|e| Error::io("cannot write", &path, e))
+}
+
+/// Whether an interval of the file holds the epoch.
+pub fn holds(intervals: &[DegradedInterval], epoch: Epoch) -> bool {
+    intervals.iter().any(|i| i.first_epoch <= epoch.0 && i.last_epoch.is_some_and(|last| epoch.0 <= last))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vfs::{Open, SimFs};
+
+    fn interval(first_epoch: u64, last_epoch: Option<u64>, reason: &str) -> DegradedInterval {
+        let duration_ms = last_epoch.map(|_| 5);
+        DegradedInterval {
+            first_epoch,
+            last_epoch,
+            since_unix_ms: first_epoch * 10,
+            duration_ms,
+            reason: reason.into(),
+        }
+    }
+
+    #[test]
+    fn an_interval_is_written_when_it_begins_and_completed_when_it_ends() {
+        let fs = SimFs::new();
+        let location = Path::new("/log");
+        fs.create_dir(location).unwrap();
+        assert!(load(&fs, location).unwrap().is_empty());
+        for interval in [interval(3, None, "a"), interval(3, Some(9), "a"), interval(20, None, "b")] {
+            record(&fs, location, &interval).unwrap();
+        }
+        let all = load(&fs, location).unwrap();
+        assert_eq!(all, [interval(3, Some(9), "a"), interval(20, None, "b")]);
+        assert!(holds(&all, Epoch(3)) && holds(&all, Epoch(9)));
+        assert!(!holds(&all, Epoch(2)) && !holds(&all, Epoch(10)));
+
+        let file = fs.open(&location.join(NAME), Open::Existing).unwrap();
+        file.write_at(file.len().unwrap(), b"{\"first_epoch\":7").unwrap();
+        assert_eq!(load(&fs, location).unwrap(), all, "a torn line does not count");
+    }
+
+    #[test]
+    fn the_file_stays_small() {
+        let fs = SimFs::new();
+        let location = Path::new("/log");
+        fs.create_dir(location).unwrap();
+        let reason = "x".repeat(100_000);
+        for first in 1..=12 {
+            record(&fs, location, &interval(first, Some(first), &reason)).unwrap();
+        }
+        let all = load(&fs, location).unwrap();
+        assert_eq!(all.last().unwrap().first_epoch, 12);
+        assert!((9..=11).contains(&all.len()), "{} lines", all.len());
+    }
+}

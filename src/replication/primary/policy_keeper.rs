@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Carries out the policy: when the notify level falls and rises again, the data store, the log and a file are told.
+
+use super::degraded::{self, DegradedInterval};
+use crate::datastore::Datastore;
+use crate::replication::native::policy::{self, Change, Policy};
+use crate::replication::native::Millis;
+use crate::replication::settings::Mode;
+use crate::types::Epoch;
+use crate::wal::names;
+use std::time::{Duration, Instant};
+
+/// The policy of a data store with its clock.
+#[derive(Debug)]
+pub(super) struct PolicyKeeper {
+    policy: Policy,
+    mode: Mode,
+    begun: Instant,
+    interval: Option<DegradedInterval>,
+    /// Since when something stored has not been propagated.
+    behind_since: Option<Instant>,
+}
+
+impl PolicyKeeper {
+    pub(super) fn new(mode: Mode) -> PolicyKeeper {
+        let policy = Policy::new(match mode {
+            Mode::Strict => policy::Mode::Strict,
+            Mode::Degrade(after) => policy::Mode::Degrade { after: after.as_millis() as Millis },
+            Mode::Async => policy::Mode::Async,
+        });
+        PolicyKeeper { policy, mode, begun: Instant::now(), interval: None, behind_since: None }
+    }
+
+    fn now(&self) -> Millis {
+        self.begun.elapsed().as_millis() as Millis
+    }
+
+    /// When [`Self::update`] is due although nothing happens.
+    pub(super) fn wait(&self) -> Option<Duration> {
+        let Mode::Degrade(after) = self.mode else { return None };
+        let due = self.policy.deadline().map(|at| Duration::from_millis(at.saturating_sub(self.now())));
+        // How long something has been waiting is known as exactly as it is looked at.
+        Some(due.unwrap_or(after / 4).min(after / 4).max(Duration::from_millis(1)))
+    }
+
+    /// Milliseconds since 1970 at which the notify level fell.
+    pub(super) fn degraded_since(&self) -> Option<u64> {
+        self.interval.as_ref().map(|interval| interval.since_unix_ms)
+    }
+
+    /// How long something stored has not been propagated.
+    pub(super) fn behind(&self) -> Duration {
+        self.behind_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// Looks at the epochs and does what follows. `problem` is what the replica suffers from.
+    pub(super) fn update(&mut self, store: &Datastore, streaming: bool, problem: Option<&str>) {
+        // In this order: propagated is never larger.
+        let propagated = store.propagated_epoch();
+        let stored = store.last_epoch();
+        match propagated >= stored {
+            true => self.behind_since = None,
+            false => _ = self.behind_since.get_or_insert_with(Instant::now),
+        }
+        let now = self.now();
+        match self.policy.update(stored, propagated, streaming, now) {
+            Some(Change::Degraded { waited, propagated, .. }) => {
+                let reason = problem.unwrap_or("the replica does not keep up").to_owned();
+                log::warn!(
+                    "replication: degraded: epochs from {} on are reported when they are STORED only; the replica was \
+                     waited for {waited} ms: {reason}",
+                    propagated.0 + 1
+                );
+                let interval = DegradedInterval {
+                    first_epoch: propagated.0 + 1,
+                    last_epoch: None,
+                    since_unix_ms: names::unix_ms() as u64,
+                    duration_ms: None,
+                    reason,
+                };
+                record(store, &interval);
+                self.interval = Some(interval);
+                set_degraded(store, true);
+            }
+            Some(Change::Restored { lasted, propagated, .. }) => {
+                let first = self.interval.as_ref().map_or(0, |interval| interval.first_epoch);
+                set_degraded(store, false);
+                log::info!(
+                    "replication: restored: the replica has everything up to epoch {propagated}; epochs {first} to \
+                     {} were reported when they were STORED only, for {lasted} ms",
+                    store.notified_epoch()
+                );
+                self.close(store, lasted);
+            }
+            None => {}
+        }
+    }
+
+    /// Ends an interval that goes on, because replication ends.
+    pub(super) fn finish(&mut self, store: &Datastore) {
+        let since = self.interval.as_ref().map_or(0, |interval| interval.since_unix_ms);
+        self.close(store, (names::unix_ms() as u64).saturating_sub(since));
+    }
+
+    fn close(&mut self, store: &Datastore, lasted: Millis) {
+        if let Some(mut interval) = self.interval.take() {
+            interval.last_epoch = Some(store.notified_epoch().max(Epoch(interval.first_epoch)).0);
+            interval.duration_ms = Some(lasted);
+            record(store, &interval);
+        }
+    }
+}
+
+fn record(store: &Datastore, interval: &DegradedInterval) {
+    if let Err(e) = degraded::record(store.vfs(), store.location(), interval) {
+        log::error!("replication: a degraded interval is not recorded: {e}");
+    }
+}
+
+fn set_degraded(store: &Datastore, degraded: bool) {
+    // After a shutdown or a failure nothing is notified any more.
+    let _ = store.set_degraded(degraded);
+}
