@@ -39,6 +39,12 @@ pub struct Opened {
 }
 
 impl Opened {
+    /// A data store without replication of its own.
+    #[cfg(test)]
+    pub(super) fn alone(store: Arc<Datastore>) -> Opened {
+        Opened { store, replication: None }
+    }
+
     pub(super) fn store(&self) -> &Arc<Datastore> {
         &self.store
     }

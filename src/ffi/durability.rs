@@ -156,7 +156,7 @@ mod tests {
     fn with_replication_both_states_are_reported_and_the_notice_comes_last() {
         let settings = Settings::new("/log").vfs(Arc::new(SimFs::new()));
         let store = Datastore::open(settings.replicated(true).notify_level(NotifyLevel::Propagated)).unwrap();
-        let handle = handle::create(handle::closable(store.clone()));
+        let handle = handle::create(handle::closable(Opened::alone(store.clone())));
         let mut told = Told::new();
         let context = (&raw mut told).cast();
         let mut found = limestone_durability::default();
