@@ -108,6 +108,11 @@ impl Channel {
         self.slot.clone()
     }
 
+    /// Its number, as in the name of its file.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
     /// The file that sessions are appended to; it may not exist yet.
     pub fn path(&self) -> &Path {
         &self.path

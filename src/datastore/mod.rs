@@ -214,6 +214,11 @@ impl Datastore {
         &*self.settings.vfs
     }
 
+    /// The same, for somebody who keeps it.
+    pub fn shared_vfs(&self) -> Arc<dyn Vfs> {
+        self.settings.vfs.clone()
+    }
+
     /// Epochs up to this one are compacted: not all of their sessions are in the log any more.
     pub fn compacted_epoch(&self) -> Epoch {
         self.lifecycle.lock().directory.as_ref().map_or(Epoch(0), |directory| directory.catalog.max_epoch)

@@ -135,12 +135,16 @@ pub unsafe extern "C" fn limestone_datastore_open(
             .recovery_memory_bytes(memory)
             .instance_id(given.instance_id)
             .db_name(given.db_name);
-        let replication = given.replication.map(Replication::new).transpose()?.map(Arc::new);
+        let replication = given.replication.map(Replication::new).map(Arc::new);
         let settings = match &replication {
             Some(replication) => replication.apply_to(settings),
             None => settings,
         };
-        *out = handle::create(closable(Opened { store: Datastore::open(settings)?, replication }));
+        let store = Datastore::open(settings)?;
+        if let Some(replication) = &replication {
+            replication.opened(&store)?;
+        }
+        *out = handle::create(closable(Opened { store, replication }));
         Ok(())
     })
 }
@@ -316,7 +320,11 @@ pub unsafe extern "C" fn limestone_datastore_create_channel(
 ) -> i32 {
     guard(|| unsafe {
         handle::check_out(out)?;
-        let channel = store(datastore)?.create_channel()?;
+        let Opened { store, replication } = opened(datastore)?;
+        let channel = store.create_channel()?;
+        if let Some(replication) = replication {
+            replication.channel_created(channel.number() as usize);
+        }
         *out = handle::create(channel);
         Ok(())
     })

@@ -137,6 +137,7 @@ pub unsafe extern "C" fn limestone_datastore_set_notify_callback(
 mod tests {
     use super::*;
     use crate::datastore::{NotifyLevel, Settings};
+    use crate::ffi::datastore::Opened;
     use crate::ffi::limestone_datastore_set_persistent_callback;
     use crate::vfs::SimFs;
 

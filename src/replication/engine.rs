@@ -6,29 +6,50 @@ use super::primary::Primary;
 use super::settings::{Mode, Protocol, ReplicationSettings};
 use super::state_file;
 use super::status::{Lag, LinkState, Side, Status};
+use super::upstream::primary as upstream;
 use crate::datastore::{Datastore, NotifyLevel, RecoveryReport, Settings};
 use crate::error::{Error, Result};
+use crate::types::Epoch;
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 /// Replication of one data store.
 #[derive(Debug)]
 pub struct Replication {
     settings: ReplicationSettings,
-    primary: Mutex<Option<Arc<Primary>>>,
+    role: Mutex<Role>,
+}
+
+#[derive(Clone, Debug)]
+enum Role {
+    NotStarted,
+    Native(Arc<Primary>),
+    Upstream(Arc<upstream::Primary>),
+}
+
+/// Passes on what the upstream protocol finds out.
+struct Reporter(Weak<Datastore>);
+
+impl upstream::Observer for Reporter {
+    fn propagated(&self, epoch: Epoch) {
+        if let Some(store) = self.0.upgrade() {
+            // After a shutdown or a failure nothing is acknowledged any more.
+            let _ = store.confirm_propagated(epoch);
+        }
+    }
+
+    fn degraded(&self, degraded: bool) {
+        if let Some(store) = self.0.upgrade() {
+            let _ = store.set_degraded(degraded);
+        }
+    }
 }
 
 impl Replication {
     /// Replication that begins with [`ready`].
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] for settings that this version cannot carry out.
-    pub fn new(settings: ReplicationSettings) -> Result<Replication> {
-        if settings.protocol == Protocol::Upstream {
-            let message = "TSURUGI_REPLICATION_PROTOCOL is \"upstream\": an engine can replicate with \"native\" only";
-            return Err(Error::InvalidArgument(message.to_owned()));
-        }
-        Ok(Replication { settings, primary: Mutex::default() })
+    pub fn new(settings: ReplicationSettings) -> Replication {
+        Replication { settings, role: Mutex::new(Role::NotStarted) }
     }
 
     /// Sets what a data store has to know of it.
@@ -40,42 +61,104 @@ impl Replication {
         settings.replicated(true).notify_level(level)
     }
 
+    /// To be called when the data store is open. The upstream protocol connects with each channel, which takes the time-out
+    /// at most.
+    pub fn opened(&self, store: &Arc<Datastore>) -> Result<()> {
+        if self.settings.protocol == Protocol::Native {
+            return Ok(());
+        }
+        let settings = &self.settings;
+        let options = upstream::Options {
+            endpoints: settings.endpoints.clone(),
+            timeout: settings.timeout,
+            mode: settings.mode.policy(),
+            retain_bytes: settings.retain_bytes,
+            vfs: store.shared_vfs(),
+            location: store.location().to_owned(),
+        };
+        let observer = Box::new(Reporter(Arc::downgrade(store)));
+        let primary = upstream::Primary::new(options, observer)
+            .map_err(|source| Error::Io { message: "cannot start replication".to_owned(), source })?;
+        *self.role.lock() = Role::Upstream(Arc::new(primary));
+        Ok(())
+    }
+
+    /// To be called for each channel that was made, without locks of the data store.
+    pub fn channel_created(&self, channel: usize) {
+        if let Role::Upstream(primary) = self.role() {
+            primary.add_channel(channel);
+        }
+    }
+
     /// What is going on.
     pub fn status(&self, store: &Datastore) -> Status {
-        let primary = self.primary.lock().clone();
-        match primary {
-            Some(primary) => primary.status(),
-            None => idle(store, "native", Some(self.settings.mode.to_string())),
+        match self.role() {
+            Role::Native(primary) => primary.status(),
+            Role::NotStarted => self.describe(store, "native", LinkState::Connecting),
+            Role::Upstream(primary) => {
+                let found = primary.status();
+                let state = match found.phase {
+                    upstream::Phase::Starting | upstream::Phase::Lost => LinkState::Connecting,
+                    upstream::Phase::Connected => LinkState::Streaming,
+                    upstream::Phase::GivenUp => LinkState::Refused,
+                    upstream::Phase::Closed => LinkState::Stopped,
+                };
+                let mut status = self.describe(store, "upstream", state);
+                status.lag.bytes = found.behind_bytes;
+                status.last_error = found.last_error;
+                status
+            }
         }
+    }
+
+    fn describe(&self, store: &Datastore, protocol: &str, state: LinkState) -> Status {
+        Status { state, policy: Some(self.settings.mode.to_string()), ..idle(store, protocol) }
+    }
+
+    fn role(&self) -> Role {
+        self.role.lock().clone()
     }
 
     /// Ends replication in bounded time. To be called before the data store is shut down.
     pub fn shutdown(&self) {
-        let primary = self.primary.lock().clone();
-        if let Some(primary) = primary {
-            primary.shutdown();
+        match self.role() {
+            Role::NotStarted => {}
+            Role::Native(primary) => primary.shutdown(),
+            Role::Upstream(primary) => primary.shutdown(match self.settings.mode {
+                Mode::Async => Duration::ZERO,
+                Mode::Strict | Mode::Degrade(_) => self.settings.timeout,
+            }),
         }
     }
 }
 
 /// Starts the data store of an engine. A directory that followed a primary is taken over, whether replication is
-/// configured or not; then the replica is connected, which nobody waits for.
+/// configured or not; then the replica is connected, which nobody waits for with the native protocol.
 pub fn ready(store: &Arc<Datastore>, replication: Option<&Replication>) -> Result<RecoveryReport> {
     let mut state = None;
     let report = store.ready_with(|durable| {
         state = Some(state_file::start_engine(store.vfs(), store.location(), durable)?);
         Ok(())
     })?;
-    if let (Some(replication), Some(state)) = (replication, state) {
-        let primary = Primary::start(store.clone(), replication.settings.clone(), state)?;
-        *replication.primary.lock() = Some(Arc::new(primary));
+    let (Some(replication), Some(state)) = (replication, state) else {
+        return Ok(report);
+    };
+    match replication.role() {
+        Role::Upstream(primary) => {
+            store.subscribe(primary.clone())?;
+            primary.ready(report.last_epoch);
+        }
+        Role::NotStarted | Role::Native(_) => {
+            let primary = Primary::start(store.clone(), replication.settings.clone(), state)?;
+            *replication.role.lock() = Role::Native(Arc::new(primary));
+        }
     }
     Ok(report)
 }
 
 /// The status of a data store without a connection to a replica.
-pub fn idle(store: &Datastore, protocol: &str, policy: Option<String>) -> Status {
-    let stored = store.last_epoch().0;
+pub fn idle(store: &Datastore, protocol: &str) -> Status {
+    let (propagated, stored) = (store.propagated_epoch().0, store.last_epoch().0);
     Status {
         role: Side::Primary,
         protocol: protocol.to_owned(),
@@ -86,9 +169,9 @@ pub fn idle(store: &Datastore, protocol: &str, policy: Option<String>) -> Status
         term: 0,
         switched_epoch: store.switched_epoch().0,
         stored_epoch: stored,
-        propagated_epoch: store.propagated_epoch().0,
-        lag: Lag { epochs: stored.saturating_sub(store.propagated_epoch().0), bytes: 0, ms: 0 },
-        policy,
+        propagated_epoch: propagated,
+        lag: Lag { epochs: stored.saturating_sub(propagated), bytes: 0, ms: 0 },
+        policy: None,
         degraded_since: None,
         last_error: None,
     }

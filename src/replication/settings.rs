@@ -4,6 +4,7 @@
 //! one that does not start.
 
 use super::auth::Secret;
+use super::native::{policy, Millis};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -81,6 +82,17 @@ pub enum Mode {
     Degrade(Duration),
     /// The local disk only.
     Async,
+}
+
+impl Mode {
+    /// The same for the logic that carries it out.
+    pub fn policy(self) -> policy::Mode {
+        match self {
+            Mode::Strict => policy::Mode::Strict,
+            Mode::Degrade(after) => policy::Mode::Degrade { after: after.as_millis() as Millis },
+            Mode::Async => policy::Mode::Async,
+        }
+    }
 }
 
 impl fmt::Display for Mode {

@@ -3,7 +3,7 @@
 
 use super::degraded::{self, DegradedInterval};
 use crate::datastore::Datastore;
-use crate::replication::native::policy::{self, Change, Policy};
+use crate::replication::native::policy::{Change, Policy};
 use crate::replication::native::Millis;
 use crate::replication::settings::Mode;
 use crate::types::Epoch;
@@ -23,11 +23,7 @@ pub(super) struct PolicyKeeper {
 
 impl PolicyKeeper {
     pub(super) fn new(mode: Mode) -> PolicyKeeper {
-        let policy = Policy::new(match mode {
-            Mode::Strict => policy::Mode::Strict,
-            Mode::Degrade(after) => policy::Mode::Degrade { after: after.as_millis() as Millis },
-            Mode::Async => policy::Mode::Async,
-        });
+        let policy = Policy::new(mode.policy());
         PolicyKeeper { policy, mode, begun: Instant::now(), interval: None, behind_since: None }
     }
 

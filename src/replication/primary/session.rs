@@ -342,8 +342,9 @@ impl Session {
         let (mut base, mut answers) = self.join(peer, ConnectionKind::Base)?;
         *self.control.lock() = Some(sender);
         self.spawn(threads, "control", move |session| session.receive(receiver))?;
-        let files = self.base_files()?;
         let store = &self.core.store;
+        let backup = store.begin_detailed_backup(self.core.settings.timeout).map_err(|e| End::Local(e.to_string()))?;
+        let files: Vec<PathBuf> = backup.files().iter().map(|file| file.source.clone()).collect();
         let moved = |bytes| self.moved(bytes);
         let sent = base_sync::send(store.vfs(), store.location(), &files, (&mut base, &mut answers), moved);
         match sent {
@@ -351,11 +352,6 @@ impl Session {
             // When the other side ended the session it said why on the control connection.
             Err(end) => Err(self.check().err().unwrap_or(end)),
         }
-    }
-
-    /// The files of a base sync, by path.
-    fn base_files(&self) -> Result<Vec<PathBuf>, End> {
-        Err(End::Local("this replica needs a base sync: restore a backup of this directory there".to_owned()))
     }
 
     fn live(&self) -> Option<Arc<Live>> {
