@@ -564,14 +564,16 @@ bool limestone_callback_had_writes(void);
 int32_t limestone_datastore_open(const struct limestone_settings *settings, struct limestone_datastore **out);
 
 // Recovers what was acknowledged and starts the epochs. Once per data store. `LIMESTONE_ERR_CORRUPTED` means that
-// acknowledged data is damaged and that no file was changed.
+// acknowledged data is damaged and that no file was changed. On the directory of a replica it takes over. With
+// replication it begins to connect to the replica and does not wait for it.
 //
 // # Safety
 // `datastore` must come from `limestone_datastore_open`.
 int32_t limestone_datastore_ready(struct limestone_datastore *datastore);
 
 // Ends the data store and gives the lock of the directory back; open sessions are left without an end. The handle
-// stays valid. Calling it again does nothing.
+// stays valid. Calling it again does nothing. With replication, a connected replica first gets the time that is set to
+// confirm what is stored; what it does not confirm is said in the log.
 //
 // # Safety
 // `datastore` must come from `limestone_datastore_open`.
@@ -702,6 +704,16 @@ int32_t limestone_datastore_set_event_callback(struct limestone_datastore *datas
 // The callback must be callable with `context` until it is removed.
 int32_t limestone_set_log_callback(limestone_log_callback callback, void *context);
 
+// Writes the status of replication as one JSON document: role, peer, state, epochs, lag in epochs, bytes and
+// milliseconds, policy, since when it is degraded, last error. `*len` is the size of `buffer` and becomes the length of
+// the document, which is not terminated by a zero. `LIMESTONE_ERR_TOO_LARGE` when it does not fit: then only `*len`
+// is written. Never waits for the replica.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`; `len` must be null or point to the size of `buffer`, which may
+// be null when that is 0.
+int32_t limestone_datastore_replication_status(const struct limestone_datastore *datastore, char *buffer, size_t *len);
+
 // Replaces the content of the data directory by the files that lie directly in the directory `from`, between
 // `limestone_datastore_open` and `limestone_datastore_ready`. All is checked before anything is changed; a crash leaves
 // the old content, or the next start completes the restore. `LIMESTONE_ERR_UNSUPPORTED_VERSION` and
@@ -790,6 +802,14 @@ int32_t limestone_settings_set_instance_id(struct limestone_settings *settings, 
 // # Safety
 // `settings` must come from `limestone_settings_create`; `db_name` must have `len` bytes.
 int32_t limestone_settings_set_db_name(struct limestone_settings *settings, const char *db_name, size_t len);
+
+// Takes the settings of replication from the environment variables `TSURUGI_REPLICATION_*`; without
+// `TSURUGI_REPLICATION_ENDPOINT` there is none. `LIMESTONE_ERR_INVALID_ARGUMENT` names a variable that is not
+// understood. Without this call nothing is replicated, whatever the environment says.
+//
+// # Safety
+// `settings` must come from `limestone_settings_create`.
+int32_t limestone_settings_set_replication_from_environment(struct limestone_settings *settings);
 
 // Ends the settings and sets `*settings` to null. A null `*settings` is no error.
 //

@@ -165,7 +165,9 @@ impl Live {
         let mut state = self.state.lock();
         let event = state.machine.on_control(message, self.now())?;
         let confirmed = state.machine.confirmed();
-        while state.unconfirmed.pop_front_if(|(epoch, _)| *epoch <= confirmed).is_some() {}
+        while state.unconfirmed.front().is_some_and(|&(epoch, _)| epoch <= confirmed) {
+            state.unconfirmed.pop_front();
+        }
         Ok((state.machine.propagated(), event == PrimaryEvent::Ended))
     }
 
