@@ -18,6 +18,8 @@ if(limestone_tglogutil)
   install(PROGRAMS "${limestone_tglogutil}" DESTINATION "${CMAKE_INSTALL_BINDIR}" COMPONENT Runtime)
   limestone_man_pages(tglogutil "${limestone_tglogutil}")
 endif()
+install(PROGRAMS "${PROJECT_SOURCE_DIR}/scripts/installed/tgcmpct_logs.sh"
+                 "${PROJECT_SOURCE_DIR}/scripts/installed/tgdel_logs.sh" DESTINATION "${CMAKE_INSTALL_BINDIR}")
 
 # Headers are used as <limestone/...>, and the directory to hand out is <prefix>/include/limestone.
 install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/limestone" DESTINATION "${limestone_include_dir}"

@@ -143,7 +143,10 @@ void datastore::rotate_epoch_file() {
 
 void datastore::compact_with_online() {
     internal::warn_before_ready(*impl_, "compact_with_online");
-    internal::throw_not_available("compact_with_online", "log files cannot be merged", LIMESTONE_HERE);
+    auto status = limestone_datastore_compact(impl_->core_);
+    if (status != LIMESTONE_OK) {
+        internal::throw_core_error(status, LIMESTONE_HERE);
+    }
 }
 
 }  // namespace limestone::api

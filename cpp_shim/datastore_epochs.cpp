@@ -92,6 +92,11 @@ void datastore::switch_available_boundary_version(write_version_type version) {
                    << current.get_minor() << ")";
         return;
     }
+    if (impl_->core_ != nullptr) {
+        auto status = limestone_datastore_switch_available_boundary_version(impl_->core_, version.get_major(),
+                                                                            version.get_minor());
+        internal::check_guarded("switch_available_boundary_version", status, LIMESTONE_HERE);
+    }
     available_boundary_version_ = version;
 }
 

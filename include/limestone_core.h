@@ -488,6 +488,26 @@ int32_t limestone_channel_truncate_storage(struct limestone_channel *channel,
                                            uint64_t major,
                                            uint64_t minor);
 
+// Merges all log files but those that are being written into the compacted file and lists them in the catalog as detached;
+// they may then be deleted. Sessions go on meanwhile. Waits until everything up to the current epoch is durable, which
+// needs a switch of epochs unless it is already; a shutdown ends the wait. A second call waits for the first. While a
+// backup is open the compaction is postponed and this returns: a thread of the data store does it as soon as it can. An error loses nothing, and the data store works on unless writing the log has failed.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+int32_t limestone_datastore_compact(struct limestone_datastore *datastore);
+
+// Declares that nobody reads versions below (`major`, `minor`) any more, but for the newest of a key: an online
+// compaction then deletes BLOBs that only older ones refer to. It does so when `major` lies above the epoch of the
+// compaction before. Cheap; any thread. `LIMESTONE_ERR_INVALID_ARGUMENT` for a version below the current one, which
+// stays.
+//
+// # Safety
+// `datastore` must come from `limestone_datastore_open`.
+int32_t limestone_datastore_switch_available_boundary_version(struct limestone_datastore *datastore,
+                                                              uint64_t major,
+                                                              uint64_t minor);
+
 // Gives a new view of what `limestone_datastore_ready` recovered. `LIMESTONE_ERR_WRONG_STATE` before that.
 //
 // # Safety

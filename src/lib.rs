@@ -6,6 +6,7 @@
 
 pub mod backup;
 pub mod blob;
+pub mod compaction;
 pub mod datastore;
 pub mod error;
 pub mod ffi;

@@ -10,6 +10,7 @@ use crate::recovery::Snapshot;
 use crate::types::BlobId;
 use crate::vfs::Vfs;
 use parking_lot::{Condvar, Mutex};
+use std::collections::HashSet;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,13 @@ pub struct Found {
     more: bool,
     /// The largest id of all files, 0 without files.
     pub(super) largest: u64,
+}
+
+impl Found {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
 }
 
 /// Keeps the smallest of many ids.
@@ -88,6 +96,8 @@ pub(super) struct Job {
     pub vfs: Arc<dyn Vfs>,
     pub root: PathBuf,
     pub stopping: Arc<AtomicBool>,
+    /// Ids that are in use though no entry refers to them yet.
+    pub owned: HashSet<u64>,
 }
 
 /// The thread that deletes, and whether it is at work.
@@ -136,6 +146,10 @@ impl Collection {
         }
     }
 
+    pub(super) fn is_running(&self) -> bool {
+        *self.progress.running.lock()
+    }
+
     pub(super) fn wait(&self) {
         let mut running = self.progress.running.lock();
         while *running {
@@ -177,7 +191,7 @@ fn unused(job: &Job, ids: &[u64], snapshot: &Snapshot) -> Result<Option<Vec<u64>
             }
         }
     }
-    Ok(Some(ids.iter().zip(used).filter(|(_, used)| !used).map(|(id, _)| *id).collect()))
+    Ok(Some(ids.iter().zip(used).filter(|(id, used)| !used && !job.owned.contains(id)).map(|(id, _)| *id).collect()))
 }
 
 /// Deletes the files; what cannot be deleted stays until the next start. Names come back when the power goes before they
@@ -204,7 +218,12 @@ mod tests {
     const ROOT: &str = "/l/blob";
 
     fn job(fs: &SimFs, stopping: bool) -> Job {
-        Job { vfs: Arc::new(fs.clone()), root: ROOT.into(), stopping: Arc::new(AtomicBool::new(stopping)) }
+        Job {
+            vfs: Arc::new(fs.clone()),
+            root: ROOT.into(),
+            stopping: Arc::new(AtomicBool::new(stopping)),
+            owned: HashSet::new(),
+        }
     }
 
     fn with_files(ids: &[u64]) -> SimFs {

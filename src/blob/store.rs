@@ -110,8 +110,7 @@ impl BlobStore {
         let largest = found.largest.max(recovered.0);
         self.next.fetch_max(largest.saturating_add(1), SeqCst);
         *self.phase.write() = Phase::Open;
-        let job = Job { vfs: self.vfs.clone(), root: self.root.clone(), stopping: self.stopping.clone() };
-        self.collection.start(job, found, largest, snapshot);
+        self.collection.start(self.job(HashSet::new()), found, largest, snapshot);
     }
 
     /// The id that the next registration gets; 0 before the start.
@@ -226,6 +225,36 @@ impl BlobStore {
         }));
         owned.insert(id, false);
         id
+    }
+
+    /// The next id, and all ids below it that pools own.
+    pub fn next_and_owned(&self) -> (BlobId, HashSet<u64>) {
+        let owned = self.owned.lock();
+        (self.next_id(), owned.keys().map(|id| id.0).collect())
+    }
+
+    /// Whether unused files are being deleted.
+    pub fn is_collecting(&self) -> bool {
+        self.collection.is_running()
+    }
+
+    /// The files with ids below `next`.
+    pub fn find_below(&self, next: BlobId) -> Result<Found> {
+        garbage::find(&*self.vfs, &self.root, 0, next.0.saturating_sub(1))
+            .map_err(|e| Error::io("cannot list the BLOB files in", &self.root, e))
+    }
+
+    /// Starts to delete what was found and files found later with ids below `next`, but for those that are `owned` or that an
+    /// entry of `needed` refers to. After a shutdown nothing is begun.
+    pub fn collect(&self, found: Found, next: BlobId, owned: HashSet<u64>, needed: Snapshot) {
+        let phase = self.phase.read();
+        if *phase == Phase::Open {
+            self.collection.start(self.job(owned), found, next.0.saturating_sub(1), needed);
+        }
+    }
+
+    fn job(&self, owned: HashSet<u64>) -> Job {
+        Job { vfs: self.vfs.clone(), root: self.root.clone(), stopping: self.stopping.clone(), owned }
     }
 
     /// The BLOBs that no session refers to that has ended by now: those that running pools own without a mark, and those

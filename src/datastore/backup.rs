@@ -39,9 +39,8 @@ impl Datastore {
     /// and no BLOB registered meanwhile: use [`Self::begin_detailed_backup`] beside writers. A rotation renames listed
     /// files, so no detailed backup may begin before this one has ended.
     pub fn begin_backup(&self) -> Result<Backup> {
-        let ticket = self.backups.begin();
-        // What is listed must not be deleted as unused before it is copied.
-        self.blobs.wait_for_collection();
+        // What is listed must not be renamed, replaced or deleted before it is copied.
+        let ticket = self.hold_files();
         let _lifecycle = self.lifecycle.lock();
         let (log_finish, unneeded) = (self.last_epoch(), self.blobs.unneeded());
         let files = set::all_files(&*self.settings.vfs, &self.settings.location, &unneeded)?;
@@ -56,8 +55,7 @@ impl Datastore {
     /// [`Error::WrongState`] before [`Self::ready`] and after a shutdown, which also ends the wait.
     pub fn begin_detailed_backup(&self, patience: Duration) -> Result<Backup> {
         self.wait_for_written(patience)?;
-        let ticket = self.backups.begin();
-        self.blobs.wait_for_collection();
+        let ticket = self.hold_files();
         let lifecycle = self.lifecycle.lock();
         self.check_ready(&lifecycle)?;
         // First the epoch, then the logs: all its sessions have ended, so the rotated files hold them. Sessions of later

@@ -5,13 +5,14 @@
 //! in parts before, which does no harm: it has not ended, so a start cuts it off.
 
 use super::coordinator::{Coordinator, Slot};
+use super::file_names::FileNames;
 use super::rotation;
 use super::tap::{EndedSession, Tap, TapHandle, WrittenLog};
 use crate::blob::paths::Directories;
 use crate::blob::BlobStore;
 use crate::error::{Error, Result};
 use crate::types::{BlobId, Epoch, StorageId, WriteVersion};
-use crate::vfs::{crashsafe, Open, Vfs, VfsFile};
+use crate::vfs::{crashsafe, FileKind, Open, Vfs, VfsFile};
 use crate::wal::entry::{self, tag};
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ pub struct Channel {
     path: PathBuf,
     number: u32,
     coordinator: Arc<Coordinator>,
+    names: Arc<FileNames>,
     blob_store: Arc<BlobStore>,
     slot: Arc<Slot>,
     finished: AtomicU64,
@@ -63,12 +65,14 @@ struct Writer {
     blob_ids: Vec<BlobId>,
     file: Option<LogFile>,
     tap: Option<TapHandle>,
+    /// The last cut of the log that this channel has made.
+    cut: Option<Epoch>,
 }
 
 impl Writer {
     fn new(state: State) -> Writer {
         let (buffer, blob_ids) = (Vec::new(), Vec::new());
-        Writer { state, buffer, blobs: Directories::default(), blob_ids, file: None, tap: None }
+        Writer { state, buffer, blobs: Directories::default(), blob_ids, file: None, tap: None, cut: None }
     }
 
     /// Empties the buffer at the end of a session.
@@ -95,13 +99,14 @@ impl Channel {
         path: PathBuf,
         number: u32,
         coordinator: Arc<Coordinator>,
+        names: Arc<FileNames>,
         blob_store: Arc<BlobStore>,
     ) -> Channel {
         let mut writer = Writer::new(State::Idle);
         writer.tap = coordinator.tap();
         let writer = Mutex::new(writer);
         let slot = Arc::new(Slot::new());
-        Channel { vfs, path, number, coordinator, blob_store, slot, finished: AtomicU64::new(0), writer }
+        Channel { vfs, path, number, coordinator, names, blob_store, slot, finished: AtomicU64::new(0), writer }
     }
 
     pub(super) fn slot(&self) -> Arc<Slot> {
@@ -143,14 +148,20 @@ impl Channel {
             // Its epoch would be 0, which every replica already has.
             return Err(self.wrong("with replication, begin_session() before ready()"));
         }
-        let start = match &writer.file {
-            Some(file) => file.len,
-            None => {
-                let file = self.open_file().map_err(|e| self.coordinator.poison(e))?;
-                writer.file.insert(file).len
+        self.opened(&mut writer)?;
+        let epoch = self.coordinator.begin(&self.slot);
+        if let Some(cut) = self.names.cut_before(epoch) {
+            if let Err(e) = self.cut_idle(&mut writer, cut) {
+                self.names.note_failure(e);
+            }
+        }
+        let start = match self.opened(&mut writer) {
+            Ok(start) => start,
+            Err(e) => {
+                self.coordinator.drop_session(&self.slot);
+                return Err(e);
             }
         };
-        let epoch = self.coordinator.begin(&self.slot);
         let covered = epoch <= self.coordinator.recorded();
         writer.state = State::Open(Session { epoch, start, covered });
         let marker = if covered { tag::INVALIDATED } else { tag::BEGIN };
@@ -159,6 +170,15 @@ impl Channel {
         writer.blob_ids.clear();
         writer.buffer.extend_from_slice(&entry::marker(marker, epoch));
         Ok(epoch)
+    }
+
+    /// Opens the file unless it is open; returns its length.
+    fn opened(&self, writer: &mut Writer) -> Result<u64> {
+        if let Some(file) = &writer.file {
+            return Ok(file.len);
+        }
+        let file = self.open_file().map_err(|e| self.coordinator.poison(e))?;
+        Ok(writer.file.insert(file).len)
     }
 
     /// Ends the session: when this returns, its bytes are on the disk. They count when the epoch becomes durable.
@@ -394,6 +414,48 @@ impl Channel {
         }
         self.coordinator.check()?;
         self.put_aside(&mut writer).map_err(|e| self.coordinator.poison(e))
+    }
+
+    /// Makes the cut behind `epoch`, of which all sessions have ended unless they began before the first switch of
+    /// epochs; tells whether such a session was open. Nothing has changed after an error, or the data store is poisoned.
+    pub(super) fn cut(&self, epoch: Epoch) -> Result<bool> {
+        let mut writer = self.writer.lock();
+        match writer.state {
+            _ if writer.cut == Some(epoch) => Ok(false),
+            State::Closed => Ok(false),
+            State::Idle => self.cut_idle(&mut writer, epoch).map(|()| false),
+            State::Open(_) => {
+                self.coordinator.check()?;
+                self.put_aside(&mut writer).map_err(|e| self.coordinator.poison(e))?;
+                writer.cut = Some(epoch);
+                Ok(true)
+            }
+        }
+    }
+
+    /// The next session begins in a new file.
+    fn cut_idle(&self, writer: &mut Writer, epoch: Epoch) -> Result<()> {
+        if writer.cut == Some(epoch) {
+            return Ok(());
+        }
+        let empty = writer.file.as_ref().is_some_and(|file| file.len == 0);
+        if !empty {
+            writer.file = None;
+            if let Err(e) = rotation::rotate_file(&*self.vfs, &self.path) {
+                // Under its old name the file goes on as before. Otherwise nobody knows which name is durable.
+                return match self.vfs.kind(&self.path) {
+                    Ok(Some(FileKind::File)) => Err(e),
+                    _ => Err(self.coordinator.poison(e)),
+                };
+            }
+        }
+        writer.cut = Some(epoch);
+        Ok(())
+    }
+
+    /// Waits until no call on this channel is at work that began before.
+    pub(super) fn pass(&self) {
+        drop(self.writer.lock());
     }
 
     fn put_aside(&self, writer: &mut Writer) -> Result<()> {

@@ -2,6 +2,7 @@
 //! The data directory itself: created, locked, checked and migrated (disk format §§1.2, 4, 7.3). The manifest is
 //! never replaced by another inode, because the lock is on the inode.
 
+use super::rotation;
 use crate::backup::{self, swap};
 use crate::error::{Error, Result};
 use crate::types::Epoch;
@@ -87,6 +88,7 @@ impl Directory {
         let catalog = read_catalog(&**vfs, location)?;
         let current = settle_manifest(&**vfs, location, held, &manifest)?;
         settle_catalog(&**vfs, location, &catalog)?;
+        rotation::avoid_detached(&catalog.content);
         let removed = crashsafe::unlink(&**vfs, &path(names::EPOCH_TEMPORARY));
         removed.map_err(|e| Error::io("cannot delete", &path(names::EPOCH_TEMPORARY), e))?;
         // A directory in which nothing was written gets its first record now, so that a missing or empty epoch file

@@ -51,6 +51,7 @@ impl LogDirectory {
             end_markers: directory.has_end_markers(),
             threads,
             memory_bytes: 0,
+            stopping: None,
         })?;
         for warning in &recovered.warnings {
             log::warn!("{warning}");

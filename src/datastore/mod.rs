@@ -5,11 +5,15 @@
 
 mod backup;
 mod channel;
+mod compaction;
+mod compactor;
 mod coordinator;
 mod directory;
 mod durability;
 mod events;
+mod file_names;
 mod log_directory;
+mod maintenance;
 mod offline;
 mod progress;
 mod rotation;
@@ -20,6 +24,7 @@ mod tap;
 pub use crate::types::Durability;
 pub use backup::Backup;
 pub use channel::Channel;
+pub use compactor::Outcome;
 pub use coordinator::{EpochEvent, NotifyCallback, PersistentCallback};
 pub use events::{Event, EventCallback, EventKind};
 pub use log_directory::{LogDirectory, Restored};
@@ -37,8 +42,11 @@ use crate::types::{BlobId, Epoch};
 use crate::vfs::{RealFs, Vfs};
 use crate::wal::epoch_file::EpochFile;
 use crate::wal::names;
+use compactor::Compactor;
 use coordinator::Coordinator;
 use directory::Directory;
+use file_names::FileNames;
+use maintenance::Maintenance;
 use parking_lot::{Mutex, RwLock};
 use safe_snapshot::SafeSnapshots;
 use std::path::{Path, PathBuf};
@@ -155,7 +163,11 @@ pub struct Datastore {
     settings: Settings,
     instance_uuid: String,
     coordinator: Arc<Coordinator>,
-    channels: RwLock<Vec<Arc<Channel>>>,
+    channels: Arc<RwLock<Vec<Arc<Channel>>>>,
+    names: Arc<FileNames>,
+    backups: Arc<InProgress>,
+    compactor: Arc<Compactor>,
+    maintenance: Maintenance,
     /// Serializes ready, rotation and shutdown.
     lifecycle: Mutex<Lifecycle>,
     snapshot: RwLock<Option<Snapshot>>,
@@ -163,7 +175,6 @@ pub struct Datastore {
     blobs: Arc<BlobStore>,
     tags: Tags,
     safe_snapshots: SafeSnapshots,
-    backups: Arc<InProgress>,
     restore_progress: RestoreProgress,
 }
 
@@ -187,19 +198,28 @@ impl Datastore {
         }
         let directory = Directory::open(settings.vfs.clone(), &settings.location)?;
         let blobs = Arc::new(BlobStore::new(settings.vfs.clone(), &settings.location));
+        let coordinator = Arc::new(Coordinator::new(settings.notify_level, settings.replicated));
+        let names = Arc::new(FileNames::new());
+        let backups: Arc<InProgress> = Arc::default();
+        let channels: Arc<RwLock<Vec<Arc<Channel>>>> = Arc::default();
+        let compactor = Arc::new(Compactor::new(&settings, &coordinator, &names, &backups, &channels, &blobs));
         let tags = Tags::open(settings.vfs.clone(), &settings.location);
         Ok(Arc::new(Datastore {
             instance_uuid: directory.identity().to_owned(),
             blobs,
             tags,
             safe_snapshots: SafeSnapshots::default(),
-            coordinator: Arc::new(Coordinator::new(settings.notify_level, settings.replicated)),
+            coordinator,
             settings,
-            channels: RwLock::default(),
+            channels,
+            names,
+            backups,
+            compactor,
+            maintenance: Maintenance::default(),
             lifecycle: Mutex::new(Lifecycle { state: State::NotReady, directory: Some(directory) }),
             snapshot: RwLock::default(),
             max_blob_id: RwLock::default(),
-            backups: Arc::default(),
+
             restore_progress: RestoreProgress::default(),
         }))
     }
@@ -279,6 +299,7 @@ impl Datastore {
             end_markers: directory.has_end_markers(),
             threads: self.settings.recovery_threads.min(processors.max(2)),
             memory_bytes: self.settings.recovery_memory_bytes,
+            stopping: None,
         })?;
         let blob_files = self.blobs.scan()?;
         before_change(recovered.durable.unwrap_or_default())?;
@@ -300,6 +321,8 @@ impl Datastore {
         self.coordinator.start(epoch_file, report.last_epoch);
         self.blobs.start(report.max_blob_id, blob_files, recovered.snapshot.share());
         *self.snapshot.write() = Some(recovered.snapshot);
+        self.compactor.start(directory.catalog.clone(), directory.has_end_markers());
+        self.maintenance.start(self.settings.vfs.clone(), &self.settings.location, self.compactor.clone());
         *state = State::Ready;
         Ok(report)
     }
@@ -312,6 +335,7 @@ impl Datastore {
         // Written anew: what the present file shows may be in the cache of the system only, after a failed sync for good.
         let epoch_file = EpochFile::replace(vfs.clone(), location, recovered.last_epoch)?;
         directory.tidy_up()?;
+        maintenance::make_control_directory(&**vfs, location)?;
         if directory.needs_detach() {
             log::info!("Manifest migration requires WAL rotation.");
             rotation::rotate_idle(&**vfs, location, |_| true)?;
@@ -330,8 +354,9 @@ impl Datastore {
             return Err(Error::WrongState("create_channel() called after shutdown()".to_owned()));
         }
         let path = self.settings.location.join(names::log_of_channel(channels.len()));
-        let (vfs, number) = (self.settings.vfs.clone(), channels.len() as u32);
-        let channel = Arc::new(Channel::new(vfs, path, number, self.coordinator.clone(), self.blobs.clone()));
+        let (vfs, number, names) = (self.settings.vfs.clone(), channels.len() as u32, self.names.clone());
+        let (coordinator, blobs) = (self.coordinator.clone(), self.blobs.clone());
+        let channel = Arc::new(Channel::new(vfs, path, number, coordinator, names, blobs));
         self.coordinator.register(channel.slot());
         channels.push(channel.clone());
         if let Some(tap) = self.coordinator.tap() {
@@ -463,6 +488,7 @@ impl Datastore {
         if lifecycle.state != State::Ready {
             return Err(Error::WrongState("rotation is possible only between ready() and shutdown()".to_owned()));
         }
+        let _changing = self.names.lock();
         let channels = self.channels.read();
         for channel in channels.iter() {
             channel.rotate()?;
@@ -476,13 +502,16 @@ impl Datastore {
     /// unended, so the next start does not see them. Waits for running syncs, and for a running callback unless it is
     /// called from within it. Calling it again does nothing.
     pub fn shutdown(&self) {
+        self.compactor.give_up();
         self.coordinator.shut_down();
         self.coordinator.set_tap(None);
         for channel in self.channels.write().iter() {
             channel.close();
         }
         let mut lifecycle = self.lifecycle.lock();
-        // The thread that deletes unused BLOB files ends while the directory is still locked.
+        // A compaction and the threads end while the directory is still locked.
+        self.compactor.stop();
+        self.maintenance.stop();
         self.blobs.shut_down();
         self.tags.close();
         lifecycle.state = State::Shutdown;

@@ -62,6 +62,9 @@ impl OfflineDirectory {
             Err(broken @ Error::BrokenMetadata(_)) => Err(broken),
             Err(e) => return Err(e),
         };
+        if let Ok(catalog) = &catalog {
+            rotation::avoid_detached(catalog);
+        }
         let compacted = files.iter().any(|name| name == names::COMPACTED);
         let listed = |catalog: &Catalog| catalog.compacted.iter().any(|(name, _)| name == names::COMPACTED);
         if compacted && catalog.as_ref().is_ok_and(|catalog| !listed(catalog)) {

@@ -1,17 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Names for log files that are put aside: `<name>.<ms>.<k>`, never one that exists (W16).
+//! Names for log files that are put aside: `<name>.<ms>.<k>`, never one that exists (W16) or that was used before. A
+//! file that was compacted and deleted may still be listed as detached: another file of its name would not be read.
 
 use crate::error::{Error, Result};
 use crate::vfs::{crashsafe, FileKind, Vfs};
+use crate::wal::catalog::Catalog;
 use crate::wal::names;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+/// The largest time that stands in a name which this process has given or found in a catalog.
+static LAST_MS: AtomicU64 = AtomicU64::new(0);
+
+/// Lets no later name be one that the catalog lists, wherever the clock is set to.
+pub(super) fn avoid_detached(catalog: &Catalog) {
+    let times = catalog.detached.iter().filter_map(|name| name.split('.').nth(1)?.parse().ok());
+    if let Some(last) = times.max() {
+        LAST_MS.fetch_max(last, SeqCst);
+    }
+}
+
+/// The present time in milliseconds, or a little more: every call gives another one.
+fn unused_ms() -> u128 {
+    let now = u64::try_from(names::unix_ms()).unwrap_or(u64::MAX);
+    let next = |last: u64| now.max(last.saturating_add(1));
+    let last = LAST_MS.fetch_update(SeqCst, SeqCst, |last| Some(next(last))).unwrap_or_default();
+    next(last).into()
+}
 
 /// Gives the file a rotated name, durably.
 pub(super) fn rename_to_rotated(vfs: &dyn Vfs, path: &Path) -> Result<()> {
     let failed = |e| Error::io("cannot rotate", path, e);
     let directory = crashsafe::parent(path);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let now = names::unix_ms();
+    let now = unused_ms();
     for k in 0..=u32::MAX {
         let target = directory.join(names::rotated(&name, now, k));
         if vfs.kind(&target).map_err(failed)?.is_none() {

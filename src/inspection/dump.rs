@@ -187,6 +187,7 @@ fn live(directory: &OfflineDirectory, filter: &Filter, threads: usize, printer: 
         end_markers: directory.has_end_markers(),
         threads,
         memory_bytes: MEMORY_BYTES,
+        stopping: None,
     })?;
     for warning in &recovered.warnings {
         log::warn!("{warning}");

@@ -117,6 +117,7 @@ fn start(directory: &OfflineDirectory, threads: usize, report: &mut Report) -> s
         end_markers: directory.has_end_markers(),
         threads,
         memory_bytes: MEMORY_BYTES,
+        stopping: None,
     };
     let recovered = recovery::recover(&input).map_err(|e: Error| e.to_string())?;
     report.warnings.extend(recovered.warnings.iter().cloned());

@@ -51,6 +51,9 @@ pub fn scan(bytes: &[u8], path: &Path, visitor: &mut impl Visitor) -> Result<Fil
             previous = Some(place);
         }
         offset = next;
+        if visitor.gave_up() {
+            break;
+        }
     }
     Ok(FileScan::default())
 }

@@ -8,6 +8,7 @@ use crate::wal::catalog::Catalog;
 use crate::wal::{epoch_file, names};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// What a recovery works on.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct Input<'a> {
     pub threads: usize,
     /// Bound for the index, in bytes.
     pub memory_bytes: u64,
+    /// Set by whoever wants the work to be given up; it then fails soon.
+    pub stopping: Option<&'a AtomicBool>,
 }
 
 /// A log file that is read.
@@ -67,11 +70,12 @@ impl Input<'_> {
 
     /// The files to read, in the order in which a later one wins among equal versions: the compacted file, whose
     /// versions are all (0, 0), then the logs by name (§1.3, §6.5).
-    pub(super) fn open_logs(&self, listing: &[DirEntry]) -> Result<Vec<Source>> {
+    pub(super) fn open_logs(&self, listing: &[DirEntry], wanted: impl Fn(&str) -> bool) -> Result<Vec<Source>> {
         let mut logs: Vec<Source> = Vec::new();
         for entry in listing.iter().filter(|entry| entry.kind == FileKind::File) {
             let name = entry.name.to_string_lossy().into_owned();
-            if names::is_log(&name) && !self.catalog.detached.contains(&name) && !names::is_compacted(&name) {
+            let is_input = names::is_log(&name) && !names::is_compacted(&name);
+            if is_input && !self.catalog.detached.contains(&name) && wanted(&name) {
                 logs.push(self.open_log(&name, &entry.name)?);
             }
         }
@@ -81,6 +85,16 @@ impl Input<'_> {
             logs.insert(0, Source { compacted: true, ..self.open_log(name, name.as_ref())? });
         }
         Ok(logs)
+    }
+
+    /// Fails when the work is to be given up.
+    pub(super) fn check(&self) -> Result<()> {
+        match self.stopping {
+            Some(stopping) if stopping.load(Relaxed) => {
+                Err(Error::WrongState("the reading of the log was broken off by a shutdown".to_owned()))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn open_log(&self, name: &str, file_name: &OsStr) -> Result<Source> {

@@ -19,6 +19,9 @@ const COMPARED_MAX: usize = 1 << 12;
 /// Entries of which the next bytes of the key are held at once.
 const REFINED_MAX: usize = 1 << 20;
 
+/// Groups between two looks at whether to give up.
+const CHECK_GROUPS: u64 = 1 << 12;
+
 /// Positions of live entries in key order.
 #[derive(Debug)]
 pub enum Segment {
@@ -90,7 +93,7 @@ pub fn merge(
         let mut segments = Vec::new();
         while let Some((number, task)) = work.next() {
             let clear = clears.get(&StorageId(task.storage.swap_bytes())).copied();
-            let live = Merger::new(&task, files, compacted, clear).run();
+            let live = Merger::new(&task, files, compacted, clear).run(input);
             segments.push((number, live.and_then(|live| keep(live, live_max, input))));
         }
         segments
@@ -101,7 +104,7 @@ pub fn merge(
 }
 
 /// Keeps positions in memory, or in a file without a name when there are too many.
-fn keep(live: Vec<Position>, live_max: usize, input: &Input<'_>) -> Result<Segment> {
+pub(super) fn keep(live: Vec<Position>, live_max: usize, input: &Input<'_>) -> Result<Segment> {
     if live.len() <= live_max {
         return Ok(Segment::Held(live));
     }
@@ -173,9 +176,14 @@ impl<'a> Merger<'a> {
         Merger { files, compacted, clear, runs, live: Vec::with_capacity(records) }
     }
 
-    fn run(mut self) -> Result<Vec<Position>> {
+    fn run(mut self, input: &Input<'_>) -> Result<Vec<Position>> {
         let mut group = Vec::new();
+        let mut groups = 0u64;
         while let Some(prefix) = self.runs.iter().map(|run| run.head.prefix).min() {
+            groups += 1;
+            if groups.is_multiple_of(CHECK_GROUPS) {
+                input.check()?;
+            }
             group.clear();
             self.runs.retain_mut(|run| {
                 while run.head.prefix == prefix {

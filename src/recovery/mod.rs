@@ -14,9 +14,11 @@ mod input;
 mod merge;
 pub(crate) mod pool;
 mod scan;
+mod selected;
 mod snapshot;
 
 pub use input::Input;
+pub use selected::{Beyond, Merged, Selected};
 pub use snapshot::{Cursor, Row, Snapshot};
 
 use crate::error::{Damage, Error, Remedy, Result};
@@ -60,7 +62,7 @@ fn read(input: &Input<'_>, with_snapshot: bool) -> Result<Recovered> {
     listing.sort_by(|a, b| a.name.cmp(&b.name));
     let mut warnings = Vec::new();
     let durable = input.read_epochs(&listing, &mut warnings)?;
-    let sources = input.open_logs(&listing)?;
+    let sources = input.open_logs(&listing, |_| true)?;
     let scans = scan::scan(input, &sources, durable.unwrap_or_default(), with_snapshot)?;
 
     let mut recovered_epoch = durable.unwrap_or_default();
@@ -105,6 +107,12 @@ fn read(input: &Input<'_>, with_snapshot: bool) -> Result<Recovered> {
         false => Snapshot::empty(),
     };
     Ok(Recovered { snapshot, durable, last_epoch: recovered_epoch, max_blob_id, edits, open_ended, warnings, entries })
+}
+
+/// The durable epoch that the epoch files give, 0 when they hold no record.
+pub fn durable_epoch(input: &Input<'_>) -> Result<Epoch> {
+    let listing = input.vfs.list(input.location).map_err(|e| Error::io("cannot list", input.location, e))?;
+    Ok(input.read_epochs(&listing, &mut Vec::new())?.unwrap_or_default())
 }
 
 /// What the sessions of one file say must fit what the epoch file says. `anything_else` is whether any log file has

@@ -11,6 +11,9 @@ use crate::types::{BlobId, Epoch};
 use crate::wal::entry::Entry;
 use crate::wal::scanner::{self, FileScan, Visitor};
 
+/// Entries between two looks at whether to give up.
+const CHECK_ENTRIES: u64 = 1 << 12;
+
 /// What all log files hold together.
 pub(super) struct Scans {
     /// One for each source, in their order.
@@ -23,6 +26,7 @@ pub(super) struct Scans {
 
 /// Collects what one thread reads.
 struct Collector<'a> {
+    input: &'a Input<'a>,
     /// `None` when no snapshot is wanted.
     index: Option<IndexBuilder<'a>>,
     file: usize,
@@ -49,6 +53,11 @@ impl Visitor for Collector<'_> {
             _ => return,
         };
         self.entries += 1;
+        if self.entries.is_multiple_of(CHECK_ENTRIES) {
+            if let Err(e) = self.input.check() {
+                self.error.get_or_insert(e);
+            }
+        }
         let Some(index) = &mut self.index else {
             return;
         };
@@ -65,11 +74,16 @@ impl Visitor for Collector<'_> {
             }
         }
     }
+
+    #[inline]
+    fn gave_up(&self) -> bool {
+        self.error.is_some()
+    }
 }
 
 /// Scans all files with several threads; the first damage in file order is reported. Without `indexing` the index
 /// stays empty.
-pub(super) fn scan(input: &Input<'_>, sources: &[Source], durable: Epoch, indexing: bool) -> Result<Scans> {
+pub(super) fn scan<'a>(input: &'a Input<'a>, sources: &[Source], durable: Epoch, indexing: bool) -> Result<Scans> {
     let threads = input.threads.clamp(1, sources.len().max(1));
     let budget = Budget::new(input.memory_bytes, threads, input.vfs, input.location);
     // The largest first, so that no thread is left with a large one at the end.
@@ -93,7 +107,7 @@ pub(super) fn scan(input: &Input<'_>, sources: &[Source], durable: Epoch, indexi
     let workers = pool::run(threads, || {
         let index = indexing.then(|| IndexBuilder::new(&budget));
         let mut collector =
-            Collector { index, file: 0, clears: Clears::new(), max_blob_id: BlobId(0), entries: 0, error: None };
+            Collector { input, index, file: 0, clears: Clears::new(), max_blob_id: BlobId(0), entries: 0, error: None };
         let mut scans = Vec::new();
         while let Some(file) = work.next() {
             scans.push((file, scan_one(&mut collector, file)));

@@ -18,6 +18,10 @@ pub const TAGS: &str = "limestone-tags.json";
 pub const TAGS_TEMPORARY: &str = "limestone-tags.json.tmp";
 pub const BLOB_DIR: &str = "blob";
 pub const CONTROL_DIR: &str = "ctrl";
+/// Below the control directory: whoever makes it asks for an online compaction.
+pub const START_COMPACTION: &str = "start_compaction";
+/// Where a compaction writes before its result takes its place.
+pub const COMPACTION_DIR: &str = "compaction_temp";
 /// Work area of the original's recovery; a leftover is deleted.
 pub const SORTING_DIR: &str = "sorting";
 /// Where a restore prepares the new content; gone when it is done.

@@ -20,6 +20,11 @@ const PLAUSIBLE_EPOCHS: u64 = 1 << 40;
 /// Gets every entry of the durable sessions in file order, with its offset.
 pub trait Visitor {
     fn entry(&mut self, offset: usize, entry: Entry<'_>);
+
+    /// Whether the rest of the file is of no interest, because the whole work is given up.
+    fn gave_up(&self) -> bool {
+        false
+    }
 }
 
 /// A change that a start makes before the file is appended to.
@@ -96,6 +101,9 @@ pub fn scan(
             Some(Ok((entry, next))) => {
                 scanner.entry(offset, entry, visitor)?;
                 offset = next;
+                if visitor.gave_up() {
+                    break;
+                }
             }
             Some(Err(unreadable)) => {
                 scanner.unreadable(offset, unreadable)?;

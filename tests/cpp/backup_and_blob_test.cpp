@@ -12,21 +12,6 @@ namespace limestone::testing {
 
 using namespace limestone::api;
 
-namespace {
-
-/// Runs `body` and returns the text of the limestone_exception that it must throw.
-template <class Body>
-std::string thrown_by(Body&& body) {
-    try {
-        body();
-    } catch (limestone_exception const& e) {
-        return e.what();
-    }
-    return "nothing was thrown";
-}
-
-}  // namespace
-
 TEST(backups, of_a_new_location_list_three_files) {
     scratch_directory scratch;
     datastore object(settings(scratch.location()));
@@ -117,14 +102,6 @@ TEST(reference_tags, depend_on_both_numbers_and_on_the_object) {
     EXPECT_NE(first.generate_reference_tag(2, 1), tag);
     EXPECT_NE(first.generate_reference_tag(1, 3), tag);
     EXPECT_NE(second.generate_reference_tag(1, 2), tag);
-}
-
-TEST(not_available_yet, functions_say_so) {
-    scratch_directory scratch;
-    open_datastore object(settings(scratch.location()));
-    object.ready();
-    auto text = thrown_by([&] { object.compact_with_online(); });
-    EXPECT_NE(text.find("is not available in this version"), std::string::npos) << text;
 }
 
 }  // namespace limestone::testing

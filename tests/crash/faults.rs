@@ -60,7 +60,14 @@ fn failure_of_any_call_among_restarts_is_an_error_and_loses_nothing_acknowledged
 }
 
 #[test]
+fn failure_of_any_call_among_compactions_is_an_error_and_loses_nothing_acknowledged() {
+    let faults = [Fault::IoError, Fault::SyncLoses, Fault::TornWrite, Fault::NoSpace];
+    fail_everywhere(&script::compactions(), &faults, false);
+}
+
+#[test]
 fn disk_that_stays_full_or_broken_from_any_call_on_loses_nothing_acknowledged() {
     fail_everywhere(&script::sessions(), &[Fault::IoError, Fault::NoSpace], true);
     fail_everywhere(&script::restarts(), &[Fault::IoError, Fault::NoSpace], true);
+    fail_everywhere(&script::compactions(), &[Fault::IoError, Fault::NoSpace], true);
 }

@@ -136,6 +136,11 @@ fn power_cut_anywhere_among_restarts_loses_nothing_acknowledged() {
 }
 
 #[test]
+fn power_cut_anywhere_among_compactions_loses_nothing_acknowledged() {
+    cut_everywhere(&Start::fresh(), &script::compactions());
+}
+
+#[test]
 fn power_cut_anywhere_while_the_epoch_file_is_replaced_loses_nothing_acknowledged() {
     cut_everywhere(&Start::fresh(), &script::many_epochs());
 }
@@ -183,6 +188,11 @@ fn process_that_dies_among_restarts_leaves_nothing_that_a_later_power_cut_takes(
 }
 
 #[test]
+fn process_that_dies_among_compactions_leaves_nothing_that_a_later_power_cut_takes() {
+    die_everywhere(&Start::fresh(), &script::compactions());
+}
+
+#[test]
 fn process_that_dies_in_a_migration_leaves_nothing_that_a_later_power_cut_takes() {
     die_everywhere(&Start::version_4(), &script::after_migration());
 }
@@ -222,6 +232,7 @@ fn power_cut_anywhere_in_a_recovery_changes_nothing_about_its_result() {
     cut_recovery_everywhere(&Start::fresh(), &script::sessions(), 3);
     cut_recovery_everywhere(&Start::fresh(), &script::rotations(), 7);
     cut_recovery_everywhere(&Start::fresh(), &script::restarts(), 7);
+    cut_recovery_everywhere(&Start::fresh(), &script::compactions(), 17);
 }
 
 #[test]

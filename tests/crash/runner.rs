@@ -7,8 +7,9 @@ use crate::model::{first_marker, last_marker, Change, Content, Model, Progress, 
 use crate::script::{Script, Step};
 use limestone_core::datastore::{Channel, Datastore, Durability, EpochEvent, Settings};
 use limestone_core::types::{Epoch, StorageId, WriteVersion};
-use limestone_core::vfs::SimFs;
+use limestone_core::vfs::{SimFs, Vfs};
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -138,6 +139,10 @@ impl Run {
             };
             if let Err(error) = result {
                 self.errors.push(error);
+                if matches!(step, Step::Compact) && on_error != OnError::Stop {
+                    // What fails is mostly not the log, which goes on.
+                    continue;
+                }
                 if on_error == OnError::Stop || self.store.is_none() {
                     return;
                 }
@@ -206,6 +211,8 @@ impl Run {
             Step::Abort(channel) => self.abort(*channel),
             Step::Switch => self.switch(),
             Step::Rotate => self.store().rotate().map_err(text),
+            Step::Compact => self.compact(),
+            Step::DeleteDetached => self.delete_detached(),
             Step::BeginBackup => self.begin_backup(),
             Step::EndBackup => self.end_backup(),
             Step::Restart => Ok(()),
@@ -219,6 +226,32 @@ impl Run {
     pub fn switch(&mut self) -> Result<(), String> {
         self.switched += 1;
         self.store().switch_epoch(Epoch(self.switched)).map_err(text)
+    }
+
+    /// Nothing has been written since the last switch, so that the switches meanwhile make no calls to the disk: the calls
+    /// are the same in every run.
+    fn compact(&mut self) -> Result<(), String> {
+        let store = self.store().clone();
+        let compaction = std::thread::spawn(move || store.compact().map(drop).map_err(text));
+        while !compaction.is_finished() {
+            // A failure ends the compaction as well, which reports it.
+            let _ = self.switch();
+            std::thread::yield_now();
+        }
+        compaction.join().map_err(|_| "the compaction panicked".to_owned())?
+    }
+
+    fn delete_detached(&mut self) -> Result<(), String> {
+        let location = Path::new(LOCATION);
+        let catalog = self.fs.read(&location.join("compaction_catalog"), 1 << 20).map_err(|e| e.to_string())?;
+        let catalog = limestone_core::wal::catalog::parse(&catalog)?;
+        for name in &catalog.detached {
+            match self.fs.unlink(&location.join(name)) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                other => other.map_err(|e| e.to_string())?,
+            }
+        }
+        Ok(())
     }
 
     pub fn begin(&mut self, channel: usize) -> Result<(), String> {

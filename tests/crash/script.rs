@@ -25,6 +25,10 @@ pub enum Step {
     /// Switches to the next epoch.
     Switch,
     Rotate,
+    /// Compacts while epochs go on; sessions of the current epoch or an earlier one must not be open.
+    Compact,
+    /// Deletes the files that the catalog lists as detached, as operators do.
+    DeleteDetached,
     /// Begins a detailed backup.
     BeginBackup,
     /// Copies what the backup lists and checks what the copy recovers to.
@@ -71,6 +75,14 @@ impl Script {
 
     pub fn rotate(&mut self) -> &mut Script {
         self.step(Step::Rotate)
+    }
+
+    pub fn compact(&mut self) -> &mut Script {
+        self.step(Step::Compact)
+    }
+
+    pub fn delete_detached(&mut self) -> &mut Script {
+        self.step(Step::DeleteDetached)
     }
 
     pub fn begin_backup(&mut self) -> &mut Script {
@@ -134,6 +146,19 @@ pub fn rotations() -> Script {
     script.restart().session(0, "g").switch().rotate().session(0, "h").session(1, "a").switch();
     // The open session stands behind an ended one, and a part of it is in the file already.
     script.begin(0).put(0, "large 1", LARGE).switch().rotate().put(0, "large 2", LARGE).end(0).switch();
+    script
+}
+
+/// The first compaction, later ones with removes and clears in between, with fewer channels than files, with the inputs
+/// deleted, and over restarts.
+pub fn compactions() -> Script {
+    let mut script = Script::new(3);
+    script.switch().session(0, "a").session(1, "b").session(2, "c").begin(0).put_scratch(0, "x").end(0).switch();
+    script.compact().session(0, "a").remove_in_session(1, "b").session(2, "d").switch();
+    script.compact().delete_detached().session(0, "e").switch().rotate().session(0, "e").switch();
+    script.restart().begin(1).clear_scratch(1).put_scratch(1, "y").remove(1, "a").end(1).switch();
+    script.compact().session(0, "a").switch().delete_detached();
+    script.restart().compact().delete_detached().session(2, "c").remove_in_session(0, "e").switch();
     script
 }
 

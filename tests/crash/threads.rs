@@ -4,12 +4,12 @@
 
 use crate::model::{first_marker, last_marker, Change, Content, Model, Progress, SessionId, MARKERS};
 use crate::runner::{read, LOCATION};
-use limestone_core::datastore::{Channel, Datastore, Settings};
+use limestone_core::datastore::{Channel, Datastore, Outcome, Settings};
 use limestone_core::error::Result;
 use limestone_core::types::{Epoch, StorageId, WriteVersion};
 use limestone_core::vfs::{Fault, Loss, RealFs, SimFs, Vfs};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 const WRITERS: usize = 4;
@@ -44,6 +44,7 @@ struct Shared {
     model: Mutex<Model>,
     minor: AtomicU64,
     stop: AtomicBool,
+    compactions: AtomicU32,
 }
 
 impl Shared {
@@ -56,7 +57,13 @@ impl Shared {
             assert!(before < event.epoch.0, "epoch {} was reported after {before}", event.epoch);
         })));
         store.ready()?;
-        Ok(Shared { store, model: Mutex::new(model), minor: AtomicU64::new(1), stop: AtomicBool::new(false) })
+        Ok(Shared {
+            store,
+            model: Mutex::new(model),
+            minor: AtomicU64::new(1),
+            stop: AtomicBool::new(false),
+            compactions: AtomicU32::new(0),
+        })
     }
 
     /// Sessions until told to stop or until a call fails.
@@ -115,8 +122,20 @@ impl Shared {
         Ok(())
     }
 
-    fn run(&self, seed: u64) {
+    /// Compacts again and again until a call fails, at the latest because of the shutdown.
+    fn compact(&self) {
+        let mut done = 0;
+        while let Ok(outcome) = self.store.compact() {
+            done += u32::from(outcome == Outcome::Done);
+        }
+        self.compactions.fetch_add(done, Ordering::SeqCst);
+    }
+
+    fn run(&self, seed: u64, compacting: bool) {
         std::thread::scope(|scope| {
+            if compacting {
+                scope.spawn(|| self.compact());
+            }
             for writer in 0..WRITERS as u64 {
                 let channel = self.store.create_channel().expect("a channel before the end");
                 scope.spawn(move || self.write(&channel, &mut Random::new(seed ^ (writer << 32))));
@@ -143,7 +162,7 @@ fn threads_that_are_stopped_in_full_flight_leave_what_was_acknowledged() {
         let dir = tempfile::tempdir().unwrap();
         let location = dir.path().join("log");
         let shared = Shared::open(Arc::new(RealFs), &location).unwrap();
-        shared.run(seed);
+        shared.run(seed, false);
         let sessions = shared.model.lock().unwrap().sessions.len();
         shared.check(Arc::new(RealFs), &location).unwrap_or_else(|e| panic!("seed {seed}, {sessions} sessions: {e}"));
     }
@@ -156,7 +175,40 @@ fn power_cut_under_threads_leaves_what_was_acknowledged() {
         let fs = SimFs::new();
         let shared = Shared::open(Arc::new(fs.clone()), Path::new(LOCATION)).unwrap();
         fs.fail_at(fs.operations() + 1 + Random::new(seed).below(600), Fault::PowerCut);
-        shared.run(seed);
+        shared.run(seed, false);
+        let torn = (0..4).map(|n| Loss::Torn { seed: seed.wrapping_add(n) });
+        for loss in [Loss::DropUnsynced, Loss::KeepUnsynced].into_iter().chain(torn) {
+            let image = Arc::new(fs.reboot(loss));
+            let result = shared.check(image, Path::new(LOCATION));
+            result.unwrap_or_else(|e| panic!("seed {seed}, {loss:?} after {} calls: {e}", fs.operations()));
+        }
+    }
+}
+
+#[test]
+fn compaction_under_long_sessions_leaves_what_was_acknowledged() {
+    let mut compactions = 0;
+    for seed in seeds(4) {
+        println!("LIMESTONE_TEST_SEED={seed}");
+        let dir = tempfile::tempdir().unwrap();
+        let location = dir.path().join("log");
+        let shared = Shared::open(Arc::new(RealFs), &location).unwrap();
+        shared.run(seed, true);
+        compactions += shared.compactions.load(Ordering::SeqCst);
+        let sessions = shared.model.lock().unwrap().sessions.len();
+        shared.check(Arc::new(RealFs), &location).unwrap_or_else(|e| panic!("seed {seed}, {sessions} sessions: {e}"));
+    }
+    assert!(compactions > 0, "no compaction was completed");
+}
+
+#[test]
+fn power_cut_under_threads_and_compactions_leaves_what_was_acknowledged() {
+    for seed in seeds(80) {
+        println!("LIMESTONE_TEST_SEED={seed}");
+        let fs = SimFs::new();
+        let shared = Shared::open(Arc::new(fs.clone()), Path::new(LOCATION)).unwrap();
+        fs.fail_at(fs.operations() + 1 + Random::new(seed).below(1200), Fault::PowerCut);
+        shared.run(seed, true);
         let torn = (0..4).map(|n| Loss::Torn { seed: seed.wrapping_add(n) });
         for loss in [Loss::DropUnsynced, Loss::KeepUnsynced].into_iter().chain(torn) {
             let image = Arc::new(fs.reboot(loss));

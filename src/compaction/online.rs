@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Compaction of log files that nobody writes to any more, in two steps: [`prepare`] reads and writes for as long as it
+//! takes and changes nothing that a start looks at; [`Prepared::commit`] is a handful of renames and syncs.
+
+use super::{catalog_file, writer};
+use crate::error::{Error, Result};
+use crate::recovery::{Beyond, Input, Selected, Snapshot};
+use crate::types::{Epoch, WriteVersion};
+use crate::vfs::{crashsafe, FileKind, Vfs};
+use crate::wal::catalog::Catalog;
+use crate::wal::names;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// A compacted file that is written and synced but not in its place yet.
+pub struct Prepared<'a> {
+    input: &'a Input<'a>,
+    selected: Selected<'a>,
+    temporary: PathBuf,
+    /// What the catalog will say, but for files that are gone by then.
+    catalog: Catalog,
+    retained: bool,
+}
+
+/// Merges the compacted file and all log files under rotated names, whose sessions must all be in epochs up to `durable`
+/// and durable. Files with sessions beyond `retained_epoch` stay in the log, because somebody else needs them there.
+/// `None` when there is nothing to merge.
+pub fn prepare<'a>(
+    input: &'a Input<'a>,
+    durable: Epoch,
+    retained_epoch: Option<Epoch>,
+) -> Result<Option<Prepared<'a>>> {
+    let mut selected = Selected::open(input, durable, |name| !names::is_active_log(name))?;
+    let all = selected.logs().count();
+    if let Some(floor) = retained_epoch {
+        selected.leave_out_beyond(floor);
+    }
+    let logs: Vec<String> = selected.logs().map(str::to_owned).collect();
+    if logs.is_empty() {
+        return Ok(None);
+    }
+    log::info!("compaction of {} log files up to epoch {durable}, {} bytes", logs.len(), selected.bytes());
+    let merged = selected.merge(Beyond::Refused)?;
+    for warning in &merged.warnings {
+        log::warn!("{warning}");
+    }
+    let temporary = temporary(input.vfs, input.location)?;
+    let written = writer::write(input.vfs, &temporary, &merged.snapshot, input.stopping);
+    let mut catalog = input.catalog.clone();
+    let retained = logs.len() < all;
+    catalog_file::list_compacted(&mut catalog);
+    catalog.detached.extend(logs);
+    catalog.max_epoch = catalog.max_epoch.max(durable);
+    catalog.max_blob_id = catalog.max_blob_id.max(merged.max_blob_id);
+    let prepared = Prepared { input, selected, temporary, catalog, retained };
+    match written {
+        Ok(bytes) => {
+            log::info!("{} of {} entries are live, {bytes} bytes", merged.snapshot.len(), merged.entries);
+            Ok(Some(prepared))
+        }
+        Err(e) => {
+            prepared.abandon();
+            Err(e)
+        }
+    }
+}
+
+impl Prepared<'_> {
+    /// Whether files stay in the log because of the retained epoch.
+    pub fn leaves_files_out(&self) -> bool {
+        self.retained
+    }
+
+    /// See [`Selected::readable_blob_entries`].
+    pub fn readable_blob_entries(&self, boundary: WriteVersion) -> Result<Snapshot> {
+        self.selected.readable_blob_entries(boundary)
+    }
+
+    /// Makes it count. When this returns, the catalog says so on the disk; the files that it lists as detached may be
+    /// deleted. After a failure a start gives the same entries as before and as after.
+    pub fn commit(&self) -> Result<Catalog> {
+        let Input { vfs, location, .. } = *self.input;
+        settle_previous(vfs, location)?;
+        if !catalog_file::lists_compacted(self.input.catalog) {
+            // The original must find the file named as soon as it is there, or removals of its keys are lost (W11).
+            let mut named = self.input.catalog.clone();
+            catalog_file::list_compacted(&mut named);
+            catalog_file::replace(vfs, location, &named)?;
+        }
+        let path = location.join(names::COMPACTED);
+        crashsafe::rename(vfs, &self.temporary, &path).map_err(|e| Error::io("cannot put in place", &path, e))?;
+        let mut catalog = self.catalog.clone();
+        keep_existing(vfs, location, &mut catalog)?;
+        catalog_file::replace(vfs, location, &catalog)?;
+        Ok(catalog)
+    }
+
+    /// Gives the work up; what cannot be deleted is overwritten by the next compaction.
+    pub fn abandon(&self) {
+        let _ = self.input.vfs.unlink(&self.temporary);
+    }
+}
+
+/// Where the new compacted file is written; makes the directory.
+pub(super) fn temporary(vfs: &dyn Vfs, location: &Path) -> Result<PathBuf> {
+    let directory = location.join(names::COMPACTION_DIR);
+    match vfs.create_dir(&directory) {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+        other => other.map_err(|e| Error::io("cannot create the directory", &directory, e))?,
+    }
+    Ok(directory.join(names::COMPACTED))
+}
+
+/// A compacted file that was being replaced when the original crashed gets its name back, or goes when there is another
+/// (W15): the start has read whichever counts.
+pub(super) fn settle_previous(vfs: &dyn Vfs, location: &Path) -> Result<()> {
+    let (path, previous) = (location.join(names::COMPACTED), location.join(names::COMPACTED_PREVIOUS));
+    let settle = || {
+        if vfs.kind(&previous)?.is_none() {
+            return Ok(());
+        }
+        match vfs.kind(&path)? {
+            Some(_) => crashsafe::unlink(vfs, &previous),
+            None => crashsafe::rename(vfs, &previous, &path),
+        }
+    };
+    settle().map_err(|e| Error::io("cannot put right", &previous, e))
+}
+
+/// Takes names of files that are gone out of the list.
+fn keep_existing(vfs: &dyn Vfs, location: &Path, catalog: &mut Catalog) -> Result<()> {
+    let listing = vfs.names(location).map_err(|e| Error::io("cannot list", location, e))?;
+    let files = listing.into_iter().filter(|(_, kind)| *kind == FileKind::File);
+    let there: std::collections::HashSet<String> = files.filter_map(|(name, _)| name.into_string().ok()).collect();
+    catalog.detached.retain(|name| there.contains(name));
+    Ok(())
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What callers of a data store say and ask about compaction.
+
+use super::{Datastore, Outcome};
+use crate::backup::Ticket;
+use crate::error::{Error, Result};
+use crate::types::{Epoch, WriteVersion};
+
+impl Datastore {
+    /// Merges all log files but those that are being written into the compacted file, and takes them out of the log: the
+    /// catalog lists them, and they may be deleted. Sessions go on meanwhile. Waits until everything up to the current
+    /// epoch is durable, which needs a switch of epochs unless it is already; a shutdown ends the wait. One at a time:
+    /// a second call waits for the first.
+    ///
+    /// While a backup is open it is postponed: a thread of the data store does it as soon as it can.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`] before [`Self::ready`], after or because of a shutdown, and before the first epoch;
+    /// [`Error::Io`] and [`Error::Corrupted`]. Nothing is lost then, and the data store works on unless the error is one
+    /// of writing the log.
+    pub fn compact(&self) -> Result<Outcome> {
+        self.compactor.run()
+    }
+
+    /// Declares that nobody reads versions below this one any more, but for the newest of a key: an online compaction then
+    /// deletes BLOBs that only older ones refer to. Cheap; callable at any time.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a version below the current one, which stays.
+    pub fn switch_available_boundary_version(&self, version: WriteVersion) -> Result<()> {
+        if self.compactor.raise_boundary(version) {
+            return Ok(());
+        }
+        let current = self.compactor.boundary();
+        Err(Error::InvalidArgument(format!(
+            "The new boundary version ({}, {}) is smaller than the current boundary version ({}, {})",
+            version.major, version.minor, current.major, current.minor
+        )))
+    }
+
+    /// The version given last to [`Self::switch_available_boundary_version`].
+    pub fn available_boundary_version(&self) -> WriteVersion {
+        self.compactor.boundary()
+    }
+
+    /// Begins a backup: from here on no compaction gives a log file another name, replaces a file, or deletes a BLOB. Waits
+    /// for the end of a compaction's last step and of a running deletion of unused BLOBs; a compaction that has not come so
+    /// far is postponed.
+    pub(super) fn hold_files(&self) -> Ticket {
+        let ticket = self.backups.begin();
+        self.names.end_cut();
+        self.coordinator.progress.wake();
+        // A session that begins just now may have seen the cut.
+        for channel in self.channels.read().iter() {
+            channel.pass();
+        }
+        self.blobs.wait_for_collection();
+        ticket
+    }
+
+    /// Says that log files with sessions beyond `epoch` are still needed as they are (by a replica that lags behind):
+    /// compactions leave them in the log. `None`, as at first, means that none are.
+    pub fn set_retained_epoch(&self, epoch: Option<Epoch>) {
+        self.compactor.retain_beyond(epoch);
+    }
+
+    /// What [`Self::set_retained_epoch`] was given last.
+    pub fn retained_epoch(&self) -> Option<Epoch> {
+        self.compactor.retained_epoch()
+    }
+}

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Online compaction: cuts the log between two epochs, waits until the first is durable, and has all files before the
+//! cut merged. One at a time; writers go on.
+//!
+//! The cut lies between epochs and not at a moment, because the entries of the compacted file have no versions: the log
+//! wins over them, so it must hold nothing older. A session that is open when another one of a later epoch ends may be
+//! older than that; it comes into the compacted file together with it, or not at all.
+
+use super::channel::Channel;
+use super::coordinator::Coordinator;
+use super::file_names::FileNames;
+use super::{rotation, Settings};
+use crate::backup::InProgress;
+use crate::blob::{BlobStore, Found};
+use crate::compaction::{self, Prepared};
+use crate::error::{Error, Result};
+use crate::recovery::{Input, Snapshot};
+use crate::types::{BlobId, Epoch, WriteVersion};
+use crate::vfs::Vfs;
+use crate::wal::catalog::Catalog;
+use parking_lot::{Mutex, RwLock};
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::Arc;
+
+/// What has become of a compaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    NothingToDo,
+    /// Somebody copies the files (a backup). It is done when they have finished.
+    Postponed,
+}
+
+#[derive(Debug)]
+pub(super) struct Compactor {
+    vfs: Arc<dyn Vfs>,
+    location: PathBuf,
+    memory_bytes: u64,
+    coordinator: Arc<Coordinator>,
+    names: Arc<FileNames>,
+    backups: Arc<InProgress>,
+    channels: Arc<RwLock<Vec<Arc<Channel>>>>,
+    blobs: Arc<BlobStore>,
+    /// What the start found; held by a running compaction (W30).
+    start: Mutex<Option<Start>>,
+    stopping: AtomicBool,
+    postponed: AtomicBool,
+    boundary: Mutex<WriteVersion>,
+    /// Sessions beyond this epoch must stay in the log.
+    retained: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Start {
+    catalog: Catalog,
+    end_markers: bool,
+}
+
+/// What a compaction may delete afterwards: BLOBs with smaller ids that nobody owned when it began.
+struct BlobsBefore {
+    next: BlobId,
+    owned: HashSet<u64>,
+    boundary: WriteVersion,
+}
+
+impl Compactor {
+    pub(super) fn new(
+        settings: &Settings,
+        coordinator: &Arc<Coordinator>,
+        names: &Arc<FileNames>,
+        backups: &Arc<InProgress>,
+        channels: &Arc<RwLock<Vec<Arc<Channel>>>>,
+        blobs: &Arc<BlobStore>,
+    ) -> Compactor {
+        Compactor {
+            vfs: settings.vfs.clone(),
+            location: settings.location.clone(),
+            memory_bytes: settings.recovery_memory_bytes,
+            coordinator: coordinator.clone(),
+            names: names.clone(),
+            backups: backups.clone(),
+            channels: channels.clone(),
+            blobs: blobs.clone(),
+            start: Mutex::default(),
+            stopping: AtomicBool::new(false),
+            postponed: AtomicBool::new(false),
+            boundary: Mutex::default(),
+            retained: AtomicU64::new(u64::MAX),
+        }
+    }
+
+    /// From here on compactions are possible.
+    pub(super) fn start(&self, catalog: Catalog, end_markers: bool) {
+        *self.start.lock() = Some(Start { catalog, end_markers });
+    }
+
+    /// Breaks a running compaction off.
+    pub(super) fn give_up(&self) {
+        self.stopping.store(true, SeqCst);
+        self.coordinator.progress.wake();
+    }
+
+    /// Waits for the end of a running compaction; no other begins.
+    pub(super) fn stop(&self) {
+        self.give_up();
+        *self.start.lock() = None;
+    }
+
+    pub(super) fn is_postponed(&self) -> bool {
+        self.postponed.load(SeqCst)
+    }
+
+    /// Whether nobody needs the files as they are.
+    pub(super) fn may_start(&self) -> bool {
+        self.backups.count() == 0
+    }
+
+    pub(super) fn boundary(&self) -> WriteVersion {
+        *self.boundary.lock()
+    }
+
+    /// Raises the boundary; false when that would lower it.
+    pub(super) fn raise_boundary(&self, version: WriteVersion) -> bool {
+        let mut boundary = self.boundary.lock();
+        let raises = version >= *boundary;
+        if raises {
+            *boundary = version;
+        }
+        raises
+    }
+
+    pub(super) fn retain_beyond(&self, epoch: Option<Epoch>) {
+        self.retained.store(epoch.map_or(u64::MAX, |epoch| epoch.0), SeqCst);
+    }
+
+    pub(super) fn retained_epoch(&self) -> Option<Epoch> {
+        Some(self.retained.load(SeqCst)).filter(|epoch| *epoch != u64::MAX).map(Epoch)
+    }
+
+    pub(super) fn run(&self) -> Result<Outcome> {
+        let mut start = self.start.lock();
+        self.check()?;
+        let Some(Start { catalog, end_markers }) = &mut *start else {
+            return Err(Error::WrongState("a compaction is possible only between ready() and shutdown()".to_owned()));
+        };
+        if self.coordinator.switched() == Epoch(0) {
+            let message = "rotation requires epoch_id > 0, but got epoch_id = 0";
+            return Err(Error::WrongState(message.to_owned()));
+        }
+        let boundary = self.boundary();
+        let unused = boundary.major > catalog.max_epoch.0 && !self.blobs.is_collecting();
+        let (next, owned) = self.blobs.next_and_owned();
+        let before = BlobsBefore { next, owned, boundary };
+
+        let Some(cut) = self.cut()? else { return Ok(self.postpone()) };
+        let input = Input {
+            vfs: &*self.vfs,
+            location: &self.location,
+            catalog,
+            end_markers: *end_markers,
+            // One thread: the others belong to the writers.
+            threads: 1,
+            memory_bytes: self.memory_bytes,
+            stopping: Some(&self.stopping),
+        };
+        let Some(prepared) = compaction::prepare(&input, cut.epoch, self.retained_epoch())? else {
+            self.postponed.store(false, SeqCst);
+            log::info!("there is nothing to compact");
+            return Ok(Outcome::NothingToDo);
+        };
+        let collects = unused && !cut.moved_sessions && !prepared.leaves_files_out();
+        let garbage = if collects { self.find_garbage(&prepared, &before) } else { None };
+        if let Err(e) = self.check() {
+            prepared.abandon();
+            return Err(e);
+        }
+        let Some(_change) = self.backups.try_change() else {
+            prepared.abandon();
+            return Ok(self.postpone());
+        };
+        let committed = prepared.commit()?;
+        log::info!("compaction finished");
+        if let Some((found, needed)) = garbage {
+            // Begun while nobody can begin a backup, so that a backup that begins now waits for its end.
+            self.blobs.collect(found, before.next, before.owned, needed);
+        }
+        self.postponed.store(false, SeqCst);
+        *catalog = committed;
+        Ok(Outcome::Done)
+    }
+
+    fn postpone(&self) -> Outcome {
+        if !self.postponed.swap(true, SeqCst) {
+            log::warn!("a backup is in progress: the compaction is done when it has ended");
+        }
+        Outcome::Postponed
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.stopping.load(SeqCst) {
+            true => Err(Error::WrongState("the data store was shut down".to_owned())),
+            false => self.coordinator.check(),
+        }
+    }
+}
+
+/// The log is cut behind this epoch, and everything before the cut is durable and in rotated files.
+struct Cut {
+    epoch: Epoch,
+    /// Sessions of that epoch were open and lie behind the cut.
+    moved_sessions: bool,
+}
+
+/// Ends the cut for beginning sessions however the compaction goes on.
+struct EndsCut<'a>(&'a FileNames);
+
+impl Drop for EndsCut<'_> {
+    fn drop(&mut self) {
+        self.0.end_cut();
+    }
+}
+
+impl Compactor {
+    /// `None` when a backup is in the way.
+    fn cut(&self) -> Result<Option<Cut>> {
+        let epoch = {
+            let Some(_change) = self.backups.try_change() else { return Ok(None) };
+            self.names.cut_behind_current(&self.coordinator)
+        };
+        let _ends = EndsCut(&self.names);
+        let stored = || self.coordinator.stored() >= epoch;
+        self.coordinator.progress.wait_until(None, || stored() || self.check().is_err() || !self.may_start());
+        self.check()?;
+        let Some(_change) = self.backups.try_change() else { return Ok(None) };
+        let _changing = self.names.lock();
+        let channels = self.channels.read();
+        let mut moved_sessions = false;
+        for channel in channels.iter() {
+            moved_sessions |= channel.cut(epoch)?;
+        }
+        if let Some(e) = self.names.take_failure() {
+            return Err(e);
+        }
+        // Files of channels that this process does not have (W5, W6).
+        let own = |name: &str| channels.iter().any(|channel| channel.path().ends_with(name));
+        rotation::rotate_idle(&*self.vfs, &self.location, |name| !own(name))?;
+        Ok(Some(Cut { epoch, moved_sessions }))
+    }
+
+    /// The BLOB files that may be unused now, and the entries whose BLOBs are needed. BLOBs of running transactions are
+    /// not looked at: somebody owned them when the compaction began, or has registered them since. The compaction is done
+    /// whatever happens here.
+    fn find_garbage(&self, prepared: &Prepared<'_>, before: &BlobsBefore) -> Option<(Found, Snapshot)> {
+        let find = || {
+            let found = self.blobs.find_below(before.next)?;
+            match found.is_empty() {
+                true => Ok(None),
+                false => Ok(Some((found, prepared.readable_blob_entries(before.boundary)?))),
+            }
+        };
+        find().unwrap_or_else(|e: Error| {
+            log::error!("blob files garbage collection failed: {e}");
+            None
+        })
+    }
+}

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The thread that waits for operators to ask for an online compaction: whoever makes the file `ctrl/start_compaction`
+//! does (public API §16.4).
+
+use super::compactor::{Compactor, Outcome};
+use crate::error::{Error, Result};
+use crate::vfs::{FileKind, Vfs};
+use crate::wal::names;
+use parking_lot::{Condvar, Mutex};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// As in the original.
+const THREAD_NAME: &str = "cmpctn_worker";
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The thread, from the start to the shutdown.
+#[derive(Debug, Default)]
+pub(super) struct Maintenance {
+    signal: Arc<Signal>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug, Default)]
+struct Signal {
+    ended: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Maintenance {
+    /// Starts the thread. When that fails, it is logged: the data store works without.
+    pub(super) fn start(&self, vfs: Arc<dyn Vfs>, location: &Path, compactor: Arc<Compactor>) {
+        let signal = self.signal.clone();
+        let file = location.join(names::CONTROL_DIR).join(names::START_COMPACTION);
+        let request = Request { vfs, file, failed: false };
+        let thread = std::thread::Builder::new().name(THREAD_NAME.to_owned()).spawn(move || {
+            log::info!("online compaction worker started...");
+            work(&signal, request, &compactor);
+        });
+        match thread {
+            Ok(thread) => *self.thread.lock() = Some(thread),
+            Err(e) => log::error!("cannot start the thread {THREAD_NAME}, compaction cannot be asked for: {e}"),
+        }
+    }
+
+    /// Ends the thread and waits for it; a running compaction must have been told to stop.
+    pub(super) fn stop(&self) {
+        *self.signal.ended.lock() = true;
+        self.signal.changed.notify_all();
+        let thread = self.thread.lock().take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            log::error!("the thread {THREAD_NAME} panicked");
+        }
+    }
+}
+
+/// Makes the directory in which operators ask.
+pub(super) fn make_control_directory(vfs: &dyn Vfs, location: &Path) -> Result<()> {
+    let control = location.join(names::CONTROL_DIR);
+    match vfs.create_dir(&control) {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
+        other => other.map_err(|e| Error::io("cannot create the directory", &control, e)),
+    }
+}
+
+fn work(signal: &Signal, mut request: Request, compactor: &Compactor) {
+    loop {
+        let mut ended = signal.ended.lock();
+        if !*ended {
+            signal.changed.wait_for(&mut ended, LOOK_EVERY);
+        }
+        if *ended {
+            return;
+        }
+        drop(ended);
+        let due = compactor.may_start() && (request.take() || compactor.is_postponed());
+        if due {
+            match compactor.run() {
+                Ok(Outcome::Done | Outcome::NothingToDo | Outcome::Postponed) => {}
+                Err(e) => log::error!("failed to compact with online: {e}"),
+            }
+        }
+    }
+}
+
+/// The file by which an operator asks.
+struct Request {
+    vfs: Arc<dyn Vfs>,
+    file: PathBuf,
+    /// The last look failed, which has been logged.
+    failed: bool,
+}
+
+impl Request {
+    /// Whether somebody asks; the file is then deleted. One that cannot be deleted does not count, because it would ask
+    /// for ever.
+    fn take(&mut self) -> bool {
+        match self.try_take() {
+            Ok(asked) => {
+                self.failed = false;
+                asked
+            }
+            Err(e) => {
+                if !self.failed {
+                    log::error!("a request for a compaction is not carried out: {e}");
+                }
+                self.failed = true;
+                false
+            }
+        }
+    }
+
+    fn try_take(&self) -> Result<bool> {
+        let kind = self.vfs.kind(&self.file).map_err(|e| Error::io("cannot look at", &self.file, e))?;
+        if kind != Some(FileKind::File) {
+            return Ok(false);
+        }
+        self.vfs.unlink(&self.file).map_err(|e| Error::io("cannot delete", &self.file, e))?;
+        Ok(true)
+    }
+}
