@@ -8,7 +8,10 @@
 //! log wins over it. So first the file takes its place, and only then the catalog takes the inputs out of the log.
 
 mod catalog_file;
+mod offline;
 mod online;
 mod writer;
+
+pub use offline::{build, keep_copy, Built};
 
 pub use online::{prepare, Prepared};

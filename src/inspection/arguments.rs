@@ -29,6 +29,12 @@ Keep a copy of the directory first. An interrupted repair is run again.
 Exit codes: 0 status OK (nothing was changed) or repaired; 16 status unrepairable: a start still refuses the \
 directory; 64 cannot handle the directory.";
 
+const COMPACTION_CODES: &str = "\
+BLOBs, their ids and the identity of the directory stay. An interrupted compaction leaves a directory that starts as \
+before; it is run again.
+
+Exit codes: 0 done, or not wanted at the prompt; 64 cannot handle the directory: damaged, a symbolic link.";
+
 const VERIFY_CODES: &str = "\
 Exit codes: 0 everything is fine; 1 warnings: a start would log them; 2 damage: a start refuses the directory, a log \
 file is damaged, or a BLOB is missing; 64 cannot check.";
@@ -64,6 +70,9 @@ pub enum Command {
     /// Read everything that a start reads, and say of each file what it holds; changes nothing.
     #[command(after_help = VERIFY_CODES)]
     Verify(VerifyOptions),
+    /// Replace all log files by one with the live entries.
+    #[command(after_help = COMPACTION_CODES)]
+    Compaction(CompactionOptions),
     /// Print the entries of durable sessions; changes nothing.
     #[command(after_help = DUMP_CODES)]
     Dump(DumpOptions),
@@ -98,6 +107,29 @@ pub struct RepairOptions {
     /// Give damaged durable sessions up, and nothing else; the damaged file is kept under another name.
     #[arg(long)]
     pub give_up_damaged: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+pub struct CompactionOptions {
+    #[command(flatten)]
+    pub common: CommonOptions,
+    /// Take N as the durable epoch instead of the recorded one: later sessions are dropped for good, and N is recorded.
+    #[arg(long, value_name = "N")]
+    pub epoch: Option<String>,
+    /// Do not ask.
+    #[arg(long)]
+    pub force: bool,
+    /// Build the result, then delete it.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// An existing, empty directory to build the result in, on any file system [default: a new one beside the data
+    /// directory].
+    #[arg(long, value_name = "DIR")]
+    pub working_dir: Option<PathBuf>,
+    /// Keep the original directory beside the new one, under the name with `.backup_` and six characters behind it.
+    #[arg(long)]
+    pub make_backup: bool,
 }
 
 #[derive(Debug, Args)]
@@ -149,6 +181,7 @@ impl Command {
     pub fn common(&self) -> &CommonOptions {
         match self {
             Command::Repair(options) => &options.common,
+            Command::Compaction(options) => &options.common,
             Command::Inspect(options) => &options.common,
             Command::Verify(options) => &options.common,
             Command::Dump(options) => &options.common,
@@ -158,7 +191,7 @@ impl Command {
     /// Whether standard output is for programs, so that no line of another form may stand there.
     pub fn prints_data(&self) -> bool {
         match self {
-            Command::Repair(_) => false,
+            Command::Repair(_) | Command::Compaction(_) => false,
             Command::Inspect(InspectOptions { json, .. }) | Command::Verify(VerifyOptions { json, .. }) => *json,
             Command::Dump(_) => true,
         }

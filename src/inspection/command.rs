@@ -3,7 +3,7 @@
 
 use super::arguments::{Arguments, Command};
 use super::inspect::line;
-use super::{dump, gflags, inspect, repair, verify};
+use super::{compaction, dump, gflags, inspect, repair, verify};
 use crate::datastore::OfflineDirectory;
 use crate::error::Error;
 use crate::types::Epoch;
@@ -100,6 +100,10 @@ fn run_on(vfs: Arc<dyn Vfs>, subcommand: &Command, out: &mut dyn Write) -> Resul
             let limit = limit(options.epoch.as_deref())?;
             Box::new(move |directory, out| repair::run(directory, limit, options, out))
         }
+        Command::Compaction(options) => {
+            let limit = limit(options.epoch.as_deref())?;
+            Box::new(move |directory, out| compaction::run(directory, limit, options, out))
+        }
         Command::Verify(options) => Box::new(move |directory, out| verify::run(directory, options, out)),
         Command::Dump(options) => {
             let filter = dump::Filter::new(options)?;
@@ -112,6 +116,9 @@ fn run_on(vfs: Arc<dyn Vfs>, subcommand: &Command, out: &mut dyn Write) -> Resul
     }
     if vfs.kind(location).map_err(|e| Error::io("cannot open", location, e))?.is_none() {
         return Err(Error::InvalidArgument("dblogdir not exists".to_owned()));
+    }
+    if matches!(subcommand, Command::Compaction(_)) {
+        compaction::check_target(location)?;
     }
     let directory = match OfflineDirectory::open(vfs, location) {
         Err(Error::Locked(_)) => {

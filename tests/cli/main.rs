@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `tglogutil` as a program: what it prints, its exit codes, and what it leaves on the disk.
 
+mod compaction;
 #[path = "../engine_run/mod.rs"]
 mod engine_run;
 #[path = "../golden_data/mod.rs"]
