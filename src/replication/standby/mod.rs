@@ -9,15 +9,16 @@ mod blobs;
 mod lane;
 mod session_check;
 mod sessions;
+mod staging;
 
 pub use blobs::BlobReceiver;
 pub use lane::LaneLog;
+pub use staging::BaseStaging;
 
 use crate::datastore::LogDirectory;
 use crate::error::{Error, Result};
 use crate::types::{BlobId, Epoch};
 use crate::vfs::{crashsafe, Vfs};
-use crate::wal::catalog::Catalog;
 use crate::wal::epoch_file::EpochFile;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -35,7 +36,8 @@ const RECOVERY_THREADS: usize = 8;
 pub(crate) struct Shared {
     vfs: Arc<dyn Vfs>,
     location: PathBuf,
-    directory: Mutex<LogDirectory>,
+    /// Gone when the store is closed.
+    directory: Mutex<Option<LogDirectory>>,
     /// The durable epoch.
     recorded: AtomicU64,
     /// The epoch that is recorded or is being recorded.
@@ -48,6 +50,7 @@ impl Shared {
     fn check(&self) -> Result<()> {
         match &*self.failure.lock() {
             Some(failure) => Err(Error::Poisoned(failure.clone())),
+            None if self.directory.lock().is_none() => Err(closed()),
             None => Ok(()),
         }
     }
@@ -69,8 +72,12 @@ impl Shared {
     }
 
     fn rotate(&self, path: &Path) -> Result<()> {
-        self.directory.lock().rotate_file(path)
+        self.directory.lock().as_ref().ok_or_else(closed)?.rotate_file(path)
     }
+}
+
+fn closed() -> Error {
+    Error::WrongState("the store of the replica is closed".to_owned())
 }
 
 /// The data directory of a replica. Calls may come from any thread.
@@ -82,6 +89,7 @@ pub struct StandbyStore {
     /// Nothing durable was in the directory when it was opened.
     opened_empty: bool,
     max_blob_id: BlobId,
+    identity: Mutex<String>,
 }
 
 impl StandbyStore {
@@ -101,11 +109,12 @@ impl StandbyStore {
         }
         blobs::remove_leftovers(&*vfs, &staging)?;
         let durable = restored.epoch_file.recorded();
+        let identity = directory.identity().to_owned();
         Ok(StandbyStore {
             shared: Arc::new(Shared {
                 vfs,
                 location: location.to_owned(),
-                directory: Mutex::new(directory),
+                directory: Mutex::new(Some(directory)),
                 recorded: AtomicU64::new(durable.0),
                 covered: AtomicU64::new(durable.0),
                 failure: Mutex::default(),
@@ -114,6 +123,7 @@ impl StandbyStore {
             lanes: Mutex::default(),
             opened_empty: durable == Epoch(0) && restored.entries == 0,
             max_blob_id: restored.max_blob_id,
+            identity: Mutex::new(identity),
         })
     }
 
@@ -134,7 +144,7 @@ impl StandbyStore {
 
     /// The instance UUID.
     pub fn identity(&self) -> String {
-        self.shared.directory.lock().identity().to_owned()
+        self.identity.lock().clone()
     }
 
     /// Makes an empty directory one of the instance `uuid`, durably.
@@ -143,20 +153,23 @@ impl StandbyStore {
     /// [`Error::WrongState`] when the directory has durable content of another instance.
     pub fn adopt_identity(&self, uuid: &str) -> Result<()> {
         self.shared.check()?;
-        let mut directory = self.shared.directory.lock();
-        if directory.identity() == uuid {
+        let mut identity = self.identity.lock();
+        if *identity == uuid {
             return Ok(());
         }
         if !self.is_empty() {
-            let own = directory.identity();
-            return Err(Error::WrongState(format!("the directory belongs to instance {own}, not to {uuid}")));
+            return Err(Error::WrongState(format!("the directory belongs to instance {identity}, not to {uuid}")));
         }
-        directory.set_identity(uuid).map_err(|e| self.shared.fail(e))
+        let mut directory = self.shared.directory.lock();
+        let set = directory.as_mut().ok_or_else(closed)?.set_identity(uuid);
+        set.map_err(|e| self.shared.fail(e))?;
+        *identity = uuid.to_owned();
+        Ok(())
     }
 
-    /// The compaction catalog as it was when the directory was opened.
-    pub fn catalog(&self) -> Catalog {
-        self.shared.directory.lock().catalog().clone()
+    /// Gives back the lock of the directory; nothing can be written any more.
+    pub fn close(&self) {
+        *self.shared.directory.lock() = None;
     }
 
     /// The log of a lane.
