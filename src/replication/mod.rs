@@ -8,6 +8,7 @@ pub mod auth;
 pub mod engine;
 pub mod native;
 pub mod primary;
+pub mod server;
 pub mod settings;
 pub mod source;
 pub mod standby;

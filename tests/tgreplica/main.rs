@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The program `tgreplica` as a process of its own, with a primary made of the messages of the native protocol.
+
+mod base_sync;
+mod command_line;
+mod primary;
+mod program;
+mod sessions;
+mod takeover;

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A primary for tests: the connections of one session, message by message.
+
+use crate::program::DEADLINE;
+use limestone_core::replication::auth::Secret;
+use limestone_core::replication::native::frame::{read_frame, MAGIC, PAYLOAD_BYTES_MAX};
+use limestone_core::replication::native::handshake::{PrimaryHandshake, PrimaryStep};
+use limestone_core::replication::native::message::{
+    BlobPiece, ConnectionKind, Log, Message, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, Term,
+};
+use limestone_core::types::{BlobId, Epoch, StorageId, WriteVersion};
+use limestone_core::wal::entry::{encode_end, encode_put, marker, tag};
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+
+pub const UUID: &str = "00000000-0000-4000-8000-000000000001";
+
+/// One connection.
+pub struct Connection {
+    stream: TcpStream,
+}
+
+/// Why there is no connection.
+pub type Refused = Reason;
+
+impl Connection {
+    pub fn send(&mut self, message: &Message) {
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes);
+        self.stream.write_all(&bytes).unwrap();
+    }
+
+    /// The next message; `None` when the replica has closed the connection.
+    pub fn receive(&mut self) -> Option<Message> {
+        match read_frame(&mut self.stream, PAYLOAD_BYTES_MAX) {
+            Ok(frame) => frame.map(|frame| Message::decode(frame).unwrap()),
+            Err(_) => None,
+        }
+    }
+}
+
+/// What the primary says of itself.
+pub fn identity(stored: u64, lanes: u32) -> PrimaryIdentity {
+    PrimaryIdentity {
+        uuid: UUID.to_owned(),
+        term: 1,
+        history: vec![Term { term: 1, first_epoch: Epoch(0) }],
+        stored: Epoch(stored),
+        oldest_shippable: Epoch(0),
+        lanes,
+        max_channels: 100,
+        capabilities: 0,
+    }
+}
+
+pub fn connect(
+    address: SocketAddr,
+    kind: ConnectionKind,
+    session_id: SessionId,
+    secret: &[u8],
+    identity: Option<PrimaryIdentity>,
+) -> Result<(Connection, Option<ReplicaIdentity>), Refused> {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(&MAGIC).unwrap();
+    let secret = if secret.is_empty() { Secret::default() } else { Secret::new(secret).unwrap() };
+    let (mut handshake, hello) = PrimaryHandshake::start(kind, session_id, [3; 32], secret, identity);
+    let mut connection = Connection { stream };
+    connection.send(&hello);
+    loop {
+        let message = connection.receive().expect("the handshake goes on");
+        match handshake.on_message(message)? {
+            PrimaryStep::Send(message) => connection.send(&message),
+            PrimaryStep::Accepted(replica) => return Ok((connection, replica)),
+            PrimaryStep::Refused(reason) => return Err(reason),
+        }
+    }
+}
+
+/// A session with its lanes.
+pub struct Primary {
+    pub control: Connection,
+    pub lanes: Vec<Connection>,
+    pub replica: ReplicaIdentity,
+    pub address: SocketAddr,
+    pub session_id: SessionId,
+    stored: u64,
+}
+
+impl Primary {
+    pub fn connect(address: SocketAddr, stored: u64, lanes: u32) -> Result<Primary, Refused> {
+        Primary::connect_as(address, identity(stored, lanes), &[])
+    }
+
+    pub fn connect_as(address: SocketAddr, identity: PrimaryIdentity, secret: &[u8]) -> Result<Primary, Refused> {
+        let session_id = *uuid::Uuid::new_v4().as_bytes();
+        let (lanes, stored) = (identity.lanes, identity.stored.0);
+        let (control, replica) = connect(address, ConnectionKind::Control, session_id, secret, Some(identity))?;
+        let lanes = (0..lanes).map(|lane| {
+            let (mut lane, _) = connect(address, ConnectionKind::Lane(lane), session_id, secret, None)?;
+            lane.send(&Message::Channel { channel: 0 });
+            Ok(lane)
+        });
+        let lanes = lanes.collect::<Result<_, Refused>>()?;
+        Ok(Primary { control, lanes, replica: replica.expect("says who it is"), address, session_id, stored })
+    }
+
+    /// Sends a session with one entry, in pieces of at most `piece` bytes, and only `pieces` of them.
+    pub fn pieces(&mut self, lane: usize, epoch: u64, entry: (&str, &str), blobs: &[u64], piece: usize, pieces: usize) {
+        let bytes = session(epoch, entry.0, entry.1, blobs);
+        let all: Vec<&[u8]> = bytes.chunks(piece).collect();
+        for (at, bytes) in all.iter().enumerate().take(pieces) {
+            let (first, last) = (at == 0, at + 1 == all.len());
+            let log = Log { epoch: Epoch(epoch), channel: 0, first, last, bytes: bytes.to_vec() };
+            self.lanes[lane].send(&Message::Log(log));
+        }
+    }
+
+    pub fn session(&mut self, lane: usize, epoch: u64, key: &str, value: &str) {
+        self.pieces(lane, epoch, (key, value), &[], 1 << 18, usize::MAX);
+    }
+
+    pub fn commit(&mut self, epoch: u64, blob_seq: u64) {
+        self.stored = self.stored.max(epoch);
+        for lane in &mut self.lanes {
+            lane.send(&Message::Commit { epoch: Epoch(epoch), blob_seq });
+        }
+    }
+
+    /// Waits until the replica has `epoch`, alive all the time.
+    pub fn durable(&mut self, epoch: u64) {
+        loop {
+            let stored = Epoch(self.stored);
+            match self.control.receive().expect("the session goes on") {
+                Message::Durable { epoch: durable } if durable == Epoch(epoch) => return,
+                Message::Durable { epoch: durable } => assert!(durable < Epoch(epoch), "{durable} was never sent"),
+                Message::Alive { .. } => self.control.send(&Message::Heartbeat { switched: stored, stored }),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Why the replica ends the session.
+    pub fn error(&mut self) -> Option<Reason> {
+        loop {
+            match self.control.receive()? {
+                Message::Error(reason) => return Some(reason),
+                Message::Alive { .. } | Message::Durable { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    pub fn blob_connection(&self) -> Connection {
+        connect(self.address, ConnectionKind::Blob, self.session_id, &[], None).unwrap().0
+    }
+}
+
+/// The bytes of a session with one entry.
+pub fn session(epoch: u64, key: &str, value: &str, blobs: &[u64]) -> Vec<u8> {
+    let mut bytes = marker(tag::BEGIN, Epoch(epoch)).to_vec();
+    let blobs: Vec<BlobId> = blobs.iter().map(|id| BlobId(*id)).collect();
+    let version = WriteVersion { major: epoch, minor: 0 };
+    encode_put(&mut bytes, StorageId(1), key.as_bytes(), value.as_bytes(), version, &blobs);
+    encode_end(&mut bytes, Epoch(epoch));
+    bytes
+}
+
+pub fn blob(seq: u64, id: u64, content: &[u8]) -> Message {
+    Message::Blob(BlobPiece {
+        seq,
+        id: BlobId(id),
+        size: content.len() as u64,
+        offset: 0,
+        last: true,
+        crc: crc32fast::hash(content),
+        bytes: content.to_vec(),
+    })
+}
