@@ -20,6 +20,12 @@ if(limestone_tglogutil)
 endif()
 install(PROGRAMS "${PROJECT_SOURCE_DIR}/scripts/installed/tgcmpct_logs.sh"
                  "${PROJECT_SOURCE_DIR}/scripts/installed/tgdel_logs.sh" DESTINATION "${CMAKE_INSTALL_BINDIR}")
+if(limestone_tgreplica)
+  install(PROGRAMS "${limestone_tgreplica}" DESTINATION "${CMAKE_INSTALL_BINDIR}" COMPONENT Runtime)
+  install(PROGRAMS "${PROJECT_SOURCE_DIR}/scripts/takeover.sh" DESTINATION "${CMAKE_INSTALL_BINDIR}"
+          COMPONENT Runtime RENAME tgreplica_takeover.sh)
+  limestone_man_pages(tgreplica "${limestone_tgreplica}")
+endif()
 
 # Headers are used as <limestone/...>, and the directory to hand out is <prefix>/include/limestone.
 install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/limestone" DESTINATION "${limestone_include_dir}"
