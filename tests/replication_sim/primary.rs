@@ -65,7 +65,7 @@ struct Lane {
 
 enum Link {
     Down,
-    Shaking(End, PrimaryHandshake),
+    Shaking(End, Box<PrimaryHandshake>),
     Open(Box<Open>),
 }
 
@@ -130,7 +130,7 @@ impl Primary {
             return;
         };
         let version = WriteVersion { major: model.sessions[id].epoch.0, minor };
-        if pick % 3 > 0 {
+        if !pick.is_multiple_of(3) {
             let key = [pick as u8 % 16];
             let value = vec![id as u8; (pick / 7 % 200) as usize];
             let _ = log.add_entry(StorageId(DATA), &key, &value, version, &[]);
@@ -164,7 +164,7 @@ impl Primary {
         let (handshake, hello) =
             PrimaryHandshake::start(ConnectionKind::Control, session_id, [1; 32], Secret::default(), Some(identity));
         end.send(&hello);
-        self.link = Link::Shaking(end, handshake);
+        self.link = Link::Shaking(end, Box::new(handshake));
     }
 
     /// Ends the session; `silently` lets the replica find out by itself.
