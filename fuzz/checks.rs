@@ -3,6 +3,14 @@
 //! functions replay the corpus in `tests/fuzz_corpus.rs`.
 #![allow(dead_code)]
 
+use limestone_core::replication::auth::Secret;
+use limestone_core::replication::native::frame::{Frame, FrameKind, FrameReader, HEADER_LEN, TRAILER_LEN};
+use limestone_core::replication::native::handshake::{PrimaryHandshake, ReplicaHandshake};
+use limestone_core::replication::native::message::{
+    ConnectionKind, Message, Outcome, PrimaryIdentity, ReplicaIdentity,
+};
+use limestone_core::replication::native::primary::PrimarySession;
+use limestone_core::replication::native::replica::{LaneOrder, ReplicaSession};
 use limestone_core::replication::upstream::reader::{Budget, Reader};
 use limestone_core::types::Epoch;
 use limestone_core::wal::entry::{tag, Entry};
@@ -103,5 +111,104 @@ pub fn upstream_wire(input: &[u8]) {
         message.encode(&mut written);
         assert_eq!(written, read, "{message:?}");
         left = rest;
+    }
+}
+
+/// The largest payload that `native_wire` asks for; the bound of what may be allocated for a frame.
+pub const NATIVE_PAYLOAD_MAX: u32 = 16 * 1024;
+
+/// A stream of the native protocol: what is read of it is written back byte by byte, also when checksums are ignored,
+/// and neither side's session logic trips over the messages.
+pub fn native_wire(input: &[u8]) {
+    let mut reader = FrameReader::new(input);
+    let mut read = 0;
+    while let Ok(Some(frame)) = reader.next(NATIVE_PAYLOAD_MAX) {
+        let len = HEADER_LEN + frame.payload.len() + TRAILER_LEN;
+        if let Ok(message) = Message::decode(frame) {
+            let mut written = Vec::new();
+            message.encode(&mut written);
+            assert_eq!(written, input[read..read + len], "{message:?}");
+        }
+        read += len;
+    }
+    let mut peers = Peers::new();
+    let mut rest = input;
+    while let Some((frame, behind)) = unchecked_frame(rest) {
+        let (kind, epoch, channel, payload) = (frame.kind, frame.epoch, frame.channel, frame.payload.clone());
+        if let Ok(message) = Message::decode(frame) {
+            let mut written = Vec::new();
+            message.encode(&mut written);
+            assert_eq!(written[4..HEADER_LEN], rest[4..HEADER_LEN], "{kind:?} {epoch} {channel}");
+            assert_eq!(written[HEADER_LEN..written.len() - TRAILER_LEN], payload, "{message:?}");
+            peers.take(message);
+        }
+        rest = behind;
+    }
+}
+
+/// The frame at the start of `input`, whatever its checksum; the last one may be cut short.
+fn unchecked_frame(input: &[u8]) -> Option<(Frame, &[u8])> {
+    let (header, rest) = input.split_first_chunk::<HEADER_LEN>()?;
+    let number = |at: usize, len: usize| header[at..at + len].iter().rev().fold(0, |n, &byte| n << 8 | u64::from(byte));
+    let len = (number(0, 4) as usize).min(rest.len());
+    let (payload, rest) = rest.split_at(len);
+    let kind = FrameKind::from_code(header[4])?;
+    let frame = Frame { kind, epoch: number(5, 8), channel: number(13, 4) as u32, payload: payload.to_vec() };
+    Some((frame, rest.get(TRAILER_LEN..).unwrap_or_default()))
+}
+
+/// All that may receive a message of a peer.
+struct Peers {
+    primary_handshake: PrimaryHandshake,
+    replica_handshake: ReplicaHandshake,
+    primary: PrimarySession,
+    replica: ReplicaSession,
+    lane: LaneOrder,
+}
+
+impl Peers {
+    fn new() -> Peers {
+        let identity = PrimaryIdentity {
+            uuid: String::new(),
+            term: 1,
+            history: Vec::new(),
+            stored: Epoch(9),
+            oldest_shippable: Epoch(1),
+            lanes: 1,
+            max_channels: 8,
+            capabilities: 0,
+        };
+        let standing = ReplicaIdentity {
+            uuid: String::new(),
+            term: 1,
+            durable: Epoch(0),
+            outcome: Outcome::CatchUp,
+            max_channels: 8,
+            capabilities: 0,
+        };
+        let (secret, kind) = (Secret::default(), ConnectionKind::Control);
+        let (primary_handshake, _) =
+            PrimaryHandshake::start(kind, [0; 16], [0; 32], secret.clone(), Some(identity.clone()));
+        let mut replica = ReplicaSession::new([0; 16], &identity, Epoch(0), 1000, 0);
+        let lane = replica.attach([0; 16], ConnectionKind::Lane(0)).expect("a lane").expect("its order");
+        Peers {
+            primary_handshake,
+            replica_handshake: ReplicaHandshake::new([0; 32], secret),
+            primary: PrimarySession::new(Epoch(9), &standing, 1000, 0),
+            replica,
+            lane,
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        // Whatever they say, they say it without a panic; after an error nobody would ask them again.
+        let _ = self.primary_handshake.on_message(message.clone());
+        let _ = self.replica_handshake.on_message(message.clone());
+        let _ = self.primary.on_control(message.clone(), 1);
+        let _ = self.replica.on_control(message.clone(), 1);
+        if let Message::Commit { epoch, blob_seq } = message {
+            let _ = self.replica.lane_synced(0, epoch, blob_seq);
+        }
+        let _ = self.lane.on_message(message);
     }
 }

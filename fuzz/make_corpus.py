@@ -10,6 +10,7 @@ import json
 import pathlib
 import shutil
 import struct
+import zlib
 
 FUZZ = pathlib.Path(__file__).resolve().parent
 GOLDEN = FUZZ.parent / "tests/golden/disk"
@@ -50,3 +51,51 @@ for case in matrix["cases"]:
         put("scanner", log_input(matrix["durable_epoch"], bytes.fromhex(case["pwal"]), flags))
 for path in sorted(WIRE.glob("*/*.bin")):
     put("upstream_wire", path.read_bytes())
+
+
+def frame(kind, payload=b"", epoch=0, channel=0):
+    body = struct.pack("<IBQI", len(payload), kind, epoch, channel) + payload
+    return body + struct.pack("<I", zlib.crc32(body))
+
+
+def name(text):
+    return bytes([len(text)]) + text
+
+
+session = bytes([2]) + struct.pack("<Q", 11) + bytes([3]) + struct.pack("<QB", 11, 1)
+history = struct.pack("<QHQQQQ", 2, 2, 1, 0, 2, 8)
+identity = bytes(32) + b"\1" + name(b"uuid") + history + struct.pack("<QQIIQ", 10, 1, 2, 8, 0)
+answer = b"\1" + name(b"uuid") + struct.pack("<QQBIQ", 2, 9, 2, 8, 0)
+frames = [
+    frame(0x01, struct.pack("<HHBI", 1, 1, 2, 3) + bytes(range(48))),
+    frame(0x02, struct.pack("<H", 1) + bytes(64)),
+    frame(0x03, identity),
+    frame(0x03, bytes(33)),
+    frame(0x04, answer),
+    frame(0x04, b"\0"),
+    frame(0x05, struct.pack("<H", 6) + b"diverged"),
+    frame(0x10, channel=3),
+    frame(0x12, b"\1" + session[:9], 11, 3) + frame(0x12, b"\2" + session[9:], 11, 3),
+    frame(0x12, b"\3" + session, 12, 3),
+    frame(0x13, struct.pack("<Q", 2), 12),
+    frame(0x11, channel=3),
+    frame(0x20, struct.pack("<QQ", 12, 11)),
+    frame(0x21, epoch=11),
+    frame(0x22, epoch=12),
+    frame(0x23, struct.pack("<QQ", 1, 2)),
+    frame(0x24, struct.pack("<QQ", 1, 2)),
+    frame(0x25, struct.pack("<H", 12) + b"disk full"),
+    frame(0x26),
+    frame(0x30, struct.pack("<QQQQBI", 1, 7, 8, 0, 0, 0) + b"BLOB"),
+    frame(0x30, struct.pack("<QQQQBI", 1, 7, 8, 4, 1, zlib.crc32(b"BLOBBLOB")) + b"BLOB"),
+    frame(0x40, struct.pack("<QI", 5, zlib.crc32(b"hello")) + name(b"blob/dir_07/7.blob")),
+    frame(0x41, struct.pack("<Q", 0)),
+    frame(0x42, struct.pack("<Q", 0) + b"hello"),
+    frame(0x43),
+    frame(0x44, struct.pack("<Q", 1)),
+    frame(0x45),
+]
+for one in frames:
+    put("native_wire", one)
+put("native_wire", b"".join(frames))
+put("native_wire", b"\x89TSGRP\r\n" + frames[0])

@@ -159,6 +159,11 @@ fn upstream_wire_corpus_stays_within_bounds() {
 }
 
 #[test]
+fn native_wire_corpus_stays_within_bounds() {
+    replay("native_wire", checks::native_wire);
+}
+
+#[test]
 fn lengths_and_counts_that_exceed_a_message_are_not_allocated() {
     let log_entry = [&[0x11][..], &[0; 8], &[0xff; 4], &[10], &[0; 8]].concat();
     let lengths = [&log_entry[..], &[0xff; 4]].concat();
