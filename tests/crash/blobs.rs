@@ -68,6 +68,33 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Compacts, and deletes the BLOBs that only old versions refer to; those of the open pool stay. Nothing has been written
+    /// since the last switch, so that the switches meanwhile make no calls to the disk.
+    fn compact(&self, fs: &SimFs, history: &History) -> Result<()> {
+        let before: Vec<BlobId> = blob_files(fs).into_keys().filter(|id| history.held.contains(id)).collect();
+        let boundary = WriteVersion { major: self.store.switched_epoch().0, minor: 0 };
+        self.store.switch_available_boundary_version(boundary)?;
+        let compacted = std::thread::scope(|scope| {
+            let compaction = scope.spawn(|| self.store.compact());
+            while !compaction.is_finished() {
+                // A failure ends the compaction as well, which reports it.
+                let _ = self.store.switch_epoch(Epoch(self.store.switched_epoch().0 + 1));
+                std::thread::yield_now();
+            }
+            compaction.join().expect("the compaction ends")
+        });
+        self.store.blobs().wait_for_collection();
+        compacted?;
+        assert!(!before.is_empty());
+        let after = blob_files(fs);
+        for id in &before {
+            assert!(after.contains_key(id), "BLOB {id} is gone");
+        }
+        Ok(())
+    }
+}
+
 impl History {
     /// Takes note of a registration; an id must not be that of another BLOB.
     fn registered(&mut self, id: Result<BlobId>, content: &[u8]) -> Result<BlobId> {
@@ -143,6 +170,7 @@ fn workload(fs: &SimFs, history: &mut History) -> Result<()> {
     let run = Store::start(fs, history)?;
     let pool = run.store.blob_pool();
     let later = history.file(&pool, "/in/moved later", true)?;
+    run.compact(fs, history)?;
     let again = history.duplicate(&pool, twin)?;
     run.write(history, "all", &[later])?;
     run.write(history, "again", &[again, data])?;
