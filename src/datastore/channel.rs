@@ -256,6 +256,9 @@ impl Channel {
             self.vfs.sync_dir(directory).map_err(|e| Error::io("cannot sync the directory", directory, e))?;
             file.unnamed = false;
         }
+        if let Some(TapHandle(tap)) = &writer.tap {
+            tap.session_synced(self.number);
+        }
         writer.release_buffer();
         Ok(())
     }

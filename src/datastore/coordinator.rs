@@ -157,15 +157,16 @@ impl Coordinator {
         self.slots.write().push(slot);
     }
 
-    /// Begins to count epochs at the recovered one, which the epoch file covers.
-    pub(super) fn start(&self, epoch_file: EpochFile, recovered: Epoch) {
+    /// Begins to count epochs at the recovered one, which the epoch file covers. With `above_recovered` no session begins
+    /// in it.
+    pub(super) fn start(&self, epoch_file: EpochFile, recovered: Epoch, above_recovered: bool) {
         let mut leader = self.leader.lock();
         self.written.lock().clear();
         self.recorded.store(epoch_file.recorded().0, SeqCst);
         leader.epoch_file = Some(epoch_file);
         self.progress.start(recovered);
         self.switched.fetch_max(recovered.0, SeqCst);
-        if self.progress.is_replicated() {
+        if above_recovered {
             // A replica that has the recovered epoch would take a session in it for one that it has.
             self.floor.store(recovered.0 + 1, SeqCst);
         }
@@ -290,6 +291,9 @@ impl Coordinator {
         // Read after the open sessions: one that ended meanwhile has been entered before it stopped being open.
         let last_write = self.written.lock().range(..=ended).next_back().copied();
         if let Some(last_write) = last_write {
+            if let Some(tap) = self.tap() {
+                tap.0.recording(last_write);
+            }
             self.write_record(epoch_file, last_write)?;
             self.written.lock().retain(|&epoch| epoch > last_write);
             let first = unpropagated.map_or(Epoch(self.stored().0 + 1), |(first, _)| first);
@@ -447,7 +451,7 @@ mod tests {
         let coordinator = Coordinator::new(NotifyLevel::Stored, false);
         let slot = Arc::new(Slot::new());
         coordinator.register(slot.clone());
-        coordinator.start(EpochFile::replace(Arc::new(fs), location, Epoch(0)).unwrap(), Epoch(0));
+        coordinator.start(EpochFile::replace(Arc::new(fs), location, Epoch(0)).unwrap(), Epoch(0), false);
         coordinator.switch(Epoch(1)).unwrap();
         let mut next = 2;
         let epoch = coordinator.begin_with(&slot, || {

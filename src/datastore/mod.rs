@@ -69,6 +69,7 @@ pub struct Settings {
     recovery_memory_bytes: u64,
     notify_level: NotifyLevel,
     replicated: bool,
+    sessions_above_recovered: bool,
     instance_id: String,
     db_name: String,
 }
@@ -83,6 +84,7 @@ impl Settings {
             recovery_memory_bytes: DEFAULT_RECOVERY_MEMORY_BYTES,
             notify_level: NotifyLevel::default(),
             replicated: false,
+            sessions_above_recovered: true,
             instance_id: String::new(),
             db_name: String::new(),
         }
@@ -125,6 +127,13 @@ impl Settings {
     /// The name of the database that listeners to events are told. Default: empty.
     pub fn db_name(mut self, db_name: impl Into<String>) -> Settings {
         self.db_name = db_name.into();
+        self
+    }
+
+    /// With replication, whether sessions before the first switch of epochs belong to an epoch above the recovered one:
+    /// a replica that is brought up to date epoch by epoch needs that. Default: yes.
+    pub fn sessions_above_recovered(mut self, above: bool) -> Settings {
+        self.sessions_above_recovered = above;
         self
     }
 
@@ -318,7 +327,8 @@ impl Datastore {
             warnings: recovered.warnings,
         };
         *self.max_blob_id.write() = report.max_blob_id;
-        self.coordinator.start(epoch_file, report.last_epoch);
+        let above_recovered = self.settings.replicated && self.settings.sessions_above_recovered;
+        self.coordinator.start(epoch_file, report.last_epoch, above_recovered);
         self.blobs.start(report.max_blob_id, blob_files, recovered.snapshot.share());
         *self.snapshot.write() = Some(recovered.snapshot);
         self.compactor.start(directory.catalog.clone(), directory.has_end_markers());

@@ -33,6 +33,10 @@ pub struct EndedSession {
 pub trait Tap: Send + Sync {
     /// A session is written and not yet synced. Comes before its epoch can be stored; its channel is locked meanwhile.
     fn session_ended(&self, session: EndedSession);
+    /// The session that the channel gave last is on the disk; the channel is still locked.
+    fn session_synced(&self, _channel: u32) {}
+    /// `epoch` is about to be recorded: every session up to it is on the disk.
+    fn recording(&self, _epoch: Epoch) {}
     /// Everything up to `stored` is on the disk; `last_written` is the last epoch with writes that was recorded with it.
     /// Returns up to where the replicas are known to have everything, if they lack nothing: an epoch without writes needs
     /// no word with them.

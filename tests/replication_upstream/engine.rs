@@ -45,12 +45,20 @@ impl Observer for Report {
 impl Engine {
     /// Opened, and not ready.
     pub fn open(dir: &Path, replica: SocketAddr, timeout: Duration, mode: Mode) -> Engine {
+        Engine::open_with(dir, replica, timeout, mode, false)
+    }
+
+    /// Opened, and not ready; both switches of the original on or off.
+    pub fn open_with(dir: &Path, replica: SocketAddr, timeout: Duration, mode: Mode, switches: bool) -> Engine {
         let settings = Settings::new(dir).recovery_threads(1).replicated(true).notify_level(NotifyLevel::Propagated);
+        let settings = settings.sessions_above_recovered(false);
         let store = Datastore::open(settings).unwrap();
         let options = Options {
             endpoints: vec![Endpoint { host: replica.ip().to_string(), port: replica.port() }],
             timeout,
             mode,
+            async_session_close: switches,
+            async_group_commit: switches,
             retain_bytes: 1 << 30,
             vfs: Arc::new(RealFs),
             location: dir.to_owned(),

@@ -13,7 +13,7 @@ use limestone_core::replication::upstream::codec::{flag, Message};
 use limestone_core::replication::upstream::primary::Phase;
 use limestone_core::replication::upstream::reader::{Budget, Reader};
 use limestone_core::replication::upstream::replica::{Options, Replica};
-use limestone_core::types::{Durability, Epoch};
+use limestone_core::types::{Durability, Epoch, StorageId, WriteVersion};
 use limestone_core::vfs::RealFs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 
 /// Short, where a test waits for it to pass.
 const SHORT: Duration = Duration::from_millis(300);
+
+const VERSION: WriteVersion = WriteVersion { major: 1, minor: 0 };
 
 fn is_end(message: &Message) -> bool {
     matches!(message, Message::LogEntry { flags, .. } if flags & flag::END != 0)
@@ -57,9 +59,9 @@ fn is_repeatable(case: &Case) -> bool {
 fn every_captured_sequence_of_calls_gives_the_captured_bytes() {
     let cases: Vec<Case> = cases().into_iter().filter(is_repeatable).collect();
     assert!(cases.len() >= 12, "only {} cases", cases.len());
-    for case in cases {
+    for (case, switches) in cases.iter().flat_map(|case| [(case, false), (case, true)]) {
         let (dir, replica) = (quick_dir(), StandIn::start());
-        let mut engine = Engine::open(dir.path(), replica.address, DEADLINE, Mode::Strict);
+        let mut engine = Engine::open_with(dir.path(), replica.address, DEADLINE, Mode::Strict, switches);
         for call in case.json["api_calls"].as_array().unwrap() {
             engine.call(call);
         }
@@ -110,6 +112,28 @@ fn epochs_without_writes_are_propagated_without_traffic() {
     engine.wait_propagated(4);
     engine.shutdown();
     assert_eq!(replica.all(2).iter().map(Vec::len).collect::<Vec<_>>(), [14, 22]);
+}
+
+#[test]
+fn a_session_before_the_first_epoch_carries_the_epoch_that_was_recovered() {
+    let (near, far) = (quick_dir(), quick_dir());
+    let mut replica = standby(far.path(), None);
+    for life in 0..2 {
+        let engine = Engine::start(near.path(), replica.address(), DEADLINE, 1);
+        let recovered = engine.store.last_epoch();
+        assert_eq!(engine.channels[0].begin_session().unwrap(), recovered);
+        engine.channels[0].add_entry(StorageId(1), format!("{life}").as_bytes(), b"v", VERSION, &[]).unwrap();
+        engine.channels[0].end_session().unwrap();
+        engine.switch(recovered.0 + 1);
+        engine.write(0, &format!("next {life}"), recovered.0 + 1);
+        engine.switch(recovered.0 + 2);
+        engine.wait_propagated(recovered.0 + 1);
+        engine.shutdown();
+    }
+    replica.stop();
+    drop(replica);
+    assert_eq!(recovered(near.path()).len(), 4);
+    assert_eq!(recovered(far.path()), recovered(near.path()));
 }
 
 /// Whatever the replica does, the engine goes on, nothing more is propagated, and the shutdown ends in time.
@@ -259,6 +283,37 @@ fn both_sides_have_the_same_after_a_clean_end() {
     let rows = recovered(near.path());
     assert_eq!(rows.len(), 60);
     assert_eq!(recovered(far.path()), rows);
+}
+
+#[test]
+fn sessions_and_entries_of_any_size_and_blobs_arrive_as_they_are() {
+    let (near, far) = (quick_dir(), quick_dir());
+    let mut replica = standby(far.path(), None);
+    let engine = Engine::start(near.path(), replica.address(), DEADLINE, 1);
+    engine.switch(1);
+    let pool = engine.store.blob_pool();
+    let blobs = [vec![], vec![7; 1_000_000]].map(|data| pool.register_data(&data).unwrap());
+    let channel = &engine.channels[0];
+    channel.begin_session().unwrap();
+    for i in 0..2000u32 {
+        channel.add_entry(StorageId(1), &i.to_be_bytes(), &vec![b'x'; i as usize], VERSION, &[]).unwrap();
+    }
+    channel.add_entry(StorageId(1), b"huge", &vec![b'y'; 3 << 20], VERSION, &[]).unwrap();
+    channel.add_entry(StorageId(1), b"blobs", b"", VERSION, &blobs).unwrap();
+    channel.end_session().unwrap();
+    engine.switch(2);
+    engine.wait_propagated(1);
+    pool.release();
+    for (id, len) in blobs.iter().zip([0, 1_000_000]) {
+        let (path, _) = engine.store.blobs().file(*id);
+        let copy = far.path().join(path.strip_prefix(near.path()).unwrap());
+        assert_eq!(std::fs::read(copy).unwrap(), vec![7; len]);
+    }
+    engine.shutdown();
+    replica.stop();
+    drop(replica);
+    assert_eq!(recovered(far.path()).len(), 2002);
+    assert!(recovered(far.path()) == recovered(near.path()), "the rows differ");
 }
 
 #[test]

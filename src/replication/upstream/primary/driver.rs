@@ -19,6 +19,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// A replica that answers is always so much behind for moments.
+const RETAIN_BYTES_MIN: u64 = 64 << 20;
+
 /// How to replicate.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -28,7 +31,12 @@ pub struct Options {
     pub timeout: Duration,
     /// What callers wait for.
     pub mode: Mode,
-    /// How much log is kept for a replica that does not keep up. Beyond it the replica is given up.
+    /// Whether a session may be sent while it is still being synced here (`REPLICATION_ASYNC_SESSION_CLOSE`).
+    pub async_session_close: bool,
+    /// Whether a group commit may be sent before the epoch is recorded here (`REPLICATION_ASYNC_GROUP_COMMIT`): a replica
+    /// can then be ahead of a primary that loses power.
+    pub async_group_commit: bool,
+    /// How much log is kept for a replica that does not keep up, at least 64 MiB. Beyond it the replica is given up.
     pub retain_bytes: u64,
     /// The disk and the data directory, for BLOBs.
     pub vfs: Arc<dyn Vfs>,
@@ -55,7 +63,7 @@ pub struct Primary {
 impl Primary {
     /// Connects nothing yet.
     pub fn new(options: Options, observer: Box<dyn Observer>) -> std::io::Result<Primary> {
-        let Options { endpoints, timeout, mode, retain_bytes, vfs, location } = options;
+        let Options { endpoints, timeout, mode, vfs, location, .. } = options;
         let state = State {
             phase: Phase::Starting,
             link: 0,
@@ -75,7 +83,9 @@ impl Primary {
             target: Target { endpoints, timeout },
             vfs,
             blobs: location.join(names::BLOB_DIR),
-            retain_bytes,
+            retain_bytes: options.retain_bytes.max(RETAIN_BYTES_MIN),
+            async_session_close: options.async_session_close,
+            async_group_commit: options.async_group_commit,
             observer,
             begin: Instant::now(),
             state: Mutex::new(state),
@@ -186,12 +196,32 @@ impl Tap for Primary {
         }
         let EndedSession { epoch, channel, file, start, len, .. } = session;
         state.queue.ended(channel as usize, file, start, len, epoch);
+        if shared.async_session_close {
+            state.queue.synced(channel as usize);
+            shared.changed.notify_all();
+        }
         if state.queue.bytes() > shared.retain_bytes {
             let (behind, most) = (state.queue.bytes(), shared.retain_bytes);
             let reason = format!("{behind} bytes of the log are kept for it, at most {most} may be");
             shared.give_up(&mut state, &reason);
+            shared.changed.notify_all();
         }
-        shared.changed.notify_all();
+    }
+
+    fn session_synced(&self, channel: u32) {
+        let shared = &self.shared;
+        if !shared.async_session_close {
+            shared.state.lock().queue.synced(channel as usize);
+            shared.changed.notify_all();
+        }
+    }
+
+    fn recording(&self, epoch: Epoch) {
+        let shared = &self.shared;
+        if shared.async_group_commit {
+            shared.state.lock().queue.recording(epoch);
+            shared.changed.notify_all();
+        }
     }
 
     fn stored(&self, stored: Epoch, last_written: Option<Epoch>) -> Option<Epoch> {

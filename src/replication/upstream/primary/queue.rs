@@ -30,6 +30,8 @@ impl Run {
 
 #[derive(Debug, Default)]
 struct Channel {
+    /// Written, but not synced on this side.
+    unsynced: Option<Run>,
     /// Not acknowledged; the first session of the first run may be on its way.
     waiting: VecDeque<Run>,
     /// Acknowledged, but covered by no group commit; each run is of one epoch.
@@ -63,11 +65,26 @@ impl Queue {
         self.complete = self.complete.max(recorded);
     }
 
-    /// A session has ended. Those of one channel come in the order of their epochs.
+    /// A session has ended. Those of one channel come in the order of their epochs. It waits for [`Self::synced`].
     pub fn ended(&mut self, channel: usize, file: Arc<dyn VfsFile>, start: u64, len: u64, epoch: Epoch) {
         self.bytes += len;
-        let run = Run { file, start, end: start + len, first: epoch, last: epoch };
-        put(&mut self.channel(channel).waiting, run);
+        self.channel(channel).unsynced = Some(Run { file, start, end: start + len, first: epoch, last: epoch });
+    }
+
+    /// The session that ended last on the channel may be sent.
+    pub fn synced(&mut self, channel: usize) {
+        let Channel { waiting, unsynced, .. } = self.channel(channel);
+        if let Some(run) = unsynced.take() {
+            put(waiting, run);
+        }
+    }
+
+    /// Queues a group commit before [`Self::stored`] would.
+    pub fn recording(&mut self, epoch: Epoch) {
+        if epoch > self.queued {
+            self.queued = epoch;
+            self.commits.push_back(Commit { epoch, stored: epoch });
+        }
     }
 
     fn channel(&mut self, number: usize) -> &mut Channel {
@@ -97,7 +114,7 @@ impl Queue {
     /// The replica has acknowledged the first session of the channel, `len` bytes. `next` is the epoch of the session
     /// behind it, which only a run of several epochs needs.
     pub fn acknowledged(&mut self, channel: usize, len: u64, next: Option<Epoch>) {
-        let Some(Channel { waiting, sent }) = self.channels.get_mut(channel) else { return };
+        let Some(Channel { waiting, sent, .. }) = self.channels.get_mut(channel) else { return };
         let Some(run) = waiting.front_mut() else { return };
         let done = Run { end: run.start + len, last: run.first, ..run.clone() };
         run.start += len;
@@ -114,7 +131,8 @@ impl Queue {
     /// The next group commit, when every session that it covers has been acknowledged.
     pub fn next_commit(&self) -> Option<Epoch> {
         let epoch = self.commits.front()?.epoch;
-        let missing = |channel: &Channel| channel.waiting.front().is_some_and(|run| run.first <= epoch);
+        let up_to = |run: Option<&Run>| run.is_some_and(|run| run.first <= epoch);
+        let missing = |channel: &Channel| up_to(channel.waiting.front()) || up_to(channel.unsynced.as_ref());
         (!self.channels.iter().any(missing)).then_some(epoch)
     }
 
@@ -139,7 +157,8 @@ impl Queue {
 
     /// Whether nothing is to be sent.
     pub fn is_drained(&self) -> bool {
-        self.commits.is_empty() && self.channels.iter().all(|channel| channel.waiting.is_empty())
+        self.commits.is_empty()
+            && self.channels.iter().all(|channel| channel.waiting.is_empty() && channel.unsynced.is_none())
     }
 
     /// Bytes of the log that the replica may still need.
@@ -149,7 +168,7 @@ impl Queue {
 
     /// The connection is lost: what no group commit has covered is sent again.
     pub fn rewind(&mut self) {
-        for Channel { waiting, sent } in &mut self.channels {
+        for Channel { waiting, sent, .. } in &mut self.channels {
             while let Some(run) = sent.pop_back() {
                 waiting.push_front(run);
             }
@@ -181,12 +200,17 @@ mod tests {
         SimFs::new().open(Path::new("/f"), Open::Create).unwrap().into()
     }
 
+    fn end(queue: &mut Queue, channel: usize, file: Arc<dyn VfsFile>, start: u64, len: u64, epoch: Epoch) {
+        queue.ended(channel, file, start, len, epoch);
+        queue.synced(channel);
+    }
+
     #[test]
     fn a_group_commit_waits_for_every_session_that_it_covers() {
         let (mut queue, file) = (Queue::default(), file());
-        queue.ended(0, file.clone(), 0, 10, Epoch(1));
-        queue.ended(1, file.clone(), 100, 10, Epoch(1));
-        queue.ended(1, file, 110, 10, Epoch(2));
+        end(&mut queue, 0, file.clone(), 0, 10, Epoch(1));
+        end(&mut queue, 1, file.clone(), 100, 10, Epoch(1));
+        end(&mut queue, 1, file, 110, 10, Epoch(2));
         queue.stored(Epoch(1), Some(Epoch(1)));
         assert_eq!(queue.next_commit(), None);
         queue.acknowledged(0, 10, None);
@@ -205,7 +229,7 @@ mod tests {
         queue.start(Epoch(3));
         queue.stored(Epoch(5), None);
         assert_eq!(queue.complete(), Epoch(5));
-        queue.ended(0, file, 0, 10, Epoch(6));
+        end(&mut queue, 0, file, 0, 10, Epoch(6));
         queue.stored(Epoch(7), Some(Epoch(6)));
         queue.stored(Epoch(9), None);
         queue.acknowledged(0, 10, None);
@@ -218,7 +242,7 @@ mod tests {
     fn what_no_group_commit_covered_is_sent_again_after_a_loss() {
         let (mut queue, file) = (Queue::default(), file());
         for at in 0..4 {
-            queue.ended(0, file.clone(), at * 10, 10, Epoch(1 + at / 2));
+            end(&mut queue, 0, file.clone(), at * 10, 10, Epoch(1 + at / 2));
         }
         queue.stored(Epoch(1), Some(Epoch(1)));
         (0..3).for_each(|_| queue.acknowledged(0, 10, None));
@@ -235,9 +259,30 @@ mod tests {
     fn a_replica_that_is_away_costs_no_memory_for_each_session() {
         let (mut queue, file) = (Queue::default(), file());
         for at in 0..100_000 {
-            queue.ended(0, file.clone(), at * 10, 10, Epoch(at));
+            end(&mut queue, 0, file.clone(), at * 10, 10, Epoch(at));
         }
         assert!(queue.channels[0].waiting.len() <= RUNS_KEPT_APART + 1);
         assert_eq!(queue.bytes(), 1_000_000);
+    }
+
+    #[test]
+    fn a_session_is_not_sent_before_it_is_synced_here() {
+        let (mut queue, file) = (Queue::default(), file());
+        queue.ended(0, file, 0, 10, Epoch(1));
+        assert!(queue.next(0).is_none() && !queue.is_drained());
+        queue.synced(0);
+        assert!(queue.next(0).is_some());
+    }
+
+    #[test]
+    fn a_group_commit_that_was_queued_before_the_record_comes_once() {
+        let (mut queue, file) = (Queue::default(), file());
+        end(&mut queue, 0, file, 0, 10, Epoch(1));
+        queue.acknowledged(0, 10, None);
+        queue.recording(Epoch(1));
+        assert_eq!(queue.next_commit(), Some(Epoch(1)));
+        queue.stored(Epoch(3), Some(Epoch(1)));
+        queue.committed(Epoch(1));
+        assert_eq!((queue.next_commit(), queue.complete()), (None, Epoch(3)));
     }
 }

@@ -42,6 +42,8 @@ pub(super) struct Shared {
     pub(super) vfs: Arc<dyn Vfs>,
     pub(super) blobs: PathBuf,
     pub(super) retain_bytes: u64,
+    pub(super) async_session_close: bool,
+    pub(super) async_group_commit: bool,
     pub(super) observer: Box<dyn Observer>,
     pub(super) begin: Instant,
     pub(super) state: Mutex<State>,
