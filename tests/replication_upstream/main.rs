@@ -5,6 +5,7 @@ mod codec;
 mod engine;
 mod golden;
 mod peer;
+mod power_cuts;
 mod primary;
 mod replica;
 mod stand_in;

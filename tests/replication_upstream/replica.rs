@@ -371,3 +371,34 @@ fn connections_and_memory_are_bounded() {
     let _ = log.stream.write_all(&bytes);
     assert_eq!(log.rest(), b"");
 }
+
+#[test]
+fn no_stream_of_bytes_harms_the_replica() {
+    let standby = Standby::with(Options { timeout: Duration::from_millis(100), ..Options::default() });
+    let streams: Vec<Vec<u8>> =
+        cases().iter().flat_map(|case| (0..case.connections()).map(|conn| case.stream(conn, "m2r"))).collect();
+    let mut seed: u64 = 0x5eed;
+    let mut random = |limit: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize % limit.max(1)
+    };
+    for _ in 0..500 {
+        let mut bytes = streams[random(streams.len())].clone();
+        for _ in 0..random(4) {
+            let at = random(bytes.len());
+            match random(3) {
+                0 => bytes.truncate(at),
+                1 if at < bytes.len() => bytes[at] = random(256) as u8,
+                _ => bytes.extend_from_within(at..),
+            }
+        }
+        let mut peer = Peer::connect(standby.address());
+        // It may close before it has taken all.
+        let _ = peer.stream.write_all(&bytes);
+        let _ = peer.stream.shutdown(Shutdown::Write);
+        peer.rest();
+    }
+    // Epochs that strangers committed may be anything; the log must be readable all the same.
+    let dir = standby.stop();
+    crate::engine_run::start(dir.path(), 2).unwrap();
+}
