@@ -82,8 +82,8 @@ impl Engine {
 
     pub fn ready(&self) {
         self.store.ready().unwrap();
-        self.primary.ready(self.store.recorded_epoch());
         self.store.subscribe(self.primary.clone()).unwrap();
+        self.primary.ready(self.store.last_epoch());
     }
 
     pub fn switch(&self, epoch: u64) {

@@ -115,6 +115,24 @@ fn epochs_without_writes_are_propagated_without_traffic() {
 }
 
 #[test]
+fn a_start_on_existing_data_sends_nothing_of_it() {
+    let dir = quick_dir();
+    for life in 0..2u64 {
+        let replica = StandIn::start();
+        let engine = Engine::start(dir.path(), replica.address, DEADLINE, 1);
+        let first = engine.store.last_epoch().0 + 1;
+        engine.switch(first);
+        engine.write(0, &format!("{life}"), first);
+        engine.switch(first + 1);
+        engine.wait_propagated(first);
+        engine.shutdown();
+        let streams = replica.all(2);
+        assert_eq!(streams[1][22..], [&[3][..], &first.to_be_bytes()].concat(), "one GROUP_COMMIT");
+        assert_eq!(streams[0].len(), 14 + 14 + 53 + 14, "one session with one entry");
+    }
+}
+
+#[test]
 fn a_session_before_the_first_epoch_carries_the_epoch_that_was_recovered() {
     let (near, far) = (quick_dir(), quick_dir());
     let mut replica = standby(far.path(), None);

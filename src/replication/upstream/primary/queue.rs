@@ -63,6 +63,8 @@ impl Queue {
     pub fn start(&mut self, recorded: Epoch) {
         self.queued = self.queued.max(recorded);
         self.complete = self.complete.max(recorded);
+        // What a tap was told of these epochs before the start.
+        self.committed(recorded);
     }
 
     /// A session has ended. Those of one channel come in the order of their epochs. It waits for [`Self::synced`].
