@@ -5,6 +5,8 @@ use limestone_core::replication::auth;
 use limestone_core::replication::native::frame::{self, FrameKind, MAGIC};
 use limestone_core::replication::native::message::{Code, LANES_MAX, VERSION};
 use limestone_core::replication::native::replica::CHANNELS_MAX;
+use limestone_core::replication::upstream::codec::Message;
+use limestone_core::types::Epoch;
 use std::collections::BTreeSet;
 
 const PAGE: &str = include_str!("../docs/protocol.md");
@@ -60,4 +62,26 @@ fn every_constant_has_its_value_on_the_page() {
     assert_eq!(rows("Constants", 2), expected.iter().map(|(name, value)| row(&[name, value])).collect());
     let magic: Vec<String> = MAGIC.iter().map(|byte| format!("{byte:02x}")).collect();
     assert!(PAGE.contains(&format!("`{}`", magic.join(" "))));
+}
+
+#[test]
+fn every_upstream_message_has_its_type_and_name_on_the_page() {
+    let messages = [
+        Message::session_begin(),
+        Message::GroupCommit { epoch: Epoch(1) },
+        Message::BoundarySwitch { version: 1 },
+        Message::log_channel_create(0),
+        Message::LogEntry { epoch: Epoch(1), entries: Vec::new(), flags: 0 },
+        Message::SessionBeginAck { secret: Vec::new() },
+        Message::Ack,
+        Message::Error { code: 1, message: Vec::new() },
+        Message::RdmaInit { slots: 1 },
+        Message::RdmaInitAck { address: 1 },
+    ];
+    let expected = messages.iter().map(|message| {
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes);
+        row(&[&format!("{:02x}", bytes[0]), &message.name()])
+    });
+    assert_eq!(rows("Upstream messages", 2), expected.collect());
 }

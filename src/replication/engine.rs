@@ -58,7 +58,9 @@ impl Replication {
             Mode::Strict | Mode::Degrade(_) => NotifyLevel::Propagated,
             Mode::Async => NotifyLevel::Stored,
         };
-        settings.replicated(true).notify_level(level)
+        // The original lets sessions begin in the recovered epoch.
+        let above_recovered = self.settings.protocol == Protocol::Native;
+        settings.replicated(true).notify_level(level).sessions_above_recovered(above_recovered)
     }
 
     /// To be called when the data store is open. The upstream protocol connects with each channel, which takes the time-out
@@ -72,6 +74,8 @@ impl Replication {
             endpoints: settings.endpoints.clone(),
             timeout: settings.timeout,
             mode: settings.mode.policy(),
+            async_session_close: settings.async_session_close,
+            async_group_commit: settings.async_group_commit,
             retain_bytes: settings.retain_bytes,
             vfs: store.shared_vfs(),
             location: store.location().to_owned(),
