@@ -209,9 +209,13 @@ impl Core {
             let streaming = session.is_some_and(|session| session.is_streaming());
             let problem = self.link.lock().last_error.clone();
             let mut policy = self.policy.lock();
-            policy.update(&self.store, streaming, problem.as_deref());
+            let degraded = policy.update(&self.store, streaming, problem.as_deref());
             let wait = policy.wait().unwrap_or(WATCH_INTERVAL).min(WATCH_INTERVAL).min(heartbeat);
             drop(policy);
+            if let Some(degraded) = degraded {
+                // After a shutdown or a failure nothing is notified any more.
+                let _ = self.store.set_degraded(degraded);
+            }
             let deadline = Instant::now() + wait;
             let mut events = self.events.lock();
             while *events == seen && !self.is_stopping() {

@@ -58,6 +58,10 @@ impl Primary {
     }
 
     fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
+        let body = || {
+            session::mark_own_thread();
+            body();
+        };
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|source| {
             // What has started already ends.
             self.core.stop();
@@ -74,21 +78,22 @@ impl Primary {
 
     /// Ends replication. Unless the mode is async, a replica that is connected gets the time-out to confirm what is stored;
     /// what it has not confirmed then is said in the log. Calling it again does nothing. May be called from within a
-    /// callback.
+    /// callback; on a thread of replication it does not wait for the threads to end.
     pub fn shutdown(&self) {
-        let threads = std::mem::take(&mut *self.threads.lock());
-        if threads.is_empty() {
+        if !self.core.is_stopping() {
+            let patience = match self.core.settings.mode {
+                Mode::Async => Duration::ZERO,
+                Mode::Strict | Mode::Degrade(_) => self.core.settings.timeout,
+            };
+            self.core.drain(patience);
+            self.core.stop();
+        }
+        // A callback on one of the threads that end now may have called this: they end when it returns.
+        if session::is_own_thread() {
             return;
         }
-        let patience = match self.core.settings.mode {
-            Mode::Async => Duration::ZERO,
-            Mode::Strict | Mode::Degrade(_) => self.core.settings.timeout,
-        };
-        self.core.drain(patience);
-        self.core.stop();
-        // A callback on one of these threads may have called this.
-        let own = std::thread::current().id();
-        for thread in threads.into_iter().filter(|thread| thread.thread().id() != own) {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
             if thread.join().is_err() {
                 log::error!("replication: a thread panicked");
             }

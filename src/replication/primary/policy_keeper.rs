@@ -49,8 +49,9 @@ impl PolicyKeeper {
         self.behind_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// Looks at the epochs and does what follows. `problem` is what the replica suffers from.
-    pub(super) fn update(&mut self, store: &Datastore, streaming: bool, problem: Option<&str>) {
+    /// Looks at the epochs. `problem` is what the replica suffers from. Returns what the data store has to be told: whether
+    /// it is degraded from now on. That may run callbacks, so nothing may be locked then.
+    pub(super) fn update(&mut self, store: &Datastore, streaming: bool, problem: Option<&str>) -> Option<bool> {
         // In this order: propagated is never larger.
         let propagated = store.propagated_epoch();
         let stored = store.last_epoch();
@@ -76,19 +77,19 @@ impl PolicyKeeper {
                 };
                 record(store, &interval);
                 self.interval = Some(interval);
-                set_degraded(store, true);
+                Some(true)
             }
             Some(Change::Restored { lasted, propagated, .. }) => {
                 let first = self.interval.as_ref().map_or(0, |interval| interval.first_epoch);
-                set_degraded(store, false);
                 log::info!(
                     "replication: restored: the replica has everything up to epoch {propagated}; epochs {first} to \
                      {} were reported when they were STORED only, for {lasted} ms",
                     store.notified_epoch()
                 );
                 self.close(store, lasted);
+                Some(false)
             }
-            None => {}
+            None => None,
         }
     }
 
@@ -111,9 +112,4 @@ fn record(store: &Datastore, interval: &DegradedInterval) {
     if let Err(e) = degraded::record(store.vfs(), store.location(), interval) {
         log::error!("replication: a degraded interval is not recorded: {e}");
     }
-}
-
-fn set_degraded(store: &Datastore, degraded: bool) {
-    // After a shutdown or a failure nothing is notified any more.
-    let _ = store.set_degraded(degraded);
 }

@@ -21,6 +21,7 @@ use crate::replication::status::LinkState;
 use crate::replication::transport;
 use crate::types::Epoch;
 use parking_lot::{Condvar, Mutex};
+use std::cell::Cell;
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -36,6 +37,20 @@ const CATCH_UP_QUEUE: usize = 1 << 10;
 const CATCH_UP_COMMIT_BYTES: u64 = 16 << 20;
 /// Sessions above the stored epoch that a subscription may find.
 const HELD_MAX: usize = 1 << 16;
+
+thread_local! {
+    static OWN_THREAD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// To be called first on each thread of replication.
+pub(super) fn mark_own_thread() {
+    OWN_THREAD.set(true);
+}
+
+/// Whether this is a thread of replication, which cannot wait for the end of all of them.
+pub(super) fn is_own_thread() -> bool {
+    OWN_THREAD.get()
+}
 
 /// A session; its threads share it.
 pub(super) struct Session {
@@ -117,8 +132,7 @@ impl Session {
         };
         self.finish(end);
         self.core.store.unsubscribe();
-        let own = std::thread::current().id();
-        for thread in threads.into_iter().filter(|thread: &JoinHandle<()>| thread.thread().id() != own) {
+        for thread in threads {
             // A thread that panicked has ended the session.
             let _ = thread.join();
         }
@@ -207,6 +221,7 @@ impl Session {
         }
         let finish = Finish(self.clone());
         let thread = std::thread::Builder::new().name(format!("repl_{name}")).spawn(move || {
+            mark_own_thread();
             let session = finish.0.clone();
             if let Err(end) = body(&session) {
                 session.finish(end);
@@ -323,7 +338,7 @@ impl Session {
                 let oldest = match reason {
                     NotShippable::Compacted { compacted, .. } => compacted,
                     NotShippable::Unended { epoch, .. } => epoch,
-                    NotShippable::BeforeFirstEpoch { .. } => above,
+                    NotShippable::BeforeFirstEpoch { .. } => Epoch(1),
                 };
                 End::NotShippable { oldest: Epoch(oldest.max(above).0 + 1), reason: reason.to_string() }
             }
