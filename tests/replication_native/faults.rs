@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Peers that are not what they should be, and links that break.
+
+use super::pair::{content, free_port, replica, settings, Engine};
+use super::streaming::none;
+use limestone_core::replication::auth::Secret;
+use limestone_core::replication::settings::Endpoint;
+use limestone_core::replication::status::LinkState;
+use limestone_core::replication::transport;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+#[test]
+fn a_replica_with_another_secret_is_refused_and_nothing_is_sent() {
+    let (primary, standby) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = primary.path().with_extension("secret");
+    std::fs::write(&file, "the secret of the primary").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let given = [("SECRET_FILE", file.to_str().unwrap())];
+    let server = replica(standby.path(), 0, &Secret::new(b"another secret of the replica").unwrap());
+    let port = server.address().port();
+    let mut engine = Engine::start(primary.path(), settings(port, &given));
+    let epoch = engine.write(&["a"]);
+    let status = engine.wait_state(LinkState::Refused);
+    assert!(status.last_error.unwrap().contains("secret"));
+    drop(server);
+    let _server = replica(standby.path(), port, &Secret::new(b"the secret of the primary").unwrap());
+    engine.wait_propagated(epoch);
+    engine.shutdown();
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[test]
+fn the_replica_of_another_primary_is_refused() {
+    let (first, second, standby) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = replica(standby.path(), 0, &none());
+    let port = server.address().port();
+    let mut engine = Engine::start(first.path(), settings(port, &[]));
+    let epoch = engine.write(&["a"]);
+    engine.wait_propagated(epoch);
+    engine.shutdown();
+    let mut other = Engine::start(second.path(), settings(port, &[]));
+    other.write(&["b"]);
+    let status = other.wait_state(LinkState::Refused);
+    assert!(status.last_error.unwrap().contains("identity"));
+    other.shutdown();
+}
+
+#[test]
+fn a_peer_that_says_nothing_or_nonsense_holds_nobody_up() {
+    let primary = tempfile::tempdir().unwrap();
+    let endpoint = Endpoint { host: "127.0.0.1".to_owned(), port: 0 };
+    let listener = transport::listen(&endpoint).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut engine = Engine::start(primary.path(), settings(port, &[("TIMEOUT_MS", "300")]));
+    let (silent, _) = transport::accept(&listener, Duration::from_secs(20)).unwrap().unwrap();
+    for n in 0..20 {
+        engine.write(&[&n.to_string()]);
+    }
+    // The silent one is given up, and the next attempt meets one that talks nonsense.
+    let (mut stream, _) = transport::accept(&listener, Duration::from_secs(20)).unwrap().unwrap();
+    stream.write_all(&[0xff; 4096]).unwrap();
+    let status = engine.wait_status(|status| status.last_error.as_ref().is_some_and(|e| e.contains("frame")));
+    assert_eq!(status.state, LinkState::Refused, "{status:?}");
+    drop((silent, stream, listener));
+    let begun = Instant::now();
+    engine.shutdown();
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_replica_that_restarts_at_any_time_has_everything_that_was_propagated() {
+    let (primary, standby) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let port = free_port();
+    let mut engine = Engine::start(primary.path(), settings(port, &[]));
+    let mut server = Some(replica(standby.path(), port, &none()));
+    for n in 0..120 {
+        engine.write(&[&n.to_string(), "same"]);
+        if n % 17 == 16 {
+            drop(server.take());
+            server = Some(replica(standby.path(), port, &none()));
+        }
+    }
+    engine.wait_propagated(engine.store.last_epoch());
+    engine.shutdown();
+    drop(server);
+    let (expected, found) = (content(primary.path()), content(standby.path()));
+    assert_eq!(expected, found);
+}

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A primary and a replica with real sockets: what is reported as propagated is on the replica, whatever ends or restarts.
+
+mod faults;
+mod pair;
+mod policies;
+mod streaming;

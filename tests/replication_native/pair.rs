@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+//! An engine's data store and a replica in one process, with real sockets on loopback.
+
+use limestone_core::datastore::{Channel, Datastore, Settings};
+use limestone_core::replication::auth::Secret;
+use limestone_core::replication::engine::{self, Replication};
+use limestone_core::replication::server::{self, Options, Server};
+use limestone_core::replication::settings::{Endpoint, ReplicationSettings};
+use limestone_core::replication::status::{LinkState, Status};
+use limestone_core::replication::transport;
+use limestone_core::types::{BlobId, Durability, Epoch, StorageId, WriteVersion};
+use limestone_core::vfs::RealFs;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// No test waits longer than this for anything that has to come.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A port that nobody listens on now.
+pub fn free_port() -> u16 {
+    let endpoint = Endpoint { host: "127.0.0.1".to_owned(), port: 0 };
+    transport::listen(&endpoint).unwrap().local_addr().unwrap().port()
+}
+
+/// Starts a replica on the directory.
+pub fn replica(dir: &Path, port: u16, secret: &Secret) -> Server {
+    let options = Options { timeout: Duration::from_secs(5), secret: secret.clone(), allow_no_secret: false, once: false };
+    let endpoint = Endpoint { host: "127.0.0.1".to_owned(), port };
+    let listener = transport::listen(&endpoint).unwrap();
+    server::open(Arc::new(RealFs), dir, options).unwrap().serve(listener).unwrap()
+}
+
+/// The settings of an engine whose replica listens on the port; `variables` without their common prefix.
+pub fn settings(port: u16, variables: &[(&str, &str)]) -> ReplicationSettings {
+    let endpoint = format!("tcp://127.0.0.1:{port}");
+    let all = [("ENDPOINT", endpoint.as_str())].into_iter().chain(variables.iter().copied());
+    let all = all.map(|(name, value)| (format!("TSURUGI_REPLICATION_{name}").into(), value.into()));
+    ReplicationSettings::parse(all).unwrap().unwrap()
+}
+
+/// An engine that writes.
+pub struct Engine {
+    pub store: Arc<Datastore>,
+    pub replication: Arc<Replication>,
+    pub channels: Vec<Arc<Channel>>,
+    pub epoch: u64,
+}
+
+impl Engine {
+    /// Opens the directory and starts.
+    pub fn start(dir: &Path, settings: ReplicationSettings) -> Engine {
+        let replication = Arc::new(Replication::new(settings));
+        let store = Datastore::open(replication.apply_to(Settings::new(dir))).unwrap();
+        let channels = (0..2).map(|_| store.create_channel().unwrap()).collect();
+        let report = engine::ready(&store, Some(&replication)).unwrap();
+        let epoch = report.last_epoch.0 + 1;
+        store.switch_epoch(Epoch(epoch)).unwrap();
+        Engine { store, replication, channels, epoch }
+    }
+
+    /// Writes these keys with the number of the epoch as value, ends the epoch and returns it.
+    pub fn write(&mut self, keys: &[&str]) -> Epoch {
+        self.write_with_blobs(keys, &[])
+    }
+
+    pub fn write_with_blobs(&mut self, keys: &[&str], blobs: &[BlobId]) -> Epoch {
+        let epoch = self.epoch;
+        for (number, channel) in self.channels.iter().enumerate() {
+            channel.begin_session().unwrap();
+            for key in keys.iter().skip(number).step_by(self.channels.len()) {
+                let version = WriteVersion { major: epoch, minor: 0 };
+                let value = epoch.to_string();
+                channel.add_entry(StorageId(1), key.as_bytes(), value.as_bytes(), version, blobs).unwrap();
+            }
+            channel.end_session().unwrap();
+        }
+        self.next_epoch();
+        Epoch(epoch)
+    }
+
+    /// Ends the epoch without writing.
+    pub fn next_epoch(&mut self) {
+        self.epoch += 1;
+        self.store.switch_epoch(Epoch(self.epoch)).unwrap();
+    }
+
+    pub fn status(&self) -> Status {
+        self.replication.status(&self.store)
+    }
+
+    /// Waits until the replica has the epoch.
+    pub fn wait_propagated(&self, epoch: Epoch) {
+        let reached = self.store.wait_durable(epoch, Durability::Propagated, Some(PATIENCE)).unwrap();
+        assert!(reached, "epoch {epoch} is not propagated: {:?}", self.status());
+    }
+
+    /// Waits until the status is as wanted.
+    pub fn wait_status(&self, wanted: impl Fn(&Status) -> bool) -> Status {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status();
+            if wanted(&status) {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "{status:?}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    pub fn wait_state(&self, state: LinkState) -> Status {
+        self.wait_status(|status| status.state == state)
+    }
+
+    /// Ends as an engine does.
+    pub fn shutdown(self) {
+        self.replication.shutdown();
+        self.store.shutdown();
+    }
+}
+
+/// What a start on the directory gives: keys and values.
+pub fn content(dir: &Path) -> BTreeMap<String, String> {
+    let store = Datastore::open(Settings::new(dir)).unwrap();
+    let report = store.ready().unwrap();
+    assert_eq!(report.warnings, Vec::<String>::new(), "the directory is in order");
+    let mut cursor = store.snapshot().unwrap().cursor();
+    let mut content = BTreeMap::new();
+    while let Some(row) = cursor.next().unwrap() {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        content.insert(text(row.key), text(row.value));
+    }
+    content
+}

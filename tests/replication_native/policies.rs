@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What callers wait for: strict, degrade, async; and how a shutdown ends.
+
+use super::pair::{free_port, replica, settings, Engine, PATIENCE};
+use super::streaming::none;
+use limestone_core::replication::primary::degraded;
+use limestone_core::replication::status::LinkState;
+use limestone_core::types::{Durability, Epoch};
+use std::time::{Duration, Instant};
+
+#[test]
+fn strict_notifies_nothing_without_the_replica_and_everything_with_it() {
+    let (primary, standby) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let port = free_port();
+    let mut engine = Engine::start(primary.path(), settings(port, &[]));
+    let epoch = engine.write(&["a"]);
+    assert_eq!(engine.store.last_epoch(), epoch, "it is stored");
+    let wait = Some(Duration::from_millis(200));
+    assert!(!engine.store.wait_durable(epoch, Durability::Propagated, wait).unwrap());
+    assert_eq!(engine.store.notified_epoch(), Epoch(0));
+    let _server = replica(standby.path(), port, &none());
+    engine.wait_propagated(epoch);
+    assert!(engine.store.notified_epoch() >= epoch);
+    assert!(!engine.store.durability(epoch).degraded);
+    engine.shutdown();
+}
+
+#[test]
+fn degrade_notifies_after_its_time_and_waits_again_when_the_replica_has_caught_up() {
+    let (primary, standby) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let port = free_port();
+    let mut engine = Engine::start(primary.path(), settings(port, &[("MODE", "degrade 100")]));
+    let epoch = engine.write(&["a"]);
+    let begun = Instant::now();
+    let status = engine.wait_status(|status| status.degraded_since.is_some());
+    assert!(begun.elapsed() >= Duration::from_millis(50), "{status:?}");
+    assert!(status.lag.epochs > 0 && status.lag.ms > 0, "{status:?}");
+    assert_eq!(engine.store.notified_epoch(), epoch);
+    assert!(engine.store.durability(epoch).degraded);
+
+    let server = replica(standby.path(), port, &none());
+    engine.wait_status(|status| status.degraded_since.is_none());
+    let later = engine.write(&["b"]);
+    engine.wait_propagated(later);
+    assert!(!engine.store.durability(later).degraded);
+    assert!(engine.store.durability(epoch).degraded, "it was notified before the replica had it");
+    let intervals = degraded::load(engine.store.vfs(), primary.path()).unwrap();
+    assert_eq!(intervals.len(), 1, "{intervals:?}");
+    assert!(degraded::holds(&intervals, epoch) && !degraded::holds(&intervals, later), "{intervals:?}");
+    engine.shutdown();
+    drop(server);
+}
+
+#[test]
+fn async_notifies_what_is_stored_and_the_replica_follows() {
+    let (primary, standby) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let port = free_port();
+    let mut engine = Engine::start(primary.path(), settings(port, &[("MODE", "async")]));
+    let epoch = engine.write(&["a"]);
+    assert_eq!(engine.store.notified_epoch(), epoch);
+    let _server = replica(standby.path(), port, &none());
+    engine.wait_propagated(epoch);
+    assert!(!engine.store.durability(epoch).degraded);
+    engine.shutdown();
+}
+
+#[test]
+fn a_shutdown_lets_a_connected_replica_confirm_what_is_stored() {
+    let (primary, standby) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = replica(standby.path(), 0, &none());
+    let mut engine = Engine::start(primary.path(), settings(server.address().port(), &[]));
+    engine.wait_state(LinkState::Streaming);
+    let mut last = Epoch(0);
+    for n in 0..200 {
+        last = engine.write(&[&n.to_string()]);
+    }
+    engine.shutdown();
+    assert!(server.status().propagated_epoch >= last.0, "{:?}", server.status());
+}
+
+#[test]
+fn a_shutdown_without_a_replica_ends_soon() {
+    let primary = tempfile::tempdir().unwrap();
+    let mut engine = Engine::start(primary.path(), settings(free_port(), &[("TIMEOUT_MS", "1000")]));
+    engine.write(&["a"]);
+    let begun = Instant::now();
+    engine.shutdown();
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_callback_on_a_thread_of_replication_may_shut_down() {
+    let (primary, standby) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = replica(standby.path(), 0, &none());
+    let mut engine = Engine::start(primary.path(), settings(server.address().port(), &[("TIMEOUT_MS", "1000")]));
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let (store, replication) = (std::sync::Arc::downgrade(&engine.store), engine.replication.clone());
+    engine.store.set_notify_callback(Some(std::sync::Arc::new(move |epoch| {
+        // The engine's own thread may also be the one that reports.
+        if let (Some("repl_control"), Some(store)) = (std::thread::current().name(), store.upgrade()) {
+            replication.shutdown();
+            store.shutdown();
+            let _ = sender.send(epoch);
+        }
+    })));
+    engine.wait_state(LinkState::Streaming);
+    let deadline = Instant::now() + PATIENCE;
+    while receiver.try_recv().is_err() {
+        assert!(Instant::now() < deadline, "the shutdown inside the callback did not end");
+        if engine.store.switched_epoch().0 == engine.epoch {
+            // Fails when the shutdown comes first.
+            let channel = &engine.channels[0];
+            let _ = channel.begin_session().and_then(|_| channel.end_session());
+            engine.epoch += 1;
+            let _ = engine.store.switch_epoch(Epoch(engine.epoch));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
