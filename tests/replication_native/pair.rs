@@ -26,7 +26,8 @@ pub fn free_port() -> u16 {
 
 /// Starts a replica on the directory.
 pub fn replica(dir: &Path, port: u16, secret: &Secret) -> Server {
-    let options = Options { timeout: Duration::from_secs(5), secret: secret.clone(), allow_no_secret: false, once: false };
+    let options =
+        Options { timeout: Duration::from_secs(5), secret: secret.clone(), allow_no_secret: false, once: false };
     let endpoint = Endpoint { host: "127.0.0.1".to_owned(), port };
     let listener = transport::listen(&endpoint).unwrap();
     server::open(Arc::new(RealFs), dir, options).unwrap().serve(listener).unwrap()
