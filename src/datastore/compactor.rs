@@ -45,6 +45,8 @@ pub(super) struct Compactor {
     blobs: Arc<BlobStore>,
     /// What the start found; held by a running compaction (W30).
     start: Mutex<Option<Start>>,
+    /// The catalog as it is on the disk, for those who cannot wait for a running compaction.
+    current: RwLock<Catalog>,
     stopping: AtomicBool,
     postponed: AtomicBool,
     boundary: Mutex<WriteVersion>,
@@ -84,6 +86,7 @@ impl Compactor {
             channels: channels.clone(),
             blobs: blobs.clone(),
             start: Mutex::default(),
+            current: RwLock::default(),
             stopping: AtomicBool::new(false),
             postponed: AtomicBool::new(false),
             boundary: Mutex::default(),
@@ -93,7 +96,18 @@ impl Compactor {
 
     /// From here on compactions are possible.
     pub(super) fn start(&self, catalog: Catalog, end_markers: bool) {
+        *self.current.write() = catalog.clone();
         *self.start.lock() = Some(Start { catalog, end_markers });
+    }
+
+    /// The catalog after the last compaction; empty before the start.
+    pub(super) fn catalog(&self) -> Catalog {
+        self.current.read().clone()
+    }
+
+    /// Epochs up to this one are compacted.
+    pub(super) fn compacted_epoch(&self) -> Epoch {
+        self.current.read().max_epoch
     }
 
     /// Breaks a running compaction off.
@@ -187,6 +201,7 @@ impl Compactor {
             self.blobs.collect(found, before.next, before.owned, needed);
         }
         self.postponed.store(false, SeqCst);
+        *self.current.write() = committed.clone();
         *catalog = committed;
         Ok(Outcome::Done)
     }

@@ -248,9 +248,9 @@ impl Datastore {
         self.settings.vfs.clone()
     }
 
-    /// Epochs up to this one are compacted: not all of their sessions are in the log any more.
+    /// Epochs up to this one are compacted: not all of their sessions are in the log any more. 0 before [`Self::ready`].
     pub fn compacted_epoch(&self) -> Epoch {
-        self.lifecycle.lock().directory.as_ref().map_or(Epoch(0), |directory| directory.catalog.max_epoch)
+        self.compactor.compacted_epoch()
     }
 
     /// The directory as it was given.

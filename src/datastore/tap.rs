@@ -97,17 +97,16 @@ impl Datastore {
         }
         // No rotation meanwhile, no channel is made, and nothing compacted is taken away.
         let lifecycle = self.lifecycle.lock();
-        let directory = match (&lifecycle.state, &lifecycle.directory) {
-            (State::Ready, Some(directory)) => directory,
-            _ => return Err(Error::WrongState("a tap can be set only between ready() and shutdown()".to_owned())),
-        };
+        if lifecycle.state != State::Ready {
+            return Err(Error::WrongState("a tap can be set only between ready() and shutdown()".to_owned()));
+        }
         let channels = self.channels.write();
         let stored_before = self.last_epoch();
         let subscribed = channels.iter().try_fold(Vec::new(), |mut logs, channel| {
             logs.extend(channel.attach(&tap)?);
             Ok::<_, Error>(logs)
         });
-        let catalog = directory.catalog.clone();
+        let catalog = self.compactor.catalog();
         let logs = subscribed.and_then(|logs| self.other_logs(logs, &channels, &catalog));
         let logs = logs.inspect_err(|_| channels.iter().for_each(|channel| channel.detach()))?;
         self.coordinator.set_tap(Some(TapHandle(tap.clone())));
