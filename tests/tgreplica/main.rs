@@ -3,6 +3,7 @@
 
 mod base_sync;
 mod command_line;
+mod pair;
 mod primary;
 mod program;
 mod sessions;

@@ -47,9 +47,17 @@ impl Replica {
         Replica::start_with(dir, &[], &[])
     }
 
+    /// Starts it where another one has listened.
+    pub fn start_at(dir: &Path, address: SocketAddr) -> Replica {
+        Replica::start_with(dir, &["--listen", &format!("tcp://{address}")], &[])
+    }
+
     /// Starts it on a port that the system chooses, and waits until it listens.
     pub fn start_with(dir: &Path, args: &[&str], environment: &[(&str, &str)]) -> Replica {
         let mut all = vec![dir.to_str().unwrap(), "--listen", "tcp://127.0.0.1:0"];
+        if args.contains(&"--listen") {
+            all.truncate(1);
+        }
         all.extend(args);
         let mut child = command(&all, environment).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut errors = BufReader::new(child.stderr.take().unwrap());
@@ -64,7 +72,8 @@ impl Replica {
         };
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let lines: Vec<String> = (0..2).map(|_| lines.next().unwrap().unwrap()).collect();
-        assert_eq!(lines, ["Endpoint: 127.0.0.1:0", "[replica] initialized and listening"]);
+        assert!(lines[0].starts_with("Endpoint: 127.0.0.1:"), "{}", lines[0]);
+        assert_eq!(lines[1], "[replica] initialized and listening");
         let log = std::thread::spawn(move || {
             errors.read_to_string(&mut log).unwrap();
             log

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A data store that replicates to the program: what it was told is PROPAGATED is what a takeover finds.
+
+use crate::program::{status_when, take_over, Replica, DEADLINE};
+use limestone_core::datastore::{Channel, Datastore, Durability, Outcome, Settings};
+use limestone_core::replication::engine::{self, Replication};
+use limestone_core::replication::settings::ReplicationSettings;
+use limestone_core::types::{Epoch, StorageId, WriteVersion};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+struct Engine {
+    store: Arc<Datastore>,
+    replication: Replication,
+    channels: Vec<Arc<Channel>>,
+    epoch: u64,
+    written: BTreeMap<String, String>,
+}
+
+impl Engine {
+    fn start(dir: &Path, replica: SocketAddr, more: &[(&str, &str)]) -> Engine {
+        let endpoint = format!("tcp://{replica}");
+        let variables =
+            [("TSURUGI_REPLICATION_ENDPOINT", endpoint.as_str()), ("TSURUGI_REPLICATION_TIMEOUT_MS", "5000")];
+        let variables = variables.iter().chain(more).map(|&(name, value)| (name.into(), value.into()));
+        let replication = Replication::new(ReplicationSettings::parse(variables).unwrap().unwrap());
+        let store = Datastore::open(replication.apply_to(Settings::new(dir))).unwrap();
+        replication.opened(&store).unwrap();
+        let channels: Vec<_> = (0..3)
+            .map(|number| {
+                let channel = store.create_channel().unwrap();
+                replication.channel_created(number);
+                channel
+            })
+            .collect();
+        let report = engine::ready(&store, Some(&replication)).unwrap();
+        let epoch = report.last_epoch.0 + 1;
+        store.switch_epoch(Epoch(epoch)).unwrap();
+        Engine { store, replication, channels, epoch, written: BTreeMap::new() }
+    }
+
+    /// Writes epochs, each with sessions on some channels, and every fourth with none.
+    fn write(&mut self, epochs: u64, value_bytes: usize) {
+        for _ in 0..epochs {
+            let epoch = self.epoch;
+            for (number, channel) in self.channels.iter().enumerate().filter(|_| !epoch.is_multiple_of(4)) {
+                channel.begin_session().unwrap();
+                let (key, value) = (format!("{epoch}.{number}"), "v".repeat(value_bytes));
+                let version = WriteVersion { major: epoch, minor: number as u64 };
+                channel.add_entry(StorageId(1), key.as_bytes(), value.as_bytes(), version, &[]).unwrap();
+                channel.end_session().unwrap();
+                self.written.insert(key, value);
+            }
+            self.epoch += 1;
+            self.store.switch_epoch(Epoch(self.epoch)).unwrap();
+        }
+    }
+
+    /// Waits until everything written is on the replica.
+    fn propagated(&self) {
+        let last = Epoch(self.epoch - 1);
+        let reached = self.store.wait_durable(last, Durability::Propagated, Some(DEADLINE)).unwrap();
+        assert!(reached, "{}", self.replication.status(&self.store));
+    }
+
+    fn stop(self) -> BTreeMap<String, String> {
+        self.replication.shutdown();
+        self.store.shutdown();
+        self.written
+    }
+}
+
+#[test]
+fn everything_propagated_is_there_after_a_takeover_whatever_happened_to_the_replica() {
+    for lanes in ["1", "3"] {
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let replica = Replica::start(dirs[1].path());
+        let address = replica.address;
+        let mut engine = Engine::start(dirs[0].path(), address, &[("TSURUGI_REPLICATION_LANES", lanes)]);
+        engine.write(20, 100);
+        engine.propagated();
+        let mut replica = replica;
+        for round in 0..3 {
+            engine.write(5, 1000);
+            replica.kill();
+            engine.write(10, 300_000 * (round % 2) + 10);
+            replica = Replica::start_at(dirs[1].path(), address);
+            engine.write(5, 10);
+            engine.propagated();
+        }
+        status_when(dirs[1].path(), |status| status["state"] == "streaming" && status["lag"]["bytes"] == 0);
+        let written = engine.stop();
+        replica.stop();
+        let (found, last) = take_over(dirs[1].path());
+        assert!(found == written, "{} of {} entries, last epoch {last}", found.len(), written.len());
+    }
+}
+
+#[test]
+fn an_empty_replica_of_a_compacted_primary_gets_a_base_sync_and_then_follows() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let unused = Replica::start(dirs[1].path());
+    let address = unused.address;
+    unused.stop();
+    let variables = [("TSURUGI_REPLICATION_MODE", "async"), ("TSURUGI_REPLICATION_RETAIN_MB", "0")];
+    let mut engine = Engine::start(dirs[0].path(), address, &variables);
+    engine.write(20, 50_000);
+    let store = engine.store.clone();
+    let compacting = std::thread::spawn(move || store.compact().unwrap());
+    while !compacting.is_finished() {
+        engine.write(1, 10);
+    }
+    assert_eq!(compacting.join().unwrap(), Outcome::Done);
+    let replica = Replica::start_at(dirs[1].path(), address);
+    engine.write(10, 10);
+    engine.propagated();
+    engine.write(10, 10);
+    engine.propagated();
+    let written = engine.stop();
+    let log = replica.stop();
+    assert!(log.contains("the base sync is in place"), "{log}");
+    let (found, _) = take_over(dirs[1].path());
+    assert!(found == written, "{} of {} entries", found.len(), written.len());
+}
+
+#[test]
+fn a_primary_that_comes_back_goes_on_with_its_replica() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let replica = Replica::start(dirs[1].path());
+    let mut written = BTreeMap::new();
+    for _ in 0..3 {
+        let mut engine = Engine::start(dirs[0].path(), replica.address, &[]);
+        engine.write(10, 100);
+        engine.propagated();
+        written.extend(engine.stop());
+    }
+    replica.stop();
+    assert!(take_over(dirs[1].path()).0 == written);
+}
