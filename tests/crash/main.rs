@@ -4,6 +4,7 @@
 //! at all, and take new sessions.
 
 mod backups;
+mod base_sync;
 mod blobs;
 mod faults;
 mod invariants;

@@ -65,6 +65,14 @@ fn a_directory_in_use_or_damaged_is_refused_with_a_code_of_its_own() {
 }
 
 #[test]
+fn the_man_page_is_written_where_the_build_wants_it() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(run(&["--generate_man", dir.path().to_str().unwrap()], &[]).exit, 0);
+    let page = std::fs::read_to_string(dir.path().join("tgreplica.1")).unwrap();
+    assert!(page.contains("secret") && page.contains("Exit codes"), "{page}");
+}
+
+#[test]
 fn help_names_every_exit_code_and_the_status_says_whether_somebody_serves() {
     let help = run(&["--help"], &[]);
     assert_eq!(help.exit, 0);

@@ -79,7 +79,7 @@ struct Arguments {
     #[arg(long)]
     json: bool,
     /// Write the man page into this directory and end.
-    #[arg(long, hide = true, value_name = "DIR")]
+    #[arg(long = "generate_man", hide = true, value_name = "DIR")]
     generate_man: Option<PathBuf>,
 }
 
