@@ -139,3 +139,19 @@ fn a_primary_that_comes_back_goes_on_with_its_replica() {
     replica.stop();
     assert!(take_over(dirs[1].path()).0 == written);
 }
+
+#[test]
+fn a_pair_that_is_set_to_the_upstream_protocol_works_the_same() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let protocol = [("TSURUGI_REPLICATION_PROTOCOL", "upstream")];
+    let replica = Replica::start_with(dirs[1].path(), &[], &protocol);
+    let mut engine = Engine::start(dirs[0].path(), replica.address, &protocol);
+    engine.write(20, 100);
+    engine.propagated();
+    let document = status_when(dirs[1].path(), |status| status["state"] == "streaming");
+    assert_eq!(document["protocol"], "upstream");
+    let written = engine.stop();
+    let log = replica.stop();
+    assert!(log.contains("tgreplica ends, durable epoch"), "{log}");
+    assert!(take_over(dirs[1].path()).0 == written);
+}
