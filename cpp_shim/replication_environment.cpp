@@ -27,7 +27,7 @@ void log_replication_environment() {
     }
     LOG(INFO) << prefix
               << (std::getenv("TSURUGI_REPLICATION_ENDPOINT") != nullptr ? "Replica enabled; endpoint valid: 1"
-                                                                        : "Replica disabled; endpoint valid: 0");
+                                                                         : "Replica disabled; endpoint valid: 0");
 }
 
 }  // namespace limestone::internal

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::types::{BlobId, Epoch, StorageId, WriteVersion};
 use crate::vfs::{crashsafe, FileKind, Open, Vfs, VfsFile};
 use crate::wal::entry::{self, tag};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -275,32 +275,9 @@ impl Channel {
         Ok(())
     }
 
-    /// Sets the tap and returns what was written before: the bytes of ended sessions.
-    pub(super) fn attach(&self, tap: &Arc<dyn Tap>) -> Result<Option<WrittenLog>> {
-        let mut writer = self.writer.lock();
-        if matches!(writer.state, State::Closed) {
-            return Ok(None);
-        }
-        let failed = |e| Error::io("cannot open", &self.path, e);
-        let (file, len) = match (&writer.file, writer.state) {
-            (Some(LogFile { file, .. }), State::Open(session)) => (file.clone(), session.start),
-            (Some(LogFile { file, len, .. }), _) => (file.clone(), *len),
-            // This process has not written yet; an earlier one may have.
-            (None, _) => match self.vfs.open(&self.path, Open::Read) {
-                Ok(file) => {
-                    let len = file.len().map_err(failed)?;
-                    (file.into(), len)
-                }
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                    writer.tap = Some(TapHandle(tap.clone()));
-                    return Ok(None);
-                }
-                Err(e) => return Err(failed(e)),
-            },
-        };
-        writer.tap = Some(TapHandle(tap.clone()));
-        let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Some(WrittenLog { name, channel: self.number, file, len }))
+    /// Lets no session begin or end.
+    pub(super) fn lock(&self) -> LockedChannel<'_> {
+        LockedChannel { channel: self, writer: self.writer.lock() }
     }
 
     /// Takes the tap away.
@@ -510,6 +487,43 @@ impl Channel {
 
     fn wrong(&self, what: &str) -> Error {
         Error::WrongState(format!("{what} on {}", self.path.display()))
+    }
+}
+
+/// A channel in which no session begins or ends.
+pub(super) struct LockedChannel<'a> {
+    channel: &'a Channel,
+    writer: MutexGuard<'a, Writer>,
+}
+
+impl LockedChannel<'_> {
+    /// What ended sessions have written to the present file; `None` when there is none.
+    pub(super) fn written(&self) -> Result<Option<WrittenLog>> {
+        let path = &self.channel.path;
+        let failed = |e| Error::io("cannot open", path, e);
+        let (file, len) = match (&self.writer.file, self.writer.state) {
+            (_, State::Closed) => return Ok(None),
+            (Some(LogFile { file, .. }), State::Open(session)) => (file.clone(), session.start),
+            (Some(LogFile { file, len, .. }), _) => (file.clone(), *len),
+            // This process has not written to it yet; an earlier one may have.
+            (None, _) => match self.channel.vfs.open(path, Open::Read) {
+                Ok(file) => {
+                    let len = file.len().map_err(failed)?;
+                    (file.into(), len)
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+                Err(e) => return Err(failed(e)),
+            },
+        };
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Some(WrittenLog { name, channel: self.channel.number, file, len }))
+    }
+
+    /// Sets the tap: sessions that end from now on reach it.
+    pub(super) fn attach(&mut self, tap: &Arc<dyn Tap>) {
+        if !matches!(self.writer.state, State::Closed) {
+            self.writer.tap = Some(TapHandle(tap.clone()));
+        }
     }
 }
 

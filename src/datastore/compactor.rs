@@ -45,13 +45,13 @@ pub(super) struct Compactor {
     blobs: Arc<BlobStore>,
     /// What the start found; held by a running compaction (W30).
     start: Mutex<Option<Start>>,
-    /// The catalog as it is on the disk, for those who cannot wait for a running compaction.
-    current: RwLock<Catalog>,
     stopping: AtomicBool,
     postponed: AtomicBool,
     boundary: Mutex<WriteVersion>,
     /// Sessions beyond this epoch must stay in the log.
     retained: AtomicU64,
+    /// Of sessions up to this epoch some may no longer be in the log; raised before they go.
+    compacted: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -86,28 +86,18 @@ impl Compactor {
             channels: channels.clone(),
             blobs: blobs.clone(),
             start: Mutex::default(),
-            current: RwLock::default(),
             stopping: AtomicBool::new(false),
             postponed: AtomicBool::new(false),
             boundary: Mutex::default(),
             retained: AtomicU64::new(u64::MAX),
+            compacted: AtomicU64::new(0),
         }
     }
 
     /// From here on compactions are possible.
     pub(super) fn start(&self, catalog: Catalog, end_markers: bool) {
-        *self.current.write() = catalog.clone();
+        self.compacted.store(catalog.max_epoch.0, SeqCst);
         *self.start.lock() = Some(Start { catalog, end_markers });
-    }
-
-    /// The catalog after the last compaction; empty before the start.
-    pub(super) fn catalog(&self) -> Catalog {
-        self.current.read().clone()
-    }
-
-    /// Epochs up to this one are compacted.
-    pub(super) fn compacted_epoch(&self) -> Epoch {
-        self.current.read().max_epoch
     }
 
     /// Breaks a running compaction off.
@@ -153,6 +143,11 @@ impl Compactor {
         Some(self.retained.load(SeqCst)).filter(|epoch| *epoch != u64::MAX).map(Epoch)
     }
 
+    /// The log holds every session beyond this epoch.
+    pub(super) fn compacted_epoch(&self) -> Epoch {
+        Epoch(self.compacted.load(SeqCst))
+    }
+
     pub(super) fn run(&self) -> Result<Outcome> {
         let mut start = self.start.lock();
         self.check()?;
@@ -179,7 +174,8 @@ impl Compactor {
             memory_bytes: self.memory_bytes,
             stopping: Some(&self.stopping),
         };
-        let Some(prepared) = compaction::prepare(&input, cut.epoch, self.retained_epoch())? else {
+        let retained = self.retained_epoch();
+        let Some(prepared) = compaction::prepare(&input, cut.epoch, retained)? else {
             self.postponed.store(false, SeqCst);
             log::info!("there is nothing to compact");
             return Ok(Outcome::NothingToDo);
@@ -194,6 +190,8 @@ impl Compactor {
             prepared.abandon();
             return Ok(self.postpone());
         };
+        let compacted = retained.map_or(cut.epoch, |retained| retained.min(cut.epoch));
+        self.compacted.fetch_max(compacted.0, SeqCst);
         let committed = prepared.commit()?;
         log::info!("compaction finished");
         if let Some((found, needed)) = garbage {
@@ -201,7 +199,6 @@ impl Compactor {
             self.blobs.collect(found, before.next, before.owned, needed);
         }
         self.postponed.store(false, SeqCst);
-        *self.current.write() = committed.clone();
         *catalog = committed;
         Ok(Outcome::Done)
     }

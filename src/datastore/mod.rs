@@ -248,7 +248,8 @@ impl Datastore {
         self.settings.vfs.clone()
     }
 
-    /// Epochs up to this one are compacted: not all of their sessions are in the log any more. 0 before [`Self::ready`].
+    /// Epochs up to this one are compacted: not all of their sessions are in the log any more. All later ones are. 0 before
+    /// [`Self::ready`].
     pub fn compacted_epoch(&self) -> Epoch {
         self.compactor.compacted_epoch()
     }

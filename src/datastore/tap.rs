@@ -8,7 +8,6 @@ use super::{Datastore, State};
 use crate::error::{Error, Result};
 use crate::types::{BlobId, Epoch, WriteVersion};
 use crate::vfs::{FileKind, Open, VfsFile};
-use crate::wal::catalog::Catalog;
 use crate::wal::names;
 use std::fmt;
 use std::io;
@@ -73,12 +72,13 @@ pub struct WrittenLog {
 /// What was there before a tap was set.
 #[derive(Clone, Debug)]
 pub struct Subscription {
-    /// All log files but compacted ones and those that one has replaced. Every session with an epoch up to
-    /// `stored_before` is in them.
+    /// All log files but compacted ones. Every session with an epoch up to `stored_before` and beyond `compacted` is in
+    /// them.
     pub logs: Vec<WrittenLog>,
     /// The stored epoch before the first channel got the tap.
     pub stored_before: Epoch,
-    pub catalog: Catalog,
+    /// The logs hold every session beyond this epoch.
+    pub compacted: Epoch,
     /// Channels that exist.
     pub channels: u32,
 }
@@ -95,27 +95,31 @@ impl Datastore {
         if !self.settings.replicated {
             return Err(Error::WrongState("a tap was set although no replication is configured".to_owned()));
         }
-        // No rotation meanwhile, no channel is made, and nothing compacted is taken away.
         let lifecycle = self.lifecycle.lock();
         if lifecycle.state != State::Ready {
             return Err(Error::WrongState("a tap can be set only between ready() and shutdown()".to_owned()));
         }
+        // No file gets another name meanwhile, no channel is made, and no session begins or ends.
+        let _changing = self.names.lock();
         let channels = self.channels.write();
+        let mut writers: Vec<_> = channels.iter().map(|channel| channel.lock()).collect();
         let stored_before = self.last_epoch();
-        let subscribed = channels.iter().try_fold(Vec::new(), |mut logs, channel| {
-            logs.extend(channel.attach(&tap)?);
+        let written = writers.iter().try_fold(Vec::new(), |mut logs, writer| {
+            logs.extend(writer.written()?);
             Ok::<_, Error>(logs)
         });
-        let catalog = self.compactor.catalog();
-        let logs = subscribed.and_then(|logs| self.other_logs(logs, &channels, &catalog));
-        let logs = logs.inspect_err(|_| channels.iter().for_each(|channel| channel.detach()))?;
+        let logs = self.other_logs(written?, &channels)?;
+        // Read when all files are open: it is raised before sessions go.
+        let compacted = self.compacted_epoch();
+        writers.iter_mut().for_each(|writer| writer.attach(&tap));
+        drop(writers);
         self.coordinator.set_tap(Some(TapHandle(tap.clone())));
         // Read after all channels have the tap: each of these sessions is in the logs or was given to the tap.
         let stored = self.last_epoch();
         if let Some(confirmed) = tap.stored(stored, Some(self.recorded_epoch().min(stored))) {
             self.coordinator.progress.confirm(confirmed);
         }
-        Ok(Subscription { logs, stored_before, catalog, channels: channels.len() as u32 })
+        Ok(Subscription { logs, stored_before, compacted, channels: channels.len() as u32 })
     }
 
     /// Takes the tap away.
@@ -140,17 +144,12 @@ impl Datastore {
     }
 
     /// Adds the log files that no channel of this process writes to.
-    fn other_logs(
-        &self,
-        mut logs: Vec<WrittenLog>,
-        channels: &[Arc<Channel>],
-        catalog: &Catalog,
-    ) -> Result<Vec<WrittenLog>> {
+    fn other_logs(&self, mut logs: Vec<WrittenLog>, channels: &[Arc<Channel>]) -> Result<Vec<WrittenLog>> {
         let location = &self.settings.location;
         let listing = self.settings.vfs.list(location).map_err(|e| Error::io("cannot list", location, e))?;
         for entry in listing.into_iter().filter(|entry| entry.kind == FileKind::File && entry.len > 0) {
             let Some(name) = entry.name.to_str() else { continue };
-            let wanted = names::is_log(name) && !names::is_compacted(name) && !catalog.detached.contains(name);
+            let wanted = names::is_log(name) && !names::is_compacted(name);
             if !wanted || channels.iter().any(|channel| channel.path().ends_with(name)) {
                 continue;
             }
@@ -158,9 +157,14 @@ impl Datastore {
             let open = || {
                 let file: Arc<dyn VfsFile> = self.settings.vfs.open(&path, Open::Read)?.into();
                 let len = file.len()?;
-                Ok((file, len))
+                Ok::<_, io::Error>((file, len))
             };
-            let (file, len) = open().map_err(|e: io::Error| Error::io("cannot open", &path, e))?;
+            let (file, len) = match open() {
+                Ok(opened) => opened,
+                // Its content was compacted before.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(Error::io("cannot open", &path, e)),
+            };
             let channel = names::channel_of_log(name).unwrap_or_default();
             logs.push(WrittenLog { name: name.to_owned(), channel, file, len });
         }

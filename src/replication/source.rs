@@ -67,7 +67,7 @@ impl Source {
     /// # Errors
     /// [`SourceError::NotShippable`] when what the replica lacks above `replica` is no longer in the log.
     pub fn new(subscription: Subscription, replica: Epoch) -> Result<Source, SourceError> {
-        let compacted = subscription.catalog.max_epoch;
+        let compacted = subscription.compacted;
         if replica < compacted {
             return Err(NotShippable::Compacted { compacted, replica }.into());
         }
@@ -195,7 +195,6 @@ mod tests {
     use crate::datastore::{Datastore, Settings, Tap};
     use crate::types::{StorageId, WriteVersion};
     use crate::vfs::{Open, SimFs, Vfs};
-    use crate::wal::catalog::Catalog;
     use crate::wal::entry;
     use std::path::Path;
 
@@ -218,7 +217,7 @@ mod tests {
             file.write_at(0, bytes).unwrap();
             WrittenLog { name, channel: channel as u32, file: file.into(), len: bytes.len() as u64 }
         });
-        Subscription { logs: logs.collect(), stored_before: Epoch(0), catalog: Catalog::default(), channels: 2 }
+        Subscription { logs: logs.collect(), stored_before: Epoch(0), compacted: Epoch(0), channels: 2 }
     }
 
     fn epochs(source: &Source, window: &mut Window) -> Vec<u64> {
@@ -248,7 +247,7 @@ mod tests {
     #[test]
     fn what_is_compacted_or_was_never_ended_needs_a_base_sync() {
         let mut compacted = subscription(&[]);
-        compacted.catalog.max_epoch = Epoch(9);
+        compacted.compacted = Epoch(9);
         assert!(Source::new(compacted.clone(), Epoch(9)).is_ok());
         let error = Source::new(compacted, Epoch(8)).unwrap_err();
         assert!(matches!(error, SourceError::NotShippable(NotShippable::Compacted { .. })), "{error}");

@@ -179,12 +179,10 @@ TEST(exceptions_for_tests, guarded_functions_throw_instead_of_ending_the_process
 
 TEST(replication_settings, what_is_not_understood_is_refused_with_the_name_of_the_variable) {
     scratch_directory scratch;
-    const std::pair<const char*, const char*> wrong[] = {{"TSURUGI_REPLICATION_ENDPOINT", "nonsense"},
-                                                         {"TSURUGI_REPLICATION_ENDPOINT", ""},
-                                                         {"TSURUGI_REPLICATION_MODE", "sometimes"},
-                                                         {"TSURUGI_REPLICATION_TIMEOUT_MS", "10s"},
-                                                         {"TSURUGI_REPLICATION_LANES", "0"},
-                                                         {"TSURUGI_REPLICATION_NO_SUCH_SETTING", "1"}};
+    const std::pair<const char*, const char*> wrong[] = {
+        {"TSURUGI_REPLICATION_ENDPOINT", "nonsense"}, {"TSURUGI_REPLICATION_ENDPOINT", ""},
+        {"TSURUGI_REPLICATION_MODE", "sometimes"},    {"TSURUGI_REPLICATION_TIMEOUT_MS", "10s"},
+        {"TSURUGI_REPLICATION_LANES", "0"},           {"TSURUGI_REPLICATION_NO_SUCH_SETTING", "1"}};
     for (auto const& [name, value] : wrong) {
         environment_variable const variable(name, value);
         try {

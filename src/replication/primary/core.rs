@@ -10,6 +10,7 @@ use crate::replication::settings::ReplicationSettings;
 use crate::replication::state_file::ReplicationState;
 use crate::replication::status::{Lag, LinkState, Side, Status};
 use crate::types::Epoch;
+use crate::wal::names;
 use parking_lot::{Condvar, Mutex};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -200,11 +201,19 @@ impl Core {
     pub(super) fn watch(&self) {
         let timeout = self.settings.timeout.as_millis() as u64;
         let heartbeat = Duration::from_millis(heartbeat_interval(timeout));
-        let mut seen = 0;
+        let (mut seen, mut replica, mut retained) = (0, None, Instant::now());
         while !self.is_stopping() {
             let session = self.session.lock().clone();
             if let Some(session) = &session {
                 session.tick();
+            }
+            if let Some(confirmed) = session.as_ref().and_then(|session| session.confirmed()) {
+                // Also for a replica that is away for a while.
+                replica = Some(confirmed);
+            }
+            if let Some(confirmed) = replica.filter(|_| retained.elapsed() >= WATCH_INTERVAL) {
+                self.retain(confirmed);
+                retained = Instant::now();
             }
             let streaming = session.is_some_and(|session| session.is_streaming());
             let problem = self.link.lock().last_error.clone();
@@ -225,7 +234,17 @@ impl Core {
             }
             seen = *events;
         }
+        self.store.set_retained_epoch(None);
         self.policy.lock().finish(&self.store);
+    }
+
+    /// Keeps the log beyond what the replica has from being compacted, as far as that is allowed.
+    fn retain(&self, confirmed: Epoch) {
+        let entries = self.store.vfs().list(self.store.location()).unwrap_or_default();
+        let is_log = |name: &str| names::is_log(name) && !names::is_compacted(name);
+        let logs = entries.iter().filter(|entry| entry.name.to_str().is_some_and(is_log));
+        let bytes: u64 = logs.map(|entry| entry.len).sum();
+        self.store.set_retained_epoch((bytes <= self.settings.retain_bytes).then_some(confirmed));
     }
 
     /// Gives a replica that is connected time to confirm what is stored now, and says what it has not confirmed then.

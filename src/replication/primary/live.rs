@@ -205,6 +205,11 @@ impl Live {
         self.state.lock().machine.propagated()
     }
 
+    /// The replica's durable epoch.
+    pub(super) fn confirmed(&self) -> Epoch {
+        self.state.lock().machine.confirmed()
+    }
+
     /// Bytes of sessions that were given to their lanes and are not confirmed.
     pub(super) fn unconfirmed_bytes(&self) -> u64 {
         self.state.lock().unconfirmed.iter().map(|&(_, bytes)| bytes).sum()

@@ -445,6 +445,11 @@ impl Session {
         self.live().map(|live| live.propagated())
     }
 
+    /// The replica's durable epoch, when there is a session.
+    pub(super) fn confirmed(&self) -> Option<Epoch> {
+        self.live().map(|live| live.confirmed())
+    }
+
     /// Bytes that were given to the lanes and are not confirmed.
     pub(super) fn unconfirmed_bytes(&self) -> u64 {
         self.live().map_or(0, |live| live.unconfirmed_bytes())
