@@ -58,10 +58,16 @@ pub fn build(input: &Input<'_>, limit: Option<Epoch>, work: &Path) -> Result<Bui
 }
 
 impl Built {
-    /// Puts the file in place of everything that it holds. After a failure or a crash the directory starts as before or as
-    /// after, and the compaction can be run again.
+    /// Puts the file in place of everything that it holds. No log file with content may have an active name any more: the
+    /// catalog lists the files as detached until they are deleted, and after a crash in between a new file of such a name
+    /// would be taken for one of them. After a failure or a crash the directory starts as before or as after, and the
+    /// compaction can be run again.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`] when there is such a file; nothing has been changed then.
     pub fn install(&self, vfs: &Arc<dyn Vfs>, input: &Input<'_>) -> Result<()> {
         let location = input.location;
+        check_rotated(&**vfs, location)?;
         let temporary = self.bring(&**vfs, location)?;
         if self.epoch > self.recorded {
             // Sessions up to the epoch must count before their entries are in the compacted file, or some would alone.
@@ -77,7 +83,7 @@ impl Built {
         crashsafe::rename(&**vfs, &temporary, &path).map_err(|e| Error::io("cannot put in place", &path, e))?;
 
         let logs = files(&**vfs, location, |name| names::is_log(name) && !names::is_compacted(name))?;
-        catalog.detached = logs.iter().cloned().collect();
+        catalog.detached = logs.iter().filter(|name| !names::is_active_log(name)).cloned().collect();
         catalog.max_epoch = catalog.max_epoch.max(self.epoch);
         catalog.max_blob_id = self.max_blob_id;
         catalog_file::replace(&**vfs, location, &catalog)?;
@@ -107,6 +113,19 @@ impl Built {
         }
         Ok(temporary)
     }
+}
+
+/// Checks that no log file under an active name has content.
+fn check_rotated(vfs: &dyn Vfs, location: &Path) -> Result<()> {
+    for name in files(vfs, location, names::is_active_log)? {
+        let path = location.join(name);
+        let len =
+            vfs.open(&path, Open::Read).and_then(|file| file.len()).map_err(|e| Error::io("cannot read", &path, e))?;
+        if len > 0 {
+            return Err(Error::WrongState(format!("{} must get a rotated name first", path.display())));
+        }
+    }
+    Ok(())
 }
 
 /// Names of regular files.

@@ -84,6 +84,7 @@ pub fn run(
             beside(&**vfs, directory.location(), "backup", |path| keep_copy(&**vfs, directory.location(), path))?;
         log::info!("the original directory is kept as \"{}\"", backup.display());
     }
+    directory.rotate(|_| true)?;
     built.install(vfs, &input)?;
     work.remove(&**vfs)?;
     log::info!("{} entries are live", built.live);
