@@ -28,7 +28,8 @@ impl OfflineDirectory {
     /// Takes the lock and checks the manifest.
     ///
     /// # Errors
-    /// [`Error::Locked`], [`Error::UnsupportedVersion`], [`Error::BrokenMetadata`] or [`Error::Io`].
+    /// [`Error::Locked`], [`Error::UnsupportedVersion`], [`Error::BrokenMetadata`] or [`Error::Io`];
+    /// [`Error::WrongState`] when a start has to complete something first.
     pub fn open(vfs: Arc<dyn Vfs>, location: &Path) -> Result<OfflineDirectory> {
         let files = file_names(&*vfs, location)?;
         if !files.iter().any(|name| name == names::MANIFEST) {
@@ -53,6 +54,12 @@ impl OfflineDirectory {
             }
         };
         let manifest = read_manifest(&*vfs, location, &files)?;
+        if matches!(manifest.source, Source::New) {
+            return Err(Error::WrongState(format!(
+                "the first start in {} was interrupted: start the server once to complete it",
+                location.display()
+            )));
+        }
         note(names::MANIFEST, &manifest.source);
         let catalog = match read_catalog(&*vfs, location) {
             Ok(found) => {
