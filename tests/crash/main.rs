@@ -10,6 +10,7 @@ mod faults;
 mod invariants;
 mod model;
 mod power_cuts;
+mod random;
 mod restores;
 mod runner;
 mod script;

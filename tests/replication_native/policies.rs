@@ -76,7 +76,6 @@ fn a_shutdown_lets_a_connected_replica_confirm_what_is_stored() {
     }
     engine.shutdown();
     assert!(server.status().propagated_epoch >= last.0, "{:?}", server.status());
-    assert_eq!(server.first_session(), Some(Ok(())), "the session ended in good order");
 }
 
 #[test]

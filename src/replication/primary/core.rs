@@ -113,7 +113,7 @@ impl Core {
         let had_peer = self.link.lock().peer.take().is_some();
         let repeated = !had_peer && self.link.lock().last_error.as_deref() == Some(&text);
         self.set_state(state);
-        if *end == End::Stopped || self.is_stopping() {
+        if *end == End::Stopped {
             return;
         }
         if !end.is_part_of_the_plan() {

@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Most log channels that this side announces.
 const CHANNELS_MAX: u32 = 1 << 20;
@@ -35,8 +35,6 @@ const CHANNELS_MAX: u32 = 1 << 20;
 const CATCH_UP_QUEUE: usize = 1 << 10;
 /// While the replica catches up it is asked to confirm after so many bytes.
 const CATCH_UP_COMMIT_BYTES: u64 = 16 << 20;
-/// How long the replica may take to answer the end of a session.
-const GOODBYE: Duration = Duration::from_millis(500);
 /// Sessions above the stored epoch that a subscription may find.
 const HELD_MAX: usize = 1 << 16;
 
@@ -469,14 +467,10 @@ impl Session {
         }
     }
 
-    /// Ends the session in good order: the replica gets a moment to see the word before the connections close.
+    /// Ends the session in good order.
     pub(super) fn say_goodbye(&self) {
-        if self.send_control(&Message::Bye).is_ok() && self.live().is_some() && !is_own_thread() {
-            let mut end = self.end.lock();
-            if end.is_none() {
-                self.ended.wait_for(&mut end, GOODBYE.min(self.core.settings.timeout));
-            }
-        }
+        // The replica sees the end of the connection in any case.
+        let _ = self.send_control(&Message::Bye);
         self.finish(End::Stopped);
     }
 }
