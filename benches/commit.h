@@ -82,6 +82,7 @@ public:
     [[nodiscard]] limestone::api::log_channel& channel(std::size_t i) { return *channels_.at(i); }
     [[nodiscard]] limestone::api::epoch_id_type epoch() const noexcept { return epoch_; }
     void next_epoch() { datastore_.switch_epoch(++epoch_); }
+    void compact() { datastore_.compact_with_online(); }
 
 private:
     static limestone::api::configuration make_configuration(std::string const& directory) {

@@ -24,6 +24,11 @@ constexpr char const* usage = R"(usage: limestone_bench <subcommand> [--name val
   inspect         --dir D --tglogutil PROGRAM
   inspect-floor   --dir D [--threads 1]
   blobs, blobs-floor   --dir D [--blobs 10000] [--large-bytes 1073741824]
+  compact         --dir D (changes it)
+  compact-floor   --dir D
+  compact-beside-writers  --dir D [--channels 4] [--entries 10] [--seconds 1] (changes it)
+  replicated-load --dir D --mode none|async|strict [--channels 4] [--entries 1000] [--sessions 500] [--epoch-ms 3]
+  catch-up        --dir D [--channels 4] [--entries 1000] [--bytes 1000000000] [--epoch-ms 3]
 )";
 
 }  // namespace
@@ -43,6 +48,11 @@ int main(int argc, char** argv) {
         {"inspect-floor", bench::inspect_floor},
         {"blobs", bench::blobs},
         {"blobs-floor", bench::blobs_floor},
+        {"compact", bench::compact},
+        {"compact-floor", bench::compact_floor},
+        {"compact-beside-writers", bench::compact_beside_writers},
+        {"replicated-load", bench::replicated_load},
+        {"catch-up", bench::catch_up},
     };
     std::vector<std::string> arguments(argv + 1, argv + argc);
     try {

@@ -135,6 +135,11 @@ fields inspect(options const& given);
 fields inspect_floor(options const& given);
 fields blobs(options const& given);
 fields blobs_floor(options const& given);
+fields compact(options const& given);
+fields compact_floor(options const& given);
+fields compact_beside_writers(options const& given);
+fields replicated_load(options const& given);
+fields catch_up(options const& given);
 
 /// Runs all rows, prints the table, writes the JSON file; returns the exit code.
 int report(std::vector<std::string> const& arguments);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What recovery cannot avoid: read the files once, sort an index of all entries, touch each live value in key order.
 // Two threads read, parse and sort; the values are touched by one, as one cursor is read by one thread.
+//
+// And what a compaction cannot avoid: the same, with the live entries written to a file that is synced once.
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -106,63 +108,80 @@ void parse(contents const& input, std::vector<index_entry>& index) {
     }
 }
 
+// Reads the log files of a directory, sorts what is in them, and hands the live entries over in key order.
+class sorted_log {
+public:
+    explicit sorted_log(std::string const& directory) : runs_(thread_count) {
+        std::vector<std::string> paths;
+        for (auto const& entry : std::filesystem::directory_iterator(directory)) {
+            if (entry.path().filename().string().compare(0, 5, "pwal_") == 0) {
+                paths.push_back(entry.path().string());
+            }
+        }
+        files_.resize(paths.size());
+        std::vector<std::exception_ptr> errors(thread_count);
+        std::atomic<std::size_t> next_file{0};
+        std::vector<std::thread> threads;
+        for (std::size_t i = 0; i < thread_count; ++i) {
+            threads.emplace_back([&, i] {
+                try {
+                    auto& run = runs_[i];
+                    for (auto f = next_file++; f < paths.size(); f = next_file++) {
+                        files_[f] = read_file(paths[f]);
+                        run.reserve(run.size() + files_[f].size / entry_bytes + 1);
+                        parse(files_[f], run);
+                    }
+                    std::sort(run.begin(), run.end());
+                } catch (...) {
+                    errors[i] = std::current_exception();
+                }
+            });
+        }
+        for (auto& thread : threads) {
+            thread.join();
+        }
+        for (auto const& error : errors) {
+            if (error) {
+                std::rethrow_exception(error);
+            }
+        }
+    }
+
+    template <typename Visitor>
+    void for_each_live(Visitor const& visitor) const {
+        index_entry const* previous = nullptr;
+        auto const visit = [&](index_entry const& entry) {
+            if (previous == nullptr || !previous->same_key(entry)) {
+                visitor(entry);
+            }
+            previous = &entry;
+        };
+        auto a = runs_[0].cbegin();
+        auto b = runs_[1].cbegin();
+        while (a != runs_[0].cend() && b != runs_[1].cend()) {
+            visit(*a < *b ? *a++ : *b++);
+        }
+        std::for_each(a, runs_[0].cend(), visit);
+        std::for_each(b, runs_[1].cend(), visit);
+    }
+
+private:
+    std::vector<contents> files_;
+    std::vector<std::vector<index_entry>> runs_;
+};
+
 }  // namespace
 
 fields recover_floor(options const& given) {
     auto const begin = now_seconds();
-    std::vector<std::string> paths;
-    for (auto const& entry : std::filesystem::directory_iterator(given.text("--dir"))) {
-        if (entry.path().filename().string().compare(0, 5, "pwal_") == 0) {
-            paths.push_back(entry.path().string());
-        }
-    }
-    std::vector<contents> files(paths.size());
-    std::vector<std::vector<index_entry>> runs(thread_count);
-    std::vector<std::exception_ptr> errors(thread_count);
-    std::atomic<std::size_t> next_file{0};
-    std::vector<std::thread> threads;
-    for (std::size_t i = 0; i < thread_count; ++i) {
-        threads.emplace_back([&, i] {
-            try {
-                auto& run = runs[i];
-                for (auto f = next_file++; f < paths.size(); f = next_file++) {
-                    files[f] = read_file(paths[f]);
-                    run.reserve(run.size() + files[f].size / entry_bytes + 1);
-                    parse(files[f], run);
-                }
-                std::sort(run.begin(), run.end());
-            } catch (...) {
-                errors[i] = std::current_exception();
-            }
-        });
-    }
-    for (auto& thread : threads) {
-        thread.join();
-    }
-    for (auto const& error : errors) {
-        if (error) {
-            std::rethrow_exception(error);
-        }
-    }
+    sorted_log const log(given.text("--dir"));
     auto const sorted = now_seconds();
-
     std::uint64_t entries = 0;
     std::uint64_t checksum = 0;
-    index_entry const* previous = nullptr;
-    auto const visit = [&](index_entry const& entry) {
-        if (previous == nullptr || !previous->same_key(entry)) {
-            checksum += touch(entry.value, entry.value_size);
-            ++entries;
-        }
-        previous = &entry;
-    };
-    auto a = runs[0].cbegin();
-    auto b = runs[1].cbegin();
-    while (a != runs[0].cend() && b != runs[1].cend()) {
-        visit(*a < *b ? *a++ : *b++);
-    }
-    std::for_each(a, runs[0].cend(), visit);
-    std::for_each(b, runs[1].cend(), visit);
+    log.for_each_live([&](index_entry const& entry) {
+        checksum += touch(entry.value, entry.value_size);
+        ++entries;
+    });
     auto const end = now_seconds();
     return {{"seconds", end - begin},
             {"ready_seconds", sorted - begin},
@@ -170,6 +189,31 @@ fields recover_floor(options const& given) {
             {"cpu_seconds", cpu_seconds()},
             {"entries", static_cast<double>(entries)},
             {"checksum", static_cast<double>(checksum)}};
+}
+
+fields compact_floor(options const& given) {
+    auto const directory = given.text("--dir");
+    auto const begin = now_seconds();
+    sorted_log const log(directory);
+    file const output(directory + "/floor_compacted", O_WRONLY | O_CREAT | O_TRUNC);
+    std::string buffer;
+    constexpr std::size_t write_bytes = 1U << 20U;
+    buffer.reserve(write_bytes + entry_bytes);
+    std::uint64_t entries = 0;
+    log.for_each_live([&](index_entry const& entry) {
+        constexpr std::size_t before_value = entry_bytes - value_bytes;
+        buffer.append(entry.value - before_value, before_value + entry.value_size);
+        ++entries;
+        if (buffer.size() >= write_bytes) {
+            output.write(buffer);
+            buffer.clear();
+        }
+    });
+    output.write(buffer);
+    output.sync_data();
+    auto const end = now_seconds();
+    std::filesystem::remove(directory + "/floor_compacted");
+    return {{"seconds", end - begin}, {"entries", static_cast<double>(entries)}};
 }
 
 }  // namespace bench

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "replica_process.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdlib>
+#include <filesystem>
+
+#include "measure.h"
+
+namespace bench {
+
+namespace {
+
+std::uint16_t free_port() {
+    auto const socket = check(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket");
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t length = sizeof(address);
+    check(::bind(socket, reinterpret_cast<sockaddr*>(&address), length), "bind");
+    check(::getsockname(socket, reinterpret_cast<sockaddr*>(&address), &length), "getsockname");
+    ::close(socket);
+    return ntohs(address.sin_port);
+}
+
+std::string endpoint(std::uint16_t port) {
+    return "tcp://127.0.0.1:" + std::to_string(port);
+}
+
+}  // namespace
+
+replica_process::replica_process(std::string const& directory, std::uint16_t port)
+    : port_(port == 0 ? free_port() : port) {
+    constexpr auto const* program = LIMESTONE_TGREPLICA;
+    std::filesystem::create_directories(directory);
+    std::array<int, 2> ends{};
+    check(::pipe2(ends.data(), O_CLOEXEC), "pipe2");
+    auto const listen = endpoint(port_);
+    child_ = check(::fork(), "fork");
+    if (child_ == 0) {
+        ::dup2(ends[1], STDOUT_FILENO);
+        ::setenv("TSURUGI_REPLICATION_ENDPOINT", listen.c_str(), 1);
+        ::unsetenv("TSURUGI_REPLICATION_MODE");
+        ::execl(program, program, directory.c_str(), nullptr);
+        ::_exit(127);
+    }
+    ::close(ends[1]);
+    output_ = ends[0];
+    std::string output;
+    std::array<char, 256> buffer{};
+    while (output.find("listening") == std::string::npos) {
+        auto const count = ::read(output_, buffer.data(), buffer.size());
+        if (count <= 0) {
+            throw std::runtime_error(std::string(program) + " ended before it listened");
+        }
+        output.append(buffer.data(), static_cast<std::size_t>(count));
+    }
+}
+
+replica_process::~replica_process() {
+    ::kill(child_, SIGTERM);
+    ::waitpid(child_, nullptr, 0);
+    ::close(output_);
+}
+
+void replica_process::point_primary_here(std::string const& mode) const {
+    ::setenv("TSURUGI_REPLICATION_ENDPOINT", endpoint(port_).c_str(), 1);
+    ::setenv("TSURUGI_REPLICATION_MODE", mode.c_str(), 1);
+}
+
+}  // namespace bench

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// A replica in a process of its own.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+
+namespace bench {
+
+/// Runs `tgreplica` on a directory, listening on the loopback address, until the end of its life.
+class replica_process {
+public:
+    /// Waits until it listens. Port 0 means a free one.
+    explicit replica_process(std::string const& directory, std::uint16_t port = 0);
+    /// Asks it to end and waits for that.
+    ~replica_process();
+    replica_process(replica_process const&) = delete;
+    replica_process& operator=(replica_process const&) = delete;
+    replica_process(replica_process&&) = delete;
+    replica_process& operator=(replica_process&&) = delete;
+
+    [[nodiscard]] std::uint16_t port() const noexcept { return port_; }
+
+    /// Sets the environment so that a datastore made in this process replicates here.
+    void point_primary_here(std::string const& mode) const;
+
+private:
+    std::uint16_t port_;
+    pid_t child_ = -1;
+    int output_ = -1;  // open as long as the program may write to it
+};
+
+}  // namespace bench
