@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Faults of the link, of the processes and of the replica's disk, with real processes and a proxy between them. After
+//! each: nothing that was reported STORED is missing on the primary, nothing that was reported PROPAGATED is missing on
+//! the replica, no session is there in part, and replication goes on by itself.
+
+mod journal;
+mod links;
+mod nodes;
+mod peers;
+mod primary_process;
+mod processes;
+mod proxy;
+
+/// Not a test: what [`nodes::Pair::start_primary`] runs in a process of its own.
+#[test]
+#[ignore]
+fn be_the_primary() {
+    if std::env::var_os(primary_process::DIRECTORY).is_some() {
+        primary_process::run();
+    }
+}

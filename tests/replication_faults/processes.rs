@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Faults of the processes and of the replica's disk.
+
+use crate::journal::check;
+use crate::nodes::{wait_until, Pair, TIMEOUT};
+use std::time::Duration;
+
+/// Repeatable pseudo-random numbers (xorshift64*); the seed is printed.
+struct Random(u64);
+
+impl Random {
+    fn from_clock() -> Random {
+        let now =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |since| since.as_micros());
+        let seed = std::env::var("LIMESTONE_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(now as u64);
+        eprintln!("LIMESTONE_TEST_SEED={seed}");
+        Random(seed | 1)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16) % bound
+    }
+}
+
+#[test]
+fn either_side_is_killed_or_stopped_at_random() {
+    let mut random = Random::from_clock();
+    let mut pair = Pair::start("strict");
+    pair.wait_for_propagated();
+    for _ in 0..12 {
+        std::thread::sleep(Duration::from_millis(random.below(150)));
+        match random.below(4) {
+            0 => {
+                pair.kill_primary();
+                pair.start_primary();
+            }
+            1 => {
+                pair.kill_replica();
+                std::thread::sleep(Duration::from_millis(random.below(100)));
+                pair.start_replica();
+            }
+            2 => {
+                pair.signal_replica(libc::SIGSTOP);
+                std::thread::sleep(Duration::from_millis(random.below(2 * TIMEOUT.as_millis() as u64)));
+                pair.signal_replica(libc::SIGCONT);
+            }
+            _ => {
+                pair.signal_primary(libc::SIGSTOP);
+                std::thread::sleep(Duration::from_millis(random.below(2 * TIMEOUT.as_millis() as u64)));
+                pair.signal_primary(libc::SIGCONT);
+            }
+        }
+        if random.below(2) == 0 {
+            pair.wait_for_propagated();
+        }
+    }
+    pair.wait_for_propagated();
+    pair.check();
+}
+
+#[test]
+fn a_replica_that_comes_back_empty_gets_everything() {
+    let mut pair = Pair::start("strict");
+    pair.wait_for_propagated();
+    pair.kill_replica();
+    std::fs::remove_dir_all(pair.replica_directory()).unwrap();
+    pair.wait_for_stored();
+    pair.start_replica();
+    pair.wait_for_propagated();
+    pair.check();
+}
+
+#[test]
+fn the_replica_takes_over_and_the_former_primary_is_refused() {
+    let mut pair = Pair::start("strict");
+    pair.wait_for_propagated();
+    pair.kill_primary();
+    assert_eq!(pair.end_replica(), Some(0));
+    let journal = pair.journal();
+    // The check starts an engine on the directory, which takes over.
+    check(&journal, &pair.replica_directory(), &journal.propagated_sessions);
+    pair.start_replica();
+    pair.start_primary();
+    pair.wait_for_stored();
+    let now = pair.journal().propagated_sessions;
+    assert_eq!(now, journal.propagated_sessions, "a former primary must not go on here");
+}
+
+#[test]
+fn a_shutdown_without_the_replica_is_bounded() {
+    let mut pair = Pair::start("strict");
+    pair.wait_for_propagated();
+    pair.signal_replica(libc::SIGSTOP);
+    pair.wait_for_stored();
+    let time = pair.end_primary();
+    assert!(time < TIMEOUT * 5, "the shutdown took {time:?}");
+    pair.signal_replica(libc::SIGCONT);
+    pair.check();
+}
+
+#[test]
+fn a_shutdown_propagates_what_is_stored() {
+    let mut pair = Pair::start("strict");
+    pair.wait_for_propagated();
+    pair.end_primary();
+    let journal = pair.journal();
+    assert_eq!(journal.propagated, journal.stored);
+    assert_eq!(pair.end_replica(), Some(0), "tgreplica ends in good order");
+    check(&journal, &pair.replica_directory(), &journal.propagated_sessions);
+}
+
+#[test]
+fn a_full_disk_of_the_replica_confirms_nothing() {
+    let mut pair = Pair::start("strict");
+    pair.wait_for_propagated();
+    pair.kill_replica();
+    // No file of the replica may grow beyond what is there by now: writes fail as on a full disk.
+    let largest = std::fs::read_dir(pair.replica_directory())
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().metadata().ok())
+        .map(|metadata| metadata.len())
+        .max()
+        .unwrap_or_default();
+    pair.limit_replica_files(largest + 200_000);
+    pair.start_replica();
+    wait_until("the replica gives up", || !pair.replica_runs());
+    let stuck = pair.journal().propagated;
+    pair.wait_for_stored();
+    assert!(pair.journal().propagated <= stuck + 1, "nobody is there to confirm");
+    pair.lift_replica_limit();
+    pair.start_replica();
+    pair.wait_for_propagated();
+    pair.check();
+}
