@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Builds the library, opens data directories that the original wrote, and kills a small transaction engine in full
-# flight again and again: nothing that it acknowledged may be lost.
+# flight again and again: nothing that it acknowledged may be lost. Then the same with a replica that takes over.
 # Usage: scripts/demo.sh [rounds], default 10.
 set -euo pipefail
 # shellcheck source=scripts/setup.sh
@@ -14,6 +14,7 @@ set_up
 build_release -DBUILD_TESTS=OFF
 
 readonly engine=$PWD/build/examples/mini_engine/mini_engine
+readonly tools=$PWD/target/release
 readonly work=$PWD/target/demo
 readonly log=$work/library.log
 rm -rf "$work"
@@ -73,3 +74,7 @@ for ((round = 1; round <= rounds; ++round)); do
 done
 [[ $bad -eq 0 ]] || stop "$bad of $rounds rounds lost acknowledged records or left half a session"
 say "nothing acknowledged was lost in $rounds kills"
+
+# shellcheck source=scripts/demo_replication.sh
+. scripts/demo_replication.sh
+demonstrate_replication
