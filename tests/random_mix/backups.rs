@@ -2,6 +2,7 @@
 //! Backups of both kinds, kept as the files that were copied, and restores of them into the same or another directory.
 
 use crate::blobs;
+use crate::disk::Disk;
 use crate::model::Model;
 use crate::world::{violation, visible_up_to, World};
 use crate::writer::text;
@@ -38,6 +39,19 @@ pub fn model_at(model: &Model, epoch: Epoch) -> Model {
     model
 }
 
+impl Kept {
+    /// Copies the files of an open backup.
+    pub fn copy(disk: &Disk, backup: &Backup, model: Model, detailed: bool) -> Result<Kept, String> {
+        let mut files = BTreeMap::new();
+        for file in backup.files() {
+            let bytes = disk.read(&file.source);
+            let bytes = bytes.map_err(|e| violation(format!("backup: {}: {e}", file.source.display())))?;
+            files.insert(file.destination.clone(), bytes);
+        }
+        Ok(Kept { files, model, log_finish: backup.log_finish(), detailed })
+    }
+}
+
 impl World {
     pub fn begin_backup(&mut self) -> Result<(), String> {
         // After a plain one nobody may write until it is copied, nor may it be renamed: so that is done at once.
@@ -66,14 +80,8 @@ impl World {
     }
 
     fn copy(&mut self, taken: Taken, detailed: bool) -> Result<(), String> {
-        let Taken { backup, model } = taken;
-        let mut files = BTreeMap::new();
-        for file in backup.files() {
-            let bytes = self.disk.read(&file.source);
-            let bytes = bytes.map_err(|e| violation(format!("backup: {}: {e}", file.source.display())))?;
-            files.insert(file.destination.clone(), bytes);
-        }
-        let kept = Kept { files, model, log_finish: backup.log_finish(), detailed };
+        let kept = Kept::copy(&self.disk, &taken.backup, taken.model, detailed)?;
+        drop(taken.backup);
         self.verify(&kept).map_err(|reason| violation(format!("backup up to {}: {reason}", kept.log_finish)))?;
         if self.kept.len() == KEPT_MAX {
             self.kept.remove(0);

@@ -88,6 +88,10 @@ impl World {
 
     pub fn start(&mut self) -> Result<(), String> {
         let channels = 1 + self.random.below(CHANNELS_MAX) as usize;
+        self.start_with(channels)
+    }
+
+    pub fn start_with(&mut self, channels: usize) -> Result<(), String> {
         self.note(format!("start with {channels} channels"));
         let store = Datastore::open(self.settings(self.location.clone())).map_err(text)?;
         self.ready(store, channels)
@@ -152,7 +156,7 @@ impl World {
 
     /// A clean end: all sessions are over and their epochs durable. The original opens the directory as it is and finds
     /// the same in it; so does the next start.
-    fn hand_over(&mut self) -> Result<(), String> {
+    pub fn hand_over(&mut self) -> Result<(), String> {
         self.note("hand over");
         if self.shared.is_none() {
             self.start()?;

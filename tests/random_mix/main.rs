@@ -18,6 +18,7 @@ mod random;
 mod steps;
 #[path = "../crash/sweep.rs"]
 mod sweep;
+mod threads;
 mod world;
 mod writer;
 
