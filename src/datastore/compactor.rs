@@ -246,6 +246,10 @@ impl Compactor {
         self.coordinator.progress.wait_until(None, || stored() || self.check().is_err() || !self.may_start());
         self.check()?;
         let Some(_change) = self.backups.try_change() else { return Ok(None) };
+        if !self.names.is_cut_behind(epoch) {
+            // A backup began and has ended since: sessions of later epochs may be in the files of earlier ones.
+            return Ok(None);
+        }
         let _changing = self.names.lock();
         let channels = self.channels.read();
         let mut moved_sessions = false;

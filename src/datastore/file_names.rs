@@ -49,6 +49,11 @@ impl FileNames {
         }
     }
 
+    /// Whether the cut behind this epoch still stands: nobody has ended it meanwhile.
+    pub(super) fn is_cut_behind(&self, epoch: Epoch) -> bool {
+        self.cut.load(SeqCst) == epoch.0
+    }
+
     /// Ends the cut: sessions go on in the file that they find.
     pub(super) fn end_cut(&self) {
         self.cut.store(NO_CUT, SeqCst);
