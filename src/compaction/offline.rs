@@ -175,7 +175,13 @@ fn keep(vfs: &dyn Vfs, from: &Path, to: &Path, top: bool) -> io::Result<()> {
                 {
                     copy(vfs, &from, &to)?;
                 }
-                linked => linked?,
+                linked => {
+                    linked?;
+                    if top {
+                        // A process that was killed may have left the end of a log in the cache of the system only.
+                        vfs.open(&to, Open::Read)?.sync()?;
+                    }
+                }
             },
             FileKind::Other => log::warn!("{} is no regular file and not part of the backup", from.display()),
         }

@@ -248,8 +248,13 @@ impl Channel {
         sync(file)?;
         if session.covered {
             let write = file.file.write_at(session.start, &[tag::BEGIN]);
-            write.map_err(|e| Error::io("cannot write to", &self.path, e))?;
-            sync(file)?;
+            let marked = write.map_err(|e| Error::io("cannot write to", &self.path, e)).and_then(|()| sync(file));
+            if marked.is_err() {
+                // The next start must not see a mark that the system may have failed to write for good. The error that
+                // made this necessary is the one to report.
+                let _ = file.file.write_at(session.start, &[tag::INVALIDATED]);
+            }
+            marked?;
         }
         if file.unnamed {
             let directory = crashsafe::parent(&self.path);

@@ -3,7 +3,7 @@
 //! file that was compacted and deleted may still be listed as detached: another file of its name would not be read.
 
 use crate::error::{Error, Result};
-use crate::vfs::{crashsafe, FileKind, Vfs};
+use crate::vfs::{crashsafe, FileKind, Open, Vfs};
 use crate::wal::catalog::Catalog;
 use crate::wal::names;
 use std::path::Path;
@@ -49,7 +49,7 @@ pub(super) fn rotate_file(vfs: &dyn Vfs, path: &Path) -> Result<()> {
     if vfs.kind(path).map_err(failed)? != Some(FileKind::File) {
         return Ok(());
     }
-    let len = vfs.open(path, crate::vfs::Open::Read).and_then(|file| file.len()).map_err(failed)?;
+    let len = vfs.open(path, Open::Read).and_then(|file| file.len()).map_err(failed)?;
     match len {
         0 => Ok(()),
         _ => rename_to_rotated(vfs, path),
@@ -61,7 +61,14 @@ pub(super) fn rotate_idle(vfs: &dyn Vfs, location: &Path, wanted: impl Fn(&str) 
     let listing = vfs.list(location).map_err(|e| Error::io("cannot list", location, e))?;
     for entry in listing.iter().filter(|entry| entry.kind == FileKind::File && entry.len > 0) {
         match entry.name.to_str() {
-            Some(name) if names::is_active_log(name) && wanted(name) => rename_to_rotated(vfs, &location.join(name))?,
+            Some(name) if names::is_active_log(name) && wanted(name) => {
+                let path = location.join(name);
+                // A start syncs files under active names only, and a process that was killed may have left this one's end
+                // in the cache of the system.
+                let sync = || vfs.open(&path, Open::Read)?.sync();
+                sync().map_err(|e| Error::io("cannot sync", &path, e))?;
+                rename_to_rotated(vfs, &path)?;
+            }
             _ => {}
         }
     }
