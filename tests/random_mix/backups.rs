@@ -68,6 +68,10 @@ impl World {
             let finish = backup.log_finish();
             return Err(violation(format!("log_finish is {finish}, but {acknowledged} was acknowledged")));
         }
+        if backup.log_finish() > self.store().last_epoch() {
+            let (finish, last) = (backup.log_finish(), self.store().last_epoch());
+            return Err(violation(format!("log_finish is {finish}, but only {last} is durable")));
+        }
         let model = model_at(&self.model(), backup.log_finish());
         self.taken.push(Taken { backup, model });
         Ok(())

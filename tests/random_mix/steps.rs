@@ -47,8 +47,9 @@ impl World {
             (88..=90, ..) => self.begin_backup(),
             (91..=92, ..) => self.end_backup(),
             (93, ..) => self.delete_detached(),
-            (94..=95, ..) => self.raise_boundary(),
-            (96, _, Some(at)) => {
+            (94, ..) => self.raise_boundary(),
+            (95..=96, Some(at), _) | (95..=96, _, Some(at)) => {
+                // A transaction may register BLOBs long before its session begins.
                 self.note(format!("register {at}"));
                 self.writers[at].register(&mut self.random).map(drop)
             }

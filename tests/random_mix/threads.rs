@@ -28,6 +28,9 @@ struct Done {
 /// Sessions until the data store is shut down.
 fn write(mut writer: Writer, mut random: Random) {
     let mut session = || {
+        if random.below(3) == 0 {
+            writer.register(&mut random)?;
+        }
         writer.begin()?;
         for _ in 0..random.below(10) {
             writer.change(&mut random)?;

@@ -77,8 +77,15 @@ impl Writer {
             0 => self.clear(storage),
             1..=7 => self.remove(storage, key),
             8..=13 => {
-                let count = 1 + random.below(2);
-                let blobs = (0..count).map(|_| self.register(random)).collect::<Result<Vec<_>, _>>()?;
+                let mut blobs = Vec::new();
+                for _ in 0..1 + random.below(2) {
+                    // Registered just now, or at any time since the transaction before.
+                    let known = self.registered.len() as u64;
+                    blobs.push(match random.below(2) {
+                        0 if known > 0 => self.registered[random.below(known) as usize],
+                        _ => self.register(random)?,
+                    });
+                }
                 self.put_blobs(storage, key, &blobs)
             }
             n => {
