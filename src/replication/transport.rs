@@ -5,6 +5,7 @@ use super::settings::Endpoint;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use std::io::{self, ErrorKind};
 use std::net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 /// How many connections may wait to be accepted.
@@ -144,6 +145,16 @@ pub fn is_loopback(address: &SocketAddr) -> bool {
     match address.ip() {
         std::net::IpAddr::V4(ip) => ip.is_loopback(),
         std::net::IpAddr::V6(ip) => ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback()),
+    }
+}
+
+/// Bytes that have come on a connection and were not read.
+pub fn waiting_bytes(stream: &TcpStream) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open as long as the stream is borrowed, and FIONREAD writes one integer.
+    match unsafe { libc::ioctl(stream.as_raw_fd(), libc::FIONREAD, &mut bytes) } {
+        0 => bytes.max(0) as usize,
+        _ => 0,
     }
 }
 

@@ -20,10 +20,11 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 /// Events of the tap beyond which a replica is put back to catch-up.
-const QUEUE_MAX: usize = 12;
+const QUEUE_MAX: usize = 16;
 
 enum Event {
     Session(EndedSession),
+    Recording,
     Stored(Epoch, Option<Epoch>),
 }
 
@@ -33,6 +34,9 @@ struct Queue(Mutex<VecDeque<Event>>);
 impl Tap for Queue {
     fn session_ended(&self, session: EndedSession) {
         self.0.lock().unwrap().push_back(Event::Session(session));
+    }
+    fn recording(&self, _: Epoch) {
+        self.0.lock().unwrap().push_back(Event::Recording);
     }
     fn stored(&self, stored: Epoch, last_written: Option<Epoch>) -> Option<Epoch> {
         self.0.lock().unwrap().push_back(Event::Stored(stored, last_written));
@@ -334,6 +338,7 @@ impl Open {
                         self.commit(now);
                     }
                 }
+                Some(Event::Recording) => self.lanes.iter().for_each(|lane| lane.end.send(&Message::Sync)),
                 Some(Event::Stored(stored, last_written)) => {
                     self.session.stored(stored, last_written);
                     self.commit(now);

@@ -223,8 +223,13 @@ impl Open {
                         Err(_) => return Ok(Verdict::End),
                     }
                 }
-                Ok(LaneStep::Commit { epoch, blob_seq }) => {
+                Ok(LaneStep::Sync) => {
                     if store.lane(lane).sync().is_err() {
+                        return Ok(Verdict::End);
+                    }
+                }
+                Ok(LaneStep::Commit { epoch, blob_seq }) => {
+                    if store.lane(lane).sync_up_to(epoch).is_err() {
                         return Ok(Verdict::End);
                     }
                     let action = self.session.lane_synced(lane, epoch, blob_seq);

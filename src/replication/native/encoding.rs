@@ -98,6 +98,7 @@ impl Message {
             | Message::Alive { .. }
             | Message::Durable { .. }
             | Message::Bye
+            | Message::Sync
             | Message::FileEnd
             | Message::Staged => {}
         }
@@ -147,6 +148,7 @@ impl Message {
             FrameKind::Durable => Message::Durable { epoch },
             FrameKind::Boundary => Message::Boundary { version: p.version()? },
             FrameKind::SafeSnapshot => Message::SafeSnapshot { version: p.version()? },
+            FrameKind::Sync => Message::Sync,
             FrameKind::Bye => Message::Bye,
             FrameKind::Blob => Message::Blob(p.blob()?),
             FrameKind::Offer => Message::Offer(p.offer()?),

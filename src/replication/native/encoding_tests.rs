@@ -121,6 +121,7 @@ fn message() -> impl Strategy<Value = Message> {
         version().prop_map(|version| Message::Boundary { version }),
         version().prop_map(|version| Message::SafeSnapshot { version }),
         Just(Message::Bye),
+        Just(Message::Sync),
         blob().prop_map(Message::Blob),
         ("[a-z0-9_]{1,20}(/[a-z0-9_.]{0,20}[a-z])?", any::<u64>(), any::<u32>())
             .prop_map(|(name, size, crc)| Message::Offer(Offer { name, size, crc })),

@@ -72,6 +72,8 @@ frame_kinds! {
     Log = 0x12, 1, 1 + PIECE_BYTES_MAX as u32;
     /// Everything up to an epoch is durable on the primary and has been sent on this lane.
     Commit = 0x13, 8, 8;
+    /// A Commit will follow soon for what has come on this lane.
+    Sync = 0x14, 0, 0;
     /// The primary is alive; its epochs.
     Heartbeat = 0x20, 16, 16;
     /// The replica is alive; its durable epoch.

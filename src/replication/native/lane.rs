@@ -16,6 +16,8 @@ pub enum LaneStep {
     /// All sessions up to `epoch` of this lane have been appended: sync the lane, then tell
     /// [`ReplicaSession::lane_synced`](super::replica::ReplicaSession::lane_synced).
     Commit { epoch: Epoch, blob_seq: u64 },
+    /// Sync what has come: a COMMIT for it will follow, and needs the record only then.
+    Sync,
 }
 
 /// One lane of a session on the replica. Belongs to the thread that reads the lane.
@@ -69,6 +71,7 @@ impl LaneOrder {
                 (self.committed, self.blob_seq) = (epoch, blob_seq);
                 Ok(LaneStep::Commit { epoch, blob_seq })
             }
+            Message::Sync => Ok(LaneStep::Sync),
             Message::Error(reason) => Err(reason),
             other => violation(format!("a {} message on a lane", other.kind().name())),
         }

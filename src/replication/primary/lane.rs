@@ -21,6 +21,7 @@ const HEAD_LEN: usize = HEADER_LEN + 1;
 pub(super) enum Item {
     Session(EndedSession),
     Commit { epoch: Epoch, blob_seq: u64 },
+    Sync,
 }
 
 /// The sending end of a lane.
@@ -54,6 +55,7 @@ impl Lane {
                         self.message(&Message::Commit { epoch, blob_seq });
                         commit = Some(epoch);
                     }
+                    Item::Sync => self.message(&Message::Sync),
                 }
                 if self.filled >= BATCH_BYTES {
                     self.flush(&progress, commit.take())?;

@@ -254,6 +254,14 @@ impl Tap for Live {
         }
     }
 
+    fn recording(&self, _: Epoch) {
+        if self.is_streaming() {
+            self.lanes.iter().for_each(|lane| {
+                lane.push(Item::Sync);
+            });
+        }
+    }
+
     fn stored(&self, stored: Epoch, last_written: Option<Epoch>) -> Option<Epoch> {
         let mut state = self.state.lock();
         state.machine.stored(stored, last_written);

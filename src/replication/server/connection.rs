@@ -17,7 +17,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const BUFFER_BYTES: usize = 64 << 10;
+const BUFFER_BYTES: usize = 256 << 10;
 
 /// A socket whose reads end at a deadline as long as there is one.
 #[derive(Debug)]
@@ -80,14 +80,9 @@ impl Incoming {
         &self.frames.get_ref().get_ref().stream
     }
 
-    /// Whether nothing more has come so far.
-    pub(super) fn is_drained(&self) -> bool {
-        let mut byte = [std::mem::MaybeUninit::uninit()];
-        self.frames.get_ref().buffer().is_empty()
-            && !matches!(
-                socket2::SockRef::from(self.stream()).recv_with_flags(&mut byte, libc::MSG_PEEK | libc::MSG_DONTWAIT),
-                Ok(1)
-            )
+    /// Bytes that have come and were not taken.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.frames.get_ref().buffer().len() + transport::waiting_bytes(self.stream())
     }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The connections that bring data: lanes, BLOBs, and the files of a base sync. Each is read by one thread, strictly in
-//! order. What has come is synced as soon as the socket holds nothing more, so that a COMMIT mostly finds it done.
+//! order. What has come is synced when the primary says that it is about to record its epoch, so that a COMMIT mostly
+//! finds that done.
 
 use super::connection::{Incoming, Next};
 use super::node::{Active, End, Node};
@@ -9,12 +10,38 @@ use crate::replication::native::replica::{LaneOrder, LaneStep};
 use crate::replication::standby::BaseStaging;
 use crate::types::Epoch;
 use std::io::Write;
+use std::time::{Duration, Instant};
 
+/// With more than this behind a COMMIT the replica is behind, and the COMMIT waits so that one sync and one record do for
+/// several: at most until so many bytes have come, or for so long.
+const BACKLOG_BYTES: usize = 128 << 10;
+const COMMIT_BYTES_MAX: u64 = 4 << 20;
+const COMMIT_WAIT_MAX: Duration = Duration::from_millis(10);
+/// So much is synced as soon as nothing more has come, so that little is left when the primary asks for it.
+const EAGER_BYTES: u64 = 256 << 10;
 /// BLOBs whose names are synced together at most.
 const BLOBS_UNSYNCED_MAX: u64 = 256;
 
 fn violation(text: String) -> End {
     End::Told(Reason::new(Code::PROTOCOL, text))
+}
+
+/// A COMMIT that is not carried out yet.
+struct Due {
+    epoch: Epoch,
+    blob_seq: u64,
+    since: Instant,
+    /// Came behind it.
+    bytes: u64,
+}
+
+impl Due {
+    /// Whether it is to be carried out before anything more is read.
+    fn is_time(&self, incoming: &Incoming) -> bool {
+        self.bytes >= COMMIT_BYTES_MAX
+            || self.since.elapsed() >= COMMIT_WAIT_MAX
+            || incoming.waiting_bytes() <= BACKLOG_BYTES
+    }
 }
 
 /// Serves a lane until the connection ends.
@@ -27,6 +54,8 @@ pub(super) fn lane(
 ) -> Result<(), End> {
     let log = active.store.lane(number);
     let failed = |e| End::Told(node.failed(&e));
+    let mut due: Option<Due> = None;
+    let mut unsynced = 0;
     loop {
         let message = match incoming.next()? {
             Next::Message(message) => message,
@@ -38,17 +67,31 @@ pub(super) fn lane(
             LaneStep::Noted => {}
             LaneStep::Append(piece) => {
                 log.append(piece.epoch, piece.first, piece.last, &piece.bytes).map_err(failed)?;
-                node.board.received(piece.bytes.len() as u64);
-                if piece.last && incoming.is_drained() {
+                let bytes = piece.bytes.len() as u64;
+                node.board.received(bytes);
+                unsynced += bytes;
+                if let Some(due) = &mut due {
+                    due.bytes += bytes;
+                } else if unsynced >= EAGER_BYTES && incoming.waiting_bytes() == 0 {
                     log.sync().map_err(failed)?;
+                    unsynced = 0;
                 }
             }
-            LaneStep::Commit { epoch, blob_seq } => {
+            LaneStep::Sync if incoming.waiting_bytes() <= BACKLOG_BYTES => {
                 log.sync().map_err(failed)?;
-                node.board.committed();
-                let action = active.session.lock().lane_synced(number, epoch, blob_seq);
-                active.carry_out(node, action)?;
+                unsynced = 0;
             }
+            LaneStep::Sync => {}
+            LaneStep::Commit { epoch, blob_seq } => {
+                let (since, bytes) = due.map_or((Instant::now(), 0), |due| (due.since, due.bytes));
+                due = Some(Due { epoch, blob_seq, since, bytes });
+            }
+        }
+        if let Some(Due { epoch, blob_seq, .. }) = due.take_if(|due| due.is_time(incoming)) {
+            log.sync_up_to(epoch).map_err(failed)?;
+            node.board.committed();
+            let action = active.session.lock().lane_synced(number, epoch, blob_seq);
+            active.carry_out(node, action)?;
         }
     }
 }
@@ -73,7 +116,7 @@ pub(super) fn blobs(node: &Node, active: &Active, incoming: &mut Incoming) -> Re
         }
         receiver.piece(id, size, offset, &bytes, last.then_some(crc)).map_err(failed)?;
         whole += u64::from(last);
-        if whole > synced && (whole - synced >= BLOBS_UNSYNCED_MAX || incoming.is_drained()) {
+        if whole > synced && (whole - synced >= BLOBS_UNSYNCED_MAX || incoming.waiting_bytes() == 0) {
             receiver.sync_names().map_err(failed)?;
             synced = whole;
             let action = active.session.lock().blobs_synced(synced);

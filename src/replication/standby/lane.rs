@@ -182,7 +182,7 @@ impl LaneLog {
     }
 
     /// Makes every session with an epoch up to `epoch` durable.
-    pub(super) fn sync_up_to(&self, epoch: Epoch) -> Result<()> {
+    pub fn sync_up_to(&self, epoch: Epoch) -> Result<()> {
         let mut writer = self.writer.lock();
         if let Some(open) = writer.open.as_ref().filter(|open| open.epoch <= epoch) {
             let message = format!("epoch {epoch} is committed while a session of epoch {} is unended", open.epoch);
