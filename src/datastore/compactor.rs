@@ -54,6 +54,9 @@ pub(super) struct Compactor {
     compacted: AtomicU64,
 }
 
+const BACKUP: &str = "a backup";
+const EARLY_SESSION: &str = "a session from before the first switch of epochs";
+
 #[derive(Debug)]
 struct Start {
     catalog: Catalog,
@@ -163,7 +166,10 @@ impl Compactor {
         let (next, owned) = self.blobs.next_and_owned();
         let before = BlobsBefore { next, owned, boundary };
 
-        let Some(cut) = self.cut()? else { return Ok(self.postpone()) };
+        let cut = match self.cut()? {
+            Ok(cut) => cut,
+            Err(obstacle) => return Ok(self.postpone(obstacle)),
+        };
         let input = Input {
             vfs: &*self.vfs,
             location: &self.location,
@@ -188,7 +194,7 @@ impl Compactor {
         }
         let Some(_change) = self.backups.try_change() else {
             prepared.abandon();
-            return Ok(self.postpone());
+            return Ok(self.postpone(BACKUP));
         };
         let compacted = retained.map_or(cut.epoch, |retained| retained.min(cut.epoch));
         self.compacted.fetch_max(compacted.0, SeqCst);
@@ -203,9 +209,9 @@ impl Compactor {
         Ok(Outcome::Done)
     }
 
-    fn postpone(&self) -> Outcome {
+    fn postpone(&self, obstacle: &str) -> Outcome {
         if !self.postponed.swap(true, SeqCst) {
-            log::warn!("a backup is in progress: the compaction is done when it has ended");
+            log::warn!("{obstacle} is in progress: the compaction is done when it has ended");
         }
         Outcome::Postponed
     }
@@ -235,22 +241,27 @@ impl Drop for EndsCut<'_> {
 }
 
 impl Compactor {
-    /// `None` when a backup is in the way.
-    fn cut(&self) -> Result<Option<Cut>> {
+    /// Says what is in the way when it has to be done later.
+    fn cut(&self) -> Result<std::result::Result<Cut, &'static str>> {
         let epoch = {
-            let Some(_change) = self.backups.try_change() else { return Ok(None) };
+            let Some(_change) = self.backups.try_change() else { return Ok(Err(BACKUP)) };
             self.names.cut_behind_current(&self.coordinator)
         };
         let _ends = EndsCut(&self.names);
         let stored = || self.coordinator.stored() >= epoch;
         self.coordinator.progress.wait_until(None, || stored() || self.check().is_err() || !self.may_start());
         self.check()?;
-        let Some(_change) = self.backups.try_change() else { return Ok(None) };
+        let Some(_change) = self.backups.try_change() else { return Ok(Err(BACKUP)) };
         if !self.names.is_cut_behind(epoch) {
             // A backup began and has ended since: sessions of later epochs may be in the files of earlier ones.
-            return Ok(None);
+            return Ok(Err(BACKUP));
         }
         let _changing = self.names.lock();
+        if self.coordinator.has_open_session(epoch) {
+            // Of an epoch that was recorded before it began, so that the epoch did not wait for it. It may hold older
+            // versions than a session of that epoch which has ended, and those must not come to stand in front of them.
+            return Ok(Err(EARLY_SESSION));
+        }
         let channels = self.channels.read();
         let mut moved_sessions = false;
         for channel in channels.iter() {
@@ -262,7 +273,7 @@ impl Compactor {
         // Files of channels that this process does not have (W5, W6).
         let own = |name: &str| channels.iter().any(|channel| channel.path().ends_with(name));
         rotation::rotate_idle(&*self.vfs, &self.location, |name| !own(name))?;
-        Ok(Some(Cut { epoch, moved_sessions }))
+        Ok(Ok(Cut { epoch, moved_sessions }))
     }
 
     /// The BLOB files that may be unused now, and the entries whose BLOBs are needed. BLOBs of running transactions are

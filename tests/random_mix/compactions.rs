@@ -20,11 +20,6 @@ impl World {
         if self.random.below(2) == 0 {
             self.raise_boundary()?;
         }
-        if self.switched <= self.model().acknowledged() {
-            // As the engine does before its first session: a compaction does not wait for sessions of the recovered epoch,
-            // which it may overtake.
-            self.switch(1)?;
-        }
         let store = self.store();
         let spawn = || thread::spawn(move || store.compact().map_err(text));
         if self.random.below(2) == 0 {
