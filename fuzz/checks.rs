@@ -63,6 +63,7 @@ pub fn scanner(input: &[u8]) {
                 after[offset] = tag::INVALIDATED;
             }
             Edit::Cut { offset } => after.truncate(offset),
+            Edit::Confirm { .. } => panic!("a scan leaves it to the start what to confirm"),
         }
     }
     for durable in [durable, durable.max(found.max_epoch)] {

@@ -328,6 +328,37 @@ fn a_file_of_zeros_in_a_directory_without_durable_epochs_counts_as_empty() {
     opens(&DataDir::with_epochs(&[]).write(ACTIVE, [0; 512]), &[], &[ACTIVE]);
 }
 
+#[test]
+fn a_file_of_zeros_is_what_a_power_cut_left_when_nothing_was_ever_durable() {
+    let dir = DataDir::with_epochs(&[0]).write(ACTIVE, session(3, "a"));
+    opens(&dir, &[], &[]);
+    assert_eq!(dir.read("epoch"), records(&[3, 0]), "epoch 3 left a trace, but nothing is durable");
+    // The start puts the session aside under a rotated name; of the next one a power cut left zeros.
+    opens(&DataDir::with_epochs(&[3, 0]).write(ACTIVE, [0; 512]), &[], &[ACTIVE]);
+    refuses(&DataDir::with_epochs(&[3, 0, 4]).write(ACTIVE, [0; 512]), &[ACTIVE, "offset 0", REPAIR]);
+    let torn = join(&[records(&[3, 0]), records(&[4])[..5].to_vec()]);
+    opens(&DataDir::of_version(7).write("epoch", torn).write(ACTIVE, [0; 512]), &[], &["epoch", ACTIVE]);
+}
+
+#[test]
+fn a_start_says_that_something_is_durable_as_soon_as_something_is() {
+    let dir = DataDir::with_epochs(&[3, 0]).write(ACTIVE, session(3, "a"));
+    opens(&dir, &[("a", "3")], &[]);
+    assert_eq!(dir.read("epoch"), records(&[3]));
+    let compacted = DataDir::with_epochs(&[3, 0]).write("pwal_0000.compacted", b"");
+    engine_run::start(compacted.path(), 1).unwrap();
+    assert_eq!(compacted.read("epoch"), records(&[3]));
+}
+
+#[test]
+fn an_empty_compacted_file_is_a_log_beside_a_file_of_zeros() {
+    let dir = DataDir::with_epochs(&[5])
+        .write("compaction_catalog", catalog(&["COMPACTED_FILE pwal_0000.compacted 1"]))
+        .write("pwal_0000.compacted", b"")
+        .write("pwal_0001", [0; 512]);
+    opens(&dir, &[], &["pwal_0001"]);
+}
+
 // The epoch file
 
 fn with_epoch_file(content: Vec<u8>) -> DataDir {
@@ -378,6 +409,28 @@ fn a_missing_or_empty_epoch_file_is_refused_when_sessions_were_ended() {
     refuses(&with_epoch_file(vec![]).without("epoch"), &["epoch"]);
     let message = engine_run::start(with_epoch_file(vec![]).path(), 1).unwrap_err();
     assert!(!message.contains("repair"), "a repair would give up every session: {message}");
+}
+
+#[test]
+fn damage_does_not_hide_ended_sessions_from_a_start_without_an_epoch_file() {
+    let whole = session(2, "b");
+    let torn_entry = join(&[begin(1), put("a", "1", 1), vec![0xee; 20], whole.clone()]);
+    let zeros = join(&[vec![0; 40], whole.clone()]);
+    let torn_in_epoch_0 = join(&[begin(0), vec![0x01, 0, 0, 0, 0x7f], vec![0; 40], whole.clone()]);
+    let marked = join(&[invalidated(1), put("a", "1", 1), vec![0xee; 20], whole]);
+    for log in [torn_entry, zeros, torn_in_epoch_0, marked] {
+        for name in [ACTIVE, ROTATED] {
+            let dir = DataDir::of_version(7).write(name, &log);
+            let before = tree(dir.path());
+            let message = engine_run::start(dir.path(), 1).expect_err("opened");
+            assert!(message.contains("epoch") && message.contains("missing or empty"), "{message}");
+            assert_eq!(dir.read(name), log);
+            assert_eq!(tree(dir.path()).get(std::path::Path::new("epoch")), before.get(std::path::Path::new("epoch")));
+        }
+    }
+    // The end marker of an aborted or repaired session says nothing.
+    let own = join(&[invalidated(1), put("a", "1", 1), vec![0xee; 20], end(1)]);
+    assert!(engine_run::start(DataDir::of_version(7).write(ACTIVE, own).path(), 1).is_ok());
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::blob::BlobStore;
 use crate::error::{Error, Result};
 use crate::types::{BlobId, Epoch, StorageId, WriteVersion};
 use crate::vfs::{crashsafe, FileKind, Open, Vfs, VfsFile};
-use crate::wal::entry::{self, tag};
+use crate::wal::entry::{self, tag, MARKER_LEN};
 use parking_lot::{Mutex, MutexGuard};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -241,7 +241,7 @@ impl Channel {
         // A session that counts has its BLOBs (W14).
         self.blob_store.sync_names(writer.blobs)?;
         entry::encode_end(&mut writer.buffer, session.epoch);
-        self.write_out(writer)?;
+        self.write_out(writer, session)?;
         self.tell_tap(writer, session)?;
         let file = self.file(writer)?;
         let sync = |file: &LogFile| file.file.sync().map_err(|e| Error::io("cannot sync", &self.path, e));
@@ -290,11 +290,18 @@ impl Channel {
         self.writer.lock().tap = None;
     }
 
-    fn write_out(&self, writer: &mut Writer) -> Result<()> {
+    fn write_out(&self, writer: &mut Writer, session: Session) -> Result<()> {
         let Writer { buffer, file: Some(file), .. } = writer else {
             return Err(self.wrong("no file is open"));
         };
-        file.file.write_at(file.len, buffer).map_err(|e| Error::io("cannot write to", &self.path, e))?;
+        let failed = |e| Error::io("cannot write to", &self.path, e);
+        if session.covered && file.len == session.start {
+            // A power cut may keep the end of the session and take its beginning: without the marker that it does not
+            // count, that would look like the loss of a session that does.
+            file.file.write_at(file.len, &buffer[..MARKER_LEN]).map_err(failed)?;
+            file.file.sync().map_err(failed)?;
+        }
+        file.file.write_at(file.len, buffer).map_err(failed)?;
         file.len += buffer.len() as u64;
         buffer.clear();
         Ok(())
@@ -323,13 +330,13 @@ impl Channel {
     #[inline]
     fn append(&self, call: &str, encode: impl FnOnce(&mut Writer)) -> Result<()> {
         let mut writer = self.writer.lock();
-        if !matches!(writer.state, State::Open(_)) {
+        let State::Open(session) = writer.state else {
             return Err(self.wrong(&format!("{call}() without an open session")));
-        }
+        };
         encode(&mut writer);
         if writer.buffer.len() >= BUFFER_BYTES {
             self.coordinator.check()?;
-            self.write_out(&mut writer).map_err(|e| self.coordinator.poison(e))?;
+            self.write_out(&mut writer, session).map_err(|e| self.coordinator.poison(e))?;
         }
         Ok(())
     }

@@ -318,6 +318,10 @@ impl Coordinator {
 
     fn write_record(&self, epoch_file: &mut EpochFile, epoch: Epoch) -> Result<()> {
         let result = epoch_file.record(epoch);
+        self.note_record(epoch_file, epoch, result)
+    }
+
+    fn note_record(&self, epoch_file: &EpochFile, epoch: Epoch, result: Result<()>) -> Result<()> {
         self.events.emit(EventKind::WalStored, epoch, result.is_ok());
         result.map_err(|e| self.poison(e))?;
         self.recorded.store(epoch_file.recorded().0, SeqCst);
@@ -398,7 +402,13 @@ impl Coordinator {
         let Some(epoch_file) = &mut leader.epoch_file else {
             return Err(Error::WrongState("an epoch can be recorded only after ready()".to_owned()));
         };
-        self.write_record(epoch_file, epoch)?;
+        // Without a session up to it the record must not say that anything is durable.
+        if self.written.lock().range(..=epoch).next().is_some() {
+            self.write_record(epoch_file, epoch)?;
+        } else {
+            let result = epoch_file.record_without_sessions(epoch);
+            self.note_record(epoch_file, epoch, result)?;
+        }
         drop(leader);
         self.advance()
     }
@@ -418,7 +428,7 @@ impl Coordinator {
         let recorded = epoch_file.recorded();
         let rotated = epoch_file::write_rotated(&**vfs, directory, recorded, self.switched());
         let rotated = rotated.map_err(|e| self.poison(e))?;
-        *epoch_file = EpochFile::replace(vfs.clone(), directory, recorded).map_err(|e| self.poison(e))?;
+        epoch_file.renew().map_err(|e| self.poison(e))?;
         Ok(rotated)
     }
 

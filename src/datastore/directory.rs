@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::types::Epoch;
 use crate::vfs::{crashsafe, FileKind, FileLock, LockError, Open, Vfs, VfsFile};
 use crate::wal::catalog::{self, Catalog};
-use crate::wal::entry::tag;
+use crate::wal::entry::{marker, tag};
 use crate::wal::epoch_file::EpochFile;
 use crate::wal::manifest::{self, Manifest};
 use crate::wal::names;
@@ -210,6 +210,7 @@ pub(super) fn apply(vfs: &dyn Vfs, path: &Path, edits: &[Edit]) -> Result<()> {
                     file.write_at(offset as u64, &[tag::INVALIDATED])?;
                     log::info!("marked invalid \"{}\" at offset {offset}", path.display());
                 }
+                Edit::Confirm { offset, epoch } => file.write_at(offset as u64, &marker(tag::BEGIN, epoch))?,
                 Edit::Cut { offset } => {
                     file.set_len(offset as u64)?;
                     log::info!("trimmed \"{}\" at offset {offset}", path.display());

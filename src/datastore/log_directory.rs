@@ -59,7 +59,10 @@ impl LogDirectory {
         directory.apply(&recovered.edits)?;
         let durable = recovered.durable.unwrap_or_default();
         // Written anew: what the present file shows may be in the cache of the system only.
-        let epoch_file = EpochFile::replace(vfs.clone(), location, durable)?;
+        let epoch_file = match recovered.nothing_durable {
+            true => EpochFile::replace_nothing_durable(vfs.clone(), location, durable)?,
+            false => EpochFile::replace(vfs.clone(), location, durable)?,
+        };
         directory.tidy_up()?;
         let all = directory.needs_detach();
         let open_ended = |name: &str| recovered.open_ended.iter().any(|open| open == name);

@@ -344,7 +344,10 @@ impl Datastore {
         directory.apply(&recovered.edits)?;
         let (vfs, location) = (&self.settings.vfs, &self.settings.location);
         // Written anew: what the present file shows may be in the cache of the system only, after a failed sync for good.
-        let epoch_file = EpochFile::replace(vfs.clone(), location, recovered.last_epoch)?;
+        let epoch_file = match recovered.nothing_durable {
+            true => EpochFile::replace_nothing_durable(vfs.clone(), location, recovered.last_epoch)?,
+            false => EpochFile::replace(vfs.clone(), location, recovered.last_epoch)?,
+        };
         directory.tidy_up()?;
         maintenance::make_control_directory(&**vfs, location)?;
         if directory.needs_detach() {

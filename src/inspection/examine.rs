@@ -7,7 +7,7 @@ use crate::error::{Damage, Remedy};
 use crate::types::Epoch;
 use crate::wal::entry::{decode, tag, Entry, Unreadable, MARKER_LEN};
 use crate::wal::names;
-use crate::wal::scanner::{self, has_durable_session_behind, Edit, Visitor};
+use crate::wal::scanner::{self, ended_session_behind, Edit, Visitor};
 use std::path::Path;
 
 /// The end of a file that was never acknowledged.
@@ -70,7 +70,7 @@ struct Session {
 }
 
 /// Ignores the entries: only the verdict of the scanner counts.
-struct Nobody;
+pub(super) struct Nobody;
 
 impl Visitor for Nobody {
     fn entry(&mut self, _: usize, _: Entry<'_>) {}
@@ -215,7 +215,7 @@ impl Walk<'_> {
             (Unreadable::Short(tag::BEGIN), _) => self.out.tail = Some(Tail::TornBegin { offset }),
             (Unreadable::Short(tag), None) => self.misplaced(offset, tag),
             (Unreadable::Unknown(tag), None) => {
-                if !zeros && has_durable_session_behind(bytes, offset, limit, None) {
+                if !zeros && ended_session_behind(bytes, offset, limit, None).is_some() {
                     self.misplaced(offset, tag);
                 } else {
                     self.out.tail = Some(Tail::Garbage { offset, zeros });
@@ -224,7 +224,7 @@ impl Walk<'_> {
             (_, Some(Session { kind: Kind::Durable, .. })) => self.unreadable_in_durable(offset, unreadable),
             (_, Some(Session { begin, epoch, kind })) => {
                 let marked = kind == Kind::Invalidated;
-                if has_durable_session_behind(bytes, offset, limit, marked.then_some(epoch)) {
+                if ended_session_behind(bytes, offset, limit, marked.then_some(epoch)).is_some() {
                     self.out.hides_durable = Some((begin, offset));
                     if self.subject.is_active() {
                         self.unreadable_entry(offset, unreadable);

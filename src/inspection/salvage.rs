@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Takes damaged sessions out of a log file and keeps all others: what an operator asks for who gives them up.
 
-use super::examine::{examine, Examined, Subject};
+use super::examine::{examine, Examined, Nobody, Subject};
 use crate::types::Epoch;
 use crate::wal::entry::tag;
+use crate::wal::scanner::{self, ended_session_behind, FileScan, EPOCH_PLAUSIBLE_MAX};
 use std::ops::Range;
 
 /// Bytes that are taken out.
@@ -46,7 +47,14 @@ pub fn salvage(subject: Subject<'_>) -> (Vec<u8>, Vec<Lost>) {
 pub fn max_ended_anywhere(subject: Subject<'_>) -> Epoch {
     let all = Subject { limit: Epoch(u64::MAX), ..subject };
     let (kept, _) = salvage(all);
-    examine(Subject { bytes: &kept, ..all }, |_, _, _| ()).max_ended
+    let max_ended = examine(Subject { bytes: &kept, ..all }, |_, _, _| ()).max_ended;
+    let Subject { bytes, end_markers, path, .. } = subject;
+    // A start also counts the end of a session whose beginning is damaged.
+    let counts = |scan: FileScan| scan.has_ended_session;
+    match scanner::scan(bytes, Epoch(0), end_markers, path, &mut Nobody).is_ok_and(counts) {
+        true => max_ended.max(ended_session_behind(bytes, 0, EPOCH_PLAUSIBLE_MAX, None).unwrap_or_default()),
+        false => max_ended,
+    }
 }
 
 /// Where the next whole durable session begins: with an end marker of its own epoch, so that bytes which only look like

@@ -2,7 +2,6 @@
 //! The files of a directory that a recovery reads.
 
 use crate::error::{Error, Result};
-use crate::types::Epoch;
 use crate::vfs::{DirEntry, FileKind, Mapping, Open, Vfs};
 use crate::wal::catalog::Catalog;
 use crate::wal::{epoch_file, names};
@@ -37,7 +36,11 @@ pub(super) struct Source {
 impl Input<'_> {
     /// The durable epoch (§3.4): the largest record of `epoch`, or of all epoch files when it has none; `None` without
     /// any record.
-    pub(super) fn read_epochs(&self, listing: &[DirEntry], warnings: &mut Vec<String>) -> Result<Option<Epoch>> {
+    pub(super) fn read_epochs(
+        &self,
+        listing: &[DirEntry],
+        warnings: &mut Vec<String>,
+    ) -> Result<epoch_file::EpochRecords> {
         let mut read = |name: &str| -> Result<epoch_file::EpochRecords> {
             let path = self.location.join(name);
             let bytes = map(self.vfs, &path)?;
@@ -55,17 +58,19 @@ impl Input<'_> {
         if exists(names::EPOCH) {
             let main = read(names::EPOCH)?;
             if main.max.is_some() {
-                return Ok(main.max);
+                return Ok(main);
             }
         }
-        let mut durable = None;
+        let mut rotated = epoch_file::EpochRecords::default();
         for entry in listing.iter().filter(|entry| entry.kind == FileKind::File && entry.name != names::EPOCH) {
             match entry.name.to_str() {
-                Some(name) if names::is_epoch(name) => durable = durable.max(read(name)?.max),
+                Some(name) if names::is_epoch(name) => rotated.max = rotated.max.max(read(name)?.max),
                 _ => {}
             }
         }
-        Ok(durable)
+        // Which of them is the last is not known.
+        rotated.last = rotated.max;
+        Ok(rotated)
     }
 
     /// The files to read, in the order in which a later one wins among equal versions: the compacted file, whose

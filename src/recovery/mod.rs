@@ -35,6 +35,8 @@ pub struct Recovered {
     pub snapshot: Snapshot,
     /// The durable epoch that the epoch files gave; `None` when they hold no record.
     pub durable: Option<Epoch>,
+    /// Nothing durable is in the log or ever was.
+    pub nothing_durable: bool,
     /// The largest epoch that left a trace.
     pub last_epoch: Epoch,
     /// The largest BLOB id in any durable entry.
@@ -61,17 +63,24 @@ fn read(input: &Input<'_>, with_snapshot: bool) -> Result<Recovered> {
     let mut listing = input.vfs.list(input.location).map_err(|e| Error::io("cannot list", input.location, e))?;
     listing.sort_by(|a, b| a.name.cmp(&b.name));
     let mut warnings = Vec::new();
-    let durable = input.read_epochs(&listing, &mut warnings)?;
+    let records = input.read_epochs(&listing, &mut warnings)?;
+    let durable = records.max;
     let sources = input.open_logs(&listing, |_| true)?;
     let scans = scan::scan(input, &sources, durable.unwrap_or_default(), with_snapshot)?;
 
     let mut recovered_epoch = durable.unwrap_or_default();
-    let has_content =
-        sources.iter().zip(&scans.files).any(|(source, scan)| !source.bytes.is_empty() && !scan.all_zeros);
+    let has_content = sources
+        .iter()
+        .zip(&scans.files)
+        .any(|(source, scan)| source.compacted || (!source.bytes.is_empty() && !scan.all_zeros));
+    let nothing_durable = records.say_nothing_is_durable()
+        && !sources.iter().zip(&scans.files).any(|(source, scan)| source.compacted || scan.has_durable_session);
+    // Then zeros are what a power cut left of sessions that were never acknowledged.
+    let may_be_zeros = has_content || records.say_nothing_is_durable();
     let mut edits = Vec::new();
     let mut open_ended = Vec::new();
     for (source, scan) in sources.iter().zip(&scans.files) {
-        check_against_epoch_file(input, source, scan, has_content, durable)?;
+        check_against_epoch_file(input, source, scan, may_be_zeros, durable)?;
         recovered_epoch = recovered_epoch.max(scan.max_epoch);
         let found = scan.warnings.iter().map(|warning| format!("{}: {warning}", source.path.display()));
         warnings.extend(found);
@@ -82,13 +91,16 @@ fn read(input: &Input<'_>, with_snapshot: bool) -> Result<Recovered> {
         // may be the last change of a file that is appended to: it is synced.
         let mut changes: Vec<Edit> = scan.marked_beyond.iter().map(|&offset| Edit::Invalidate { offset }).collect();
         changes.extend(&scan.edits);
+        if let Some(confirmed) = scan.to_confirm {
+            changes.push(Edit::Confirm { offset: confirmed.0, epoch: confirmed.1 });
+        }
         let invalidates = changes.iter().any(|edit| matches!(edit, Edit::Invalidate { .. }));
         let active = names::is_active_log(&source.name);
         if active || !changes.is_empty() {
             edits.push((source.path.clone(), changes));
         }
         // Behind the marker of an invalidated session may be bytes that a failed sync lost: nothing is appended there.
-        if active && (scan.open_end || invalidates) {
+        if active && (scan.open_end || invalidates || scan.ends_invalidated) {
             open_ended.push(source.name.clone());
         }
     }
@@ -106,22 +118,23 @@ fn read(input: &Input<'_>, with_snapshot: bool) -> Result<Recovered> {
         }
         false => Snapshot::empty(),
     };
-    Ok(Recovered { snapshot, durable, last_epoch: recovered_epoch, max_blob_id, edits, open_ended, warnings, entries })
+    let last_epoch = recovered_epoch;
+    Ok(Recovered { snapshot, durable, nothing_durable, last_epoch, max_blob_id, edits, open_ended, warnings, entries })
 }
 
 /// The durable epoch that the epoch files give, 0 when they hold no record.
 pub fn durable_epoch(input: &Input<'_>) -> Result<Epoch> {
     let listing = input.vfs.list(input.location).map_err(|e| Error::io("cannot list", input.location, e))?;
-    Ok(input.read_epochs(&listing, &mut Vec::new())?.unwrap_or_default())
+    Ok(input.read_epochs(&listing, &mut Vec::new())?.max.unwrap_or_default())
 }
 
-/// What the sessions of one file say must fit what the epoch file says. `anything_else` is whether any log file has
-/// content other than zeros.
+/// What the sessions of one file say must fit what the epoch file says. `may_be_zeros` is whether any log file has other
+/// content than zeros, or nothing was ever durable in the log.
 fn check_against_epoch_file(
     input: &Input<'_>,
     source: &Source,
     scan: &FileScan,
-    anything_else: bool,
+    may_be_zeros: bool,
     durable: Option<Epoch>,
 ) -> Result<()> {
     let refuse = |reason: &str, found: String, expected: &str, remedy: Remedy| {
@@ -143,7 +156,7 @@ fn check_against_epoch_file(
             Remedy::RestoreEpochFile,
         );
     }
-    if scan.all_zeros && !anything_else && durable > Some(Epoch(0)) {
+    if scan.all_zeros && !may_be_zeros && durable > Some(Epoch(0)) {
         return refuse(
             "this pwal file is broken: unexpected log_entry type 0",
             format!("{} zero bytes, and no other log file with content", source.bytes.len()),

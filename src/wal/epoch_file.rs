@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The epoch file: the records that say up to which epoch the log counts (disk format §3).
+//!
+//! The largest record counts. A record 0 as the last one says besides that nothing durable has ever been in the log: the
+//! epochs of the other records left a trace, but no session of them was acknowledged.
 
 use super::entry::{marker, tag, MARKER_LEN};
 use super::names;
@@ -18,8 +21,17 @@ const RECORDS_PER_FILE: u32 = 100;
 pub struct EpochRecords {
     /// The largest record; `None` when there is none.
     pub max: Option<Epoch>,
+    /// The last whole record.
+    pub last: Option<Epoch>,
     /// Where a record begins that was never completely written.
     pub torn_at: Option<usize>,
+}
+
+impl EpochRecords {
+    /// Whether the records say that nothing durable is in the log.
+    pub fn say_nothing_is_durable(&self) -> bool {
+        self.last.unwrap_or_default() == Epoch(0)
+    }
 }
 
 /// Reads an epoch file. A short record or zeros at the end are what a crash leaves of an append that was never
@@ -32,6 +44,7 @@ pub fn parse(bytes: &[u8], path: &Path) -> std::result::Result<EpochRecords, Box
             [tag::DURABLE, e0, e1, e2, e3, e4, e5, e6, e7] => {
                 let epoch = Epoch(u64::from_le_bytes([e0, e1, e2, e3, e4, e5, e6, e7]));
                 records.max = records.max.max(Some(epoch));
+                records.last = Some(epoch);
             }
             [tag::DURABLE, ..] => records.torn_at = records.torn_at.or(Some(offset)),
             [0, ..] if is_unwritten(&bytes[offset..], offset) => {
@@ -102,18 +115,32 @@ pub struct EpochFile {
     /// Records that this process has written into the present file.
     records: u32,
     recorded: Epoch,
+    /// Nothing durable is in the log, and the last record says so.
+    nothing_durable: bool,
 }
 
 impl EpochFile {
     /// Puts a file with the single record `epoch` in place of what is there, durably.
     pub fn replace(vfs: Arc<dyn Vfs>, directory: &Path, epoch: Epoch) -> Result<EpochFile> {
+        Self::replace_with(vfs, directory, epoch, epoch == Epoch(0))
+    }
+
+    /// The same when nothing durable is in the log, whatever epochs left a trace there.
+    pub fn replace_nothing_durable(vfs: Arc<dyn Vfs>, directory: &Path, epoch: Epoch) -> Result<EpochFile> {
+        Self::replace_with(vfs, directory, epoch, true)
+    }
+
+    fn replace_with(vfs: Arc<dyn Vfs>, directory: &Path, epoch: Epoch, nothing_durable: bool) -> Result<EpochFile> {
         let path = directory.join(names::EPOCH);
-        let bytes = marker(tag::DURABLE, epoch);
+        let mut bytes = marker(tag::DURABLE, epoch).to_vec();
+        if nothing_durable && epoch > Epoch(0) {
+            bytes.extend(marker(tag::DURABLE, Epoch(0)));
+        }
         crashsafe::replace(&*vfs, &directory.join(names::EPOCH_TEMPORARY), &path, &bytes)
             .map_err(|e| Error::io("cannot replace the epoch file", &path, e))?;
         let file = vfs.open(&path, Open::Existing).map_err(|e| Error::io("cannot open the epoch file", &path, e))?;
         let (directory, len) = (directory.to_owned(), bytes.len() as u64);
-        Ok(EpochFile { vfs, directory, file, len, records: 0, recorded: epoch })
+        Ok(EpochFile { vfs, directory, file, len, records: 0, recorded: epoch, nothing_durable })
     }
 
     /// The largest epoch in the file.
@@ -121,12 +148,30 @@ impl EpochFile {
         self.recorded
     }
 
-    /// Makes `epoch` the durable epoch; it is synced when this returns. An epoch that is covered already costs nothing.
-    /// After an error the file must not be used again.
-    pub fn record(&mut self, epoch: Epoch) -> Result<()> {
-        if epoch <= self.recorded {
+    /// Puts the same records in place of those that are there, durably.
+    pub fn renew(&mut self) -> Result<()> {
+        *self = Self::replace_with(self.vfs.clone(), &self.directory, self.recorded, self.nothing_durable)?;
+        Ok(())
+    }
+
+    /// Makes `epoch` the durable epoch although the log has no session of it or of an epoch since the last record; as
+    /// [`Self::record`] otherwise.
+    pub fn record_without_sessions(&mut self, epoch: Epoch) -> Result<()> {
+        if self.nothing_durable && epoch > self.recorded {
+            *self = Self::replace_with(self.vfs.clone(), &self.directory, epoch, true)?;
             return Ok(());
         }
+        self.record(epoch)
+    }
+
+    /// Makes `epoch` the durable epoch; it is synced when this returns. An epoch that is covered already costs nothing,
+    /// but for the first session that is durable. After an error the file must not be used again.
+    pub fn record(&mut self, epoch: Epoch) -> Result<()> {
+        let first_session = self.nothing_durable && self.recorded > Epoch(0);
+        if epoch <= self.recorded && !first_session {
+            return Ok(());
+        }
+        let epoch = epoch.max(self.recorded);
         if self.records + 1 == RECORDS_PER_FILE {
             *self = Self::replace(self.vfs.clone(), &self.directory, epoch)?;
             return Ok(());
@@ -139,6 +184,7 @@ impl EpochFile {
         self.len += MARKER_LEN as u64;
         self.records += 1;
         self.recorded = epoch;
+        self.nothing_durable = false;
         Ok(())
     }
 }
@@ -158,13 +204,13 @@ mod tests {
     #[test]
     fn the_largest_record_counts_not_the_last() {
         let records = read(&[&record(3), &record(9), &record(4)]);
-        assert_eq!(records, Ok(EpochRecords { max: Some(Epoch(9)), torn_at: None }));
+        assert_eq!(records, Ok(EpochRecords { max: Some(Epoch(9)), last: Some(Epoch(4)), torn_at: None }));
         assert_eq!(read(&[]), Ok(EpochRecords::default()));
     }
 
     #[test]
     fn what_a_crash_leaves_of_an_append_is_cut() {
-        let kept = EpochRecords { max: Some(Epoch(5)), torn_at: Some(9) };
+        let kept = EpochRecords { max: Some(Epoch(5)), last: Some(Epoch(5)), torn_at: Some(9) };
         for len in 1..MARKER_LEN {
             assert_eq!(read(&[&record(5), &record(6)[..len]]), Ok(kept));
         }
@@ -172,7 +218,7 @@ mod tests {
         assert_eq!(read(&[&record(5), &[0; 4000]]), Ok(kept));
         let full_sector = [record(5); 56].concat();
         let lost_first = read(&[&full_sector, &[0; 8], &[1]]);
-        assert_eq!(lost_first, Ok(EpochRecords { max: Some(Epoch(5)), torn_at: Some(504) }));
+        assert_eq!(lost_first, Ok(EpochRecords { max: Some(Epoch(5)), last: Some(Epoch(5)), torn_at: Some(504) }));
     }
 
     #[test]

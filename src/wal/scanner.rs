@@ -16,6 +16,8 @@ use std::path::Path;
 pub(super) const SECTOR: usize = 512;
 /// An invalidated marker further than this beyond the durable epoch is garbage that a repair turned into a marker.
 const PLAUSIBLE_EPOCHS: u64 = 1 << 40;
+/// What looks like an end marker with a larger epoch is none, where nothing else says how large epochs are.
+pub(crate) const EPOCH_PLAUSIBLE_MAX: Epoch = Epoch(PLAUSIBLE_EPOCHS);
 
 /// Gets every entry of the durable sessions in file order, with its offset.
 pub trait Visitor {
@@ -34,6 +36,9 @@ pub enum Edit {
     Invalidate { offset: usize },
     /// End the file here.
     Cut { offset: usize },
+    /// Write the begin marker here once more as it is: the cache of the system may be all that says that this session,
+    /// which counts, is a valid one.
+    Confirm { offset: usize, epoch: Epoch },
 }
 
 /// What a log file holds besides the entries.
@@ -50,6 +55,12 @@ pub struct FileScan {
     pub all_zeros: bool,
     /// The last session that stays in the file has no end marker.
     pub open_end: bool,
+    /// The last session that stays in the file is an invalidated one.
+    pub ends_invalidated: bool,
+    /// A session that counts stands here, whole or in part.
+    pub has_durable_session: bool,
+    /// The last session, when it counts and a process whose sync failed may have left its begin marker in the cache only.
+    pub to_confirm: Option<(usize, Epoch)>,
     pub invalidated_sessions: u64,
     /// Where sessions beyond the durable epoch stand that an earlier start has invalidated.
     pub marked_beyond: Vec<usize>,
@@ -114,19 +125,20 @@ pub fn scan(
     Ok(scanner.finish(end_markers))
 }
 
-/// Looks for the end marker of a durable session behind unreadable bytes at `offset`: an end marker with a durable
-/// epoch, followed by a begin marker or the end of the file. `own` is the epoch of the unreadable session itself.
-pub(crate) fn has_durable_session_behind(bytes: &[u8], offset: usize, durable: Epoch, own: Option<Epoch>) -> bool {
-    bytes[offset..].windows(END_LEN).enumerate().any(|(at, window)| {
+/// Looks for the end marker of a session with an epoch up to `limit` behind unreadable bytes at `offset`: one that is
+/// followed by a begin marker or the end of the file. `own` is the epoch of the unreadable session itself.
+pub(crate) fn ended_session_behind(bytes: &[u8], offset: usize, limit: Epoch, own: Option<Epoch>) -> Option<Epoch> {
+    bytes[offset..].windows(END_LEN).enumerate().find_map(|(at, window)| {
         if window[0] != tag::END || window[END_LEN - 1] != END_PLAIN {
-            return false;
+            return None;
         }
         let epoch = Epoch(u64::from_le_bytes(window[1..MARKER_LEN].try_into().expect("eight bytes")));
         let next = bytes.get(offset + at + END_LEN);
-        Epoch(0) < epoch
-            && epoch <= durable
+        let ended = Epoch(0) < epoch
+            && epoch <= limit
             && Some(epoch) != own
-            && matches!(next, None | Some(&tag::BEGIN | &tag::INVALIDATED))
+            && matches!(next, None | Some(&tag::BEGIN | &tag::INVALIDATED));
+        ended.then_some(epoch)
     })
 }
 
@@ -149,6 +161,8 @@ impl Scanner<'_> {
         match entry {
             Entry::Begin(epoch) => {
                 self.leave_unended(true);
+                self.out.ends_invalidated = false;
+                self.out.to_confirm = None;
                 let kind = if epoch <= self.durable { Kind::Durable } else { Kind::Beyond };
                 if kind == Kind::Beyond {
                     self.out.edits.push(Edit::Invalidate { offset });
@@ -158,6 +172,8 @@ impl Scanner<'_> {
             }
             Entry::Invalidated(epoch) => {
                 self.leave_unended(true);
+                self.out.ends_invalidated = true;
+                self.out.to_confirm = None;
                 self.out.invalidated_sessions += 1;
                 if epoch > self.durable {
                     self.out.marked_beyond.push(offset);
@@ -178,6 +194,12 @@ impl Scanner<'_> {
                 self.ends += 1;
                 if session.kind == Kind::Durable {
                     self.last_ended = Some(session.epoch);
+                    self.out.has_durable_session = true;
+                    // Such a session belongs to the epoch that the process found recorded, or to 0 before its start. A file
+                    // may have been put aside by a process that did not get to its start.
+                    if !self.rotated || session.epoch == self.durable || session.epoch == Epoch(0) {
+                        self.out.to_confirm = Some((session.offset, session.epoch));
+                    }
                 }
                 self.out.has_ended_session |= session.kind != Kind::Invalidated && session.epoch > Epoch(0);
             }
@@ -196,6 +218,7 @@ impl Scanner<'_> {
         if let Some(session) = self.session.take() {
             if session.kind == Kind::Durable {
                 self.unended.get_or_insert(session);
+                self.out.has_durable_session = true;
                 self.out.open_end = !another_begins;
             }
             self.out.has_ended_session |=
@@ -208,6 +231,11 @@ impl Scanner<'_> {
         let rest = &self.bytes[offset..];
         let zeros = rest.iter().all(|&b| b == 0);
         let torn_marker = matches!(unreadable, Unreadable::Short(tag::BEGIN | tag::INVALIDATED));
+        if self.durable == Epoch(0) {
+            // Where the epoch file is lost, damage must not hide that sessions were ended: all of them would be cut off.
+            let own = self.session.filter(|session| session.kind == Kind::Invalidated).map(|session| session.epoch);
+            self.out.has_ended_session |= ended_session_behind(self.bytes, offset, EPOCH_PLAUSIBLE_MAX, own).is_some();
+        }
         match self.session {
             // The begin marker of the next session was cut off: that session was never ended.
             _ if torn_marker => {
@@ -237,6 +265,7 @@ impl Scanner<'_> {
                     // That says all there is to say; the session has no end marker, so nothing may be appended.
                     self.session = None;
                     self.out.open_end = !empty;
+                    self.out.has_durable_session |= !empty;
                 } else {
                     return Err(self.damage(offset, unreadable));
                 }
@@ -265,6 +294,7 @@ impl Scanner<'_> {
         self.out
             .warnings
             .push(format!("{what} at offset {offset}: {} bytes are cut off by a start", self.bytes.len() - offset));
+        self.out.ends_invalidated = false;
         self.out.edits.retain(|edit| !matches!(edit, Edit::Invalidate { offset: at } if *at >= offset));
         self.out.edits.push(Edit::Cut { offset });
     }
@@ -284,7 +314,7 @@ impl Scanner<'_> {
     }
 
     fn has_durable_session_behind(&self, offset: usize, own: Option<Epoch>) -> bool {
-        has_durable_session_behind(self.bytes, offset, self.durable, own)
+        ended_session_behind(self.bytes, offset, self.durable, own).is_some()
     }
 
     fn misplaced(&self, offset: usize, tag: u8) -> Box<Damage> {

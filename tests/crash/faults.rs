@@ -60,6 +60,11 @@ fn failure_of_any_call_among_restarts_is_an_error_and_loses_nothing_acknowledged
 }
 
 #[test]
+fn failure_of_any_call_among_sessions_before_the_first_switch_is_an_error_and_loses_nothing_that_was_seen() {
+    fail_everywhere(&script::covered(), &[Fault::IoError, Fault::SyncLoses, Fault::TornWrite], false);
+}
+
+#[test]
 fn failure_of_any_call_among_compactions_is_an_error_and_loses_nothing_acknowledged() {
     let faults = [Fault::IoError, Fault::SyncLoses, Fault::TornWrite, Fault::NoSpace];
     fail_everywhere(&script::compactions(), &faults, false);

@@ -136,6 +136,29 @@ fn power_cut_anywhere_among_restarts_loses_nothing_acknowledged() {
 }
 
 #[test]
+fn power_cut_anywhere_among_sessions_before_the_first_switch_loses_nothing_acknowledged() {
+    cut_everywhere(&Start::fresh(), &script::covered());
+}
+
+/// The power is cut in two lives, one after the other.
+#[test]
+fn power_cuts_before_anything_was_durable_never_stop_a_later_start() {
+    let script = script::first_session();
+    let calls = changing_calls(&dry_run(&Start::fresh(), &script));
+    sweep(&calls, |&n| {
+        let first = cut(&Start::fresh(), &script, n)?;
+        losses(n).try_for_each(|loss| {
+            let start = Start { fs: first.fs.reboot(loss), model: first.model.clone() };
+            let calls = changing_calls(&dry_run(&start, &script));
+            calls.iter().try_for_each(|&m| {
+                let second = cut(&start, &script, m)?;
+                losses(m).try_for_each(|last| survive(&second.fs, &second.model, last).map(drop))
+            })
+        })
+    });
+}
+
+#[test]
 fn power_cut_anywhere_among_compactions_loses_nothing_acknowledged() {
     cut_everywhere(&Start::fresh(), &script::compactions());
 }
@@ -185,6 +208,11 @@ fn process_that_dies_among_aborts_leaves_nothing_that_a_later_power_cut_takes_or
 #[test]
 fn process_that_dies_among_restarts_leaves_nothing_that_a_later_power_cut_takes() {
     die_everywhere(&Start::fresh(), &script::restarts());
+}
+
+#[test]
+fn process_that_dies_among_sessions_before_the_first_switch_leaves_nothing_that_a_later_power_cut_takes() {
+    die_everywhere(&Start::fresh(), &script::covered());
 }
 
 #[test]

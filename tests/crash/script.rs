@@ -210,6 +210,26 @@ pub fn restarts() -> Script {
     script
 }
 
+/// Sessions before the first switch of epochs of a process, whose epoch the record covers already: after a restart, behind
+/// an aborted session of which a part has reached the file, and one of which only a part has when another one is
+/// rotated.
+pub fn covered() -> Script {
+    let mut script = Script::new(2);
+    script.session(0, "a").switch().session(0, "b").switch();
+    script.restart().begin(0).put(0, "aborted", LARGE).abort(0).session(0, "c").session(1, "d").switch();
+    script.restart().begin(1).put(1, "large", LARGE).put(1, "large 2", 2000).end(1).session(1, "e");
+    script.restart().session(1, "f").switch().session(0, "g").switch();
+    script.restart().switch();
+    script
+}
+
+/// What is wanted of a directory in which nothing was ever durable.
+pub fn first_session() -> Script {
+    let mut script = Script::new(1);
+    script.switch().begin(0).put(0, "a", 1500).end(0).switch();
+    script
+}
+
 /// So many epoch records that the epoch file is replaced.
 pub fn many_epochs() -> Script {
     let mut script = Script::new(2);

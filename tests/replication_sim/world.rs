@@ -11,8 +11,6 @@ use limestone_core::vfs::{Fault, Loss, SimFs};
 
 /// When a silent peer counts as lost.
 pub const TIMEOUT: Millis = 2000;
-/// Part of the message when an epoch record stands beside a single log file of zeros.
-const ONLY_ZEROS: &str = "no other log file with content";
 /// Steps without faults in which both sides must agree again.
 const STEPS_TO_AGREE: u64 = 3000;
 
@@ -333,8 +331,6 @@ impl World {
             self.replica_disk.heal();
             match Replica::start(&self.replica_disk, self.setup) {
                 Ok(replica) => self.replica = Some(replica),
-                // A start takes this for a log that was lost (`docs/recovery.md`); the operator replaces the replica.
-                Err(e) if e.contains(ONLY_ZEROS) && self.model.last_written(self.guaranteed) == Epoch(0) => self.wipe(),
                 Err(e) => return Err(e),
             }
         }

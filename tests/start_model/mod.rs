@@ -96,7 +96,8 @@ fn start(dir: &Path) -> Result<Opened, Refusal> {
     let mut scanner = Scanner {
         durable: durable.unwrap_or(0),
         old_format: version < 6,
-        nothing_but_zeros: !dir.join(COMPACTED).exists()
+        nothing_but_zeros: !says_that_nothing_is_durable(dir)
+            && !dir.join(COMPACTED).exists()
             && !dir.join(PREVIOUS).exists()
             && inputs.iter().all(|name| fs::read(dir.join(name)).unwrap().iter().all(|b| *b == 0)),
         max_epoch: durable.unwrap_or(0),
@@ -149,6 +150,16 @@ fn catalog(dir: &Path, opened: &mut Opened) -> Result<Catalog, Refusal> {
         }
         _ => refuse(CATALOG, Reason::Catalog),
     }
+}
+
+/// Whether the last whole record is 0.
+fn says_that_nothing_is_durable(dir: &Path) -> bool {
+    let bytes = fs::read(dir.join("epoch")).unwrap_or_default();
+    let (mut last, mut at) = (None, 0);
+    while let (Token::Durable(epoch), next) = format::token(&bytes, at) {
+        (last, at) = (Some(epoch), next);
+    }
+    last == Some(0)
 }
 
 /// The largest record; `None` if there is no record at all.
@@ -205,7 +216,7 @@ fn lost_first_sector(bytes: &[u8], at: usize) -> bool {
 struct Scanner {
     durable: u64,
     old_format: bool,
-    /// No log file holds anything else.
+    /// No log file holds anything else, although something was durable.
     nothing_but_zeros: bool,
     max_epoch: u64,
     /// Whether some session of an epoch above 0 has its end marker.

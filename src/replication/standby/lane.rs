@@ -194,6 +194,11 @@ impl LaneLog {
         }
     }
 
+    /// Whether sessions beyond the epoch record were appended whose epochs are not beyond `epoch`.
+    pub(super) fn has_sessions_up_to(&self, epoch: Epoch) -> bool {
+        self.writer.lock().sessions.any_up_to(epoch)
+    }
+
     /// The epoch record says `epoch` now.
     pub(super) fn recorded(&self, epoch: Epoch) {
         self.writer.lock().sessions.recorded(epoch);

@@ -194,7 +194,11 @@ impl StandbyStore {
         let lanes: Vec<Arc<LaneLog>> = self.lanes.lock().values().cloned().collect();
         let mut record = || {
             lanes.iter().try_for_each(|lane| lane.sync_up_to(epoch))?;
-            epoch_file.record(epoch).map_err(|e| self.shared.fail(e))
+            let recorded = match lanes.iter().any(|lane| lane.has_sessions_up_to(epoch)) {
+                true => epoch_file.record(epoch),
+                false => epoch_file.record_without_sessions(epoch),
+            };
+            recorded.map_err(|e| self.shared.fail(e))
         };
         if let Err(e) = record() {
             self.shared.covered.store(self.shared.recorded().0, SeqCst);

@@ -61,6 +61,11 @@ impl Sessions {
         self.known.push_back((start, epoch));
     }
 
+    /// Whether a session beyond the durable epoch is not beyond `epoch`; also when that is not remembered.
+    pub(super) fn any_up_to(&self, epoch: Epoch) -> bool {
+        self.overflow.is_some() || self.known.iter().any(|(_, known)| *known <= epoch)
+    }
+
     /// `durable` is the durable epoch now.
     pub(super) fn recorded(&mut self, durable: Epoch) {
         if self.overflow.is_some_and(|overflow| overflow.epoch_max <= durable) {
