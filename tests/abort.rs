@@ -118,3 +118,25 @@ fn only_an_open_session_can_be_aborted() {
     store.shutdown();
     assert!(refused(&channel));
 }
+
+#[test]
+fn the_pool_deletes_the_blobs_that_only_an_aborted_session_refers_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, channel) = open(dir.path());
+    store.switch_epoch(Epoch(1)).unwrap();
+    let pool = store.blob_pool();
+    let ids = [pool.register_data(b"ended").unwrap(), pool.register_data(b"aborted").unwrap()];
+    let refer = |blobs| {
+        channel.begin_session().unwrap();
+        let version = WriteVersion { major: 1, minor: 0 };
+        channel.add_entry(StorageId(1), b"key", b"value", version, blobs).unwrap();
+    };
+    refer(&ids[..1]);
+    channel.end_session().unwrap();
+    refer(&ids);
+    channel.abort_session().unwrap();
+    let there = || ids.map(|id| store.blobs().file(id).1);
+    assert_eq!(there(), [true, true], "the pool may refer to them again");
+    pool.release();
+    assert_eq!(there(), [true, false]);
+}

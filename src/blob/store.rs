@@ -47,9 +47,9 @@ pub struct BlobStore {
     /// Held for reading while files are created or deleted, so that a shutdown waits.
     phase: RwLock<Phase>,
     stopping: Arc<AtomicBool>,
-    /// BLOBs of pools that were not released, and whether an entry refers to them. Ids that no pool owns do not get in,
+    /// BLOBs of pools that were not released, and how many entries refer to them. Ids that no pool owns do not get in,
     /// so this is bounded by the running transactions (W38).
-    owned: Mutex<HashMap<BlobId, bool>>,
+    owned: Mutex<HashMap<BlobId, u32>>,
     /// Directories whose names are durable.
     durable_directories: Mutex<[bool; paths::DIRECTORIES]>,
     /// The directories by number.
@@ -139,19 +139,25 @@ impl BlobStore {
 
     /// Marks BLOBs as referred to by the log: the release of their pool keeps them.
     pub fn mark_persistent(&self, ids: &[BlobId]) {
-        self.set_marks(ids, true);
+        self.change_marks(ids, |marks| marks.saturating_add(1));
     }
 
-    /// Takes marks back.
+    /// Takes all marks of these BLOBs back.
     pub fn unmark_persistent(&self, ids: &[BlobId]) {
-        self.set_marks(ids, false);
+        self.change_marks(ids, |_| 0);
     }
 
-    fn set_marks(&self, ids: &[BlobId], persistent: bool) {
+    /// Takes one mark back for each id: an entry that referred to it is gone. The release of its pool deletes it unless
+    /// another entry needs it.
+    pub fn forget_entries(&self, ids: &[BlobId]) {
+        self.change_marks(ids, |marks| marks.saturating_sub(1));
+    }
+
+    fn change_marks(&self, ids: &[BlobId], change: impl Fn(u32) -> u32) {
         let mut owned = self.owned.lock();
         for id in ids {
-            if let Some(mark) = owned.get_mut(id) {
-                *mark = persistent;
+            if let Some(marks) = owned.get_mut(id) {
+                *marks = change(*marks);
             }
         }
     }
@@ -223,7 +229,7 @@ impl BlobStore {
             log::error!("Blob ID overflow detected.");
             last
         }));
-        owned.insert(id, false);
+        owned.insert(id, 0);
         id
     }
 
@@ -261,7 +267,7 @@ impl BlobStore {
     /// that are issued from now on.
     pub fn unneeded(&self) -> Unneeded<'_> {
         let owned = self.owned.lock();
-        let unmarked = owned.iter().filter(|(_, persistent)| !**persistent).map(|(id, _)| *id).collect();
+        let unmarked = owned.iter().filter(|(_, marks)| **marks == 0).map(|(id, _)| *id).collect();
         Unneeded { store: self, unmarked, next: self.next_id() }
     }
 
@@ -399,8 +405,8 @@ impl BlobStore {
     pub(super) fn release(&self, ids: &[BlobId]) {
         let phase = self.phase.read();
         for id in ids {
-            let persistent = self.owned.lock().remove(id);
-            if persistent != Some(false) || *phase != Phase::Open {
+            let marks = self.owned.lock().remove(id);
+            if marks != Some(0) || *phase != Phase::Open {
                 continue;
             }
             let path = paths::file(&self.root, *id);

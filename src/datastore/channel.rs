@@ -61,7 +61,7 @@ struct Writer {
     buffer: Vec<u8>,
     /// Where the BLOBs of the open session are.
     blobs: Directories,
-    /// The BLOBs of the open session; stays empty without replication.
+    /// The BLOBs of the open session, one for each time that an entry refers to it.
     blob_ids: Vec<BlobId>,
     file: Option<LogFile>,
     tap: Option<TapHandle>,
@@ -203,8 +203,8 @@ impl Channel {
 
     /// Ends the session with nothing written: no start sees it, and it no longer holds its epoch back. What was written
     /// out of it is cut off, and the cut synced, before that: a later session must not stand behind, or over, entries
-    /// that nobody ended. A crash before that leaves a session without an end, as any crash does. BLOBs that it refers to
-    /// stay until the next start.
+    /// that nobody ended. A crash before that leaves a session without an end, as any crash does. BLOBs that only it
+    /// refers to go with their pool; if that was released before, the next start deletes them.
     pub fn abort_session(&self) -> Result<()> {
         let epoch = {
             let mut writer = self.writer.lock();
@@ -232,6 +232,8 @@ impl Channel {
             file.file.sync().map_err(failed)?;
             file.len = session.start;
         }
+        self.blob_store.forget_entries(&writer.blob_ids);
+        writer.blob_ids.clear();
         writer.release_buffer();
         Ok(())
     }
@@ -362,9 +364,7 @@ impl Channel {
         self.append("add_entry", |writer| {
             if !blobs.is_empty() {
                 writer.blobs = writer.blobs.with(directories);
-                if self.coordinator.progress.is_replicated() {
-                    writer.blob_ids.extend_from_slice(blobs);
-                }
+                writer.blob_ids.extend_from_slice(blobs);
             }
             entry::encode_put(&mut writer.buffer, storage, key, value, version, blobs);
         })
