@@ -16,7 +16,7 @@ pub struct StorageId(pub u64);
 pub struct BlobId(pub u64);
 
 /// Orders the writes of one key: `major` first, then `minor`, both unsigned.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct WriteVersion {
     pub major: u64,
     pub minor: u64,

@@ -23,12 +23,13 @@ impl Datastore {
     }
 
     /// Declares that nobody reads versions below this one any more, but for the newest of a key: an online compaction then
-    /// deletes BLOBs that only older ones refer to. Cheap; callable at any time.
+    /// deletes BLOBs that only older ones refer to, here and on replicas, which are told. Cheap; callable at any time.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for a version below the current one, which stays.
     pub fn switch_available_boundary_version(&self, version: WriteVersion) -> Result<()> {
         if self.compactor.raise_boundary(version) {
+            self.note_boundary(version);
             return Ok(());
         }
         let current = self.compactor.boundary();

@@ -66,6 +66,12 @@ impl Datastore {
         self.coordinator.advance()
     }
 
+    /// Lets [`Self::durability`] say of these intervals, first and last epoch, that an earlier run notified them while
+    /// degraded. To be called before the first epoch of this run.
+    pub fn restore_degraded(&self, intervals: impl IntoIterator<Item = (Epoch, Epoch)>) {
+        self.coordinator.progress.restore_degraded(intervals);
+    }
+
     /// Gives the replicas up for a time, or waits for them again. While degraded, epochs are notified as soon as they are
     /// stored, and [`Self::durability`] keeps saying so of those that were not propagated at that moment.
     pub fn set_degraded(&self, degraded: bool) -> Result<()> {

@@ -146,6 +146,26 @@ impl Progress {
         }
     }
 
+    /// Takes note of intervals of epochs, first and last, that earlier runs notified while degraded. Before the first
+    /// epoch of this run.
+    pub(super) fn restore_degraded(&self, earlier: impl IntoIterator<Item = (Epoch, Epoch)>) {
+        let mut intervals = self.degraded_intervals.lock();
+        intervals.extend(earlier.into_iter().filter(|(first, last)| first <= last));
+        intervals.sort_unstable();
+        intervals.dedup_by(|(first, last), (_, end)| {
+            let joins = first.0 <= end.0.saturating_add(1);
+            if joins {
+                *end = (*end).max(*last);
+            }
+            joins
+        });
+        let surplus = intervals.len().saturating_sub(DEGRADED_INTERVALS_MAX);
+        if surplus > 0 {
+            intervals[surplus].0 = intervals[0].0;
+            intervals.drain(..surplus);
+        }
+    }
+
     /// Whether the leader has something to report.
     pub(super) fn is_pending(&self) -> bool {
         self.next_propagated().is_some() || self.next_notified().is_some()
@@ -191,5 +211,29 @@ impl Progress {
             drop(self.waiters.lock());
             self.changed.notify_all();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_of_earlier_runs_are_sorted_joined_and_bounded() {
+        let progress = Progress::new(NotifyLevel::Propagated, true);
+        let epochs = |intervals: &[(u64, u64)]| {
+            intervals.iter().map(|&(first, last)| (Epoch(first), Epoch(last))).collect::<Vec<_>>()
+        };
+        progress.restore_degraded(epochs(&[(20, 30), (5, 9), (10, 12), (25, 40), (60, 50)]));
+        assert_eq!(*progress.degraded_intervals.lock(), epochs(&[(5, 12), (20, 40)]));
+        for (epoch, degraded) in [(4, false), (5, true), (12, true), (13, false), (40, true), (41, false), (55, false)]
+        {
+            assert_eq!(progress.of(Epoch(epoch)).degraded, degraded, "epoch {epoch}");
+        }
+        let many = (0..5000).map(|n| (Epoch(100 + 10 * n), Epoch(101 + 10 * n)));
+        progress.restore_degraded(many);
+        assert_eq!(progress.degraded_intervals.lock().len(), DEGRADED_INTERVALS_MAX);
+        assert!(progress.of(Epoch(100)).degraded && progress.of(Epoch(100 + 49_990)).degraded);
+        assert!(!progress.of(Epoch(102 + 49_990)).degraded);
     }
 }

@@ -2,14 +2,14 @@
 //! Replication as the engine's data store goes through its life: what has to be set before it is opened, what a start
 //! does to the directory's role, and what ends before it does.
 
-use super::primary::Primary;
+use super::primary::{degraded, Primary};
 use super::settings::{Mode, Protocol, ReplicationSettings};
 use super::state_file;
 use super::status::{Lag, LinkState, Side, Status};
 use super::upstream::primary as upstream;
 use crate::datastore::{Datastore, NotifyLevel, RecoveryReport, Settings};
 use crate::error::{Error, Result};
-use crate::types::Epoch;
+use crate::types::{Epoch, WriteVersion};
 use parking_lot::Mutex;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -141,6 +141,10 @@ impl Replication {
 pub fn ready(store: &Arc<Datastore>, replication: Option<&Replication>) -> Result<RecoveryReport> {
     let mut state = None;
     let report = store.ready_with(|durable| {
+        match degraded::of_earlier_runs(store.vfs(), store.location(), durable) {
+            Ok(intervals) => store.restore_degraded(intervals),
+            Err(e) => log::error!("replication: degraded intervals of earlier runs are not known: {e}"),
+        }
         state = Some(state_file::start_engine(store.vfs(), store.location(), durable)?);
         Ok(())
     })?;
@@ -177,6 +181,8 @@ pub fn idle(store: &Datastore, protocol: &str) -> Status {
         lag: Lag { epochs: stored.saturating_sub(propagated), bytes: 0, ms: 0 },
         policy: None,
         degraded_since: None,
+        boundary: Some(store.available_boundary_version()).filter(|version| *version > WriteVersion::default()),
+        safe_snapshot: store.safe_snapshot().map(|snapshot| snapshot.version),
         last_error: None,
     }
 }

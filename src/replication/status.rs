@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What each side says about itself: one document, the same for a primary and a replica.
 
+use crate::types::WriteVersion;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -90,6 +91,11 @@ pub struct Status {
     pub policy: Option<String>,
     /// Milliseconds since 1970; while the notify level has fallen to STORED.
     pub degraded_since: Option<u64>,
+    /// The GC boundary and the safe snapshot that the engine of the primary switched to last.
+    #[serde(default)]
+    pub boundary: Option<WriteVersion>,
+    #[serde(default)]
+    pub safe_snapshot: Option<WriteVersion>,
     pub last_error: Option<String>,
 }
 
@@ -122,6 +128,15 @@ impl fmt::Display for Status {
             let degraded = self.degraded_since.map_or("-".to_owned(), |since| format!("{since} ms since 1970"));
             writeln!(f, "policy:     {policy}, degraded since: {degraded}")?;
         }
+        let version = |version: Option<WriteVersion>| {
+            version.map_or("-".to_owned(), |version| format!("({}, {})", version.major, version.minor))
+        };
+        writeln!(
+            f,
+            "versions:   GC boundary {}, safe snapshot {}",
+            version(self.boundary),
+            version(self.safe_snapshot)
+        )?;
         write!(f, "last error: {}", or_none(&self.last_error))
     }
 }
@@ -146,6 +161,8 @@ mod tests {
             lag: Lag { epochs: 2, bytes: 100, ms: 3 },
             policy: None,
             degraded_since: None,
+            boundary: Some(WriteVersion { major: 7, minor: 1 }),
+            safe_snapshot: None,
             last_error: Some("a \"quoted\" reason".to_owned()),
         };
         let json = status.to_json();

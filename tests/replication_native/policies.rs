@@ -57,6 +57,40 @@ fn degrade_notifies_after_its_time_and_waits_again_when_the_replica_has_caught_u
 }
 
 #[test]
+fn a_restarted_engine_knows_which_epochs_were_degraded_in_earlier_runs() {
+    let (primary, standby) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let port = free_port();
+    let server = replica(standby.path(), port, &none());
+    let mut engine = Engine::start(primary.path(), settings(port, &[("MODE", "degrade 100")]));
+    let before = engine.write(&["a"]);
+    engine.wait_propagated(before);
+    drop(server);
+    let lost = engine.write(&["b"]);
+    engine.wait_status(|status| status.degraded_since.is_some());
+    assert!(engine.store.durability(lost).degraded);
+    // As after a kill: the end of the interval is not in the file.
+    let file = primary.path().join(degraded::NAME);
+    let unended = std::fs::read(&file).unwrap();
+    engine.shutdown();
+    std::fs::write(&file, unended).unwrap();
+
+    for _ in 0..2 {
+        let mut engine = Engine::start(primary.path(), settings(port, &[("MODE", "degrade 100")]));
+        let found = engine.store.durability(lost);
+        assert!(found.stored && found.degraded, "{found:?}");
+        assert!(!engine.store.durability(before).degraded);
+        let server = replica(standby.path(), port, &none());
+        engine.wait_status(|status| status.degraded_since.is_none());
+        let after = engine.write(&["c"]);
+        engine.wait_propagated(after);
+        let found = (engine.store.durability(after).degraded, engine.store.durability(lost).degraded);
+        assert_eq!(found, (false, true), "epochs {after} and {lost}");
+        engine.shutdown();
+        drop(server);
+    }
+}
+
+#[test]
 fn async_notifies_what_is_stored_and_the_replica_follows() {
     let (primary, standby) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let port = free_port();

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Streaming, catch-up, base sync and takeover.
 
-use super::pair::{content, free_port, replica, settings, Engine};
+use super::pair::{content, free_port, replica, settings, Engine, PATIENCE};
+use limestone_core::datastore::SafeSnapshot;
 use limestone_core::replication::auth::Secret;
-use limestone_core::replication::status::LinkState;
-use limestone_core::types::Epoch;
+use limestone_core::replication::server::Server;
+use limestone_core::replication::status::{LinkState, Status};
+use limestone_core::types::{Epoch, WriteVersion};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// No secret: both sides are on this machine.
 pub fn none() -> Secret {
@@ -176,4 +179,39 @@ fn an_empty_replica_gets_a_base_sync_when_the_log_does_not_reach_back() {
     drop(server);
     assert_eq!(content(standby.path()).get("early").map(String::as_str), Some("0"));
     assert_same(primary.path(), standby.path());
+}
+
+#[test]
+fn switches_of_the_boundary_and_the_safe_snapshot_reach_the_replica_and_stay_there() {
+    let (primary, standby) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let port = free_port();
+    let mut engine = Engine::start(primary.path(), settings(port, &[]));
+    let version = |major| WriteVersion { major, minor: 1 };
+    // Before there is a replica.
+    engine.store.switch_available_boundary_version(version(3)).unwrap();
+    engine.store.switch_safe_snapshot(SafeSnapshot { version: version(4), inclusive: true });
+    let server = replica(standby.path(), port, &none());
+    let shows = |status: Status, boundary, snapshot| {
+        (status.boundary, status.safe_snapshot) == (Some(version(boundary)), Some(version(snapshot)))
+    };
+    let wait = |server: &Server, boundary, snapshot| {
+        let deadline = Instant::now() + PATIENCE;
+        while !shows(server.status(), boundary, snapshot) {
+            assert!(Instant::now() < deadline, "{:?}", server.status());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    };
+    wait(&server, 3, 4);
+    // While it streams.
+    let epoch = engine.write(&["a"]);
+    engine.wait_propagated(epoch);
+    engine.store.switch_available_boundary_version(version(5)).unwrap();
+    engine.store.switch_safe_snapshot(SafeSnapshot { version: version(6), inclusive: true });
+    wait(&server, 5, 6);
+    assert!(shows(engine.status(), 5, 6), "{:?}", engine.status());
+    engine.store.switch_available_boundary_version(version(2)).unwrap_err();
+    engine.shutdown();
+    drop(server);
+    let server = replica(standby.path(), port, &none());
+    assert!(shows(server.status(), 5, 6), "after a restart of the replica: {:?}", server.status());
 }

@@ -9,7 +9,7 @@ use crate::replication::native::heartbeat_interval;
 use crate::replication::settings::ReplicationSettings;
 use crate::replication::state_file::ReplicationState;
 use crate::replication::status::{Lag, LinkState, Side, Status};
-use crate::types::Epoch;
+use crate::types::{Epoch, WriteVersion};
 use crate::wal::names;
 use parking_lot::{Condvar, Mutex};
 use std::net::SocketAddr;
@@ -300,6 +300,9 @@ impl Core {
             lag: Lag { epochs: stored.0.saturating_sub(propagated.0), bytes, ms: behind.as_millis() as u64 },
             policy: Some(self.settings.mode.to_string()),
             degraded_since,
+            boundary: Some(self.store.available_boundary_version())
+                .filter(|version| *version > WriteVersion::default()),
+            safe_snapshot: self.store.safe_snapshot().map(|snapshot| snapshot.version),
             last_error: link.last_error.clone(),
         }
     }

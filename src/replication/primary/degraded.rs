@@ -39,11 +39,32 @@ pub fn load(vfs: &dyn Vfs, location: &Path) -> Result<Vec<DegradedInterval>> {
     Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).collect())
 }
 
+/// What earlier runs have left, each interval with its first and last epoch. One in which a process died ends with
+/// `durable`, the epoch that this start found; the file says so from then on.
+pub fn of_earlier_runs(vfs: &dyn Vfs, location: &Path, durable: Epoch) -> Result<Vec<(Epoch, Epoch)>> {
+    let mut all = load(vfs, location)?;
+    let mut completed = false;
+    for interval in all.iter_mut().filter(|interval| interval.last_epoch.is_none()) {
+        interval.last_epoch = Some(durable.0.max(interval.first_epoch));
+        completed = true;
+    }
+    if completed {
+        save(vfs, location, &all)?;
+    }
+    let epochs = all.iter().filter_map(|interval| Some((Epoch(interval.first_epoch), Epoch(interval.last_epoch?))));
+    Ok(epochs.collect())
+}
+
 /// Adds a line, durably. A line with the same beginning as the last one takes its place.
 pub fn record(vfs: &dyn Vfs, location: &Path, interval: &DegradedInterval) -> Result<()> {
     let mut all = load(vfs, location)?;
     all.pop_if(|last| last.since_unix_ms == interval.since_unix_ms && last.first_epoch == interval.first_epoch);
     all.push(interval.clone());
+    save(vfs, location, &all)
+}
+
+/// Puts the file in place, durably; the oldest lines are left out when it would be too large.
+fn save(vfs: &dyn Vfs, location: &Path, all: &[DegradedInterval]) -> Result<()> {
     let lines = all.iter().map(|interval| {
         let mut line = serde_json::to_vec(interval).expect("numbers and words are always JSON");
         line.push(b'\n');
@@ -99,6 +120,19 @@ mod tests {
         let file = fs.open(&location.join(NAME), Open::Existing).unwrap();
         file.write_at(file.len().unwrap(), b"{\"first_epoch\":7").unwrap();
         assert_eq!(load(&fs, location).unwrap(), all, "a torn line does not count");
+    }
+
+    #[test]
+    fn an_interval_in_which_a_process_died_ends_where_the_next_start_found_the_log() {
+        let fs = SimFs::new();
+        let location = Path::new("/log");
+        fs.create_dir(location).unwrap();
+        assert!(of_earlier_runs(&fs, location, Epoch(9)).unwrap().is_empty());
+        record(&fs, location, &interval(3, Some(5), "a")).unwrap();
+        record(&fs, location, &interval(20, None, "b")).unwrap();
+        let expected = [(Epoch(3), Epoch(5)), (Epoch(20), Epoch(31))];
+        assert_eq!(of_earlier_runs(&fs, location, Epoch(31)).unwrap(), expected);
+        assert_eq!(of_earlier_runs(&fs, location, Epoch(99)).unwrap(), expected, "it does not grow with later starts");
     }
 
     #[test]

@@ -275,10 +275,11 @@ impl Tap for Live {
     fn channel_created(&self, _: u32) {}
 
     fn boundary(&self, version: WriteVersion) {
-        self.set_version(|versions| versions.boundary = Some(version));
+        // Switches at the same time may be told in any order.
+        self.set_version(|versions| versions.boundary = versions.boundary.max(Some(version)));
     }
 
     fn safe_snapshot(&self, version: WriteVersion) {
-        self.set_version(|versions| versions.safe_snapshot = Some(version));
+        self.set_version(|versions| versions.safe_snapshot = versions.safe_snapshot.max(Some(version)));
     }
 }

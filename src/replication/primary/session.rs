@@ -10,7 +10,7 @@ use super::lane::{Item, Lane};
 use super::live::{Live, Observer};
 use super::queue::Queue;
 use super::Core;
-use crate::datastore::{EndedSession, Subscription};
+use crate::datastore::{EndedSession, Subscription, Tap};
 use crate::replication::auth;
 use crate::replication::native::message::{
     Code, ConnectionKind, Message, Outcome, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, Term,
@@ -19,7 +19,7 @@ use crate::replication::native::primary::PrimarySession;
 use crate::replication::source::{NotShippable, Source, SourceError};
 use crate::replication::status::LinkState;
 use crate::replication::transport;
-use crate::types::Epoch;
+use crate::types::{Epoch, WriteVersion};
 use parking_lot::{Condvar, Mutex};
 use std::cell::Cell;
 use std::net::{SocketAddr, TcpStream};
@@ -270,11 +270,16 @@ impl Session {
     /// Sends what the replica lacks from the log, then lets everything through as it comes.
     fn catch_up(&self, live: &Arc<Live>, durable: Epoch) -> Result<(), End> {
         let mut above = durable;
+        let mut told = false;
         let (begun, mut bytes) = (Instant::now(), 0);
         loop {
             self.core.store.unsubscribe();
             live.begin_pass();
             let subscription = self.core.store.subscribe(live.clone()).map_err(|e| End::Local(e.to_string()))?;
+            if !std::mem::replace(&mut told, true) {
+                // Later switches reach the tap.
+                self.tell_versions(live);
+            }
             let stored_before = subscription.stored_before;
             let (held, sent) = self.send_log(live, subscription, above)?;
             bytes += sent;
@@ -284,6 +289,17 @@ impl Session {
             }
             // Everything up to the stored epoch has been sent, and nothing else; the next pass begins above it.
             above = above.max(stored_before);
+        }
+    }
+
+    /// Lets the replica know the versions that were switched to before the session.
+    fn tell_versions(&self, live: &Live) {
+        let boundary = self.core.store.available_boundary_version();
+        if boundary > WriteVersion::default() {
+            live.boundary(boundary);
+        }
+        if let Some(snapshot) = self.core.store.safe_snapshot() {
+            live.safe_snapshot(snapshot.version);
         }
     }
 

@@ -4,7 +4,7 @@
 use super::{open, status_socket, Options};
 use crate::error::Error;
 use crate::replication::settings::{Endpoint, Protocol, ReplicationSettings};
-use crate::replication::standby::StandbyStore;
+use crate::replication::standby::{versions, StandbyStore};
 use crate::replication::state_file::ReplicationState;
 use crate::replication::status::{Lag, LinkState, Side, Status};
 use crate::replication::{transport, upstream};
@@ -323,6 +323,7 @@ fn of_upstream(
 /// The document of a directory of which only that much is known.
 fn at_rest(logdir: &Path, protocol: &str, state: LinkState, durable: Epoch, identity: String) -> Status {
     let terms = ReplicationState::load(&RealFs, logdir).ok().flatten();
+    let found = versions::load(&RealFs, logdir, &identity);
     Status {
         role: Side::Replica,
         protocol: protocol.to_owned(),
@@ -337,6 +338,8 @@ fn at_rest(logdir: &Path, protocol: &str, state: LinkState, durable: Epoch, iden
         lag: Lag::default(),
         policy: None,
         degraded_since: None,
+        boundary: found.boundary,
+        safe_snapshot: found.safe_snapshot,
         last_error: None,
     }
 }

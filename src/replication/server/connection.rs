@@ -296,6 +296,7 @@ fn finish(node: &Arc<Node>, active: &Arc<Active>, end: End) {
                 node.failed(&e);
             }
         }
+        node.save_versions(&active.store);
         node.set_active(None);
         let (reason, is_error) = match &end {
             End::Bye => ("the primary has ended the session".to_owned(), false),

@@ -8,7 +8,7 @@ use crate::replication::native::handshake::Standing;
 use crate::replication::native::message::{Code, Message, Outcome, PrimaryIdentity, Reason};
 use crate::replication::native::replica::{ReplicaAction, ReplicaSession};
 use crate::replication::native::Millis;
-use crate::replication::standby::{BaseStaging, StandbyStore};
+use crate::replication::standby::{BaseStaging, StandbyStore, SwitchedVersions};
 use crate::replication::state_file::{ReplicationState, Term};
 use crate::replication::status::{Side, Status};
 use crate::replication::transport;
@@ -192,6 +192,13 @@ impl Node {
         Reason::new(Code::DISK, error.to_string())
     }
 
+    /// Makes the versions that the primary switched to durable. They are told anew when that fails.
+    pub(super) fn save_versions(&self, store: &StandbyStore) {
+        if let Err(e @ Error::Io { .. }) = store.save_versions() {
+            log::warn!("replication: {e}");
+        }
+    }
+
     /// The failure that ends the program.
     pub(super) fn failure(&self) -> Option<String> {
         self.failure.lock().clone()
@@ -215,6 +222,7 @@ impl Node {
         let store = self.store.read().clone();
         let durable = store.as_ref().map_or(Epoch(0), |store| store.durable());
         let view = self.board.view(durable);
+        let versions = store.as_ref().map(|store| store.versions()).unwrap_or_default();
         let terms = self.terms.lock();
         Status {
             role: Side::Replica,
@@ -230,6 +238,8 @@ impl Node {
             lag: view.lag,
             policy: None,
             degraded_since: None,
+            boundary: versions.boundary,
+            safe_snapshot: versions.safe_snapshot,
             last_error: view.last_error,
         }
     }
@@ -346,8 +356,12 @@ impl Active {
                     next.reverse();
                     todo.extend(next);
                 }
-                ReplicaAction::Boundary(version) => log::debug!("replication: the boundary is {version:?}"),
-                ReplicaAction::SafeSnapshot(version) => log::debug!("replication: the safe snapshot is {version:?}"),
+                ReplicaAction::Boundary(version) => {
+                    self.store.raise_versions(SwitchedVersions { boundary: Some(version), ..Default::default() });
+                }
+                ReplicaAction::SafeSnapshot(version) => {
+                    self.store.raise_versions(SwitchedVersions { safe_snapshot: Some(version), ..Default::default() });
+                }
                 ReplicaAction::Ended => return Err(End::Bye),
             }
         }

@@ -10,10 +10,12 @@ mod lane;
 mod session_check;
 mod sessions;
 mod staging;
+pub mod versions;
 
 pub use blobs::BlobReceiver;
 pub use lane::LaneLog;
 pub use staging::BaseStaging;
+pub use versions::SwitchedVersions;
 
 use crate::datastore::LogDirectory;
 use crate::error::{Error, Result};
@@ -90,6 +92,7 @@ pub struct StandbyStore {
     opened_empty: bool,
     max_blob_id: BlobId,
     identity: Mutex<String>,
+    versions: versions::Versions,
 }
 
 impl StandbyStore {
@@ -110,6 +113,7 @@ impl StandbyStore {
         blobs::remove_leftovers(&*vfs, &staging)?;
         let durable = restored.epoch_file.recorded();
         let identity = directory.identity().to_owned();
+        let versions = versions::Versions::new(versions::load(&*vfs, location, &identity));
         Ok(StandbyStore {
             shared: Arc::new(Shared {
                 vfs,
@@ -124,6 +128,7 @@ impl StandbyStore {
             opened_empty: durable == Epoch(0) && restored.entries == 0,
             max_blob_id: restored.max_blob_id,
             identity: Mutex::new(identity),
+            versions,
         })
     }
 
@@ -163,6 +168,7 @@ impl StandbyStore {
         let mut directory = self.shared.directory.lock();
         let set = directory.as_mut().ok_or_else(closed)?.set_identity(uuid);
         set.map_err(|e| self.shared.fail(e))?;
+        self.versions.reset();
         *identity = uuid.to_owned();
         Ok(())
     }
@@ -221,6 +227,22 @@ impl StandbyStore {
         self.shared.check()?;
         let lanes: Vec<Arc<LaneLog>> = self.lanes.lock().values().cloned().collect();
         lanes.iter().try_for_each(|lane| lane.discard()).map_err(|e| self.shared.fail(e))
+    }
+
+    /// What the primary switched to last, as far as this directory knows.
+    pub fn versions(&self) -> SwitchedVersions {
+        self.versions.now()
+    }
+
+    /// Takes note of a switch of the primary; it is on the disk after [`Self::save_versions`].
+    pub fn raise_versions(&self, to: SwitchedVersions) {
+        self.versions.raise(to);
+    }
+
+    /// Makes the noted versions durable, if they have changed. A failure does not spoil the log.
+    pub fn save_versions(&self) -> Result<()> {
+        self.shared.check()?;
+        self.versions.save(&*self.shared.vfs, &self.shared.location, &self.identity.lock())
     }
 
     /// Receives BLOBs, one at a time; each caller has its own.
