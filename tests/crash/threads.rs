@@ -12,9 +12,12 @@ use limestone_core::vfs::{Fault, Loss, RealFs, SimFs, Vfs};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 const WRITERS: usize = 4;
 const EPOCHS: u64 = 60;
+/// Far more time than two compactions take on a busy machine.
+const COMPACTIONS_WITHIN: Duration = Duration::from_secs(60);
 
 struct Shared {
     store: Arc<Datastore>,
@@ -99,18 +102,34 @@ impl Shared {
         Ok(())
     }
 
-    /// Compacts again and again until a call fails, at the latest because of the shutdown.
-    fn compact(&self) {
-        let mut done = 0;
-        while let Ok(outcome) = self.store.compact() {
-            done += u32::from(outcome == Outcome::Done);
+    /// Switches epochs until so many compactions are done.
+    fn switch_until_compacted(&self, compactions: u32) -> Result<()> {
+        let deadline = Instant::now() + COMPACTIONS_WITHIN;
+        for epoch in EPOCHS + 1.. {
+            if self.compactions.load(Ordering::SeqCst) >= compactions || Instant::now() > deadline {
+                break;
+            }
+            self.store.switch_epoch(Epoch(epoch))?;
+            std::thread::yield_now();
         }
-        self.compactions.fetch_add(done, Ordering::SeqCst);
+        Ok(())
     }
 
-    fn run(&self, seed: u64, compacting: bool) {
+    /// Compacts again and again until a call fails, at the latest because of the shutdown.
+    fn compact(&self) {
+        // Before the first switch a compaction is refused.
+        while self.store.switched_epoch() == Epoch(0) && !self.stop.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        while let Ok(outcome) = self.store.compact() {
+            self.compactions.fetch_add(u32::from(outcome == Outcome::Done), Ordering::SeqCst);
+        }
+    }
+
+    /// `compactions` is how many must be done before the end; `None` if there are none at all.
+    fn run(&self, seed: u64, compactions: Option<u32>) {
         std::thread::scope(|scope| {
-            if compacting {
+            if compactions.is_some() {
                 scope.spawn(|| self.compact());
             }
             for writer in 0..WRITERS as u64 {
@@ -118,7 +137,8 @@ impl Shared {
                 scope.spawn(move || self.write(&channel, &mut Random::new(seed ^ (writer << 32))));
             }
             // An error ends the run like the last epoch does.
-            let _ = self.switch(&mut Random::new(seed));
+            let switched = self.switch(&mut Random::new(seed));
+            let _ = switched.and_then(|()| self.switch_until_compacted(compactions.unwrap_or_default()));
             self.store.shutdown();
             self.stop.store(true, Ordering::SeqCst);
         });
@@ -139,7 +159,7 @@ fn threads_that_are_stopped_in_full_flight_leave_what_was_acknowledged() {
         let dir = tempfile::tempdir().unwrap();
         let location = dir.path().join("log");
         let shared = Shared::open(Arc::new(RealFs), &location).unwrap();
-        shared.run(seed, false);
+        shared.run(seed, None);
         let sessions = shared.model.lock().unwrap().sessions.len();
         shared.check(Arc::new(RealFs), &location).unwrap_or_else(|e| panic!("seed {seed}, {sessions} sessions: {e}"));
     }
@@ -152,7 +172,7 @@ fn power_cut_under_threads_leaves_what_was_acknowledged() {
         let fs = SimFs::new();
         let shared = Shared::open(Arc::new(fs.clone()), Path::new(LOCATION)).unwrap();
         fs.fail_at(fs.operations() + 1 + Random::new(seed).below(600), Fault::PowerCut);
-        shared.run(seed, false);
+        shared.run(seed, None);
         let torn = (0..4).map(|n| Loss::Torn { seed: seed.wrapping_add(n) });
         for loss in [Loss::DropUnsynced, Loss::KeepUnsynced].into_iter().chain(torn) {
             let image = Arc::new(fs.reboot(loss));
@@ -164,18 +184,17 @@ fn power_cut_under_threads_leaves_what_was_acknowledged() {
 
 #[test]
 fn compaction_under_long_sessions_leaves_what_was_acknowledged() {
-    let mut compactions = 0;
     for seed in seeds(4) {
         println!("LIMESTONE_TEST_SEED={seed}");
         let dir = tempfile::tempdir().unwrap();
         let location = dir.path().join("log");
         let shared = Shared::open(Arc::new(RealFs), &location).unwrap();
-        shared.run(seed, true);
-        compactions += shared.compactions.load(Ordering::SeqCst);
+        shared.run(seed, Some(2));
+        let compactions = shared.compactions.load(Ordering::SeqCst);
+        assert!(compactions >= 2, "seed {seed}: {compactions} compactions were completed");
         let sessions = shared.model.lock().unwrap().sessions.len();
         shared.check(Arc::new(RealFs), &location).unwrap_or_else(|e| panic!("seed {seed}, {sessions} sessions: {e}"));
     }
-    println!("{compactions} compactions were completed");
 }
 
 #[test]
@@ -185,7 +204,7 @@ fn power_cut_under_threads_and_compactions_leaves_what_was_acknowledged() {
         let fs = SimFs::new();
         let shared = Shared::open(Arc::new(fs.clone()), Path::new(LOCATION)).unwrap();
         fs.fail_at(fs.operations() + 1 + Random::new(seed).below(1200), Fault::PowerCut);
-        shared.run(seed, true);
+        shared.run(seed, Some(0));
         let torn = (0..4).map(|n| Loss::Torn { seed: seed.wrapping_add(n) });
         for loss in [Loss::DropUnsynced, Loss::KeepUnsynced].into_iter().chain(torn) {
             let image = Arc::new(fs.reboot(loss));
