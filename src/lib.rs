@@ -13,6 +13,7 @@ pub mod ffi;
 pub mod inspection;
 pub mod recovery;
 pub mod replication;
+pub mod stderr_log;
 pub mod types;
 pub mod vfs;
 pub mod wal;

@@ -18,6 +18,7 @@ mod offline;
 mod progress;
 mod rotation;
 mod safe_snapshot;
+mod subscription;
 mod tags;
 mod tap;
 
@@ -31,8 +32,9 @@ pub use log_directory::{LogDirectory, Restored};
 pub use offline::OfflineDirectory;
 pub use progress::{EpochDurability, NotifyLevel};
 pub use safe_snapshot::{SafeSnapshot, SnapshotCallback};
+pub use subscription::Subscription;
 pub use tags::EpochTag;
-pub use tap::{EndedSession, Subscription, Tap, WrittenLog};
+pub use tap::{EndedSession, Tap, WrittenLog};
 
 use crate::backup::{InProgress, Progress as RestoreProgress};
 use crate::blob::{BlobPool, BlobStore};

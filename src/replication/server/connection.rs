@@ -2,97 +2,20 @@
 //! One connection from the first byte on: who is it, does it know the secret, what is it for. Then it is served by
 //! [`super::control`] or [`super::data`] until it ends.
 
+use super::incoming::{Incoming, Next};
 use super::node::{Active, End, Node};
 use super::{control, data};
 use crate::replication::auth;
-use crate::replication::native::frame::{FrameError, FrameReader, MAGIC, PAYLOAD_BYTES_MAX};
+use crate::replication::native::frame::MAGIC;
 use crate::replication::native::handshake::{decide, Identified, ReplicaHandshake, ReplicaStep};
 use crate::replication::native::message::ReplicaIdentity;
 use crate::replication::native::message::{Code, ConnectionKind, Message, Outcome, PrimaryIdentity, Reason};
 use crate::replication::native::replica::{ReplicaSession, CHANNELS_MAX};
 use crate::replication::status::LinkState;
-use crate::replication::transport;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-const BUFFER_BYTES: usize = 256 << 10;
-
-/// A socket whose reads end at a deadline as long as there is one.
-#[derive(Debug)]
-pub(super) struct Socket {
-    pub(super) stream: TcpStream,
-    deadline: Option<Instant>,
-}
-
-impl Read for Socket {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Some(deadline) = self.deadline {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            self.stream.set_read_timeout(Some(left))?;
-        }
-        self.stream.read(buffer)
-    }
-}
-
-/// Frames of a connection as messages.
-#[derive(Debug)]
-pub(super) struct Incoming {
-    frames: FrameReader<BufReader<Socket>>,
-}
-
-impl Incoming {
-    /// The next message, or that nothing came in time. A message that does not go on in time is an error, after which
-    /// this may be called again.
-    pub(super) fn next(&mut self) -> Result<Next, End> {
-        match self.frames.next(PAYLOAD_BYTES_MAX) {
-            Ok(Some(frame)) => Message::decode(frame)
-                .map(Next::Message)
-                .map_err(|e| End::Told(Reason::new(Code::PROTOCOL, e.to_string()))),
-            Ok(None) => Ok(Next::Closed),
-            Err(FrameError::Io(e)) if transport::is_timeout(&e) => match self.frames.is_inside_frame() {
-                true => Err(End::Lost("a message does not go on".to_owned())),
-                false => Ok(Next::Idle),
-            },
-            Err(FrameError::Io(e)) => Err(End::Lost(e.to_string())),
-            Err(e @ FrameError::Cut { .. }) => Err(End::Lost(e.to_string())),
-            Err(e) => Err(End::Told(Reason::new(Code::PROTOCOL, e.to_string()))),
-        }
-    }
-
-    /// From now on each read may take this long.
-    pub(super) fn set_timeout(&mut self, timeout: Duration) -> io::Result<()> {
-        let socket = self.frames.get_mut().get_mut();
-        socket.deadline = None;
-        socket.stream.set_read_timeout(Some(timeout))
-    }
-
-    /// Whether a part of the next message has come.
-    pub(super) fn is_inside_message(&self) -> bool {
-        self.frames.is_inside_frame()
-    }
-
-    pub(super) fn stream(&self) -> &TcpStream {
-        &self.frames.get_ref().get_ref().stream
-    }
-
-    /// Bytes that have come and were not taken.
-    pub(super) fn waiting_bytes(&self) -> usize {
-        self.frames.get_ref().buffer().len() + transport::waiting_bytes(self.stream())
-    }
-}
-
-/// What came next.
-pub(super) enum Next {
-    Message(Message),
-    /// Nothing for the time of the timeout.
-    Idle,
-    Closed,
-}
+use std::time::Instant;
 
 /// Serves a connection until it ends.
 pub(super) fn serve(node: &Arc<Node>, stream: TcpStream, peer: SocketAddr) {
@@ -128,19 +51,15 @@ fn open(node: &Node, stream: TcpStream, peer: SocketAddr) -> Result<Option<(Inco
     let deadline = Instant::now() + node.options.timeout;
     let text = |e: io::Error| e.to_string();
     stream.set_write_timeout(Some(node.options.timeout)).map_err(text)?;
-    let socket = Socket { stream, deadline: Some(deadline) };
-    let mut input = BufReader::with_capacity(BUFFER_BYTES, socket);
-    let mut magic = [0; MAGIC.len()];
-    match input.read_exact(&mut magic) {
+    let (mut incoming, magic) = match Incoming::begin(stream, deadline) {
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         other => other.map_err(|e| format!("nothing that belongs to this protocol came: {e}"))?,
-    }
+    };
     if magic != MAGIC {
         return Err(
             "it does not speak the native protocol; is TSURUGI_REPLICATION_PROTOCOL the same on both sides?".to_owned()
         );
     }
-    let mut incoming = Incoming { frames: FrameReader::new(input) };
     if !auth::is_peer_allowed(peer.ip(), &node.options.secret, node.options.allow_no_secret) {
         let text =
             "without a secret only peers on the replica's own machine are accepted: set a secret file on both sides";

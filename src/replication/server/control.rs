@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The control connection of a session: heartbeats both ways, the primary's epochs, the end.
 
-use super::connection::{Incoming, Next};
+use super::incoming::{Incoming, Next};
 use super::node::{Active, End, Node};
 use crate::replication::native::heartbeat_interval;
 use crate::replication::native::message::{Code, Reason};

@@ -3,7 +3,7 @@
 //! order. What has come is synced when the primary says that it is about to record its epoch, so that a COMMIT mostly
 //! finds that done.
 
-use super::connection::{Incoming, Next};
+use super::incoming::{Incoming, Next};
 use super::node::{Active, End, Node};
 use crate::replication::native::message::{BlobPiece, Code, Message, Reason};
 use crate::replication::native::replica::{LaneOrder, LaneStep};

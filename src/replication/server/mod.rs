@@ -9,6 +9,7 @@ pub mod command;
 mod connection;
 mod control;
 mod data;
+mod incoming;
 mod node;
 mod status_socket;
 
