@@ -3,12 +3,10 @@
 //! does (public API §16.4).
 
 use super::compactor::{Compactor, Outcome};
-use crate::error::{Error, Result};
-use crate::vfs::{FileKind, Vfs};
-use crate::wal::names;
+use super::request::CompactionRequest;
+use crate::vfs::Vfs;
 use parking_lot::{Condvar, Mutex};
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -34,8 +32,7 @@ impl Maintenance {
     /// Starts the thread. When that fails, it is logged: the data store works without.
     pub(super) fn start(&self, vfs: Arc<dyn Vfs>, location: &Path, compactor: Arc<Compactor>) {
         let signal = self.signal.clone();
-        let file = location.join(names::CONTROL_DIR).join(names::START_COMPACTION);
-        let request = Request { vfs, file, failed: false };
+        let request = CompactionRequest::new(vfs, location);
         let thread = std::thread::Builder::new().name(THREAD_NAME.to_owned()).spawn(move || {
             log::info!("online compaction worker started...");
             work(&signal, request, &compactor);
@@ -57,16 +54,7 @@ impl Maintenance {
     }
 }
 
-/// Makes the directory in which operators ask.
-pub(super) fn make_control_directory(vfs: &dyn Vfs, location: &Path) -> Result<()> {
-    let control = location.join(names::CONTROL_DIR);
-    match vfs.create_dir(&control) {
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
-        other => other.map_err(|e| Error::io("cannot create the directory", &control, e)),
-    }
-}
-
-fn work(signal: &Signal, mut request: Request, compactor: &Compactor) {
+fn work(signal: &Signal, mut request: CompactionRequest, compactor: &Compactor) {
     loop {
         let mut ended = signal.ended.lock();
         if !*ended {
@@ -83,42 +71,5 @@ fn work(signal: &Signal, mut request: Request, compactor: &Compactor) {
                 Err(e) => log::error!("failed to compact with online: {e}"),
             }
         }
-    }
-}
-
-/// The file by which an operator asks.
-struct Request {
-    vfs: Arc<dyn Vfs>,
-    file: PathBuf,
-    /// The last look failed, which has been logged.
-    failed: bool,
-}
-
-impl Request {
-    /// Whether somebody asks; the file is then deleted. One that cannot be deleted does not count, because it would ask
-    /// for ever.
-    fn take(&mut self) -> bool {
-        match self.try_take() {
-            Ok(asked) => {
-                self.failed = false;
-                asked
-            }
-            Err(e) => {
-                if !self.failed {
-                    log::error!("a request for a compaction is not carried out: {e}");
-                }
-                self.failed = true;
-                false
-            }
-        }
-    }
-
-    fn try_take(&self) -> Result<bool> {
-        let kind = self.vfs.kind(&self.file).map_err(|e| Error::io("cannot look at", &self.file, e))?;
-        if kind != Some(FileKind::File) {
-            return Ok(false);
-        }
-        self.vfs.unlink(&self.file).map_err(|e| Error::io("cannot delete", &self.file, e))?;
-        Ok(true)
     }
 }

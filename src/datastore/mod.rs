@@ -16,6 +16,7 @@ mod log_directory;
 mod maintenance;
 mod offline;
 mod progress;
+mod request;
 mod rotation;
 mod safe_snapshot;
 mod subscription;
@@ -31,6 +32,7 @@ pub use events::{Event, EventCallback, EventKind};
 pub use log_directory::{LogDirectory, Restored};
 pub use offline::OfflineDirectory;
 pub use progress::{EpochDurability, NotifyLevel};
+pub use request::{make_control_directory, CompactionRequest};
 pub use safe_snapshot::{SafeSnapshot, SnapshotCallback};
 pub use subscription::Subscription;
 pub use tags::EpochTag;
@@ -351,7 +353,7 @@ impl Datastore {
             false => EpochFile::replace(vfs.clone(), location, recovered.last_epoch)?,
         };
         directory.tidy_up()?;
-        maintenance::make_control_directory(&**vfs, location)?;
+        make_control_directory(&**vfs, location)?;
         if directory.needs_detach() {
             log::info!("Manifest migration requires WAL rotation.");
             rotation::rotate_idle(&**vfs, location, |_| true)?;

@@ -135,3 +135,38 @@ fn a_full_disk_of_the_replica_confirms_nothing() {
     pair.wait_for_propagated();
     pair.check();
 }
+
+/// Asks the replica for a compaction, as the script for operators does.
+fn ask_for_compaction(pair: &Pair) -> std::path::PathBuf {
+    let control = pair.replica_directory().join("ctrl");
+    wait_until("the replica can be asked", || control.is_dir());
+    let request = control.join("start_compaction");
+    std::fs::write(&request, "").unwrap();
+    request
+}
+
+#[test]
+fn a_replica_compacts_when_told_and_goes_on() {
+    let mut pair = Pair::start("strict");
+    pair.wait_for_propagated();
+    let mut random = Random::from_clock();
+    for _ in 0..6 {
+        let request = ask_for_compaction(&pair);
+        wait_until("the request is taken", || !request.exists());
+        // In the middle of it, or a little before or after.
+        std::thread::sleep(Duration::from_millis(random.below(40)));
+        pair.kill_replica();
+        pair.start_replica();
+        pair.wait_for_propagated();
+    }
+    let compacted = pair.replica_directory().join("pwal_0000.compacted");
+    let written = || compacted.metadata().and_then(|metadata| metadata.modified()).ok();
+    let before = written();
+    ask_for_compaction(&pair);
+    wait_until("the replica has compacted", || written().is_some_and(|time| Some(time) != before));
+    pair.wait_for_propagated();
+    assert_eq!(pair.end_replica(), Some(0));
+    let rest = std::fs::read_dir(pair.replica_directory().join("replica_staging")).unwrap().count();
+    assert_eq!(rest, 0, "nothing is left of an interrupted compaction");
+    pair.check();
+}

@@ -6,6 +6,7 @@
 
 mod board;
 pub mod command;
+mod compaction;
 mod connection;
 mod control;
 mod data;
@@ -39,7 +40,7 @@ const POLL: Duration = Duration::from_millis(50);
 pub struct Server {
     node: Arc<Node>,
     address: SocketAddr,
-    acceptor: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
     streams: Arc<Mutex<Streams>>,
 }
 
@@ -73,7 +74,13 @@ impl Opened {
             let name = "replica-accept".to_owned();
             std::thread::Builder::new().name(name).spawn(move || accept(&node, &streams, &listener))?
         };
-        Ok(Server { node, address, acceptor: Some(acceptor), streams })
+        let maintenance = {
+            let node = node.clone();
+            std::thread::Builder::new().name("replica-compact".to_owned()).spawn(move || compaction::work(&node))
+        };
+        let threads = std::iter::once(Ok(acceptor)).chain([maintenance]).collect::<io::Result<Vec<_>>>();
+        let threads = threads.inspect_err(|_| node.stop())?;
+        Ok(Server { node, address, threads, streams })
     }
 }
 
@@ -107,9 +114,9 @@ impl Server {
     /// Ends all connections and waits for their threads; what came is on the disk then.
     pub fn stop(&mut self) {
         self.node.stop();
-        if let Some(acceptor) = self.acceptor.take() {
+        for thread in self.threads.drain(..) {
             // A thread that panicked has said so.
-            let _ = acceptor.join();
+            let _ = thread.join();
         }
         let open = std::mem::take(&mut self.streams.lock().open);
         for (stream, _) in open.values() {

@@ -40,7 +40,7 @@ pub(super) struct Node {
     vfs: Arc<dyn Vfs>,
     location: PathBuf,
     pub(super) options: Options,
-    /// Gone while a base sync is put in place.
+    /// Gone while a base sync is put in place, and during a compaction.
     store: RwLock<Option<Arc<StandbyStore>>>,
     terms: Mutex<Option<ReplicationState>>,
     /// The session of the primary.
@@ -50,6 +50,8 @@ pub(super) struct Node {
     pub(super) board: Board,
     started: Instant,
     stopping: AtomicBool,
+    stopped: Mutex<bool>,
+    stop_signal: Condvar,
     failure: Mutex<Option<String>>,
     /// How the first session ended, with `once`.
     outcome: Mutex<Option<std::result::Result<(), String>>>,
@@ -97,6 +99,8 @@ impl Node {
             board: Board::new(),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
+            stopped: Mutex::new(false),
+            stop_signal: Condvar::new(),
             failure: Mutex::default(),
             outcome: Mutex::default(),
             vfs,
@@ -111,9 +115,9 @@ impl Node {
         self.options.timeout.as_millis() as Millis
     }
 
-    /// The store; an error while a base sync is being put in place.
+    /// The store; an error while a base sync is being put in place, and during a compaction.
     pub(super) fn store(&self) -> std::result::Result<Arc<StandbyStore>, Reason> {
-        self.store.read().clone().ok_or_else(|| Reason::new(Code::BUSY, "a base sync is being put in place"))
+        self.store.read().clone().ok_or_else(|| Reason::new(Code::BUSY, "the directory is being replaced or compacted"))
     }
 
     pub(super) fn standing(&self, store: &StandbyStore) -> Standing {
@@ -159,6 +163,36 @@ impl Node {
         Ok(())
     }
 
+    /// Gives back the lock of the directory; until [`Self::open_store`] primaries are told to come again.
+    pub(super) fn close_store(&self) {
+        if let Some(store) = self.store.write().take() {
+            store.close();
+        }
+    }
+
+    /// Opens the directory anew.
+    pub(super) fn open_store(&self) -> Result<()> {
+        let mut slot = self.store.write();
+        *slot = Some(Arc::new(StandbyStore::open(self.vfs.clone(), &self.location)?));
+        Ok(())
+    }
+
+    pub(super) fn vfs(&self) -> &Arc<dyn Vfs> {
+        &self.vfs
+    }
+
+    pub(super) fn location(&self) -> &Path {
+        &self.location
+    }
+
+    /// Waits, at most until the replica is stopped.
+    pub(super) fn sleep(&self, time: Duration) {
+        let mut stopped = self.stopped.lock();
+        if !*stopped {
+            self.stop_signal.wait_for(&mut stopped, time);
+        }
+    }
+
     pub(super) fn active(&self) -> Option<Arc<Active>> {
         self.active.lock().clone()
     }
@@ -170,6 +204,8 @@ impl Node {
     /// Stops accepting and ends the session.
     pub(super) fn stop(&self) {
         self.stopping.store(true, SeqCst);
+        *self.stopped.lock() = true;
+        self.stop_signal.notify_all();
         if let Some(active) = self.active() {
             active.end(End::Told(Reason::new(Code::SHUTDOWN, "the replica is being stopped")));
         }
