@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
 
+/// Among the marks of a BLOB: a backup has listed it, so it stays until the next start whoever takes marks back.
+const LISTED: u32 = 1 << 31;
+
 /// Bytes that are copied at a time.
 const COPY_BYTES: usize = 256 << 10;
 
@@ -47,7 +50,7 @@ pub struct BlobStore {
     /// Held for reading while files are created or deleted, so that a shutdown waits.
     phase: RwLock<Phase>,
     stopping: Arc<AtomicBool>,
-    /// BLOBs of pools that were not released, and how many entries refer to them. Ids that no pool owns do not get in,
+    /// BLOBs of pools that were not released, and how many entries refer to them, with [`LISTED`]. Ids that no pool owns do not get in,
     /// so this is bounded by the running transactions (W38).
     owned: Mutex<HashMap<BlobId, u32>>,
     /// Directories whose names are durable.
@@ -139,18 +142,18 @@ impl BlobStore {
 
     /// Marks BLOBs as referred to by the log: the release of their pool keeps them.
     pub fn mark_persistent(&self, ids: &[BlobId]) {
-        self.change_marks(ids, |marks| marks.saturating_add(1));
+        self.change_marks(ids, |marks| (marks & !LISTED).saturating_add(1).min(LISTED - 1) | marks & LISTED);
     }
 
     /// Takes all marks of these BLOBs back.
     pub fn unmark_persistent(&self, ids: &[BlobId]) {
-        self.change_marks(ids, |_| 0);
+        self.change_marks(ids, |marks| marks & LISTED);
     }
 
     /// Takes one mark back for each id: an entry that referred to it is gone. The release of its pool deletes it unless
     /// another entry needs it.
     pub fn forget_entries(&self, ids: &[BlobId]) {
-        self.change_marks(ids, |marks| marks.saturating_sub(1));
+        self.change_marks(ids, |marks| (marks & !LISTED).saturating_sub(1) | marks & LISTED);
     }
 
     fn change_marks(&self, ids: &[BlobId], change: impl Fn(u32) -> u32) {
@@ -266,7 +269,8 @@ impl BlobStore {
     /// The BLOBs that no session refers to that has ended by now: those that running pools own without a mark, and those
     /// that are issued from now on.
     pub fn unneeded(&self) -> Unneeded<'_> {
-        let owned = self.owned.lock();
+        let mut owned = self.owned.lock();
+        owned.values_mut().filter(|marks| **marks > 0).for_each(|marks| *marks |= LISTED);
         let unmarked = owned.iter().filter(|(_, marks)| **marks == 0).map(|(id, _)| *id).collect();
         Unneeded { store: self, unmarked, next: self.next_id() }
     }

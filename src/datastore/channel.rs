@@ -128,6 +128,11 @@ impl Channel {
         matches!(self.writer.lock().state, State::Open(_))
     }
 
+    /// Whether a session is open whose epoch was recorded before it began.
+    pub(super) fn has_covered_session(&self) -> bool {
+        matches!(self.writer.lock().state, State::Open(session) if session.covered)
+    }
+
     /// Epoch of the last ended session, 0 before the first.
     pub fn finished_epoch(&self) -> Epoch {
         Epoch(self.finished.load(Ordering::Acquire))

@@ -257,12 +257,12 @@ impl Compactor {
             return Ok(Err(BACKUP));
         }
         let _changing = self.names.lock();
-        if self.coordinator.has_open_session(epoch) {
-            // Of an epoch that was recorded before it began, so that the epoch did not wait for it. It may hold older
-            // versions than a session of that epoch which has ended, and those must not come to stand in front of them.
+        let channels = self.channels.read();
+        if channels.iter().any(|channel| channel.has_covered_session()) {
+            // The cut does not wait for its epoch, which was recorded before. It may hold older versions than a session of
+            // that epoch which has ended, and those must not come to stand in front of them.
             return Ok(Err(EARLY_SESSION));
         }
-        let channels = self.channels.read();
         let mut moved_sessions = false;
         for channel in channels.iter() {
             moved_sessions |= channel.cut(epoch)?;

@@ -254,11 +254,6 @@ impl Coordinator {
         }
     }
 
-    /// Whether a session of this or an earlier epoch is open.
-    pub(super) fn has_open_session(&self, up_to: Epoch) -> bool {
-        self.slots.read().iter().filter_map(|slot| slot.open_epoch()).any(|epoch| epoch <= up_to)
-    }
-
     /// The largest epoch that no open session holds back.
     fn ended(&self) -> Epoch {
         let switched = self.switched();

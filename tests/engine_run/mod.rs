@@ -73,6 +73,8 @@ pub fn start(dir: &Path, threads: usize) -> Result<Started, String> {
     let (store, warnings) = open(dir, threads)?;
     let rows = rows(&store.snapshot().map_err(|e| e.to_string())?);
     let last_epoch = store.last_epoch().0;
+    // A shutdown would break it off.
+    store.blobs().wait_for_collection();
     store.shutdown();
     Ok(Started { rows, last_epoch, warnings })
 }
