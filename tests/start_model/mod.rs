@@ -257,6 +257,11 @@ impl Scanner {
             if (ends || may_end) && session != Session::None && begun.is_some_and(|epoch| epoch > 0) {
                 self.ended_session = true;
             }
+            if self.durable == 0 && matches!(token, Token::Short(_) | Token::Unknown(_)) {
+                // Without an epoch record, damage must not hide that sessions were ended.
+                let own = invalidated.filter(|_| session == Session::Dropped);
+                self.ended_session |= ends_session(&bytes[at..], EPOCH_LEAP_MAX, own);
+            }
             match (token, session) {
                 (Token::Data(_) | Token::End { .. } | Token::Durable(_), Session::None) => return Err(bad(at, None)),
                 (Token::Data(entry), Session::Durable(_)) => self.merge.apply(entry),
@@ -339,14 +344,19 @@ impl Scanner {
     /// Whether an end marker of a durable session stands in bytes that would be cut off. A session that was `invalidated`
     /// may have been durable once, so its own end marker says nothing.
     fn ends_durable_session(&self, rest: &[u8], invalidated: Option<u64>) -> bool {
-        (0..rest.len()).any(|at| match format::token(rest, at) {
-            (Token::End { epoch, crc_type: 1 }, next) => {
-                let closed = matches!(rest.get(next), None | Some(&format::BEGIN) | Some(&format::INVALIDATED));
-                (1..=self.durable).contains(&epoch) && Some(epoch) != invalidated && closed
-            }
-            _ => false,
-        })
+        ends_session(rest, self.durable, invalidated)
     }
+}
+
+/// Whether an end marker of a session with an epoch up to `limit` stands in these bytes, but for that of `own`.
+fn ends_session(rest: &[u8], limit: u64, own: Option<u64>) -> bool {
+    (0..rest.len()).any(|at| match format::token(rest, at) {
+        (Token::End { epoch, crc_type: 1 }, next) => {
+            let closed = matches!(rest.get(next), None | Some(&format::BEGIN) | Some(&format::INVALIDATED));
+            (1..=limit).contains(&epoch) && Some(epoch) != own && closed
+        }
+        _ => false,
+    })
 }
 
 /// Whether the marker at `begun_at` lies in two sectors and the second, which holds its upper bytes, is all zeros.
