@@ -3,7 +3,7 @@
 
 use crate::blobs;
 use crate::disk::Disk;
-use crate::model::Model;
+use crate::model::{Model, Progress};
 use crate::world::{violation, visible_up_to, World};
 use crate::writer::text;
 use limestone_core::backup::{FileToRestore, Phase};
@@ -54,6 +54,10 @@ impl Kept {
 
 impl World {
     pub fn begin_backup(&mut self) -> Result<(), String> {
+        if self.model().sessions.iter().any(|session| session.progress == Progress::Ending) {
+            // Its end failed: nobody can say whether it is in the files, and nothing is acknowledged any more.
+            return Ok(());
+        }
         // After a plain one nobody may write until it is copied, nor may it be renamed: so that is done at once.
         if self.taken.is_empty() && self.random.below(3) == 0 {
             self.note("plain backup");
