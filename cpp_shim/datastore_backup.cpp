@@ -89,6 +89,7 @@ backup& datastore::begin_backup() {
 
 std::unique_ptr<backup_detail> datastore::begin_backup(backup_type /*btype*/) {
     core_backup core;
+    on_rotate_log_files();
     auto status = limestone_datastore_begin_detailed_backup(impl_->core_, backup_patience_ms, &core.backup);
     if (status == LIMESTONE_ERR_WRONG_STATE && impl_->state_.load() == datastore_state::shutdown) {
         // A shutdown that ends the wait is no reason to end the process.
@@ -143,6 +144,7 @@ void datastore::rotate_epoch_file() {
 
 void datastore::compact_with_online() {
     internal::warn_before_ready(*impl_, "compact_with_online");
+    on_rotate_log_files();
     auto status = limestone_datastore_compact(impl_->core_);
     if (status != LIMESTONE_OK) {
         internal::throw_core_error(status, LIMESTONE_HERE);

@@ -4,6 +4,7 @@
 
 #include <unistd.h>
 
+#include <filesystem>
 #include <fstream>
 #include <thread>
 
@@ -193,6 +194,7 @@ TEST(hooks, run_before_the_steps_that_they_are_named_after) {
         using datastore::datastore;
         std::vector<std::string> called{};
         log_channel* channel{nullptr};
+        std::filesystem::path pwal{};
 
     private:
         void on_begin_session_current_epoch_id_store() noexcept override {
@@ -204,6 +206,9 @@ TEST(hooks, run_before_the_steps_that_they_are_named_after) {
         void on_end_session_current_epoch_id_store() noexcept override {
             called.push_back("current " + std::to_string(channel->finished_epoch_id()) + " " +
                              std::to_string(channel->current_epoch_id()));
+        }
+        void on_rotate_log_files() noexcept override {
+            called.push_back("rotate " + std::to_string(std::filesystem::exists(pwal)));
         }
         void on_switch_epoch_epoch_id_switched_store() noexcept override {
             called.push_back("switch " + std::to_string(epoch_id_switched_for_tests()));
@@ -217,6 +222,14 @@ TEST(hooks, run_before_the_steps_that_they_are_named_after) {
     object.channel->begin_session();
     object.channel->end_session();
     EXPECT_EQ(object.called, (std::vector<std::string>{"switch 0", "begin 1", "finished 0", "current 3 3"}));
+    object.switch_epoch(4);
+    object.called.clear();
+    object.pwal = (scratch.location() / "pwal_0000").string();
+    {
+        auto const backup = object.begin_backup(backup_type::transaction);
+        EXPECT_EQ(object.called, (std::vector<std::string>{"rotate 1"}));
+        EXPECT_FALSE(std::filesystem::exists(object.pwal)) << "the hook came before the rotation";
+    }
 }
 
 }  // namespace limestone::testing

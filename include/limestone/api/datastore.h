@@ -285,8 +285,9 @@ public:
 protected:
     // Support for tests that derive from this class (section 5.12). The order of the virtual functions is part of the
     // binary interface (section 12.3). Of the hooks the library calls those of sessions and switches,
-    // before the step that they are named after, on the thread that takes it. The nine `on_update_min_epoch_id_…` are
-    // not called: they name steps of the original's way to complete epochs, which this library does not take.
+    // and that of rotations by a call of compact_with_online() or begin_backup(type), before the step that they are
+    // named after, on the thread that takes it. The nine `on_update_min_epoch_id_…` are not called: they name steps of
+    // the original's way to complete epochs, which this library does not take.
 
     /// The channels in the order of their creation.
     auto& log_channels_for_tests() const noexcept { return log_channels_; }
