@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Faults of the link.
 
-use crate::nodes::{wait_until, Pair, TIMEOUT};
+use crate::nodes::{wait_until, Network, Pair, TIMEOUT};
 use crate::proxy::{Behaviour, Cut, Direction};
 use std::time::{Duration, Instant};
 
@@ -152,5 +152,24 @@ fn a_link_that_refuses_is_tried_again() {
     pair.wait_for_stored();
     pair.proxy.heal();
     pair.wait_for_propagated();
+    pair.check();
+}
+
+#[test]
+fn a_cable_that_is_pulled_out_is_noticed_and_the_next_address_is_tried() {
+    let Some(network) = Network::new() else {
+        eprintln!("not run: this machine does not allow network namespaces");
+        return;
+    };
+    let pair = Pair::start_across(Some(network), "strict");
+    pair.wait_for_propagated();
+    for _ in 0..2 {
+        pair.network().connect(false);
+        // Longer than the time-out, so that both sides take the other for lost.
+        std::thread::sleep(TIMEOUT * 2);
+        pair.wait_for_stored();
+        pair.network().connect(true);
+        pair.wait_for_propagated();
+    }
     pair.check();
 }

@@ -7,7 +7,7 @@ use crate::proxy::Proxy;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -45,6 +45,54 @@ impl Drop for Process {
     }
 }
 
+/// A network namespace that a pair of virtual devices connects with this one.
+#[derive(Debug)]
+pub struct Network {
+    name: String,
+    device: String,
+    replica: String,
+    nobody: String,
+}
+
+impl Network {
+    /// `None` where the machine does not allow it.
+    pub fn new() -> Option<Network> {
+        let id = std::process::id() % 200 + 20;
+        let network = Network {
+            name: format!("lmrepl{id}"),
+            device: format!("lmr{id}"),
+            replica: format!("10.213.{id}.2"),
+            nobody: format!("10.213.{id}.3"),
+        };
+        let Network { name, device, replica, .. } = &network;
+        let peer = format!("{device}p");
+        let made = ip(&["netns", "add", name])
+            && ip(&["link", "add", device, "type", "veth", "peer", "name", &peer, "netns", name])
+            && ip(&["addr", "add", &format!("10.213.{id}.1/24"), "dev", device])
+            && ip(&["link", "set", device, "up"])
+            && ip(&["-n", name, "addr", "add", &format!("{replica}/24"), "dev", &peer])
+            && ip(&["-n", name, "link", "set", &peer, "up"]);
+        made.then_some(network)
+    }
+
+    /// Pulls the cable out, or puts it in again.
+    pub fn connect(&self, connect: bool) {
+        assert!(ip(&["link", "set", &self.device, if connect { "up" } else { "down" }]));
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        ip(&["link", "del", &self.device]);
+        ip(&["netns", "del", &self.name]);
+    }
+}
+
+fn ip(arguments: &[&str]) -> bool {
+    let run = Command::new("ip").args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).status();
+    run.is_ok_and(|status| status.success())
+}
+
 fn limit_files(bytes: u64) -> std::io::Result<()> {
     let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
     // SAFETY: plain system calls. Without the signal a write beyond the limit fails as on a full disk.
@@ -66,6 +114,8 @@ pub struct Pair {
     replica: Option<Process>,
     /// Bytes beyond which no file of the replica can grow.
     replica_file_limit: Option<u64>,
+    /// Where the replica lives, when not on the loopback address.
+    network: Option<Network>,
     /// Removed when the processes are gone.
     home: TempDir,
 }
@@ -73,13 +123,18 @@ pub struct Pair {
 impl Pair {
     /// Both processes run; nothing is written before the caller waits.
     pub fn start(mode: &str) -> Pair {
+        Pair::start_across(None, mode)
+    }
+
+    /// The same with the replica in a network of its own, without the proxy.
+    pub fn start_across(network: Option<Network>, mode: &str) -> Pair {
         let home = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         // Free now; nobody else on the machine asks for just this one before the replica listens.
         let replica_address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let proxy = Proxy::start(replica_address);
         let mode = mode.to_owned();
-        let mut pair =
-            Pair { home, proxy, replica_address, mode, primary: None, replica: None, replica_file_limit: None };
+        let (primary, replica, replica_file_limit) = (None, None, None);
+        let mut pair = Pair { proxy, replica_address, mode, primary, replica, replica_file_limit, network, home };
         pair.start_replica();
         pair.start_primary();
         pair
@@ -93,6 +148,10 @@ impl Pair {
         self.home.path().join("replica")
     }
 
+    pub fn network(&self) -> &Network {
+        self.network.as_ref().unwrap()
+    }
+
     pub fn replica_address(&self) -> SocketAddr {
         self.replica_address
     }
@@ -101,10 +160,10 @@ impl Pair {
         self.home.path().join("alive")
     }
 
-    fn command(program: &Path, endpoint: SocketAddr) -> Command {
-        let mut command = Command::new(program);
+    fn command(mut command: Command, endpoint: &str) -> Command {
         command
-            .env("TSURUGI_REPLICATION_ENDPOINT", format!("tcp://{endpoint}"))
+            .env("TSURUGI_REPLICATION_ENDPOINT", endpoint)
+            .env("TSURUGI_REPLICATION_ALLOW_NO_SECRET", "1")
             .env("TSURUGI_REPLICATION_TIMEOUT_MS", TIMEOUT.as_millis().to_string())
             .stdin(Stdio::null());
         command
@@ -113,7 +172,15 @@ impl Pair {
     pub fn start_replica(&mut self) {
         let directory = self.replica_directory();
         std::fs::create_dir_all(&directory).unwrap();
-        let mut command = Pair::command(Path::new(env!("CARGO_BIN_EXE_tgreplica")), self.replica_address);
+        let program = env!("CARGO_BIN_EXE_tgreplica");
+        let mut command = match &self.network {
+            None => Pair::command(Command::new(program), &format!("tcp://{}", self.replica_address)),
+            Some(network) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", &network.name, program]);
+                Pair::command(command, &format!("tcp://{}:{}", network.replica, self.replica_address.port()))
+            }
+        };
         command.arg(&directory).stdout(Stdio::piped());
         if let Some(bytes) = self.replica_file_limit {
             // SAFETY: both calls are allowed between fork and exec.
@@ -137,7 +204,15 @@ impl Pair {
 
     pub fn start_primary(&mut self) {
         std::fs::write(self.alive(), "").unwrap();
-        let child = Pair::command(&std::env::current_exe().unwrap(), self.proxy.address())
+        let endpoint = match &self.network {
+            None => format!("tcp://{}", self.proxy.address()),
+            // Nobody has the first address.
+            Some(Network { nobody, replica, .. }) => {
+                let port = self.replica_address.port();
+                format!("tcp://{nobody}:{port},tcp://{replica}:{port}")
+            }
+        };
+        let child = Pair::command(Command::new(std::env::current_exe().unwrap()), &endpoint)
             .args(["--exact", "be_the_primary", "--ignored", "--nocapture", "--test-threads=1"])
             .env("TSURUGI_REPLICATION_MODE", &self.mode)
             .env(DIRECTORY, self.primary_directory())
