@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 /// With more than this behind a COMMIT the replica is behind, and the COMMIT waits so that one sync and one record do for
 /// several: at most until so many bytes have come, or for so long.
 const BACKLOG_BYTES: usize = 128 << 10;
-const COMMIT_BYTES_MAX: u64 = 4 << 20;
-const COMMIT_WAIT_MAX: Duration = Duration::from_millis(10);
+const COMMIT_BYTES_MAX: u64 = 32 << 20;
+const COMMIT_WAIT_MAX: Duration = Duration::from_millis(40);
 /// So much is synced as soon as nothing more has come, so that little is left when the primary asks for it.
 const EAGER_BYTES: u64 = 256 << 10;
 /// BLOBs whose names are synced together at most.
