@@ -190,12 +190,7 @@ impl Channel {
     pub fn end_session(&self) -> Result<()> {
         let epoch = {
             let mut writer = self.writer.lock();
-            let session = match writer.state {
-                State::Open(session) => session,
-                State::Idle => return Err(self.wrong("end_session() without an open session")),
-                State::Closed => return Err(self.wrong("end_session() after shutdown()")),
-            };
-            self.coordinator.check()?;
+            let session = self.open_session(&writer, "end_session")?;
             self.finish(&mut writer, session).map_err(|e| self.coordinator.poison(e))?;
             writer.state = State::Idle;
             self.finished.store(session.epoch.0, Ordering::Release);
@@ -213,12 +208,7 @@ impl Channel {
     pub fn abort_session(&self) -> Result<()> {
         let epoch = {
             let mut writer = self.writer.lock();
-            let session = match writer.state {
-                State::Open(session) => session,
-                State::Idle => return Err(self.wrong("abort_session() without an open session")),
-                State::Closed => return Err(self.wrong("abort_session() after shutdown()")),
-            };
-            self.coordinator.check()?;
+            let session = self.open_session(&writer, "abort_session")?;
             self.cut_off(&mut writer, session).map_err(|e| self.coordinator.poison(e))?;
             writer.state = State::Idle;
             self.coordinator.drop_session(&self.slot);
@@ -226,6 +216,15 @@ impl Channel {
         };
         log::debug!("{}: session of epoch {epoch} aborted", self.path.display());
         self.coordinator.advance()
+    }
+
+    /// The open session for `call`, which ends it.
+    fn open_session(&self, writer: &Writer, call: &str) -> Result<Session> {
+        match writer.state {
+            State::Open(session) => self.coordinator.check().map(|()| session),
+            State::Idle => Err(self.wrong(&format!("{call}() without an open session"))),
+            State::Closed => Err(self.wrong(&format!("{call}() after shutdown()"))),
+        }
     }
 
     /// Takes away what the session has written out and what it has in its buffer.
