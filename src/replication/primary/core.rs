@@ -126,7 +126,7 @@ impl Core {
                 "replication: {state}: {text} (after {lasted} ms; epochs: stored {stored}, propagated {propagated})"
             );
             match end {
-                End::Refused(_) | End::Rejected(_) => log::error!("{line}"),
+                end if end.is_refusal() => log::error!("{line}"),
                 end if end.is_part_of_the_plan() => log::info!("{line}"),
                 _ => log::warn!("{line}"),
             }

@@ -2,7 +2,7 @@
 //! Why a session with the replica ended, or did not come about.
 
 use crate::replication::native::frame::FrameError;
-use crate::replication::native::message::Reason;
+use crate::replication::native::message::{Code, Reason};
 use crate::replication::transport;
 use crate::types::Epoch;
 use std::io;
@@ -42,7 +42,11 @@ pub(super) enum End {
 impl End {
     /// Whether a person has to act before another attempt can succeed.
     pub(super) fn is_refusal(&self) -> bool {
-        matches!(self, End::Refused(_) | End::Rejected(_) | End::Protocol(_))
+        match self {
+            // Over by itself: another session ends, a compaction is done, the replica is started again.
+            End::Refused(reason) => !matches!(reason.code, Code::BUSY | Code::SHUTDOWN),
+            end => matches!(end, End::Rejected(_) | End::Protocol(_)),
+        }
     }
 
     /// Whether the next attempt should follow at once.
@@ -64,6 +68,18 @@ impl End {
             FrameError::Io(error) => End::of_io(&error, timeout),
             FrameError::Cut { .. } => End::Lost(error.to_string()),
             other => End::Protocol(other.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_that_is_busy_needs_no_person() {
+        for (code, needs_person) in [(Code::BUSY, false), (Code::SHUTDOWN, false), (Code::FENCED, true)] {
+            assert_eq!(End::Refused(Reason::new(code, "why")).is_refusal(), needs_person, "{code:?}");
         }
     }
 }
