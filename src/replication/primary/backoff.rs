@@ -5,7 +5,8 @@ use crate::replication::auth;
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(50);
-const LONGEST: Duration = Duration::from_secs(5);
+/// A replica that is back should not have to wait for its primary.
+const LONGEST: Duration = Duration::from_millis(500);
 
 /// The waiting times of one connection.
 #[derive(Debug)]

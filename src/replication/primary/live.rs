@@ -147,7 +147,8 @@ impl Live {
                 waiting = self.blobs.queue(store.blobs(), &session.blobs).waiting;
             }
         }
-        waiting.max(self.lane_of(session.channel).push(Item::Session(session)))
+        let (lane, len) = (self.lane_of(session.channel), session.len);
+        waiting.max(lane.push_at_leisure(Item::Session(session), len))
     }
 
     fn overflow(&self, state: &mut State, limit: usize) {

@@ -1,47 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The connections that bring data: lanes, BLOBs, and the files of a base sync. Each is read by one thread, strictly in
-//! order. What has come is synced when the primary says that it is about to record its epoch, so that a COMMIT mostly
-//! finds that done.
+//! order. What came on a lane is synced by a second thread.
 
 use super::incoming::{Incoming, Next};
 use super::node::{Active, End, Node};
+use super::syncer::Syncer;
 use crate::replication::native::message::{BlobPiece, Code, Message, Reason};
 use crate::replication::native::replica::{LaneOrder, LaneStep};
-use crate::replication::standby::BaseStaging;
+use crate::replication::standby::{BaseStaging, LaneLog};
 use crate::types::Epoch;
 use std::io::Write;
-use std::time::{Duration, Instant};
 
-/// With more than this behind a COMMIT the replica is behind, and the COMMIT waits so that one sync and one record do for
-/// several: at most until so many bytes have come, or for so long.
-const BACKLOG_BYTES: usize = 128 << 10;
-const COMMIT_BYTES_MAX: u64 = 32 << 20;
-const COMMIT_WAIT_MAX: Duration = Duration::from_millis(40);
-/// So much is synced as soon as nothing more has come, so that little is left when the primary asks for it.
-const EAGER_BYTES: u64 = 256 << 10;
 /// BLOBs whose names are synced together at most.
 const BLOBS_UNSYNCED_MAX: u64 = 256;
 
 fn violation(text: String) -> End {
     End::Told(Reason::new(Code::PROTOCOL, text))
-}
-
-/// A COMMIT that is not carried out yet.
-struct Due {
-    epoch: Epoch,
-    blob_seq: u64,
-    since: Instant,
-    /// Came behind it.
-    bytes: u64,
-}
-
-impl Due {
-    /// Whether it is to be carried out before anything more is read.
-    fn is_time(&self, incoming: &Incoming) -> bool {
-        self.bytes >= COMMIT_BYTES_MAX
-            || self.since.elapsed() >= COMMIT_WAIT_MAX
-            || incoming.waiting_bytes() <= BACKLOG_BYTES
-    }
 }
 
 /// Serves a lane until the connection ends.
@@ -50,12 +24,36 @@ pub(super) fn lane(
     active: &Active,
     incoming: &mut Incoming,
     number: u32,
-    mut order: LaneOrder,
+    order: LaneOrder,
 ) -> Result<(), End> {
-    let log = active.store.lane(number);
-    let failed = |e| End::Told(node.failed(&e));
-    let mut due: Option<Due> = None;
-    let mut unsynced = 0;
+    let (log, syncer) = (active.store.lane(number), Syncer::default());
+    std::thread::scope(|scope| {
+        let sync = || {
+            let result = syncer.run(node, active, number, &log);
+            syncer.close();
+            if let Err(end) = result {
+                active.end(end);
+            }
+        };
+        let name = format!("replica-sync-{number}");
+        let thread = std::thread::Builder::new().name(name).spawn_scoped(scope, sync);
+        let result = match thread {
+            Ok(_) => receive(node, active, incoming, order, (&log, &syncer)),
+            Err(e) => Err(End::Lost(format!("cannot start a thread: {e}"))),
+        };
+        syncer.close();
+        result
+    })
+}
+
+/// Appends what comes.
+fn receive(
+    node: &Node,
+    active: &Active,
+    incoming: &mut Incoming,
+    mut order: LaneOrder,
+    (log, syncer): (&LaneLog, &Syncer),
+) -> Result<(), End> {
     loop {
         let message = match incoming.next()? {
             Next::Message(message) => message,
@@ -66,32 +64,14 @@ pub(super) fn lane(
         match order.on_message(message).map_err(End::Told)? {
             LaneStep::Noted => {}
             LaneStep::Append(piece) => {
-                log.append(piece.epoch, piece.first, piece.last, &piece.bytes).map_err(failed)?;
+                let appended = log.append(piece.epoch, piece.first, piece.last, &piece.bytes);
+                appended.map_err(|e| End::Told(node.failed(&e)))?;
                 let bytes = piece.bytes.len() as u64;
                 node.board.received(bytes);
-                unsynced += bytes;
-                if let Some(due) = &mut due {
-                    due.bytes += bytes;
-                } else if unsynced >= EAGER_BYTES && incoming.waiting_bytes() == 0 {
-                    log.sync().map_err(failed)?;
-                    unsynced = 0;
-                }
+                syncer.appended(bytes);
             }
-            LaneStep::Sync if incoming.waiting_bytes() <= BACKLOG_BYTES => {
-                log.sync().map_err(failed)?;
-                unsynced = 0;
-            }
-            LaneStep::Sync => {}
-            LaneStep::Commit { epoch, blob_seq } => {
-                let (since, bytes) = due.map_or((Instant::now(), 0), |due| (due.since, due.bytes));
-                due = Some(Due { epoch, blob_seq, since, bytes });
-            }
-        }
-        if let Some(Due { epoch, blob_seq, .. }) = due.take_if(|due| due.is_time(incoming)) {
-            log.sync_up_to(epoch).map_err(failed)?;
-            node.board.committed();
-            let action = active.session.lock().lane_synced(number, epoch, blob_seq);
-            active.carry_out(node, action)?;
+            LaneStep::Sync => syncer.sync(),
+            LaneStep::Commit { epoch, blob_seq } => syncer.commit(epoch, blob_seq),
         }
     }
 }

@@ -13,6 +13,7 @@ mod data;
 mod incoming;
 mod node;
 mod status_socket;
+mod syncer;
 
 pub use node::Options;
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The log file of one lane: whole sessions one after the other, appended as they arrive.
+//! The log file of one lane: whole sessions one after the other, appended as they arrive. Small ones are gathered before
+//! they are written. A sync holds nobody up who appends meanwhile.
 
 use super::session_check::SessionCheck;
 use super::sessions::{rescan, Beyond, Sessions};
@@ -9,15 +10,23 @@ use crate::types::Epoch;
 use crate::vfs::{crashsafe, Open, VfsFile};
 use crate::wal::entry::tag;
 use crate::wal::names;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// With so much the buffer is written; a sync writes it in any case. Larger writes cost more: the system gives the file
+/// large pages for them, which are seldom at hand.
+const BUFFER_BYTES: usize = 128 << 10;
 
 /// Appends the sessions of one lane to `pwal_NNNN`. Calls may come from any thread; frames come in order.
 #[derive(Debug)]
 pub struct LaneLog {
     shared: Arc<Shared>,
     path: PathBuf,
+    /// Held by whoever syncs: the system reports a failure to one of several callers only, so the others must not take
+    /// their success for that of the data. To be locked before `writer`.
+    turn: Mutex<()>,
     writer: Mutex<Writer>,
 }
 
@@ -25,18 +34,42 @@ pub struct LaneLog {
 struct Writer {
     file: Option<LogFile>,
     open: Option<OpenSession>,
-    /// The smallest epoch of the ended sessions that are not synced.
+    /// The smallest epoch of the ended sessions that no sync has begun for.
     unsynced: Option<Epoch>,
     sessions: Sessions,
 }
 
 #[derive(Debug)]
 struct LogFile {
-    file: Box<dyn VfsFile>,
-    /// Bytes written so far.
-    len: u64,
+    file: Arc<dyn VfsFile>,
+    written: u64,
+    /// Comes behind what is written.
+    buffer: Vec<u8>,
     /// The name is not durable yet.
     unnamed: bool,
+}
+
+impl LogFile {
+    fn len(&self) -> u64 {
+        self.written + self.buffer.len() as u64
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() < BUFFER_BYTES {
+            return Ok(());
+        }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if !self.buffer.is_empty() {
+            self.file.write_at(self.written, &self.buffer)?;
+            self.written += self.buffer.len() as u64;
+            self.buffer.clear();
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug)]
@@ -52,7 +85,7 @@ struct OpenSession {
 impl LaneLog {
     pub(super) fn new(shared: Arc<Shared>, lane: u32) -> LaneLog {
         let path = shared.location.join(names::log_of_channel(lane as usize));
-        LaneLog { shared, path, writer: Mutex::default() }
+        LaneLog { shared, path, turn: Mutex::default(), writer: Mutex::default() }
     }
 
     /// Appends a piece of a session's bytes as they stand in a log file. `first` and `last` say whether the session
@@ -66,19 +99,25 @@ impl LaneLog {
             return Err(self.wrong(format!("a session of epoch {epoch} begins with an empty piece")));
         }
         let mut writer = self.writer.lock();
+        // The end of such a session syncs; this is the only caller that appends.
+        let covered = if first { epoch <= self.shared.covered() } else { writer.open.as_ref().is_some_and(|o| o.covered) };
+        let _turn = match covered && last {
+            true => Some(MutexGuard::unlocked(&mut writer, || self.turn.lock())),
+            false => None,
+        };
         let writer = &mut *writer;
         let start = match (&writer.file, first) {
-            (Some(file), _) => file.len,
+            (Some(file), _) => file.len(),
             (None, true) => {
                 let file = self.open_file().map_err(|e| self.shared.fail(e))?;
-                writer.file.insert(file).len
+                writer.file.insert(file).len()
             }
             (None, false) => 0,
         };
         let new = match (&writer.open, first) {
             (None, true) => {
                 let check = SessionCheck::new(epoch);
-                Some(OpenSession { epoch, start, covered: epoch <= self.shared.covered(), check })
+                Some(OpenSession { epoch, start, covered, check })
             }
             (Some(_), false) => None,
             (Some(open), true) => {
@@ -124,24 +163,23 @@ impl LaneLog {
         Err(self.wrong(message))
     }
 
-    fn write(&self, file: &mut LogFile, marked: bool, bytes: &[u8]) -> std::io::Result<()> {
+    fn write(&self, file: &mut LogFile, marked: bool, bytes: &[u8]) -> io::Result<()> {
         match bytes.split_first() {
             Some((_, rest)) if marked => {
-                file.file.write_at(file.len, &[tag::INVALIDATED])?;
-                file.file.write_at(file.len + 1, rest)?;
+                file.append(&[tag::INVALIDATED])?;
+                file.append(rest)
             }
-            _ => file.file.write_at(file.len, bytes)?,
+            _ => file.append(bytes),
         }
-        file.len += bytes.len() as u64;
-        Ok(())
     }
 
     fn end(&self, writer: &mut Writer, session: OpenSession) -> Result<()> {
         if session.covered {
-            let Some(file) = &writer.file else {
+            let Some(file) = &mut writer.file else {
                 return Err(self.wrong("no file is open".to_owned()));
             };
-            file.file.sync().map_err(|e| Error::io("cannot sync", &self.path, e))?;
+            let written = file.flush().and_then(|()| file.file.sync());
+            written.map_err(|e| Error::io("cannot sync", &self.path, e))?;
             let flip = file.file.write_at(session.start, &[tag::BEGIN]);
             flip.map_err(|e| Error::io("cannot write to", &self.path, e))?;
         }
@@ -152,23 +190,33 @@ impl LaneLog {
     /// Opens the file to append; the directory is put right, so it ends with an ended session.
     fn open_file(&self) -> Result<LogFile> {
         let failed = |e| Error::io("cannot open", &self.path, e);
-        let file = self.shared.vfs.open(&self.path, Open::Create).map_err(failed)?;
-        let len = file.len().map_err(failed)?;
-        Ok(LogFile { file, len, unnamed: true })
+        let file: Arc<dyn VfsFile> = self.shared.vfs.open(&self.path, Open::Create).map_err(failed)?.into();
+        let written = file.len().map_err(failed)?;
+        Ok(LogFile { file, written, buffer: Vec::new(), unnamed: true })
     }
 
     /// All sessions that have ended are on the disk when this returns.
     pub fn sync(&self) -> Result<()> {
-        self.shared.check()?;
-        self.sync_locked(&mut self.writer.lock())
+        self.sync_in_turn(&self.turn.lock())
     }
 
-    fn sync_locked(&self, writer: &mut Writer) -> Result<()> {
-        let (Some(file), Some(_)) = (&mut writer.file, writer.unsynced) else {
-            return Ok(());
+    fn sync_in_turn(&self, _turn: &MutexGuard<'_, ()>) -> Result<()> {
+        // Whoever had the turn before may have failed.
+        self.shared.check()?;
+        let (file, unnamed) = {
+            let mut writer = self.writer.lock();
+            let Writer { file: Some(file), unsynced, open, .. } = &mut *writer else {
+                return Ok(());
+            };
+            // What has come of a session that has not ended is synced too, so that its end has not all to wait for.
+            if unsynced.take().is_none() && open.is_none() {
+                return Ok(());
+            }
+            file.flush().map_err(|e| self.shared.fail(Error::io("cannot write to", &self.path, e)))?;
+            (file.file.clone(), file.unnamed)
         };
-        let synced = file.file.sync().map_err(|e| Error::io("cannot sync", &self.path, e)).and_then(|()| {
-            if file.unnamed {
+        let synced = file.sync().map_err(|e| Error::io("cannot sync", &self.path, e)).and_then(|()| {
+            if unnamed {
                 let directory = crashsafe::parent(&self.path);
                 let synced = self.shared.vfs.sync_dir(directory);
                 synced.map_err(|e| Error::io("cannot sync the directory", directory, e))?;
@@ -176,20 +224,27 @@ impl LaneLog {
             Ok(())
         });
         synced.map_err(|e| self.shared.fail(e))?;
-        file.unnamed = false;
-        writer.unsynced = None;
+        if let Some(file) = &mut self.writer.lock().file {
+            file.unnamed = false;
+        }
         Ok(())
     }
 
     /// Makes every session with an epoch up to `epoch` durable.
     pub fn sync_up_to(&self, epoch: Epoch) -> Result<()> {
-        let mut writer = self.writer.lock();
-        if let Some(open) = writer.open.as_ref().filter(|open| open.epoch <= epoch) {
-            let message = format!("epoch {epoch} is committed while a session of epoch {} is unended", open.epoch);
-            return Err(self.wrong(message));
-        }
-        match writer.unsynced {
-            Some(unsynced) if unsynced <= epoch => self.sync_locked(&mut writer),
+        // A sync that began before ends before.
+        let turn = self.turn.lock();
+        self.shared.check()?;
+        let unsynced = {
+            let writer = self.writer.lock();
+            if let Some(open) = writer.open.as_ref().filter(|open| open.epoch <= epoch) {
+                let message = format!("epoch {epoch} is committed while a session of epoch {} is unended", open.epoch);
+                return Err(self.wrong(message));
+            }
+            writer.unsynced
+        };
+        match unsynced {
+            Some(unsynced) if unsynced <= epoch => self.sync_in_turn(&turn),
             _ => Ok(()),
         }
     }
@@ -208,12 +263,14 @@ impl LaneLog {
     /// marked sessions: the file gets a rotated name then.
     pub(super) fn discard(&self) -> Result<()> {
         let durable = self.shared.recorded();
+        let _turn = self.turn.lock();
         let mut writer = self.writer.lock();
         let Writer { file: Some(file), open, sessions, .. } = &mut *writer else {
             return Ok(());
         };
         let failed = |e| Error::io("cannot put right", &self.path, e);
-        let mut end = file.len;
+        file.flush().map_err(failed)?;
+        let mut end = file.written;
         if let Some(open) = open.take() {
             end = open.start;
             sessions.forget_from(open.start);
@@ -223,16 +280,16 @@ impl LaneLog {
             Beyond::RescanFrom(offset) => rescan(&*file.file, offset, end, durable, &self.path)?,
         };
         end = beyond.cut_at.unwrap_or(end);
-        if end == file.len && beyond.marks.is_empty() {
+        if end == file.written && beyond.marks.is_empty() {
             *sessions = Sessions::default();
             return Ok(());
         }
         for offset in &beyond.marks {
             file.file.write_at(*offset, &[tag::INVALIDATED]).map_err(failed)?;
         }
-        if end < file.len {
+        if end < file.written {
             file.file.set_len(end).map_err(failed)?;
-            file.len = end;
+            file.written = end;
         }
         file.file.sync().map_err(failed)?;
         log::info!(
