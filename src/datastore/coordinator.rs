@@ -229,6 +229,8 @@ impl Coordinator {
         let before = self.switched.fetch_max(epoch.0, SeqCst);
         if epoch.0 <= before {
             log::warn!("switch to epoch_id_type of {epoch} (<={before}) is curious");
+        } else if let Some(tap) = self.tap() {
+            tap.0.switched(epoch);
         }
         self.advance()
     }

@@ -29,6 +29,8 @@ pub trait Tap: Send + Sync {
     fn session_ended(&self, session: EndedSession);
     /// The session that the channel gave last is on the disk; the channel is still locked.
     fn session_synced(&self, _channel: u32) {}
+    /// The current epoch is `epoch` now. Sessions of earlier ones may still be given.
+    fn switched(&self, _epoch: Epoch) {}
     /// `epoch` is about to be recorded: every session up to it is on the disk.
     fn recording(&self, _epoch: Epoch) {}
     /// Everything up to `stored` is on the disk; `last_written` is the last epoch with writes that was recorded with it.

@@ -130,7 +130,9 @@ impl ReplicaSession {
     /// The lane has synced everything that came before the COMMIT of `epoch`.
     pub fn lane_synced(&mut self, lane: u32, epoch: Epoch, blob_seq: u64) -> Option<ReplicaAction> {
         let found = self.lanes.get_mut(lane as usize)?;
-        (found.synced, found.blob_seq) = (epoch, blob_seq);
+        if epoch > found.synced {
+            (found.synced, found.blob_seq) = (epoch, blob_seq);
+        }
         // Every lane gets every COMMIT, so the one that is furthest behind says which epoch all have.
         let behind = *self.lanes.iter().min_by_key(|lane| lane.synced)?;
         let last =

@@ -61,6 +61,10 @@ struct State {
     machine: PrimarySession,
     /// The last commit that is on the wire.
     on_wire: Epoch,
+    /// The current epoch as far as a switch has been told.
+    switched: Epoch,
+    /// Lanes with sessions that the replica was not asked to sync.
+    unsynced: Vec<bool>,
     /// Bytes of sessions by their epoch, ascending; a late session counts with the last epoch.
     unconfirmed: VecDeque<(Epoch, u64)>,
 }
@@ -74,7 +78,14 @@ impl Live {
         observer: Weak<dyn Observer>,
         machine: PrimarySession,
     ) -> Live {
-        let state = State { phase: Phase::Overflowed, machine, on_wire: Epoch(0), unconfirmed: VecDeque::new() };
+        let state = State {
+            phase: Phase::Overflowed,
+            machine,
+            on_wire: Epoch(0),
+            switched: Epoch(0),
+            unsynced: vec![false; lanes.len()],
+            unconfirmed: VecDeque::new(),
+        };
         let (state, begun) = (Mutex::new(state), Instant::now());
         Live { lanes, blobs, store: Arc::downgrade(store), observer, begun, state, versions: Mutex::default() }
     }
@@ -109,6 +120,15 @@ impl Live {
             let blob_seq = self.blobs.last();
             for lane in &self.lanes {
                 lane.push(Item::Commit { epoch, blob_seq });
+            }
+        }
+    }
+
+    /// Asks the replica to sync what it has not been asked for.
+    fn sync(&self, state: &mut State) {
+        for (lane, unsynced) in self.lanes.iter().zip(&mut state.unsynced) {
+            if std::mem::take(unsynced) {
+                lane.push(Item::Sync);
             }
         }
     }
@@ -247,19 +267,24 @@ impl Tap for Live {
             Phase::Pending(_) => self.overflow(&mut state, PENDING_MAX),
             Phase::Streaming => {
                 state.note(&session);
+                let lane = session.channel as usize % self.lanes.len();
+                state.unsynced[lane] = true;
+                let is_last_of_its_epoch = session.epoch < state.switched;
                 if self.send(session) > QUEUED_MAX {
                     self.overflow(&mut state, QUEUED_MAX);
+                } else if is_last_of_its_epoch {
+                    self.sync(&mut state);
                 }
             }
             Phase::Overflowed => {}
         }
     }
 
-    fn recording(&self, _: Epoch) {
-        if self.is_streaming() {
-            self.lanes.iter().for_each(|lane| {
-                lane.push(Item::Sync);
-            });
+    fn switched(&self, epoch: Epoch) {
+        let mut state = self.state.lock();
+        state.switched = epoch;
+        if matches!(state.phase, Phase::Streaming) {
+            self.sync(&mut state);
         }
     }
 

@@ -129,10 +129,20 @@ fn accept_primary(
 ) {
     match begin_session(node, &incoming, peer, session_id, primary) {
         Ok(active) => {
-            let end = match incoming.set_timeout(control::interval(node)) {
-                Ok(()) => control::run(node, &active, &mut incoming),
-                Err(e) => End::Lost(e.to_string()),
-            };
+            let end = std::thread::scope(|scope| {
+                let record = || {
+                    if let Err(end) = active.recorder.run(node, &active) {
+                        active.end(end);
+                    }
+                };
+                let thread = std::thread::Builder::new().name("replica-record".to_owned()).spawn_scoped(scope, record);
+                let end = match thread.and_then(|_| incoming.set_timeout(control::interval(node))) {
+                    Ok(()) => control::run(node, &active, &mut incoming),
+                    Err(e) => End::Lost(e.to_string()),
+                };
+                active.end(end.clone());
+                end
+            });
             finish(node, &active, end);
         }
         Err(reason) => {

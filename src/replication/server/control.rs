@@ -33,9 +33,9 @@ pub(super) fn run(node: &Node, active: &Active, incoming: &mut Incoming) -> End 
             Next::Closed => return End::Lost("the control connection was closed".to_owned()),
             Next::Idle => Ok(None),
         };
-        let done = step.and_then(|action| active.carry_out(node, action)).and_then(|()| {
+        let done = step.and_then(|action| active.carry_out(action)).and_then(|()| {
             let tick = active.session.lock().tick(node.now());
-            tick.map_err(told).and_then(|action| active.carry_out(node, action))
+            tick.map_err(told).and_then(|action| active.carry_out(action))
         });
         if let Err(end) = done {
             return end;

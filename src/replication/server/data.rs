@@ -38,7 +38,7 @@ pub(super) fn lane(
         let name = format!("replica-sync-{number}");
         let thread = std::thread::Builder::new().name(name).spawn_scoped(scope, sync);
         let result = match thread {
-            Ok(_) => receive(node, active, incoming, order, (&log, &syncer)),
+            Ok(_) => receive(node, active, incoming, (number, order), (&log, &syncer)),
             Err(e) => Err(End::Lost(format!("cannot start a thread: {e}"))),
         };
         syncer.close();
@@ -51,7 +51,7 @@ fn receive(
     node: &Node,
     active: &Active,
     incoming: &mut Incoming,
-    mut order: LaneOrder,
+    (number, mut order): (u32, LaneOrder),
     (log, syncer): (&LaneLog, &Syncer),
 ) -> Result<(), End> {
     loop {
@@ -71,7 +71,13 @@ fn receive(
                 syncer.appended(bytes);
             }
             LaneStep::Sync => syncer.sync(),
-            LaneStep::Commit { epoch, blob_seq } => syncer.commit(epoch, blob_seq),
+            LaneStep::Commit { epoch, blob_seq } => {
+                node.board.committed();
+                match log.is_synced_up_to(epoch) {
+                    true => active.lane_synced(number, epoch, blob_seq)?,
+                    false => syncer.commit(epoch, blob_seq),
+                }
+            }
         }
     }
 }
@@ -100,7 +106,7 @@ pub(super) fn blobs(node: &Node, active: &Active, incoming: &mut Incoming) -> Re
             receiver.sync_names().map_err(failed)?;
             synced = whole;
             let action = active.session.lock().blobs_synced(synced);
-            active.carry_out(node, action)?;
+            active.carry_out(action)?;
         }
     }
 }

@@ -12,6 +12,7 @@ mod control;
 mod data;
 mod incoming;
 mod node;
+mod recorder;
 mod status_socket;
 mod syncer;
 

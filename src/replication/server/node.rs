@@ -2,6 +2,7 @@
 //! What the connections of a replica share: its store, its terms, the session of the one primary, and whether it goes on.
 
 use super::board::Board;
+use super::recorder::Recorder;
 use crate::error::{Error, Result};
 use crate::replication::auth::Secret;
 use crate::replication::native::handshake::Standing;
@@ -72,6 +73,7 @@ pub(super) struct Active {
     idle: Condvar,
     /// When something came last, on the clock of the node.
     heard: AtomicU64,
+    pub(super) recorder: Recorder,
 }
 
 /// Why a session ended.
@@ -311,6 +313,7 @@ impl Active {
             threads: Mutex::default(),
             idle: Condvar::new(),
             heard: AtomicU64::new(now),
+            recorder: Recorder::default(),
         })
     }
 
@@ -360,6 +363,7 @@ impl Active {
             let _ = self.send(&Message::Error(reason.clone()));
         }
         *ended = Some(end);
+        self.recorder.close();
         for stream in self.streams.lock().iter() {
             transport::close(stream);
         }
@@ -376,22 +380,20 @@ impl Active {
         self.control.lock().write_all(&bytes)
     }
 
-    /// Carries out what the session asks for, until it asks for nothing more.
-    pub(super) fn carry_out(&self, node: &Node, action: Option<ReplicaAction>) -> std::result::Result<(), End> {
-        let mut todo: Vec<ReplicaAction> = action.into_iter().collect();
-        while let Some(action) = todo.pop() {
+    /// Everything up to `epoch` that came on the lane is synced, and a COMMIT asked for it.
+    pub(super) fn lane_synced(&self, lane: u32, epoch: Epoch, blob_seq: u64) -> std::result::Result<(), End> {
+        let action = self.session.lock().lane_synced(lane, epoch, blob_seq);
+        self.carry_out(action)
+    }
+
+    /// Carries out what the session asks for, in its order; epochs are recorded by a thread of their own.
+    pub(super) fn carry_out(&self, actions: impl IntoIterator<Item = ReplicaAction>) -> std::result::Result<(), End> {
+        for action in actions {
             match action {
                 ReplicaAction::Send(message) => {
                     self.send(&message).map_err(|e| End::Lost(format!("the primary cannot be told: {e}")))?;
                 }
-                ReplicaAction::Record(epoch) => {
-                    self.store.record(epoch).map_err(|e| End::Told(node.failed(&e)))?;
-                    node.board.durable();
-                    let mut next = self.session.lock().recorded(epoch, node.now());
-                    // The acknowledgement comes first, and the last of the list is carried out first.
-                    next.reverse();
-                    todo.extend(next);
-                }
+                ReplicaAction::Record(epoch) => self.recorder.record(epoch),
                 ReplicaAction::Boundary(version) => {
                     self.store.raise_versions(SwitchedVersions { boundary: Some(version), ..Default::default() });
                 }

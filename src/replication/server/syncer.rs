@@ -87,9 +87,7 @@ impl Syncer {
             synced.map_err(|e| End::Told(node.failed(&e)))?;
             self.synced.notify_one();
             if let Some((epoch, blob_seq)) = commit {
-                node.board.committed();
-                let action = active.session.lock().lane_synced(lane, epoch, blob_seq);
-                active.carry_out(node, action)?;
+                active.lane_synced(lane, epoch, blob_seq)?;
             }
         }
     }

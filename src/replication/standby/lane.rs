@@ -36,6 +36,8 @@ struct Writer {
     open: Option<OpenSession>,
     /// The smallest epoch of the ended sessions that no sync has begun for.
     unsynced: Option<Epoch>,
+    /// The smallest epoch of those that are being synced.
+    syncing: Option<Epoch>,
     sessions: Sessions,
 }
 
@@ -100,7 +102,8 @@ impl LaneLog {
         }
         let mut writer = self.writer.lock();
         // The end of such a session syncs; this is the only caller that appends.
-        let covered = if first { epoch <= self.shared.covered() } else { writer.open.as_ref().is_some_and(|o| o.covered) };
+        let covered =
+            if first { epoch <= self.shared.covered() } else { writer.open.as_ref().is_some_and(|o| o.covered) };
         let _turn = match covered && last {
             true => Some(MutexGuard::unlocked(&mut writer, || self.turn.lock())),
             false => None,
@@ -205,13 +208,14 @@ impl LaneLog {
         self.shared.check()?;
         let (file, unnamed) = {
             let mut writer = self.writer.lock();
-            let Writer { file: Some(file), unsynced, open, .. } = &mut *writer else {
+            let Writer { file: Some(file), unsynced, syncing, open, .. } = &mut *writer else {
                 return Ok(());
             };
             // What has come of a session that has not ended is synced too, so that its end has not all to wait for.
-            if unsynced.take().is_none() && open.is_none() {
+            if unsynced.is_none() && open.is_none() {
                 return Ok(());
             }
+            *syncing = unsynced.take();
             file.flush().map_err(|e| self.shared.fail(Error::io("cannot write to", &self.path, e)))?;
             (file.file.clone(), file.unnamed)
         };
@@ -224,14 +228,27 @@ impl LaneLog {
             Ok(())
         });
         synced.map_err(|e| self.shared.fail(e))?;
-        if let Some(file) = &mut self.writer.lock().file {
+        let mut writer = self.writer.lock();
+        writer.syncing = None;
+        if let Some(file) = &mut writer.file {
             file.unnamed = false;
         }
         Ok(())
     }
 
+    /// Whether every session with an epoch up to `epoch` that has ended is on the disk. Never waits.
+    pub fn is_synced_up_to(&self, epoch: Epoch) -> bool {
+        let writer = self.writer.lock();
+        // After a failure `syncing` stays.
+        let smallest = [writer.unsynced, writer.syncing].into_iter().flatten().min();
+        smallest.is_none_or(|smallest| smallest > epoch) && writer.open.as_ref().is_none_or(|open| open.epoch > epoch)
+    }
+
     /// Makes every session with an epoch up to `epoch` durable.
     pub fn sync_up_to(&self, epoch: Epoch) -> Result<()> {
+        if self.is_synced_up_to(epoch) {
+            return self.shared.check();
+        }
         // A sync that began before ends before.
         let turn = self.turn.lock();
         self.shared.check()?;
