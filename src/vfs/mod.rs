@@ -119,6 +119,8 @@ pub trait VfsFile: Send + Sync + fmt::Debug {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Content and size are on the disk when this returns; the name may not be.
     fn sync(&self) -> io::Result<()>;
+    /// A hint: the range is synced and will not be read soon, so the system may use its memory for something else.
+    fn release_cache(&self, _offset: u64, _len: u64) {}
     /// The file's present content. Must not be shortened while mapped.
     fn map(&self) -> io::Result<Mapping>;
 }

@@ -5,6 +5,7 @@ use super::{DirEntry, FileKind, FileLock, LockError, Mapping, Open, Vfs, VfsFile
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -164,6 +165,12 @@ impl VfsFile for RealFile {
     fn sync(&self) -> io::Result<()> {
         // fdatasync: it flushes the size as well, all that reading the file back needs.
         self.0.sync_data()
+    }
+
+    fn release_cache(&self, offset: u64, len: u64) {
+        let (offset, len) = (offset as libc::off_t, len as libc::off_t);
+        // SAFETY: the descriptor is open as long as the file is borrowed. That a hint is not taken does no harm.
+        unsafe { libc::posix_fadvise(self.0.as_raw_fd(), offset, len, libc::POSIX_FADV_DONTNEED) };
     }
 
     fn map(&self) -> io::Result<Mapping> {

@@ -19,6 +19,9 @@ use std::sync::Arc;
 /// large pages for them, which are seldom at hand.
 const BUFFER_BYTES: usize = 128 << 10;
 
+/// With so much in one sync the replica is catching up, and the log must not take the memory of everything else.
+const BULK_BYTES: u64 = 4 << 20;
+
 /// Appends the sessions of one lane to `pwal_NNNN`. Calls may come from any thread; frames come in order.
 #[derive(Debug)]
 pub struct LaneLog {
@@ -44,6 +47,8 @@ struct Writer {
 #[derive(Debug)]
 struct LogFile {
     file: Arc<dyn VfsFile>,
+    /// A sync has begun for what is before.
+    synced: u64,
     written: u64,
     /// Comes behind what is written.
     buffer: Vec<u8>,
@@ -195,7 +200,7 @@ impl LaneLog {
         let failed = |e| Error::io("cannot open", &self.path, e);
         let file: Arc<dyn VfsFile> = self.shared.vfs.open(&self.path, Open::Create).map_err(failed)?.into();
         let written = file.len().map_err(failed)?;
-        Ok(LogFile { file, written, buffer: Vec::new(), unnamed: true })
+        Ok(LogFile { file, synced: written, written, buffer: Vec::new(), unnamed: true })
     }
 
     /// All sessions that have ended are on the disk when this returns.
@@ -206,7 +211,7 @@ impl LaneLog {
     fn sync_in_turn(&self, _turn: &MutexGuard<'_, ()>) -> Result<()> {
         // Whoever had the turn before may have failed.
         self.shared.check()?;
-        let (file, unnamed) = {
+        let (file, range, unnamed) = {
             let mut writer = self.writer.lock();
             let Writer { file: Some(file), unsynced, syncing, open, .. } = &mut *writer else {
                 return Ok(());
@@ -217,7 +222,8 @@ impl LaneLog {
             }
             *syncing = unsynced.take();
             file.flush().map_err(|e| self.shared.fail(Error::io("cannot write to", &self.path, e)))?;
-            (file.file.clone(), file.unnamed)
+            let range = std::mem::replace(&mut file.synced, file.written)..file.written;
+            (file.file.clone(), range, file.unnamed)
         };
         let synced = file.sync().map_err(|e| Error::io("cannot sync", &self.path, e)).and_then(|()| {
             if unnamed {
@@ -228,6 +234,9 @@ impl LaneLog {
             Ok(())
         });
         synced.map_err(|e| self.shared.fail(e))?;
+        if range.end - range.start >= BULK_BYTES {
+            file.release_cache(range.start, range.end - range.start);
+        }
         let mut writer = self.writer.lock();
         writer.syncing = None;
         if let Some(file) = &mut writer.file {
@@ -307,6 +316,7 @@ impl LaneLog {
         if end < file.written {
             file.file.set_len(end).map_err(failed)?;
             file.written = end;
+            file.synced = file.synced.min(end);
         }
         file.file.sync().map_err(failed)?;
         log::info!(
