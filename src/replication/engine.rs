@@ -2,7 +2,9 @@
 //! Replication as the engine's data store goes through its life: what has to be set before it is opened, what a start
 //! does to the directory's role, and what ends before it does.
 
-use super::primary::{degraded, Primary};
+use super::degraded::{self, Degradation};
+use super::native::policy::Change;
+use super::primary::Primary;
 use super::settings::{Mode, Protocol, ReplicationSettings};
 use super::state_file;
 use super::status::{Lag, LinkState, Side, Status};
@@ -25,22 +27,27 @@ pub struct Replication {
 enum Role {
     NotStarted,
     Native(Arc<Primary>),
-    Upstream(Arc<upstream::Primary>),
+    Upstream(Arc<upstream::Primary>, Arc<Reporter>),
 }
 
 /// Passes on what the upstream protocol finds out.
-struct Reporter(Weak<Datastore>);
+#[derive(Debug)]
+struct Reporter {
+    store: Weak<Datastore>,
+    degradation: Mutex<Degradation>,
+}
 
-impl upstream::Observer for Reporter {
+impl upstream::Observer for Arc<Reporter> {
     fn propagated(&self, epoch: Epoch) {
-        if let Some(store) = self.0.upgrade() {
+        if let Some(store) = self.store.upgrade() {
             // After a shutdown or a failure nothing is acknowledged any more.
             let _ = store.confirm_propagated(epoch);
         }
     }
 
-    fn degraded(&self, degraded: bool) {
-        if let Some(store) = self.0.upgrade() {
+    fn degraded(&self, change: Change, problem: Option<&str>) {
+        if let Some(store) = self.store.upgrade() {
+            let degraded = self.degradation.lock().apply(&store, change, problem);
             let _ = store.set_degraded(degraded);
         }
     }
@@ -80,16 +87,16 @@ impl Replication {
             vfs: store.shared_vfs(),
             location: store.location().to_owned(),
         };
-        let observer = Box::new(Reporter(Arc::downgrade(store)));
-        let primary = upstream::Primary::new(options, observer)
+        let reporter = Arc::new(Reporter { store: Arc::downgrade(store), degradation: Mutex::default() });
+        let primary = upstream::Primary::new(options, Box::new(reporter.clone()))
             .map_err(|source| Error::Io { message: "cannot start replication".to_owned(), source })?;
-        *self.role.lock() = Role::Upstream(Arc::new(primary));
+        *self.role.lock() = Role::Upstream(Arc::new(primary), reporter);
         Ok(())
     }
 
     /// To be called for each channel that was made, without locks of the data store.
     pub fn channel_created(&self, channel: usize) {
-        if let Role::Upstream(primary) = self.role() {
+        if let Role::Upstream(primary, _) = self.role() {
             primary.add_channel(channel);
         }
     }
@@ -99,7 +106,7 @@ impl Replication {
         match self.role() {
             Role::Native(primary) => primary.status(),
             Role::NotStarted => self.describe(store, "native", LinkState::Connecting),
-            Role::Upstream(primary) => {
+            Role::Upstream(primary, reporter) => {
                 let found = primary.status();
                 let state = match found.phase {
                     upstream::Phase::Starting | upstream::Phase::Lost => LinkState::Connecting,
@@ -108,7 +115,10 @@ impl Replication {
                     upstream::Phase::Closed => LinkState::Stopped,
                 };
                 let mut status = self.describe(store, "upstream", state);
+                status.state_ms = found.since.as_millis() as u64;
+                status.peer = found.peer.map(|peer| peer.to_string());
                 status.lag.bytes = found.behind_bytes;
+                status.degraded_since = reporter.degradation.lock().since_unix_ms();
                 status.last_error = found.last_error;
                 status
             }
@@ -128,10 +138,15 @@ impl Replication {
         match self.role() {
             Role::NotStarted => {}
             Role::Native(primary) => primary.shutdown(),
-            Role::Upstream(primary) => primary.shutdown(match self.settings.mode {
-                Mode::Async => Duration::ZERO,
-                Mode::Strict | Mode::Degrade(_) => self.settings.timeout,
-            }),
+            Role::Upstream(primary, reporter) => {
+                primary.shutdown(match self.settings.mode {
+                    Mode::Async => Duration::ZERO,
+                    Mode::Strict | Mode::Degrade(_) => self.settings.timeout,
+                });
+                if let Some(store) = reporter.store.upgrade() {
+                    reporter.degradation.lock().finish(&store);
+                }
+            }
         }
     }
 }
@@ -152,7 +167,7 @@ pub fn ready(store: &Arc<Datastore>, replication: Option<&Replication>) -> Resul
         return Ok(report);
     };
     match replication.role() {
-        Role::Upstream(primary) => {
+        Role::Upstream(primary, _) => {
             store.subscribe(primary.clone())?;
             primary.ready(report.last_epoch);
         }

@@ -5,6 +5,7 @@
 //! of C. `docs/protocol.md` describes every message.
 
 pub mod auth;
+pub mod degraded;
 pub mod engine;
 pub mod native;
 pub mod primary;

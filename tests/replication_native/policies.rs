@@ -3,7 +3,7 @@
 
 use super::pair::{free_port, replica, settings, Engine, PATIENCE};
 use super::streaming::none;
-use limestone_core::replication::primary::degraded;
+use limestone_core::replication::degraded;
 use limestone_core::replication::status::LinkState;
 use limestone_core::types::{Durability, Epoch};
 use std::time::{Duration, Instant};

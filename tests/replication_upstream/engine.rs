@@ -3,7 +3,7 @@
 
 use limestone_core::blob::BlobPool;
 use limestone_core::datastore::{Channel, Datastore, NotifyLevel, Settings};
-use limestone_core::replication::native::policy::Mode;
+use limestone_core::replication::native::policy::{Change, Mode};
 use limestone_core::replication::settings::Endpoint;
 use limestone_core::replication::upstream::primary::{Observer, Options, Primary};
 use limestone_core::types::{BlobId, Durability, Epoch, StorageId, WriteVersion};
@@ -35,9 +35,9 @@ impl Observer for Report {
         }
     }
 
-    fn degraded(&self, degraded: bool) {
+    fn degraded(&self, change: Change, _: Option<&str>) {
         if let Some(store) = self.0.upgrade() {
-            store.set_degraded(degraded).unwrap();
+            store.set_degraded(matches!(change, Change::Degraded { .. })).unwrap();
         }
     }
 }

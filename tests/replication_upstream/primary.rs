@@ -7,8 +7,13 @@ use crate::golden::{cases, Case};
 use crate::golden_data::Row;
 use crate::peer::DEADLINE;
 use crate::stand_in::{Answer, StandIn};
+use limestone_core::datastore::{Datastore, Settings};
+use limestone_core::replication::degraded;
+use limestone_core::replication::engine::Replication;
 use limestone_core::replication::native::policy::Mode;
+use limestone_core::replication::settings::ReplicationSettings;
 use limestone_core::replication::standby::StandbyStore;
+use limestone_core::replication::status::{LinkState, Status};
 use limestone_core::replication::upstream::codec::{flag, Message};
 use limestone_core::replication::upstream::primary::Phase;
 use limestone_core::replication::upstream::reader::{Budget, Reader};
@@ -239,6 +244,51 @@ fn callers_are_told_of_stored_epochs_when_the_replica_stays_away_in_degrade_mode
     }
     assert!(engine.store.durability(Epoch(1)).degraded);
     engine.shutdown();
+}
+
+#[test]
+fn intervals_without_the_replica_are_recorded_and_the_status_tells_of_the_link() {
+    let (near, far) = (quick_dir(), quick_dir());
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let variables = [("ENDPOINT", format!("tcp://{closed}")), ("PROTOCOL", "upstream".to_owned())];
+    let variables = variables.into_iter().chain([("MODE", "degrade 100".to_owned())]);
+    let variables = variables.map(|(name, value)| (format!("TSURUGI_REPLICATION_{name}").into(), value.into()));
+    let replication = Replication::new(ReplicationSettings::parse(variables).unwrap().unwrap());
+    let store = Datastore::open(replication.apply_to(Settings::new(near.path()))).unwrap();
+    replication.opened(&store).unwrap();
+    let channel = store.create_channel().unwrap();
+    replication.channel_created(0);
+    limestone_core::replication::engine::ready(&store, Some(&replication)).unwrap();
+    let wait_for = |wanted: &dyn Fn(&Status) -> bool| {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let status = replication.status(&store);
+            if wanted(&status) {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "{status:?}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    };
+    store.switch_epoch(Epoch(1)).unwrap();
+    channel.begin_session().unwrap();
+    channel.add_entry(StorageId(1), b"k", b"v", VERSION, &[]).unwrap();
+    channel.end_session().unwrap();
+    store.switch_epoch(Epoch(2)).unwrap();
+    let lost = wait_for(&|status| status.degraded_since.is_some());
+    assert_eq!((lost.state, lost.peer), (LinkState::Connecting, None));
+    let going_on = degraded::load(store.vfs(), near.path()).unwrap();
+    assert!(matches!(&going_on[..], [one] if one.first_epoch == 1 && one.last_epoch.is_none()), "{going_on:?}");
+    assert!(going_on[0].reason.contains("refused"), "{going_on:?}");
+
+    let mut replica = standby(far.path(), Some(closed));
+    let back = wait_for(&|status| status.degraded_since.is_none());
+    assert_eq!((back.state, back.peer), (LinkState::Streaming, Some(closed.to_string())));
+    let over = degraded::load(store.vfs(), near.path()).unwrap();
+    assert!(matches!(&over[..], [one] if one.last_epoch == Some(1) && one.duration_ms.is_some()), "{over:?}");
+    replication.shutdown();
+    store.shutdown();
+    replica.stop();
 }
 
 #[test]

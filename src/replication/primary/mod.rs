@@ -9,7 +9,6 @@ mod base_sync;
 mod blobs;
 mod connection;
 mod core;
-pub mod degraded;
 mod end;
 mod lane;
 mod live;

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Carries out the policy: when the notify level falls and rises again, the data store, the log and a file are told.
 
-use super::degraded::{self, DegradedInterval};
 use crate::datastore::Datastore;
-use crate::replication::native::policy::{Change, Policy};
+use crate::replication::degraded::Degradation;
+use crate::replication::native::policy::Policy;
 use crate::replication::native::Millis;
 use crate::replication::settings::Mode;
-use crate::types::Epoch;
-use crate::wal::names;
 use std::time::{Duration, Instant};
 
 /// The policy of a data store with its clock.
@@ -16,7 +14,7 @@ pub(super) struct PolicyKeeper {
     policy: Policy,
     mode: Mode,
     begun: Instant,
-    interval: Option<DegradedInterval>,
+    degradation: Degradation,
     /// Since when something stored has not been propagated.
     behind_since: Option<Instant>,
 }
@@ -24,7 +22,7 @@ pub(super) struct PolicyKeeper {
 impl PolicyKeeper {
     pub(super) fn new(mode: Mode) -> PolicyKeeper {
         let policy = Policy::new(mode.policy());
-        PolicyKeeper { policy, mode, begun: Instant::now(), interval: None, behind_since: None }
+        PolicyKeeper { policy, mode, begun: Instant::now(), degradation: Degradation::default(), behind_since: None }
     }
 
     fn now(&self) -> Millis {
@@ -41,7 +39,7 @@ impl PolicyKeeper {
 
     /// Milliseconds since 1970 at which the notify level fell.
     pub(super) fn degraded_since(&self) -> Option<u64> {
-        self.interval.as_ref().map(|interval| interval.since_unix_ms)
+        self.degradation.since_unix_ms()
     }
 
     /// How long something stored has not been propagated.
@@ -60,56 +58,12 @@ impl PolicyKeeper {
             false => _ = self.behind_since.get_or_insert_with(Instant::now),
         }
         let now = self.now();
-        match self.policy.update(stored, propagated, streaming, now) {
-            Some(Change::Degraded { waited, propagated, .. }) => {
-                let reason = problem.unwrap_or("the replica does not keep up").to_owned();
-                log::warn!(
-                    "replication: degraded: epochs from {} on are reported when they are STORED only; the replica was \
-                     waited for {waited} ms: {reason}",
-                    propagated.0 + 1
-                );
-                let interval = DegradedInterval {
-                    first_epoch: propagated.0 + 1,
-                    last_epoch: None,
-                    since_unix_ms: names::unix_ms() as u64,
-                    duration_ms: None,
-                    reason,
-                };
-                record(store, &interval);
-                self.interval = Some(interval);
-                Some(true)
-            }
-            Some(Change::Restored { lasted, propagated, .. }) => {
-                let first = self.interval.as_ref().map_or(0, |interval| interval.first_epoch);
-                log::info!(
-                    "replication: restored: the replica has everything up to epoch {propagated}; epochs {first} to \
-                     {} were reported when they were STORED only, for {lasted} ms",
-                    store.notified_epoch()
-                );
-                self.close(store, lasted);
-                Some(false)
-            }
-            None => None,
-        }
+        let change = self.policy.update(stored, propagated, streaming, now)?;
+        Some(self.degradation.apply(store, change, problem))
     }
 
     /// Ends an interval that goes on, because replication ends.
     pub(super) fn finish(&mut self, store: &Datastore) {
-        let since = self.interval.as_ref().map_or(0, |interval| interval.since_unix_ms);
-        self.close(store, (names::unix_ms() as u64).saturating_sub(since));
-    }
-
-    fn close(&mut self, store: &Datastore, lasted: Millis) {
-        if let Some(mut interval) = self.interval.take() {
-            interval.last_epoch = Some(store.notified_epoch().max(Epoch(interval.first_epoch)).0);
-            interval.duration_ms = Some(lasted);
-            record(store, &interval);
-        }
-    }
-}
-
-fn record(store: &Datastore, interval: &DegradedInterval) {
-    if let Err(e) = degraded::record(store.vfs(), store.location(), interval) {
-        log::error!("replication: a degraded interval is not recorded: {e}");
+        self.degradation.finish(store);
     }
 }

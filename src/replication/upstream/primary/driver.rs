@@ -15,6 +15,7 @@ use crate::wal::names;
 use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,6 +48,10 @@ pub struct Options {
 #[derive(Clone, Debug)]
 pub struct Status {
     pub phase: Phase,
+    /// How long it has been in this phase.
+    pub since: Duration,
+    /// The replica's end of the control connection.
+    pub peer: Option<SocketAddr>,
     pub stored: Epoch,
     pub propagated: Epoch,
     /// Bytes of the log that it may not have.
@@ -66,6 +71,7 @@ impl Primary {
         let Options { endpoints, timeout, mode, vfs, location, .. } = options;
         let state = State {
             phase: Phase::Starting,
+            since: Instant::now(),
             link: 0,
             queue: Queue::default(),
             stored: Epoch(0),
@@ -137,6 +143,8 @@ impl Primary {
         let state = self.shared.state.lock();
         Status {
             phase: state.phase,
+            since: state.since.elapsed(),
+            peer: state.control.as_ref().and_then(|control| control.peer_addr().ok()),
             stored: state.stored,
             propagated: state.queue.complete(),
             behind_bytes: state.queue.bytes(),

@@ -3,7 +3,7 @@
 
 use super::link::{Exchange, LinkError, Target};
 use super::queue::Queue;
-use crate::replication::native::policy::Policy;
+use crate::replication::native::policy::{Change, Policy};
 use crate::replication::settings::Endpoint;
 use crate::replication::transport;
 use crate::types::Epoch;
@@ -20,8 +20,8 @@ use std::time::Instant;
 pub trait Observer: Send + Sync {
     /// The replica has everything up to `epoch`; epochs increase.
     fn propagated(&self, epoch: Epoch);
-    /// Callers are not kept waiting for the replica any more, or are again.
-    fn degraded(&self, degraded: bool);
+    /// Callers are not kept waiting for the replica any more, or are again. `problem` is what the replica suffers from.
+    fn degraded(&self, change: Change, problem: Option<&str>);
 }
 
 /// What is going on.
@@ -52,6 +52,8 @@ pub(super) struct Shared {
 
 pub(super) struct State {
     pub(super) phase: Phase,
+    /// When the phase began.
+    pub(super) since: Instant,
     /// Counts the times that all connections were made; threads of an earlier time end.
     pub(super) link: u64,
     pub(super) queue: Queue,
@@ -81,8 +83,15 @@ impl State {
         }
     }
 
+    fn enter(&mut self, phase: Phase) {
+        if self.phase != phase {
+            self.phase = phase;
+            self.since = Instant::now();
+        }
+    }
+
     pub(super) fn end(&mut self, phase: Phase) {
-        self.phase = phase;
+        self.enter(phase);
         self.link += 1;
         self.close();
     }
@@ -129,7 +138,7 @@ impl Shared {
             }
             state.control = Some(handle);
             state.had_control = true;
-            state.phase = Phase::Connected;
+            state.enter(Phase::Connected);
             state.last_error = None;
             self.changed.notify_all();
         }

@@ -4,7 +4,6 @@
 use super::encode::{epoch_at, send_session, BlobFiles};
 use super::link::{Exchange, LinkError};
 use super::state::{Phase, Shared};
-use crate::replication::native::policy::Change;
 use crate::types::Epoch;
 use parking_lot::MutexGuard;
 use std::io::BufWriter;
@@ -145,26 +144,8 @@ impl Shared {
                 }
             }
             if let Some(change) = change {
-                MutexGuard::unlocked(&mut state, || self.degrade(change));
-            }
-        }
-    }
-
-    pub(super) fn degrade(&self, change: Change) {
-        match change {
-            Change::Degraded { waited, stored, propagated } => {
-                log::warn!(
-                    "replication: degraded: nothing was propagated for {waited} ms; callers are told when an epoch is \
-                     stored here; stored {stored}, propagated {propagated}"
-                );
-                self.observer.degraded(true);
-            }
-            Change::Restored { lasted, notified, propagated } => {
-                log::info!(
-                    "replication: no longer degraded after {lasted} ms; callers were told up to epoch {notified}, \
-                     propagated {propagated}"
-                );
-                self.observer.degraded(false);
+                let problem = state.last_error.clone();
+                MutexGuard::unlocked(&mut state, || self.observer.degraded(change, problem.as_deref()));
             }
         }
     }

@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `replication_degraded`: a line of JSON for each time in which epochs were notified although no replica had them.
+//! [`Degradation`] writes it, for both protocols.
 
+use super::native::policy::Change;
+use super::native::Millis;
+use crate::datastore::Datastore;
 use crate::error::{Error, Result};
 use crate::types::Epoch;
 use crate::vfs::{crashsafe, Vfs};
+use crate::wal::names;
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
 use std::path::Path;
@@ -25,6 +30,72 @@ pub struct DegradedInterval {
     pub since_unix_ms: u64,
     pub duration_ms: Option<u64>,
     pub reason: String,
+}
+
+/// The interval that goes on, if one does.
+#[derive(Debug, Default)]
+pub struct Degradation(Option<DegradedInterval>);
+
+impl Degradation {
+    /// Milliseconds since 1970 at which the notify level fell.
+    pub fn since_unix_ms(&self) -> Option<u64> {
+        self.0.as_ref().map(|interval| interval.since_unix_ms)
+    }
+
+    /// Logs and records what the policy has decided. `problem` is what the replica suffers from. Returns what the data store
+    /// has to be told, which may run callbacks, so nothing may be locked then: whether it is degraded from now on.
+    pub fn apply(&mut self, store: &Datastore, change: Change, problem: Option<&str>) -> bool {
+        match change {
+            Change::Degraded { waited, propagated, .. } => {
+                let reason = problem.unwrap_or("the replica does not keep up").to_owned();
+                log::warn!(
+                    "replication: degraded: epochs from {} on are reported when they are STORED only; the replica was \
+                     waited for {waited} ms: {reason}",
+                    propagated.0 + 1
+                );
+                let interval = DegradedInterval {
+                    first_epoch: propagated.0 + 1,
+                    last_epoch: None,
+                    since_unix_ms: names::unix_ms() as u64,
+                    duration_ms: None,
+                    reason,
+                };
+                write_down(store, &interval);
+                self.0 = Some(interval);
+                true
+            }
+            Change::Restored { lasted, propagated, .. } => {
+                let first = self.0.as_ref().map_or(0, |interval| interval.first_epoch);
+                log::info!(
+                    "replication: restored: the replica has everything up to epoch {propagated}; epochs {first} to \
+                     {} were reported when they were STORED only, for {lasted} ms",
+                    store.notified_epoch()
+                );
+                self.close(store, lasted);
+                false
+            }
+        }
+    }
+
+    /// Ends an interval that goes on, because replication ends.
+    pub fn finish(&mut self, store: &Datastore) {
+        let since = self.since_unix_ms().unwrap_or_default();
+        self.close(store, (names::unix_ms() as u64).saturating_sub(since));
+    }
+
+    fn close(&mut self, store: &Datastore, lasted: Millis) {
+        if let Some(mut interval) = self.0.take() {
+            interval.last_epoch = Some(store.notified_epoch().max(Epoch(interval.first_epoch)).0);
+            interval.duration_ms = Some(lasted);
+            write_down(store, &interval);
+        }
+    }
+}
+
+fn write_down(store: &Datastore, interval: &DegradedInterval) {
+    if let Err(e) = record(store.vfs(), store.location(), interval) {
+        log::error!("replication: a degraded interval is not recorded: {e}");
+    }
 }
 
 /// The intervals in the file, oldest first. Lines that a crash tore are left out.
