@@ -120,3 +120,8 @@ fn a_catch_up_that_is_left_out_is_found() {
 fn an_epoch_that_is_propagated_without_confirmation_is_found() {
     finds(Sabotage::PropagateWhatIsStored);
 }
+
+#[test]
+fn an_acknowledgement_that_waits_for_no_blob_is_found() {
+    finds(Sabotage::IgnoreBlobs);
+}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What was written, and what may and must be found again. A session's first and last entry are keys of its own, so that
-//! a session that is there in part is seen.
+//! a session that is there in part is seen. The value of the last one is the content of the BLOB that it refers to, if any.
 
 use limestone_core::datastore::{Datastore, Settings};
 use limestone_core::types::Epoch;
@@ -46,6 +46,7 @@ pub fn recover(fs: &SimFs, loss: Loss) -> Result<Found, String> {
     let settings = Settings::new(LOCATION).vfs(Arc::new(fs.reboot(loss))).recovery_threads(1);
     let store = Datastore::open(settings).map_err(|e| e.to_string())?;
     let report = store.ready().map_err(|e| e.to_string())?;
+    store.blobs().wait_for_collection();
     read(&store, report.durable_epoch)
 }
 
@@ -59,6 +60,13 @@ pub fn read(store: &Datastore, durable: Epoch) -> Result<Found, String> {
             let key = String::from_utf8_lossy(row.key).into_owned();
             let id = key[1..].parse().map_err(|_| format!("the key {key:?} was never written"))?;
             *markers.entry(id).or_default() += 1;
+            for blob in row.blobs.iter() {
+                let (path, _) = store.blobs().file(blob);
+                let content = store.vfs().read(&path, 1 << 20);
+                if !content.as_ref().is_ok_and(|content| content == row.value) {
+                    return Err(format!("BLOB {blob} of session {id} is not there: {content:?}"));
+                }
+            }
         } else {
             data.insert(row.key.to_vec(), row.value.to_vec());
         }

@@ -4,12 +4,13 @@
 use crate::link::{Arrival, End};
 use crate::model::{Fate, Model, DATA, LOCATION, MARKERS};
 use crate::world::{Sabotage, Setup, TIMEOUT};
+use limestone_core::blob::BlobPool;
 use limestone_core::datastore::{Channel, Datastore, EndedSession, Settings, Tap};
 use limestone_core::replication::auth::Secret;
 use limestone_core::replication::native::frame::LogFrame;
 use limestone_core::replication::native::handshake::{PrimaryHandshake, PrimaryStep};
 use limestone_core::replication::native::message::{
-    Code, ConnectionKind, Message, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, Term,
+    BlobPiece, Code, ConnectionKind, Message, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, Term,
 };
 use limestone_core::replication::native::primary::{lane_of, PrimarySession};
 use limestone_core::replication::native::Millis;
@@ -24,7 +25,7 @@ const QUEUE_MAX: usize = 16;
 
 enum Event {
     Session(EndedSession),
-    Recording,
+    Switched,
     Stored(Epoch, Option<Epoch>),
 }
 
@@ -35,8 +36,8 @@ impl Tap for Queue {
     fn session_ended(&self, session: EndedSession) {
         self.0.lock().unwrap().push_back(Event::Session(session));
     }
-    fn recording(&self, _: Epoch) {
-        self.0.lock().unwrap().push_back(Event::Recording);
+    fn switched(&self, _: Epoch) {
+        self.0.lock().unwrap().push_back(Event::Switched);
     }
     fn stored(&self, stored: Epoch, last_written: Option<Epoch>) -> Option<Epoch> {
         self.0.lock().unwrap().push_back(Event::Stored(stored, last_written));
@@ -51,6 +52,9 @@ impl Tap for Queue {
 struct Open {
     control: End,
     lanes: Vec<Lane>,
+    blobs: Lane,
+    /// The number of the last BLOB that was sent.
+    blob_seq: u64,
     session: PrimarySession,
     source: Source,
     window: Window,
@@ -75,7 +79,7 @@ enum Link {
 
 pub struct Primary {
     pub store: Arc<Datastore>,
-    channels: Vec<(Arc<Channel>, Option<usize>)>,
+    channels: Vec<(Arc<Channel>, Option<(usize, BlobPool)>)>,
     setup: Setup,
     link: Link,
     session_id: SessionId,
@@ -104,6 +108,7 @@ impl Primary {
         let channels = (0..setup.channels).map(|_| Ok((store.create_channel().map_err(failed)?, None)));
         let channels = channels.collect::<Result<_, String>>()?;
         let report = store.ready().map_err(failed)?;
+        store.blobs().wait_for_collection();
         let link = Link::Down;
         let primary = Primary { store, channels, setup, link, session_id: [0; 16], minor: 0, demotions: 0 };
         primary.switch();
@@ -125,14 +130,15 @@ impl Primary {
         self.minor += 1;
         let minor = self.minor;
         let (log, open) = &mut self.channels[channel];
-        let Some(id) = *open else {
+        let Some((id, pool)) = open else {
             let Ok(epoch) = log.begin_session() else { return };
             let id = model.begin(epoch);
-            *open = Some(id);
+            *open = Some((id, self.store.blob_pool()));
             let version = WriteVersion { major: epoch.0, minor };
             let _ = log.add_entry(StorageId(MARKERS), format!("f{id}").as_bytes(), b"", version, &[]);
             return;
         };
+        let id = *id;
         let version = WriteVersion { major: model.sessions[id].epoch.0, minor };
         if !pick.is_multiple_of(3) {
             let key = [pick as u8 % 16];
@@ -140,8 +146,15 @@ impl Primary {
             let _ = log.add_entry(StorageId(DATA), &key, &value, version, &[]);
             return;
         }
+        let mut content = Vec::new();
+        let mut blobs = Vec::new();
+        if pick.is_multiple_of(2) {
+            content = vec![id as u8; (pick / 11 % 300) as usize];
+            let Ok(blob) = pool.register_data(&content) else { return };
+            blobs.push(blob);
+        }
+        let marked = log.add_entry(StorageId(MARKERS), format!("l{id}").as_bytes(), &content, version, &blobs);
         *open = None;
-        let marked = log.add_entry(StorageId(MARKERS), format!("l{id}").as_bytes(), b"", version, &[]);
         if marked.is_ok() && log.end_session().is_ok() {
             model.sessions[id].fate = Fate::Alive;
         }
@@ -179,7 +192,7 @@ impl Primary {
             Link::Shaking(end, _) if silently => end.vanish(),
             Link::Open(open) if silently => {
                 open.control.vanish();
-                open.lanes.into_iter().for_each(|lane| lane.end.vanish());
+                open.lanes.into_iter().chain([open.blobs]).for_each(|lane| lane.end.vanish());
             }
             _ => {}
         }
@@ -229,19 +242,21 @@ impl Primary {
         // A disk that has lost its power cannot be read either.
         let Ok(source) = Source::new(subscription, replica.durable) else { return Ok(()) };
         let Ok(window) = source.window(replica.durable) else { return Ok(()) };
-        let lane = |number| {
-            let (kind, end) = (ConnectionKind::Lane(number), connect());
+        let mut join = |kind| {
+            let end = connect();
             let (handshake, hello) = PrimaryHandshake::start(kind, self.session_id, [2; 32], Secret::default(), None);
             end.send(&hello);
             Lane { end, handshake: Some(handshake), announced: BTreeSet::new() }
         };
-        let lanes = (0..self.setup.lanes).map(lane).collect();
+        let lanes = (0..self.setup.lanes).map(|number| join(ConnectionKind::Lane(number))).collect();
+        let blobs = join(ConnectionKind::Blob);
         let mut session = PrimarySession::new(stored, &replica, TIMEOUT, now);
         // What the subscription itself says; the rest is looked at when the log has been sent.
         if let Some(Event::Stored(stored, last_written)) = queue.0.lock().unwrap().pop_front() {
             session.stored(stored, last_written);
         }
-        let mut open = Open { control, lanes, session, source, window, next: None, stored_before, queue };
+        let mut open =
+            Open { control, lanes, blobs, blob_seq: 0, session, source, window, next: None, stored_before, queue };
         open.next = open.source.next(&mut open.window);
         self.link = Link::Open(Box::new(open));
         Ok(())
@@ -266,7 +281,7 @@ impl Open {
                 return expected(reason).map(|()| Next::End);
             }
         }
-        for lane in &mut self.lanes {
+        for lane in self.lanes.iter_mut().chain([&mut self.blobs]) {
             let message = match lane.end.read()? {
                 Arrival::Message(message) => message,
                 Arrival::Nothing => continue,
@@ -284,7 +299,8 @@ impl Open {
             Ok(message) => message.iter().for_each(|message| self.control.send(message)),
             Err(reason) => return expected(reason).map(|()| Next::End),
         }
-        if self.lanes.iter().all(|lane| lane.handshake.is_none()) && !self.pump(setup, now) {
+        let is_open = self.lanes.iter().chain([&self.blobs]).all(|lane| lane.handshake.is_none());
+        if is_open && !self.pump(store, setup, now) {
             return Ok(Next::End);
         }
         let propagated = match setup.sabotage {
@@ -297,13 +313,13 @@ impl Open {
     }
 
     /// Puts sessions and COMMITs on the lanes while there is room; false when the disk cannot be read.
-    fn pump(&mut self, setup: Setup, now: Millis) -> bool {
-        while !self.lanes.iter().any(|lane| lane.end.is_full()) {
+    fn pump(&mut self, store: &Datastore, setup: Setup, now: Millis) -> bool {
+        while !self.lanes.iter().chain([&self.blobs]).any(|lane| lane.end.is_full()) {
             if setup.sabotage == Some(Sabotage::SkipCatchUp) {
                 self.next = None;
             }
             if let Some(session) = self.next.take() {
-                if !self.ship(&session, setup) {
+                if !self.ship(store, &session, setup) {
                     return false;
                 }
                 self.next = self.source.next(&mut self.window);
@@ -330,7 +346,7 @@ impl Open {
                         self.session.stored(session.epoch, Some(session.epoch));
                         self.commit(now);
                     }
-                    if !self.ship(&session, setup) {
+                    if !self.ship(store, &session, setup) {
                         return false;
                     }
                     if setup.sabotage == Some(Sabotage::CommitBeforeStored) {
@@ -338,7 +354,7 @@ impl Open {
                         self.commit(now);
                     }
                 }
-                Some(Event::Recording) => self.lanes.iter().for_each(|lane| lane.end.send(&Message::Sync)),
+                Some(Event::Switched) => self.lanes.iter().for_each(|lane| lane.end.send(&Message::Sync)),
                 Some(Event::Stored(stored, last_written)) => {
                     self.session.stored(stored, last_written);
                     self.commit(now);
@@ -351,11 +367,28 @@ impl Open {
 
     fn commit(&mut self, now: Millis) {
         if let Some(epoch) = self.session.take_commit(now) {
-            self.lanes.iter().for_each(|lane| lane.end.send(&Message::Commit { epoch, blob_seq: 0 }));
+            self.lanes.iter().for_each(|lane| lane.end.send(&Message::Commit { epoch, blob_seq: self.blob_seq }));
         }
     }
 
-    fn ship(&mut self, session: &EndedSession, setup: Setup) -> bool {
+    fn ship(&mut self, store: &Datastore, session: &EndedSession, setup: Setup) -> bool {
+        for &id in session.blobs.iter() {
+            let Ok(content) = store.vfs().read(&store.blobs().file(id).0, 1 << 20) else { return false };
+            self.blob_seq += 1;
+            let (seq, size, crc) = (self.blob_seq, content.len() as u64, crc32fast::hash(&content));
+            let mut offset = 0;
+            loop {
+                let end = content.len().min(offset + setup.piece_bytes);
+                let (bytes, last) = (content[offset..end].to_vec(), end == content.len());
+                let crc = if last { crc } else { 0 };
+                let piece = BlobPiece { seq, id, size, offset: offset as u64, last, crc, bytes };
+                self.blobs.end.send(&Message::Blob(piece));
+                offset = end;
+                if last {
+                    break;
+                }
+            }
+        }
         let mut bytes = vec![0; session.len as usize];
         if !matches!(session.file.read_at(session.start, &mut bytes), Ok(read) if read == bytes.len()) {
             return false;

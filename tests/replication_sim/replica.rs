@@ -10,7 +10,7 @@ use limestone_core::replication::native::handshake::{decide, Identified, Replica
 use limestone_core::replication::native::message::{Code, ConnectionKind, Message, Reason, ReplicaIdentity};
 use limestone_core::replication::native::replica::{LaneOrder, LaneStep, ReplicaAction, ReplicaSession};
 use limestone_core::replication::native::Millis;
-use limestone_core::replication::standby::StandbyStore;
+use limestone_core::replication::standby::{BlobReceiver, StandbyStore};
 use limestone_core::types::Epoch;
 use limestone_core::vfs::SimFs;
 use std::path::Path;
@@ -19,10 +19,26 @@ use std::sync::Arc;
 struct Open {
     session: ReplicaSession,
     control: End,
-    lanes: Vec<(u32, End, LaneOrder)>,
+    lanes: Vec<Lane>,
+    blobs: Option<Blobs>,
     /// An epoch whose record the disk has still to write.
     recording: Option<Epoch>,
     sabotage: Option<Sabotage>,
+}
+
+struct Lane {
+    number: u32,
+    end: End,
+    order: LaneOrder,
+    /// What the thread that syncs has still to do: whether to sync, the last COMMIT and its BLOB.
+    sync: bool,
+    commit: Option<(Epoch, u64)>,
+}
+
+struct Blobs {
+    end: End,
+    receiver: BlobReceiver,
+    whole: u64,
 }
 
 pub struct Replica {
@@ -128,14 +144,20 @@ impl Replica {
                 };
                 end.send(&Message::Answer { replica: Some(replica) });
                 let sabotage = self.setup.sabotage;
-                self.open = Some(Open { session, control: end, lanes: Vec::new(), recording: None, sabotage });
+                self.open =
+                    Some(Open { session, control: end, lanes: Vec::new(), blobs: None, recording: None, sabotage });
                 Ok(())
             }
             (None, None) => refuse(end, Reason::new(Code::UNKNOWN_SESSION, "no session is open")),
             (None, Some(open)) => match (open.session.attach(peer.session_id, peer.kind), peer.kind) {
                 (Ok(Some(order)), ConnectionKind::Lane(lane)) => {
                     end.send(&Message::Answer { replica: None });
-                    open.lanes.push((lane, end, order));
+                    open.lanes.push(Lane { number: lane, end, order, sync: false, commit: None });
+                    Ok(())
+                }
+                (Ok(None), ConnectionKind::Blob) => {
+                    end.send(&Message::Answer { replica: None });
+                    open.blobs = Some(Blobs { end, receiver: self.store.blob_receiver(), whole: 0 });
                     Ok(())
                 }
                 (Ok(_), kind) => Err(format!("a {kind} connection was not expected")),
@@ -144,23 +166,76 @@ impl Replica {
         }
     }
 
-    /// Lets the disk finish what it is at.
-    pub fn disk(&mut self, now: Millis) {
-        if let Some(open) = &mut self.open {
-            if let Some(epoch) = open.recording.take() {
-                if open.sabotage == Some(Sabotage::AcknowledgeBeforeSync) {
-                    // Acknowledged below; the record is lost with the process.
-                } else if self.store.record(epoch).is_err() {
-                    return;
-                }
-                let actions = open.session.recorded(epoch, now);
-                open.carry_out(actions);
-            }
+    /// Lets some of the threads that sync and record do what they were asked for; `which` has a bit for each.
+    pub fn disk(&mut self, which: u64, now: Millis) {
+        let Some(open) = &mut self.open else { return };
+        for number in (0..open.lanes.len() + 2).filter(|number| which >> number & 1 == 1) {
+            let actions = match number {
+                0 => open.record(&self.store, now),
+                1 => open.sync_blobs(),
+                lane => open.sync_lane(lane - 2, &self.store),
+            };
+            open.carry_out(actions);
         }
     }
 }
 
 impl Open {
+    fn record(&mut self, store: &StandbyStore, now: Millis) -> Vec<ReplicaAction> {
+        let Some(epoch) = self.recording.take() else { return Vec::new() };
+        // With the mistake it is acknowledged, and the record is lost with the process.
+        if self.sabotage != Some(Sabotage::AcknowledgeBeforeSync) && store.record(epoch).is_err() {
+            return Vec::new();
+        }
+        self.session.recorded(epoch, now)
+    }
+
+    fn sync_blobs(&mut self) -> Vec<ReplicaAction> {
+        let Some(blobs) = &mut self.blobs else { return Vec::new() };
+        match blobs.receiver.sync_names() {
+            Ok(()) => self.session.blobs_synced(blobs.whole).into_iter().collect(),
+            Err(_) => Vec::new(),
+        }
+    }
+
+    fn sync_lane(&mut self, index: usize, store: &StandbyStore) -> Vec<ReplicaAction> {
+        let Lane { number, sync, commit, .. } = &mut self.lanes[index];
+        let (log, commit) = (store.lane(*number), commit.take());
+        let synced = match (std::mem::take(sync), commit) {
+            (true, _) => log.sync(),
+            (false, Some((epoch, _))) => log.sync_up_to(epoch),
+            (false, None) => return Vec::new(),
+        };
+        match (synced, commit) {
+            (Ok(()), Some((epoch, blob_seq))) => {
+                self.session.lane_synced(*number, epoch, blob_seq).into_iter().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn poll_blobs(&mut self, now: Millis) -> Result<Verdict, String> {
+        let Some(blobs) = &mut self.blobs else { return Ok(Verdict::GoOn) };
+        loop {
+            let piece = match blobs.end.read()? {
+                Arrival::Message(Message::Blob(piece)) => piece,
+                Arrival::Message(other) => return Err(format!("{other:?} among BLOBs")),
+                Arrival::Nothing => return Ok(Verdict::GoOn),
+                Arrival::Over => return Ok(Verdict::End),
+            };
+            self.session.heard(now);
+            if piece.seq != blobs.whole + 1 {
+                return Err(format!("BLOB number {} after {}", piece.seq, blobs.whole));
+            }
+            let crc = piece.last.then_some(piece.crc);
+            match blobs.receiver.piece(piece.id, piece.size, piece.offset, &piece.bytes, crc) {
+                Ok(()) => blobs.whole += u64::from(piece.last),
+                Err(limestone_core::error::Error::InvalidArgument(text)) => return Ok(Verdict::Violation(text)),
+                Err(_) => return Ok(Verdict::End),
+            }
+        }
+    }
+
     fn carry_out(&mut self, actions: impl IntoIterator<Item = ReplicaAction>) -> bool {
         for action in actions {
             match action {
@@ -195,6 +270,10 @@ impl Open {
                 other => return Ok(other),
             }
         }
+        match self.poll_blobs(now)? {
+            Verdict::GoOn => {}
+            other => return Ok(other),
+        }
         match self.session.tick(now) {
             Ok(actions) => self.carry_out(actions),
             Err(reason) => return Ok(reason.into()),
@@ -204,36 +283,30 @@ impl Open {
 
     fn poll_lane(&mut self, index: usize, store: &StandbyStore, now: Millis) -> Result<Verdict, String> {
         loop {
-            let (lane, end, order) = &mut self.lanes[index];
-            let message = match end.read()? {
+            let lane = &mut self.lanes[index];
+            let message = match lane.end.read()? {
                 Arrival::Message(message) => message,
                 Arrival::Nothing => return Ok(Verdict::GoOn),
                 Arrival::Over => return Ok(Verdict::End),
             };
             self.session.heard(now);
-            let (lane, step) = (*lane, order.on_message(message));
-            match step {
+            let log = store.lane(lane.number);
+            match lane.order.on_message(message) {
                 Ok(LaneStep::Noted) => {}
-                Ok(LaneStep::Append(log)) => {
-                    match store.lane(lane).append(log.epoch, log.first, log.last, &log.bytes) {
-                        Ok(()) => {}
-                        Err(limestone_core::error::Error::InvalidArgument(text)) => {
-                            return Ok(Verdict::Violation(text))
-                        }
-                        Err(_) => return Ok(Verdict::End),
-                    }
-                }
-                Ok(LaneStep::Sync) => {
-                    if store.lane(lane).sync().is_err() {
-                        return Ok(Verdict::End);
-                    }
-                }
+                Ok(LaneStep::Append(piece)) => match log.append(piece.epoch, piece.first, piece.last, &piece.bytes) {
+                    Ok(()) => {}
+                    Err(limestone_core::error::Error::InvalidArgument(text)) => return Ok(Verdict::Violation(text)),
+                    Err(_) => return Ok(Verdict::End),
+                },
+                Ok(LaneStep::Sync) => lane.sync = true,
                 Ok(LaneStep::Commit { epoch, blob_seq }) => {
-                    if store.lane(lane).sync_up_to(epoch).is_err() {
-                        return Ok(Verdict::End);
+                    let blob_seq = if self.sabotage == Some(Sabotage::IgnoreBlobs) { 0 } else { blob_seq };
+                    if log.is_synced_up_to(epoch) {
+                        let action = self.session.lane_synced(lane.number, epoch, blob_seq);
+                        self.carry_out(action);
+                    } else {
+                        lane.commit = Some((epoch, blob_seq));
                     }
-                    let action = self.session.lane_synced(lane, epoch, blob_seq);
-                    self.carry_out(action);
                 }
                 Err(reason) => return Ok(reason.into()),
             }

@@ -12,7 +12,7 @@ use limestone_core::vfs::{Fault, Loss, SimFs};
 /// When a silent peer counts as lost.
 pub const TIMEOUT: Millis = 2000;
 /// Steps without faults in which both sides must agree again.
-const STEPS_TO_AGREE: u64 = 3000;
+const STEPS_TO_AGREE: u64 = 10_000;
 
 /// A mistake made on purpose: a simulation that does not find it is worth nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,7 @@ pub enum Sabotage {
     CommitWithoutRecord,
     SkipCatchUp,
     PropagateWhatIsStored,
+    IgnoreBlobs,
 }
 
 /// What stays the same during a run.
@@ -192,7 +193,7 @@ impl World {
             520..600 if faults => self.primary.iter().for_each(|primary| primary.switch()),
             600..610 if faults => self.primary.iter().for_each(|primary| primary.rotate()),
             610..640 => self.connect(),
-            640..760 => self.replica.iter_mut().for_each(|replica| replica.disk(self.now)),
+            640..760 => self.replica.iter_mut().for_each(|replica| replica.disk(self.random.next(), self.now)),
             760..763 if faults => self.cut(),
             763..765 if faults => self.primary.iter_mut().for_each(|primary| primary.hang_up(true)),
             765..767 if faults => self.kill(true),
