@@ -77,9 +77,12 @@ enum Link {
     Open(Box<Open>),
 }
 
+/// A session that is being written: its number in the model, and where its BLOB comes from.
+type Writing = (usize, BlobPool);
+
 pub struct Primary {
     pub store: Arc<Datastore>,
-    channels: Vec<(Arc<Channel>, Option<(usize, BlobPool)>)>,
+    channels: Vec<(Arc<Channel>, Option<Writing>)>,
     setup: Setup,
     link: Link,
     session_id: SessionId,
