@@ -4,4 +4,5 @@
 mod faults;
 mod pair;
 mod policies;
+mod retention;
 mod streaming;

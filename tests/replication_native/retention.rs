@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the primary keeps for a replica that is behind, and what becomes of one for which it was not enough.
+
+use super::pair::{content, free_port, replica, settings, Engine, PATIENCE};
+use super::streaming::none;
+use limestone_core::datastore::Outcome;
+use limestone_core::types::{Epoch, StorageId, WriteVersion};
+use limestone_core::wal::names;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+fn wait_for(what: &str, done: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Compacts while epochs go on.
+fn compact(engine: &mut Engine) {
+    let store = engine.store.clone();
+    let compaction = std::thread::spawn(move || store.compact().unwrap());
+    while !compaction.is_finished() {
+        engine.next_epoch();
+        std::thread::yield_now();
+    }
+    let outcome = compaction.join().unwrap();
+    assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
+}
+
+/// A base sync brings the primary's compacted file; a catch-up sends sessions only.
+fn has_compacted_file(dir: &Path) -> bool {
+    dir.join(names::COMPACTED).exists()
+}
+
+#[test]
+fn log_that_a_replica_lacks_is_not_compacted_so_that_it_can_catch_up() {
+    let (primary, standby) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let port = free_port();
+    let mut engine = Engine::start(primary.path(), settings(port, &[]));
+    let server = replica(standby.path(), port, &none());
+    engine.write(&["a", "b"]);
+    let had = engine.write(&["a", "c"]);
+    engine.wait_propagated(had);
+    wait_for("what is beyond the replica's epoch is retained", || {
+        engine.store.retained_epoch().is_some_and(|epoch| epoch >= had)
+    });
+    drop(server);
+    // Files are compacted as a whole.
+    engine.store.rotate().unwrap();
+    let lacks = engine.write(&["a", "d"]);
+    compact(&mut engine);
+    let compacted = engine.store.compacted_epoch();
+    assert!((Epoch(1)..lacks).contains(&compacted), "epoch {compacted} of {lacks}");
+
+    let server = replica(standby.path(), port, &none());
+    engine.wait_propagated(lacks);
+    engine.shutdown();
+    drop(server);
+    assert!(!has_compacted_file(standby.path()), "it was a base sync");
+    assert_eq!(content(primary.path()), content(standby.path()));
+}
+
+#[test]
+fn more_log_than_the_setting_allows_is_compacted_and_the_replica_gets_a_base_sync() {
+    let (primary, standby) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let port = free_port();
+    let mut engine = Engine::start(primary.path(), settings(port, &[("RETAIN_MB", "1")]));
+    let server = replica(standby.path(), port, &none());
+    let had = engine.write(&["a", "b"]);
+    engine.wait_propagated(had);
+    wait_for("the replica's epoch is retained", || engine.store.retained_epoch().is_some());
+    drop(server);
+    let lacks = engine.write(&["a", "d"]);
+    let channel = &engine.channels[0];
+    channel.begin_session().unwrap();
+    let version = WriteVersion { major: engine.epoch, minor: 1 };
+    channel.add_entry(StorageId(1), b"large", &vec![b'v'; 2 << 20], version, &[]).unwrap();
+    channel.end_session().unwrap();
+    engine.next_epoch();
+    wait_for("too much log is not retained", || engine.store.retained_epoch().is_none());
+    compact(&mut engine);
+    assert!(engine.store.compacted_epoch() >= lacks);
+
+    let server = replica(standby.path(), port, &none());
+    let last = engine.write(&["e"]);
+    engine.wait_propagated(last);
+    engine.shutdown();
+    drop(server);
+    assert!(has_compacted_file(standby.path()), "it was a catch-up");
+    assert_eq!(content(primary.path()), content(standby.path()));
+}
+
+#[test]
+fn a_blob_that_was_collected_while_the_replica_was_away_holds_nothing_up() {
+    let (primary, standby) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let port = free_port();
+    let mut engine = Engine::start(primary.path(), settings(port, &[]));
+    let server = replica(standby.path(), port, &none());
+    let had = engine.write(&["a"]);
+    engine.wait_propagated(had);
+    drop(server);
+    let pool = engine.store.blob_pool();
+    let (replaced, live) = (pool.register_data(b"replaced").unwrap(), pool.register_data(b"live").unwrap());
+    engine.write_with_blobs(&["k"], &[replaced]);
+    engine.write_with_blobs(&["l"], &[live]);
+    engine.write(&["k"]);
+    pool.release();
+    let file = |dir: &Path, id| limestone_core::blob::paths::file(&dir.join(names::BLOB_DIR), id);
+    assert!(file(primary.path(), replaced).exists());
+    engine.shutdown();
+    // A start deletes what no live entry refers to.
+    let mut engine = Engine::start(primary.path(), settings(port, &[]));
+    engine.store.blobs().wait_for_collection();
+    assert!(!file(primary.path(), replaced).exists());
+
+    let server = replica(standby.path(), port, &none());
+    let last = engine.write(&["m"]);
+    engine.wait_propagated(last);
+    engine.shutdown();
+    drop(server);
+    assert_eq!(std::fs::read(file(standby.path(), live)).unwrap(), b"live");
+    assert!(!file(standby.path(), replaced).exists());
+    assert_eq!(content(primary.path()), content(standby.path()));
+}
