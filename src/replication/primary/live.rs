@@ -309,3 +309,7 @@ impl Tap for Live {
         self.set_version(|versions| versions.safe_snapshot = versions.safe_snapshot.max(Some(version)));
     }
 }
+
+#[cfg(test)]
+#[path = "live_tests.rs"]
+mod tests;

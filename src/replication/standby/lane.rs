@@ -341,3 +341,67 @@ impl LaneLog {
         Error::InvalidArgument(format!("{what} (for \"{}\")", self.path.display()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::StandbyStore;
+    use super::*;
+    use crate::vfs::{Fault, SimFs};
+    use crate::wal::entry::{encode_end, marker};
+
+    fn session(epoch: u64) -> Vec<u8> {
+        let mut bytes = marker(tag::BEGIN, Epoch(epoch)).to_vec();
+        encode_end(&mut bytes, Epoch(epoch));
+        bytes
+    }
+
+    #[test]
+    fn an_epoch_is_synced_when_all_its_ended_sessions_are_and_none_is_open() {
+        let fs = SimFs::new();
+        let store = StandbyStore::open(Arc::new(fs.clone()), Path::new("/log")).unwrap();
+        let log = store.lane(0);
+        assert!(log.is_synced_up_to(Epoch(9)), "there is nothing");
+        log.append(Epoch(5), true, true, &session(5)).unwrap();
+        assert!(!log.is_synced_up_to(Epoch(5)) && log.is_synced_up_to(Epoch(4)));
+        log.sync().unwrap();
+        assert!(log.is_synced_up_to(Epoch(9)));
+        let bytes = session(7);
+        log.append(Epoch(7), true, false, &bytes[..9]).unwrap();
+        log.sync().unwrap();
+        assert!(!log.is_synced_up_to(Epoch(7)) && log.is_synced_up_to(Epoch(6)), "it is open");
+        log.append(Epoch(7), false, true, &bytes[9..]).unwrap();
+        log.sync_up_to(Epoch(7)).unwrap();
+        assert!(log.is_synced_up_to(Epoch(7)));
+    }
+
+    #[test]
+    fn what_a_failed_sync_may_have_lost_never_counts_as_synced() {
+        let fs = SimFs::new();
+        let store = StandbyStore::open(Arc::new(fs.clone()), Path::new("/log")).unwrap();
+        let log = store.lane(0);
+        log.append(Epoch(5), true, true, &session(5)).unwrap();
+        // The first call writes, the second syncs.
+        fs.fail_at(fs.operations() + 1, Fault::SyncLoses);
+        assert!(matches!(log.sync(), Err(Error::Io { .. })));
+        assert!(!log.is_synced_up_to(Epoch(5)));
+        let before = fs.operations();
+        assert!(matches!(log.sync_up_to(Epoch(5)), Err(Error::Poisoned(_))));
+        assert!(matches!(store.record(Epoch(5)), Err(Error::Poisoned(_))));
+        assert_eq!((fs.operations(), store.durable()), (before, Epoch(0)), "nothing is tried again");
+    }
+
+    #[test]
+    fn small_sessions_are_written_together_and_all_of_them_before_a_sync() {
+        let fs = SimFs::new();
+        let store = StandbyStore::open(Arc::new(fs.clone()), Path::new("/log")).unwrap();
+        let log = store.lane(0);
+        log.append(Epoch(5), true, true, &session(5)).unwrap();
+        let before = fs.operations();
+        for _ in 0..1000 {
+            log.append(Epoch(5), true, true, &session(5)).unwrap();
+        }
+        assert_eq!(fs.operations(), before);
+        log.sync().unwrap();
+        assert_eq!(fs.files()[log.path()], session(5).repeat(1001));
+    }
+}
