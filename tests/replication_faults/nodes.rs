@@ -114,6 +114,8 @@ pub struct Pair {
     replica: Option<Process>,
     /// Bytes beyond which no file of the replica can grow.
     replica_file_limit: Option<u64>,
+    /// Which of the replica's syncs fails, counted from its start.
+    replica_failing_sync: Option<u64>,
     /// Where the replica lives, when not on the loopback address.
     network: Option<Network>,
     /// Removed when the processes are gone.
@@ -134,7 +136,17 @@ impl Pair {
         let proxy = Proxy::start(replica_address);
         let mode = mode.to_owned();
         let (primary, replica, replica_file_limit) = (None, None, None);
-        let mut pair = Pair { proxy, replica_address, mode, primary, replica, replica_file_limit, network, home };
+        let mut pair = Pair {
+            proxy,
+            replica_address,
+            mode,
+            primary,
+            replica,
+            replica_file_limit,
+            replica_failing_sync: None,
+            network,
+            home,
+        };
         pair.start_replica();
         pair.start_primary();
         pair
@@ -186,11 +198,42 @@ impl Pair {
             // SAFETY: both calls are allowed between fork and exec.
             unsafe { command.pre_exec(move || limit_files(bytes)) };
         }
+        if let Some(number) = self.replica_failing_sync {
+            command.env("LD_PRELOAD", self.failing_sync_library());
+            command.env("LIMESTONE_TEST_FAILING_SYNC", number.to_string());
+        }
         let mut child = command.spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         self.replica = Some(Process(child));
         let listens = BufReader::new(stdout).lines().any(|line| line.unwrap().contains("listening"));
         assert!(listens, "tgreplica ended before it listened");
+    }
+
+    /// The sync with this number of a replica that is started from now on fails; `None`: all work.
+    pub fn fail_replica_sync(&mut self, number: Option<u64>) {
+        self.replica_failing_sync = number;
+    }
+
+    fn failing_sync_library(&self) -> PathBuf {
+        let library = self.home.path().join("failing_sync.so");
+        if !library.exists() {
+            let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/replication_faults/failing_sync.c");
+            let built =
+                Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).args([source, "-ldl"]).status();
+            assert!(built.expect("a C compiler").success());
+        }
+        library
+    }
+
+    /// Ends with the exit code of a replica that gives up by itself.
+    pub fn replica_gives_up(&mut self) -> Option<i32> {
+        let mut replica = self.replica.take().unwrap();
+        let mut status = None;
+        wait_until("the replica gives up", || {
+            status = replica.0.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap().code()
     }
 
     /// A replica started from now on cannot let a file grow beyond this size.

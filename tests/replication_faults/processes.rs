@@ -136,6 +136,28 @@ fn a_full_disk_of_the_replica_confirms_nothing() {
     pair.check();
 }
 
+#[test]
+fn a_sync_that_fails_on_the_replica_ends_it_and_nothing_after_it_is_confirmed() {
+    let mut pair = Pair::start("strict");
+    pair.wait_for_propagated();
+    // The first ones belong to the start, the others to lanes and epochs as it happens.
+    for number in [9, 12, 13, 20, 31, 60] {
+        pair.kill_replica();
+        pair.fail_replica_sync(Some(number));
+        pair.start_replica();
+        assert_eq!(pair.replica_gives_up(), Some(4), "sync {number}");
+        pair.fail_replica_sync(None);
+        // What was confirmed before may still be on its way.
+        pair.wait_for_stored();
+        let confirmed = pair.journal().propagated;
+        pair.wait_for_stored();
+        assert_eq!(pair.journal().propagated, confirmed, "nobody is there to confirm");
+        pair.start_replica();
+        pair.wait_for_propagated();
+    }
+    pair.check();
+}
+
 /// Asks the replica for a compaction, as the script for operators does.
 fn ask_for_compaction(pair: &Pair) -> std::path::PathBuf {
     let control = pair.replica_directory().join("ctrl");
