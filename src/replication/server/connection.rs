@@ -129,20 +129,11 @@ fn accept_primary(
 ) {
     match begin_session(node, &incoming, peer, session_id, primary) {
         Ok(active) => {
-            let end = std::thread::scope(|scope| {
-                let record = || {
-                    if let Err(end) = active.recorder.run(node, &active) {
-                        active.end(end);
-                    }
-                };
-                let thread = std::thread::Builder::new().name("replica-record".to_owned()).spawn_scoped(scope, record);
-                let end = match thread.and_then(|_| incoming.set_timeout(control::interval(node))) {
-                    Ok(()) => control::run(node, &active, &mut incoming),
-                    Err(e) => End::Lost(e.to_string()),
-                };
-                active.end(end.clone());
-                end
-            });
+            let ready = record(node, &active).and_then(|()| incoming.set_timeout(control::interval(node)));
+            let end = match ready {
+                Ok(()) => control::run(node, &active, &mut incoming),
+                Err(e) => End::Lost(e.to_string()),
+            };
             finish(node, &active, end);
         }
         Err(reason) => {
@@ -155,6 +146,22 @@ fn accept_primary(
             }
         }
     }
+}
+
+/// Lets a thread record epochs until the session ends.
+fn record(node: &Arc<Node>, active: &Arc<Active>) -> io::Result<()> {
+    active.enter();
+    let body = {
+        let (node, active) = (node.clone(), active.clone());
+        move || {
+            if let Err(end) = active.recorder.run(&node, &active) {
+                active.end(end);
+            }
+            active.leave();
+        }
+    };
+    let spawned = std::thread::Builder::new().name("replica-record".to_owned()).spawn(body);
+    spawned.map(|_| ()).inspect_err(|_| active.leave())
 }
 
 fn begin_session(

@@ -68,7 +68,7 @@ pub(super) struct Active {
     streams: Mutex<Vec<TcpStream>>,
     /// Why it ended; the first reason counts.
     ended: Mutex<Option<End>>,
-    /// Threads of its connections, but for the control connection's.
+    /// Threads of its connections, but for the control connection's, and the one that records.
     threads: Mutex<usize>,
     idle: Condvar,
     /// When something came last, on the clock of the node.
@@ -334,17 +334,22 @@ impl Active {
             return Ok(false);
         }
         self.streams.lock().push(stream.try_clone()?);
-        *self.threads.lock() += 1;
+        self.enter();
         Ok(true)
     }
 
-    /// The thread of a connection that joined ends.
+    /// A thread begins to work for the session.
+    pub(super) fn enter(&self) {
+        *self.threads.lock() += 1;
+    }
+
+    /// A thread that entered ends.
     pub(super) fn leave(&self) {
         *self.threads.lock() -= 1;
         self.idle.notify_all();
     }
 
-    /// Waits for the threads of all connections that joined.
+    /// Waits for all threads that entered: nothing is appended, synced or recorded for the session any more.
     pub(super) fn wait(&self) {
         let mut threads = self.threads.lock();
         while *threads > 0 {
