@@ -8,7 +8,7 @@ use super::queue::Queue;
 use crate::blob::BlobStore;
 use crate::datastore::{Datastore, EndedSession, Tap};
 use crate::replication::native::message::{Message, Reason};
-use crate::replication::native::primary::{PrimaryEvent, PrimarySession};
+use crate::replication::native::primary::{lane_of, PrimaryEvent, PrimarySession};
 use crate::replication::native::Millis;
 use crate::types::{Epoch, WriteVersion};
 use parking_lot::Mutex;
@@ -103,7 +103,7 @@ impl Live {
     pub(super) fn send_old(&self, session: EndedSession, blobs: &BlobStore) -> bool {
         let queued = self.blobs.queue(blobs, &session.blobs);
         self.state.lock().note(&session);
-        self.lane_of(session.channel).push(Item::Session(session));
+        self.lanes[self.lane_of(session.channel)].push(Item::Session(session));
         queued.missing
     }
 
@@ -155,8 +155,8 @@ impl Live {
         true
     }
 
-    fn lane_of(&self, channel: u32) -> &Queue<Item> {
-        &self.lanes[channel as usize % self.lanes.len()]
+    fn lane_of(&self, channel: u32) -> usize {
+        lane_of(channel, self.lanes.len() as u32) as usize
     }
 
     /// Returns how many items wait, of the kind of which most do.
@@ -167,7 +167,7 @@ impl Live {
                 waiting = self.blobs.queue(store.blobs(), &session.blobs).waiting;
             }
         }
-        let (lane, len) = (self.lane_of(session.channel), session.len);
+        let (lane, len) = (&self.lanes[self.lane_of(session.channel)], session.len);
         waiting.max(lane.push_at_leisure(Item::Session(session), len))
     }
 
@@ -267,8 +267,7 @@ impl Tap for Live {
             Phase::Pending(_) => self.overflow(&mut state, PENDING_MAX),
             Phase::Streaming => {
                 state.note(&session);
-                let lane = session.channel as usize % self.lanes.len();
-                state.unsynced[lane] = true;
+                state.unsynced[self.lane_of(session.channel)] = true;
                 let is_last_of_its_epoch = session.epoch < state.switched;
                 if self.send(session) > QUEUED_MAX {
                     self.overflow(&mut state, QUEUED_MAX);
