@@ -14,7 +14,6 @@ use crate::error::{Error, Result};
 use crate::types::{Epoch, WriteVersion};
 use parking_lot::Mutex;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 /// Replication of one data store.
 #[derive(Debug)]
@@ -139,10 +138,7 @@ impl Replication {
             Role::NotStarted => {}
             Role::Native(primary) => primary.shutdown(),
             Role::Upstream(primary, reporter) => {
-                primary.shutdown(match self.settings.mode {
-                    Mode::Async => Duration::ZERO,
-                    Mode::Strict | Mode::Degrade(_) => self.settings.timeout,
-                });
+                primary.shutdown(self.settings.shutdown_patience());
                 if let Some(store) = reporter.store.upgrade() {
                     reporter.degradation.lock().finish(&store);
                 }

@@ -132,6 +132,15 @@ pub struct ReplicationSettings {
 }
 
 impl ReplicationSettings {
+    /// How long a shutdown waits for a replica that is connected to confirm what is stored: the time-out, and a tenth of it
+    /// where nobody waits for replicas.
+    pub fn shutdown_patience(&self) -> Duration {
+        match self.mode {
+            Mode::Strict | Mode::Degrade(_) => self.timeout,
+            Mode::Async => self.timeout / 10,
+        }
+    }
+
     /// The settings of this process's environment; `None` when no replica is set.
     ///
     /// # Errors

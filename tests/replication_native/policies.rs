@@ -105,16 +105,18 @@ fn async_notifies_what_is_stored_and_the_replica_follows() {
 
 #[test]
 fn a_shutdown_lets_a_connected_replica_confirm_what_is_stored() {
-    let (primary, standby) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let server = replica(standby.path(), 0, &none());
-    let mut engine = Engine::start(primary.path(), settings(server.address().port(), &[]));
-    engine.wait_state(LinkState::Streaming);
-    let mut last = Epoch(0);
-    for n in 0..200 {
-        last = engine.write(&[&n.to_string()]);
+    for mode in ["strict", "async"] {
+        let (primary, standby) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let server = replica(standby.path(), 0, &none());
+        let mut engine = Engine::start(primary.path(), settings(server.address().port(), &[("MODE", mode)]));
+        engine.wait_state(LinkState::Streaming);
+        let mut last = Epoch(0);
+        for n in 0..200 {
+            last = engine.write(&[&n.to_string()]);
+        }
+        engine.shutdown();
+        assert!(server.status().propagated_epoch >= last.0, "{mode}: {:?}", server.status());
     }
-    engine.shutdown();
-    assert!(server.status().propagated_epoch >= last.0, "{:?}", server.status());
 }
 
 #[test]

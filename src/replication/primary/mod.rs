@@ -20,7 +20,7 @@ use self::backoff::Backoff;
 use self::core::Core;
 use self::end::End;
 use self::session::Session;
-use super::settings::{Mode, ReplicationSettings};
+use super::settings::ReplicationSettings;
 use super::state_file::ReplicationState;
 use super::status::Status;
 use crate::datastore::Datastore;
@@ -75,16 +75,12 @@ impl Primary {
         self.core.status()
     }
 
-    /// Ends replication. Unless the mode is async, a replica that is connected gets the time-out to confirm what is stored;
-    /// what it has not confirmed then is said in the log. Calling it again does nothing. May be called from within a
+    /// Ends replication. A replica that is connected gets time to confirm what is stored, see
+    /// [`ReplicationSettings::shutdown_patience`]; what it has not confirmed then is said in the log. Calling it again does nothing. May be called from within a
     /// callback; on a thread of replication it does not wait for the threads to end.
     pub fn shutdown(&self) {
         if !self.core.is_stopping() {
-            let patience = match self.core.settings.mode {
-                Mode::Async => Duration::ZERO,
-                Mode::Strict | Mode::Degrade(_) => self.core.settings.timeout,
-            };
-            self.core.drain(patience);
+            self.core.drain(self.core.settings.shutdown_patience());
             self.core.stop();
         }
         // A callback on one of the threads that end now may have called this: they end when it returns.

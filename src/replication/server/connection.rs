@@ -150,18 +150,13 @@ fn accept_primary(
 
 /// Lets a thread record epochs until the session ends.
 fn record(node: &Arc<Node>, active: &Arc<Active>) -> io::Result<()> {
-    active.enter();
+    active.recorder.begin();
     let body = {
         let (node, active) = (node.clone(), active.clone());
-        move || {
-            if let Err(end) = active.recorder.run(&node, &active) {
-                active.end(end);
-            }
-            active.leave();
-        }
+        move || active.recorder.run(&node, &active)
     };
     let spawned = std::thread::Builder::new().name("replica-record".to_owned()).spawn(body);
-    spawned.map(|_| ()).inspect_err(|_| active.leave())
+    spawned.map(|_| ()).inspect_err(|_| active.recorder.give_up())
 }
 
 fn begin_session(

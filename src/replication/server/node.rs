@@ -68,7 +68,7 @@ pub(super) struct Active {
     streams: Mutex<Vec<TcpStream>>,
     /// Why it ended; the first reason counts.
     ended: Mutex<Option<End>>,
-    /// Threads of its connections, but for the control connection's, and the one that records.
+    /// Threads of its connections, but for the control connection's.
     threads: Mutex<usize>,
     idle: Condvar,
     /// When something came last, on the clock of the node.
@@ -334,27 +334,25 @@ impl Active {
             return Ok(false);
         }
         self.streams.lock().push(stream.try_clone()?);
-        self.enter();
+        *self.threads.lock() += 1;
         Ok(true)
     }
 
-    /// A thread begins to work for the session.
-    pub(super) fn enter(&self) {
-        *self.threads.lock() += 1;
-    }
-
-    /// A thread that entered ends.
+    /// The thread of a connection that joined ends.
     pub(super) fn leave(&self) {
         *self.threads.lock() -= 1;
         self.idle.notify_all();
     }
 
-    /// Waits for all threads that entered: nothing is appended, synced or recorded for the session any more.
+    /// Waits for the threads of all connections that joined, and until what they were told to commit is recorded. Nothing
+    /// is appended, synced or recorded for the session after that.
     pub(super) fn wait(&self) {
         let mut threads = self.threads.lock();
         while *threads > 0 {
             self.idle.wait(&mut threads);
         }
+        drop(threads);
+        self.recorder.finish();
     }
 
     /// Ends the session with its first reason; all its connections are closed.
@@ -368,7 +366,6 @@ impl Active {
             let _ = self.send(&Message::Error(reason.clone()));
         }
         *ended = Some(end);
-        self.recorder.close();
         for stream in self.streams.lock().iter() {
             transport::close(stream);
         }

@@ -10,13 +10,27 @@ use parking_lot::{Condvar, Mutex};
 #[derive(Debug, Default)]
 pub(super) struct Recorder {
     asked: Mutex<Asked>,
+    /// Something was asked for.
     wake: Condvar,
+    /// The thread has ended.
+    ended: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Asked {
     epoch: Option<Epoch>,
     closed: bool,
+    running: bool,
+}
+
+/// Says that the thread has ended, also when it panics.
+struct Running<'a>(&'a Recorder);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.asked.lock().running = false;
+        self.0.ended.notify_all();
+    }
 }
 
 impl Recorder {
@@ -26,10 +40,24 @@ impl Recorder {
         self.wake.notify_one();
     }
 
-    /// Lets the thread end. What is being recorded is completed.
-    pub(super) fn close(&self) {
-        self.asked.lock().closed = true;
+    /// To be called before the thread that runs this begins.
+    pub(super) fn begin(&self) {
+        self.asked.lock().running = true;
+    }
+
+    /// Takes nothing more; when this returns, everything that was asked for is recorded, unless the disk failed.
+    pub(super) fn finish(&self) {
+        let mut asked = self.asked.lock();
+        asked.closed = true;
         self.wake.notify_one();
+        while asked.running {
+            self.ended.wait(&mut asked);
+        }
+    }
+
+    /// The thread that was to run this did not begin.
+    pub(super) fn give_up(&self) {
+        drop(Running(self));
     }
 
     fn next(&self) -> Option<Epoch> {
@@ -37,20 +65,22 @@ impl Recorder {
         while asked.epoch.is_none() && !asked.closed {
             self.wake.wait(&mut asked);
         }
-        match asked.closed {
-            true => None,
-            false => asked.epoch.take(),
-        }
+        asked.epoch.take()
     }
 
-    /// Records and confirms until it is closed.
-    pub(super) fn run(&self, node: &Node, active: &Active) -> Result<(), End> {
+    /// Records and confirms until it is finished; what ends the session is told there. A primary that is gone already
+    /// is no reason to leave anything out.
+    pub(super) fn run(&self, node: &Node, active: &Active) {
+        let _running = Running(self);
         while let Some(epoch) = self.next() {
-            active.store.record(epoch).map_err(|e| End::Told(node.failed(&e)))?;
+            if let Err(e) = active.store.record(epoch) {
+                return active.end(End::Told(node.failed(&e)));
+            }
             node.board.durable();
             let actions = active.session.lock().recorded(epoch, node.now());
-            active.carry_out(actions)?;
+            if let Err(end) = active.carry_out(actions) {
+                active.end(end);
+            }
         }
-        Ok(())
     }
 }

@@ -66,7 +66,7 @@ impl Syncer {
         self.synced.notify_one();
     }
 
-    /// Does what is asked for until it is closed.
+    /// Does what is asked for until it is closed, also what was asked for before.
     pub(super) fn run(&self, node: &Node, active: &Active, lane: u32, log: &LaneLog) -> Result<(), End> {
         loop {
             let (sync, commit) = {
@@ -74,7 +74,7 @@ impl Syncer {
                 while !asked.sync && asked.commit.is_none() && !asked.closed {
                     self.wake.wait(&mut asked);
                 }
-                if asked.closed {
+                if !asked.sync && asked.commit.is_none() {
                     return Ok(());
                 }
                 asked.bytes = 0;
