@@ -3,15 +3,15 @@
 //! functions replay the corpus in `tests/fuzz_corpus.rs`.
 #![allow(dead_code)]
 
-use limestone_core::replication::auth::Secret;
-use limestone_core::replication::native::frame::{Frame, FrameKind, FrameReader, HEADER_LEN, TRAILER_LEN};
-use limestone_core::replication::native::handshake::{PrimaryHandshake, ReplicaHandshake};
-use limestone_core::replication::native::message::{
+use limestone_core::replication::native::protocol::frame::{Frame, FrameKind, FrameReader, HEADER_LEN, TRAILER_LEN};
+use limestone_core::replication::native::protocol::handshake::{PrimaryHandshake, ReplicaHandshake};
+use limestone_core::replication::native::protocol::message::{
     ConnectionKind, Message, Outcome, PrimaryIdentity, ReplicaIdentity,
 };
-use limestone_core::replication::native::primary::PrimarySession;
-use limestone_core::replication::native::replica::{LaneOrder, ReplicaSession};
-use limestone_core::replication::upstream::reader::{Budget, Reader};
+use limestone_core::replication::native::protocol::primary_session::PrimarySession;
+use limestone_core::replication::native::protocol::replica_session::{LaneOrder, ReplicaSession};
+use limestone_core::replication::secret::Secret;
+use limestone_core::replication::upstream::protocol::reader::{Budget, Reader};
 use limestone_core::types::Epoch;
 use limestone_core::wal::entry::{tag, Entry};
 use limestone_core::wal::scanner::{scan, Edit, Visitor};

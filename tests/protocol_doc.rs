@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The numbers in `docs/protocol.md` are those of the code.
 
-use limestone_core::replication::auth;
-use limestone_core::replication::native::frame::{self, FrameKind, MAGIC};
-use limestone_core::replication::native::message::{Code, LANES_MAX, VERSION};
-use limestone_core::replication::native::replica::CHANNELS_MAX;
-use limestone_core::replication::upstream::codec::Message;
+use limestone_core::replication::native::protocol::frame::{self, FrameKind, MAGIC};
+use limestone_core::replication::native::protocol::message::{Code, LANES_MAX, VERSION};
+use limestone_core::replication::native::protocol::replica_session::CHANNELS_MAX;
+use limestone_core::replication::secret;
+use limestone_core::replication::upstream::protocol::codec::Message;
 use limestone_core::types::Epoch;
 use std::collections::BTreeSet;
 
@@ -56,8 +56,8 @@ fn every_constant_has_its_value_on_the_page() {
         ("HISTORY_LEN_MAX", frame::HISTORY_LEN_MAX.into()),
         ("LANES_MAX", LANES_MAX.into()),
         ("CHANNELS_MAX", CHANNELS_MAX.into()),
-        ("SECRET_BYTES_MIN", auth::SECRET_BYTES_MIN as u64),
-        ("SECRET_BYTES_MAX", auth::SECRET_BYTES_MAX as u64),
+        ("SECRET_BYTES_MIN", secret::SECRET_BYTES_MIN as u64),
+        ("SECRET_BYTES_MAX", secret::SECRET_BYTES_MAX as u64),
     ];
     assert_eq!(rows("Constants", 2), expected.iter().map(|(name, value)| row(&[name, value])).collect());
     let magic: Vec<String> = MAGIC.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -12,7 +12,7 @@ mod tool;
 use crate::engine_run::{quick_dir, start};
 use crate::golden_data::{copy_tree, tree, Row};
 use crate::tool::{directory, epoch_record, open_session, session};
-use limestone_core::inspection;
+use limestone_core::tglogutil;
 use limestone_core::vfs::RealFs;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -92,7 +92,7 @@ fn damaged(logs: &[Log], epoch_damage: &[Damage]) -> TempDir {
 fn run(dir: &Path, words: &[&str]) -> (i32, String) {
     let mut out = Vec::new();
     let args = ["tglogutil"].iter().chain(words).map(Into::into).chain([dir.as_os_str().to_owned()]);
-    let exit = inspection::run(args, Arc::new(RealFs), &mut out);
+    let exit = tglogutil::run(args, Arc::new(RealFs), &mut out);
     (exit, String::from_utf8(out).unwrap())
 }
 

@@ -3,7 +3,7 @@
 //! the logs of the subscription or reaches the tap, and never both.
 
 use limestone_core::datastore::{Datastore, EndedSession, SafeSnapshot, Settings, Tap};
-use limestone_core::replication::source::Source;
+use limestone_core::replication::backlog::Source;
 use limestone_core::types::{BlobId, Epoch, StorageId, WriteVersion};
 use limestone_core::vfs::{RealFs, SimFs, Vfs};
 use limestone_core::wal::entry::{decode, Entry};

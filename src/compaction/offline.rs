@@ -3,7 +3,7 @@
 //! with it the identity), BLOBs and BLOB ids stay (W3). At every moment the directory is one that starts and gives
 //! the same entries.
 
-use super::{catalog_file, online, writer};
+use crate::compaction::{catalog_file, online, writer};
 use crate::error::{Error, Result};
 use crate::recovery::{self, Beyond, Input, Selected};
 use crate::types::{BlobId, Epoch};

@@ -2,7 +2,7 @@
 //! Compaction of log files that nobody writes to any more, in two steps: [`prepare`] reads and writes for as long as it
 //! takes and changes nothing that a start looks at; [`Prepared::commit`] is a handful of renames and syncs.
 
-use super::{catalog_file, writer};
+use crate::compaction::{catalog_file, writer};
 use crate::error::{Error, Result};
 use crate::recovery::{Beyond, Input, Selected, Snapshot};
 use crate::types::{Epoch, WriteVersion};

@@ -6,10 +6,10 @@
 
 use super::coordinator::{Coordinator, Slot};
 use super::file_names::FileNames;
-use super::rotation;
 use super::tap::{EndedSession, Tap, TapHandle, WrittenLog};
 use crate::blob::paths::Directories;
 use crate::blob::BlobStore;
+use crate::directory::rotation;
 use crate::error::{Error, Result};
 use crate::types::{BlobId, Epoch, StorageId, WriteVersion};
 use crate::vfs::{crashsafe, FileKind, Open, Vfs, VfsFile};

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What callers of a data store say and ask about compaction.
 
-use super::{Datastore, Outcome};
 use crate::backup::Ticket;
+use crate::datastore::{Datastore, Outcome};
 use crate::error::{Error, Result};
 use crate::types::{Epoch, WriteVersion};
 

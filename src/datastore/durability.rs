@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Asking and waiting for the durability of an epoch, and what replication tells the data store.
 
-use super::{Datastore, EpochDurability};
+use crate::datastore::{Datastore, EpochDurability};
 use crate::error::{Error, Result};
 use crate::types::{Durability, Epoch};
 use std::time::{Duration, Instant};

@@ -3,7 +3,7 @@
 //! does (public API §16.4).
 
 use super::compactor::{Compactor, Outcome};
-use super::request::CompactionRequest;
+use crate::directory::CompactionRequest;
 use crate::vfs::Vfs;
 use parking_lot::{Condvar, Mutex};
 use std::path::Path;

@@ -3,7 +3,7 @@
 
 use super::channel::Channel;
 use super::tap::{Tap, TapHandle, WrittenLog};
-use super::{Datastore, State};
+use crate::datastore::{Datastore, State};
 use crate::error::{Error, Result};
 use crate::types::{Epoch, WriteVersion};
 use crate::vfs::{FileKind, Open, VfsFile};

@@ -4,7 +4,7 @@
 use super::datastore::{limestone_datastore, opened};
 use super::handle;
 use super::status::{guard, Failure};
-use crate::replication::engine;
+use crate::engine;
 use std::ffi::c_char;
 
 /// Writes the status of replication as one JSON document: role, peer, state, epochs, lag in epochs, bytes and

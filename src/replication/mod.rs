@@ -4,16 +4,14 @@
 //! it panic, wait for ever or hold more memory than a fixed bound. Builds on `datastore`, `wal` and `vfs`; knows nothing
 //! of C. `docs/protocol.md` describes every message.
 
-pub mod auth;
-pub mod degraded;
-pub mod engine;
+pub mod backlog;
 pub mod native;
-pub mod primary;
-pub mod server;
+pub mod net;
+pub mod policy;
+pub mod replica_store;
+pub mod secret;
 pub mod settings;
-pub mod source;
-pub mod standby;
 pub mod state_file;
 pub mod status;
-pub mod transport;
+pub mod status_socket;
 pub mod upstream;

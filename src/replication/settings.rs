@@ -3,8 +3,9 @@
 //! understood is an error that names the variable: a data store without the replica that somebody wanted is worse than
 //! one that does not start.
 
-use super::auth::Secret;
-use super::native::{policy, Millis};
+use super::native::protocol::Millis;
+use super::policy::rule;
+use super::secret::Secret;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -86,11 +87,11 @@ pub enum Mode {
 
 impl Mode {
     /// The same for the logic that carries it out.
-    pub fn policy(self) -> policy::Mode {
+    pub fn policy(self) -> rule::Mode {
         match self {
-            Mode::Strict => policy::Mode::Strict,
-            Mode::Degrade(after) => policy::Mode::Degrade { after: after.as_millis() as Millis },
-            Mode::Async => policy::Mode::Async,
+            Mode::Strict => rule::Mode::Strict,
+            Mode::Degrade(after) => rule::Mode::Degrade { after: after.as_millis() as Millis },
+            Mode::Async => rule::Mode::Async,
         }
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The file system of the machine.
 
-use super::{DirEntry, FileKind, FileLock, LockError, Mapping, Open, Vfs, VfsFile};
+use crate::vfs::{DirEntry, FileKind, FileLock, LockError, Mapping, Open, Vfs, VfsFile};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;

@@ -8,7 +8,7 @@ mod disk;
 #[cfg(test)]
 mod tests;
 
-use super::{DirEntry, FileKind, FileLock, LockError, Mapping, Open, Vfs, VfsFile};
+use crate::vfs::{DirEntry, FileKind, FileLock, LockError, Mapping, Open, Vfs, VfsFile};
 use disk::{errno, Disk, Ino};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};

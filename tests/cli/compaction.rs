@@ -5,7 +5,7 @@ use crate::engine_run::{quick_dir, rows, start};
 use crate::golden_data::{cases, tree, Row};
 use crate::tool::{directory, epoch_record, files, on, session, tool, Run};
 use limestone_core::datastore::{Datastore, Settings};
-use limestone_core::inspection;
+use limestone_core::tglogutil;
 use limestone_core::types::{BlobId, Epoch, StorageId, WriteVersion};
 use limestone_core::vfs::{Fault, Loss, SimFs, Vfs};
 use std::fs;
@@ -275,7 +275,7 @@ fn compact(fs: &SimFs) -> i32 {
     for name in fs.files().keys().filter(|path| path.starts_with("/work")) {
         fs.unlink(name).unwrap();
     }
-    inspection::run(args, Arc::new(fs.clone()), &mut Vec::new())
+    tglogutil::run(args, Arc::new(fs.clone()), &mut Vec::new())
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::engine_run::rows;
 use crate::golden_data::Row;
 use crate::tool::{directory, epoch_record, open_session, session};
 use limestone_core::datastore::{Datastore, Settings};
-use limestone_core::inspection;
+use limestone_core::tglogutil;
 use limestone_core::vfs::{Fault, Loss, SimFs};
 use std::path::Path;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ fn damaged_directory() -> SimFs {
 
 fn repair(fs: &SimFs) -> i32 {
     let args = ["tglogutil", "repair", "--cut", "--give_up_damaged", "/db"].map(str::to_owned);
-    inspection::run(&args, Arc::new(fs.clone()), &mut Vec::new())
+    tglogutil::run(&args, Arc::new(fs.clone()), &mut Vec::new())
 }
 
 fn start(fs: &SimFs) -> Vec<Row> {
@@ -75,7 +75,7 @@ fn looking_at_a_directory_reads_nothing_before_it_has_the_lock_and_never_writes(
         let fs = damaged_directory();
         let before = fs.files();
         let args = [&["tglogutil"], words, &["/db"]].concat();
-        inspection::run(args, Arc::new(fs.clone()), &mut Vec::new());
+        tglogutil::run(args, Arc::new(fs.clone()), &mut Vec::new());
         let trace = fs.trace();
         let calls: Vec<&str> = trace.iter().map(|call| call.split(' ').next().unwrap()).collect();
         let strange: Vec<_> = calls.iter().filter(|call| !READING.contains(call)).collect();

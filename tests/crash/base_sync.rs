@@ -6,7 +6,7 @@ use super::power_cuts::losses;
 use super::sweep::sweep;
 use limestone_core::datastore::{Datastore, Settings};
 use limestone_core::error::Result;
-use limestone_core::replication::standby::{BaseStaging, StandbyStore};
+use limestone_core::replication::replica_store::{BaseStaging, StandbyStore};
 use limestone_core::replication::state_file::{ReplicationState, Term};
 use limestone_core::types::{BlobId, Epoch, StorageId, WriteVersion};
 use limestone_core::vfs::{Fault, Loss, SimFs};

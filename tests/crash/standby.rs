@@ -7,7 +7,7 @@ use super::power_cuts::losses;
 use super::sweep::sweep;
 use limestone_core::datastore::{Datastore, Settings};
 use limestone_core::error::{Error, Result};
-use limestone_core::replication::standby::StandbyStore;
+use limestone_core::replication::replica_store::StandbyStore;
 use limestone_core::types::{BlobId, Epoch, StorageId, WriteVersion};
 use limestone_core::vfs::{Fault, Loss, SimFs};
 use limestone_core::wal::entry::{encode_end, encode_put, marker, tag};

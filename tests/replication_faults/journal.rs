@@ -2,7 +2,7 @@
 //! What a primary was told, and whether a directory has it.
 
 use limestone_core::datastore::{Datastore, Settings};
-use limestone_core::replication::engine;
+use limestone_core::engine;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;

@@ -4,7 +4,7 @@
 
 use crate::journal::{Line, MARKERS};
 use limestone_core::datastore::{Channel, Datastore, Settings};
-use limestone_core::replication::engine::{self, Replication};
+use limestone_core::engine::{self, Replication};
 use limestone_core::replication::settings::ReplicationSettings;
 use limestone_core::types::{BlobId, Durability, Epoch, StorageId, WriteVersion};
 use std::fs::File;

@@ -3,10 +3,10 @@
 
 use super::pair::{content, free_port, replica, settings, Engine};
 use super::streaming::none;
-use limestone_core::replication::auth::Secret;
+use limestone_core::replication::net::transport;
+use limestone_core::replication::secret::Secret;
 use limestone_core::replication::settings::Endpoint;
 use limestone_core::replication::status::LinkState;
-use limestone_core::replication::transport;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};

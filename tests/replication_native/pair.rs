@@ -2,12 +2,12 @@
 //! An engine's data store and a replica in one process, with real sockets on loopback.
 
 use limestone_core::datastore::{Channel, Datastore, Settings};
-use limestone_core::replication::auth::Secret;
-use limestone_core::replication::engine::{self, Replication};
-use limestone_core::replication::server::{self, Options, Server};
+use limestone_core::engine::{self, Replication};
+use limestone_core::replication::native::replica::{self, Options, Server};
+use limestone_core::replication::net::transport;
+use limestone_core::replication::secret::Secret;
 use limestone_core::replication::settings::{Endpoint, ReplicationSettings};
 use limestone_core::replication::status::{LinkState, Status};
-use limestone_core::replication::transport;
 use limestone_core::types::{BlobId, Durability, Epoch, StorageId, WriteVersion};
 use limestone_core::vfs::RealFs;
 use std::collections::BTreeMap;
@@ -30,7 +30,7 @@ pub fn replica(dir: &Path, port: u16, secret: &Secret) -> Server {
         Options { timeout: Duration::from_secs(5), secret: secret.clone(), allow_no_secret: false, once: false };
     let endpoint = Endpoint { host: "127.0.0.1".to_owned(), port };
     let listener = transport::listen(&endpoint).unwrap();
-    server::open(Arc::new(RealFs), dir, options).unwrap().serve(listener).unwrap()
+    replica::open(Arc::new(RealFs), dir, options).unwrap().serve(listener).unwrap()
 }
 
 /// The settings of an engine whose replica listens on the port; `variables` without their common prefix.

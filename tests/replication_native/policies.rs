@@ -3,7 +3,7 @@
 
 use super::pair::{free_port, replica, settings, Engine, PATIENCE};
 use super::streaming::none;
-use limestone_core::replication::degraded;
+use limestone_core::replication::policy::degraded_intervals;
 use limestone_core::replication::status::LinkState;
 use limestone_core::types::{Durability, Epoch};
 use std::time::{Duration, Instant};
@@ -49,9 +49,12 @@ fn degrade_notifies_after_its_time_and_waits_again_when_the_replica_has_caught_u
     engine.wait_propagated(later);
     assert!(!engine.store.durability(later).degraded);
     assert!(engine.store.durability(epoch).degraded, "it was notified before the replica had it");
-    let intervals = degraded::load(engine.store.vfs(), primary.path()).unwrap();
+    let intervals = degraded_intervals::load(engine.store.vfs(), primary.path()).unwrap();
     assert_eq!(intervals.len(), 1, "{intervals:?}");
-    assert!(degraded::holds(&intervals, epoch) && !degraded::holds(&intervals, later), "{intervals:?}");
+    assert!(
+        degraded_intervals::holds(&intervals, epoch) && !degraded_intervals::holds(&intervals, later),
+        "{intervals:?}"
+    );
     engine.shutdown();
     drop(server);
 }
@@ -69,7 +72,7 @@ fn a_restarted_engine_knows_which_epochs_were_degraded_in_earlier_runs() {
     engine.wait_status(|status| status.degraded_since.is_some());
     assert!(engine.store.durability(lost).degraded);
     // As after a kill: the end of the interval is not in the file.
-    let file = primary.path().join(degraded::NAME);
+    let file = primary.path().join(degraded_intervals::NAME);
     let unended = std::fs::read(&file).unwrap();
     engine.shutdown();
     std::fs::write(&file, unended).unwrap();

@@ -3,8 +3,8 @@
 
 use super::pair::{content, free_port, replica, settings, Engine, PATIENCE};
 use limestone_core::datastore::SafeSnapshot;
-use limestone_core::replication::auth::Secret;
-use limestone_core::replication::server::Server;
+use limestone_core::replication::native::replica::Server;
+use limestone_core::replication::secret::Secret;
 use limestone_core::replication::status::{LinkState, Status};
 use limestone_core::types::{Epoch, WriteVersion};
 use std::path::Path;

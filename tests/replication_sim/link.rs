@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Simulated connections: bytes leave, travel for as long as the simulation likes, and arrive in order or not at all.
 
-use limestone_core::replication::native::frame::{FrameError, FrameReader, MAGIC, PAYLOAD_BYTES_MAX};
-use limestone_core::replication::native::message::Message;
+use limestone_core::replication::native::protocol::frame::{FrameError, FrameReader, MAGIC, PAYLOAD_BYTES_MAX};
+use limestone_core::replication::native::protocol::message::Message;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, Read};

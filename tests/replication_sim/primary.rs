@@ -6,15 +6,15 @@ use crate::model::{Fate, Model, DATA, LOCATION, MARKERS};
 use crate::world::{Sabotage, Setup, TIMEOUT};
 use limestone_core::blob::BlobPool;
 use limestone_core::datastore::{Channel, Datastore, EndedSession, Settings, Tap};
-use limestone_core::replication::auth::Secret;
-use limestone_core::replication::native::frame::LogFrame;
-use limestone_core::replication::native::handshake::{PrimaryHandshake, PrimaryStep};
-use limestone_core::replication::native::message::{
+use limestone_core::replication::backlog::{Source, Window};
+use limestone_core::replication::native::protocol::frame::LogFrame;
+use limestone_core::replication::native::protocol::handshake::{PrimaryHandshake, PrimaryStep};
+use limestone_core::replication::native::protocol::message::{
     BlobPiece, Code, ConnectionKind, Message, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, Term,
 };
-use limestone_core::replication::native::primary::{lane_of, PrimarySession};
-use limestone_core::replication::native::Millis;
-use limestone_core::replication::source::{Source, Window};
+use limestone_core::replication::native::protocol::primary_session::{lane_of, PrimarySession};
+use limestone_core::replication::native::protocol::Millis;
+use limestone_core::replication::secret::Secret;
 use limestone_core::types::{Epoch, StorageId, WriteVersion};
 use limestone_core::vfs::SimFs;
 use std::collections::{BTreeSet, VecDeque};

@@ -5,12 +5,16 @@ use crate::link::{Arrival, End};
 use crate::model::LOCATION;
 use crate::primary::{expected, Step};
 use crate::world::{Sabotage, Setup, TIMEOUT};
-use limestone_core::replication::auth::Secret;
-use limestone_core::replication::native::handshake::{decide, Identified, ReplicaHandshake, ReplicaStep, Standing};
-use limestone_core::replication::native::message::{Code, ConnectionKind, Message, Reason, ReplicaIdentity};
-use limestone_core::replication::native::replica::{LaneOrder, LaneStep, ReplicaAction, ReplicaSession};
-use limestone_core::replication::native::Millis;
-use limestone_core::replication::standby::{BlobReceiver, StandbyStore};
+use limestone_core::replication::native::protocol::handshake::{
+    decide, Identified, ReplicaHandshake, ReplicaStep, Standing,
+};
+use limestone_core::replication::native::protocol::message::{Code, ConnectionKind, Message, Reason, ReplicaIdentity};
+use limestone_core::replication::native::protocol::replica_session::{
+    LaneOrder, LaneStep, ReplicaAction, ReplicaSession,
+};
+use limestone_core::replication::native::protocol::Millis;
+use limestone_core::replication::replica_store::{BlobReceiver, StandbyStore};
+use limestone_core::replication::secret::Secret;
 use limestone_core::types::Epoch;
 use limestone_core::vfs::SimFs;
 use std::path::Path;

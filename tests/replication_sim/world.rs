@@ -5,7 +5,7 @@ use crate::link::{connect, End, SharedPipe};
 use crate::model::{read, recover, Model};
 use crate::primary::Primary;
 use crate::replica::Replica;
-use limestone_core::replication::native::Millis;
+use limestone_core::replication::native::protocol::Millis;
 use limestone_core::types::Epoch;
 use limestone_core::vfs::{Fault, Loss, SimFs};
 

@@ -2,8 +2,8 @@
 //! Messages and their bytes.
 
 use crate::golden::cases;
-use limestone_core::replication::upstream::codec::{Entry, Message};
-use limestone_core::replication::upstream::reader::{Budget, Reader, WireError};
+use limestone_core::replication::upstream::protocol::codec::{Entry, Message};
+use limestone_core::replication::upstream::protocol::reader::{Budget, Reader, WireError};
 use limestone_core::types::{Epoch, StorageId, WriteVersion};
 
 fn decode(bytes: &[u8]) -> Result<Vec<Message>, WireError> {
@@ -50,7 +50,7 @@ fn a_message_that_is_cut_off_anywhere_is_refused() {
         key: b"key".to_vec(),
         value: b"value".to_vec(),
         version: WriteVersion { major: 2, minor: 3 },
-        blobs: vec![limestone_core::replication::upstream::codec::Blob {
+        blobs: vec![limestone_core::replication::upstream::protocol::codec::Blob {
             id: limestone_core::types::BlobId(7),
             data: b"content".to_vec(),
         }],

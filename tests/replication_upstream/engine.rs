@@ -3,7 +3,7 @@
 
 use limestone_core::blob::BlobPool;
 use limestone_core::datastore::{Channel, Datastore, NotifyLevel, Settings};
-use limestone_core::replication::native::policy::{Change, Mode};
+use limestone_core::replication::policy::rule::{Change, Mode};
 use limestone_core::replication::settings::Endpoint;
 use limestone_core::replication::upstream::primary::{Observer, Options, Primary};
 use limestone_core::types::{BlobId, Durability, Epoch, StorageId, WriteVersion};

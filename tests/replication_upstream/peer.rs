@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A primary by hand: sends what it is told and reads what comes back, with a deadline for every wait.
 
-use limestone_core::replication::upstream::codec::{flag, Entry, Message};
+use limestone_core::replication::upstream::protocol::codec::{flag, Entry, Message};
 use limestone_core::types::{Epoch, StorageId, WriteVersion};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

@@ -4,8 +4,8 @@
 
 use crate::peer::{entry, DEADLINE};
 use limestone_core::datastore::{Datastore, Settings};
-use limestone_core::replication::standby::StandbyStore;
-use limestone_core::replication::upstream::codec::{flag, Message};
+use limestone_core::replication::replica_store::StandbyStore;
+use limestone_core::replication::upstream::protocol::codec::{flag, Message};
 use limestone_core::replication::upstream::replica::{Options, Replica};
 use limestone_core::types::Epoch;
 use limestone_core::vfs::{Fault, Loss, SimFs};

@@ -8,15 +8,15 @@ use crate::golden_data::Row;
 use crate::peer::DEADLINE;
 use crate::stand_in::{Answer, StandIn};
 use limestone_core::datastore::{Datastore, Settings};
-use limestone_core::replication::degraded;
-use limestone_core::replication::engine::Replication;
-use limestone_core::replication::native::policy::Mode;
+use limestone_core::engine::Replication;
+use limestone_core::replication::policy::degraded_intervals;
+use limestone_core::replication::policy::rule::Mode;
+use limestone_core::replication::replica_store::StandbyStore;
 use limestone_core::replication::settings::ReplicationSettings;
-use limestone_core::replication::standby::StandbyStore;
 use limestone_core::replication::status::{LinkState, Status};
-use limestone_core::replication::upstream::codec::{flag, Message};
 use limestone_core::replication::upstream::primary::Phase;
-use limestone_core::replication::upstream::reader::{Budget, Reader};
+use limestone_core::replication::upstream::protocol::codec::{flag, Message};
+use limestone_core::replication::upstream::protocol::reader::{Budget, Reader};
 use limestone_core::replication::upstream::replica::{Options, Replica};
 use limestone_core::types::{Durability, Epoch, StorageId, WriteVersion};
 use limestone_core::vfs::RealFs;
@@ -258,7 +258,7 @@ fn intervals_without_the_replica_are_recorded_and_the_status_tells_of_the_link()
     replication.opened(&store).unwrap();
     let channel = store.create_channel().unwrap();
     replication.channel_created(0);
-    limestone_core::replication::engine::ready(&store, Some(&replication)).unwrap();
+    limestone_core::engine::ready(&store, Some(&replication)).unwrap();
     let wait_for = |wanted: &dyn Fn(&Status) -> bool| {
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -277,14 +277,14 @@ fn intervals_without_the_replica_are_recorded_and_the_status_tells_of_the_link()
     store.switch_epoch(Epoch(2)).unwrap();
     let lost = wait_for(&|status| status.degraded_since.is_some());
     assert_eq!((lost.state, lost.peer), (LinkState::Connecting, None));
-    let going_on = degraded::load(store.vfs(), near.path()).unwrap();
+    let going_on = degraded_intervals::load(store.vfs(), near.path()).unwrap();
     assert!(matches!(&going_on[..], [one] if one.first_epoch == 1 && one.last_epoch.is_none()), "{going_on:?}");
     assert!(going_on[0].reason.contains("refused"), "{going_on:?}");
 
     let mut replica = standby(far.path(), Some(closed));
     let back = wait_for(&|status| status.degraded_since.is_none());
     assert_eq!((back.state, back.peer), (LinkState::Streaming, Some(closed.to_string())));
-    let over = degraded::load(store.vfs(), near.path()).unwrap();
+    let over = degraded_intervals::load(store.vfs(), near.path()).unwrap();
     assert!(matches!(&over[..], [one] if one.last_epoch == Some(1) && one.duration_ms.is_some()), "{over:?}");
     replication.shutdown();
     store.shutdown();

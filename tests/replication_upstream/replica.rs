@@ -4,9 +4,9 @@
 use crate::golden::{cases, Case};
 use crate::golden_data::{number, unhex, Row};
 use crate::peer::{entry, Peer};
-use limestone_core::replication::standby::StandbyStore;
-use limestone_core::replication::upstream::codec::{flag, Blob, Message};
-use limestone_core::replication::upstream::reader::Budget;
+use limestone_core::replication::replica_store::StandbyStore;
+use limestone_core::replication::upstream::protocol::codec::{flag, Blob, Message};
+use limestone_core::replication::upstream::protocol::reader::Budget;
 use limestone_core::replication::upstream::replica::{Options, Replica};
 use limestone_core::types::{BlobId, Epoch};
 use limestone_core::vfs::RealFs;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A replica by hand: answers as the original does, keeps every byte it gets, and misbehaves when told.
 
-use limestone_core::replication::upstream::codec::{flag, Message};
-use limestone_core::replication::upstream::reader::{Budget, Reader};
+use limestone_core::replication::upstream::protocol::codec::{flag, Message};
+use limestone_core::replication::upstream::protocol::reader::{Budget, Reader};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};

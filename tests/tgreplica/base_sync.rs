@@ -3,7 +3,7 @@
 
 use crate::primary::{connect, identity, session, Connection, Primary, UUID};
 use crate::program::{take_over, Replica};
-use limestone_core::replication::native::message::{ConnectionKind, Message, Offer, Outcome};
+use limestone_core::replication::native::protocol::message::{ConnectionKind, Message, Offer, Outcome};
 use limestone_core::types::Epoch;
 use limestone_core::wal::catalog::Catalog;
 use limestone_core::wal::entry::{marker, tag};

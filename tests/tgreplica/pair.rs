@@ -3,7 +3,7 @@
 
 use crate::program::{status_when, take_over, Replica, DEADLINE};
 use limestone_core::datastore::{Channel, Datastore, Durability, Outcome, Settings};
-use limestone_core::replication::engine::{self, Replication};
+use limestone_core::engine::{self, Replication};
 use limestone_core::replication::settings::ReplicationSettings;
 use limestone_core::types::{Epoch, StorageId, WriteVersion};
 use std::collections::BTreeMap;

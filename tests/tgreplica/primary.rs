@@ -2,12 +2,12 @@
 //! A primary for tests: the connections of one session, message by message.
 
 use crate::program::DEADLINE;
-use limestone_core::replication::auth::Secret;
-use limestone_core::replication::native::frame::{read_frame, MAGIC, PAYLOAD_BYTES_MAX};
-use limestone_core::replication::native::handshake::{PrimaryHandshake, PrimaryStep};
-use limestone_core::replication::native::message::{
+use limestone_core::replication::native::protocol::frame::{read_frame, MAGIC, PAYLOAD_BYTES_MAX};
+use limestone_core::replication::native::protocol::handshake::{PrimaryHandshake, PrimaryStep};
+use limestone_core::replication::native::protocol::message::{
     BlobPiece, ConnectionKind, Log, Message, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, Term,
 };
+use limestone_core::replication::secret::Secret;
 use limestone_core::types::{BlobId, Epoch, StorageId, WriteVersion};
 use limestone_core::wal::entry::{encode_end, encode_put, marker, tag};
 use std::io::Write;

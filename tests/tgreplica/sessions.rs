@@ -3,7 +3,7 @@
 
 use crate::primary::{blob, connect, identity, Primary, UUID};
 use crate::program::{status, status_when, take_over, Replica};
-use limestone_core::replication::native::message::{Code, ConnectionKind, Message, Outcome, Term};
+use limestone_core::replication::native::protocol::message::{Code, ConnectionKind, Message, Outcome, Term};
 use limestone_core::types::Epoch;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -110,7 +110,7 @@ fn a_primary_of_another_instance_or_history_is_refused_with_the_reason() {
     primary.control.send(&Message::Bye);
     assert!(primary.error().is_none());
     status_when(dir.path(), |status| status["state"] == "connecting");
-    let refused = |change: &dyn Fn(&mut limestone_core::replication::native::message::PrimaryIdentity)| {
+    let refused = |change: &dyn Fn(&mut limestone_core::replication::native::protocol::message::PrimaryIdentity)| {
         let mut identity = identity(9, 1);
         change(&mut identity);
         Primary::connect_as(replica.address, identity, &[]).err().expect("refused").code

@@ -1,22 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The native protocol without its sockets: frames, messages, and what each side makes of them. Pure logic: bytes or
-//! messages in, messages and verdicts out; time comes in as a number. The threads that carry it out live beside this
-//! module, the simulation in `tests/replication_sim/` carries it out in one thread.
+//! The native protocol in three rooms: what is said ([`protocol`]), and the threads and sockets of the side that sends
+//! ([`primary`]) and of the one that stores ([`replica`]).
 
-mod encoding;
-pub mod frame;
-pub mod handshake;
-mod lane;
-pub mod message;
-pub mod policy;
 pub mod primary;
-mod reason;
+pub mod protocol;
 pub mod replica;
-
-/// Milliseconds on a clock that only goes forward.
-pub type Millis = u64;
-
-/// How often each side says on the control connection that it is alive, given the time after which it counts as lost.
-pub fn heartbeat_interval(timeout: Millis) -> Millis {
-    (timeout / 4).max(1)
-}

@@ -3,7 +3,6 @@
 //! acknowledgement for each ended session and each group commit, no authentication. Nothing is added to it
 //! (`docs/protocol.md`, "The upstream protocol").
 
-pub mod codec;
 pub mod primary;
-pub mod reader;
+pub mod protocol;
 pub mod replica;

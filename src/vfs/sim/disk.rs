@@ -2,7 +2,7 @@
 //! The disk below [`SimFs`](super::SimFs): files and directories, each with what programs see now and what a power
 //! cut leaves. Knows nothing of calls, faults or handles.
 
-use super::{Loss, Random};
+use crate::vfs::sim::{Loss, Random};
 use crate::vfs::{DirEntry, FileKind};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

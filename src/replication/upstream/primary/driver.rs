@@ -7,7 +7,7 @@ use super::link::{Exchange, Target};
 use super::queue::Queue;
 use super::state::{Observer, Phase, Shared, State};
 use crate::datastore::{EndedSession, Tap};
-use crate::replication::native::policy::{Mode, Policy};
+use crate::replication::policy::rule::{Mode, Policy};
 use crate::replication::settings::Endpoint;
 use crate::types::{Epoch, WriteVersion};
 use crate::vfs::Vfs;

@@ -3,7 +3,7 @@
 //! byte what the original sends.
 
 use crate::blob::paths;
-use crate::replication::upstream::codec::{self, entry_kind, flag, Message};
+use crate::replication::upstream::protocol::codec::{self, entry_kind, flag, Message};
 use crate::types::{BlobId, Epoch, StorageId, WriteVersion};
 use crate::vfs::{Open, Vfs, VfsFile};
 use crate::wal::entry::{self, Entry, Unreadable, MARKER_LEN};

@@ -2,10 +2,10 @@
 //! The connections to the replica, one exchange at a time; every wait has a deadline.
 
 use super::encode::EncodeError;
+use crate::replication::net::transport;
 use crate::replication::settings::Endpoint;
-use crate::replication::transport;
-use crate::replication::upstream::codec::{code, Message};
-use crate::replication::upstream::reader::{Budget, Incoming, Reader, WireError};
+use crate::replication::upstream::protocol::codec::{code, Message};
+use crate::replication::upstream::protocol::reader::{Budget, Incoming, Reader, WireError};
 use crate::types::Epoch;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;

@@ -3,9 +3,9 @@
 
 use super::link::{Exchange, LinkError, Target};
 use super::queue::Queue;
-use crate::replication::native::policy::{Change, Policy};
+use crate::replication::net::transport;
+use crate::replication::policy::rule::{Change, Policy};
 use crate::replication::settings::Endpoint;
-use crate::replication::transport;
 use crate::types::Epoch;
 use crate::vfs::Vfs;
 use parking_lot::{Condvar, Mutex};

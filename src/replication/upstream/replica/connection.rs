@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What each message of one connection means. Free of I/O: messages in, one action out.
 
-use crate::replication::upstream::codec::{code, connection, flag, Message, CHANNEL_IDS, VERSION};
-use crate::replication::upstream::reader::LogHead;
+use crate::replication::upstream::protocol::codec::{code, connection, flag, Message, CHANNEL_IDS, VERSION};
+use crate::replication::upstream::protocol::reader::LogHead;
 use crate::types::Epoch;
 
 /// The text that the original sends in its place of a secret; nobody looks at it.

@@ -4,9 +4,9 @@
 //! a name.
 
 use crate::error::{Error, Result};
-use crate::replication::standby::{BlobReceiver, LaneLog, StandbyStore};
-use crate::replication::upstream::codec::entry_kind;
-use crate::replication::upstream::reader::{EntrySink, ReadEntry, WireError};
+use crate::replication::replica_store::{BlobReceiver, LaneLog, StandbyStore};
+use crate::replication::upstream::protocol::codec::entry_kind;
+use crate::replication::upstream::protocol::reader::{EntrySink, ReadEntry, WireError};
 use crate::types::{BlobId, Epoch};
 use crate::vfs::{Vfs, VfsFile};
 use crate::wal::entry::{self, tag};

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A data directory for a writer of its own, such as a standby: opened, recovered and put right as a start does it, but
+//! without channels, epochs and snapshot.
+
+use super::data_directory::{apply, Directory};
+use super::rotation;
+use crate::error::Result;
+use crate::recovery::{self, Input};
+use crate::types::{BlobId, Epoch};
+use crate::vfs::Vfs;
+use crate::wal::catalog::Catalog;
+use crate::wal::epoch_file::EpochFile;
+use crate::wal::scanner::Edit;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A locked directory in which nothing is left that was never durable.
+#[derive(Debug)]
+pub struct LogDirectory {
+    vfs: Arc<dyn Vfs>,
+    location: PathBuf,
+    directory: Directory,
+}
+
+/// What [`LogDirectory::open`] found and put right.
+#[derive(Debug)]
+pub struct Restored {
+    /// Written anew. Its record is the durable epoch: what a start took away does not raise it, so that the same epoch
+    /// can come again.
+    pub epoch_file: EpochFile,
+    /// The largest epoch that left a trace.
+    pub last_epoch: Epoch,
+    /// Entries of durable sessions.
+    pub entries: u64,
+    /// The largest BLOB id that a durable entry or the catalog knows.
+    pub max_blob_id: BlobId,
+}
+
+impl LogDirectory {
+    /// Creates or opens the directory, takes its lock, migrates it, reads all of its log with up to `threads` threads,
+    /// and takes away durably what is beyond the durable epoch.
+    ///
+    /// # Errors
+    /// As those of opening and starting a data store; then no log file has been changed.
+    pub fn open(vfs: Arc<dyn Vfs>, location: &Path, threads: usize) -> Result<(LogDirectory, Restored)> {
+        let directory = Directory::open(vfs.clone(), location)?;
+        let recovered = recovery::recover_without_snapshot(&Input {
+            vfs: &*vfs,
+            location,
+            catalog: &directory.catalog,
+            end_markers: directory.has_end_markers(),
+            threads,
+            memory_bytes: 0,
+            stopping: None,
+        })?;
+        for warning in &recovered.warnings {
+            log::warn!("{warning}");
+        }
+        directory.apply(&recovered.edits)?;
+        let durable = recovered.durable.unwrap_or_default();
+        // Written anew: what the present file shows may be in the cache of the system only.
+        let epoch_file = match recovered.nothing_durable {
+            true => EpochFile::replace_nothing_durable(vfs.clone(), location, durable)?,
+            false => EpochFile::replace(vfs.clone(), location, durable)?,
+        };
+        directory.tidy_up()?;
+        let all = directory.needs_detach();
+        let open_ended = |name: &str| recovered.open_ended.iter().any(|open| open == name);
+        rotation::rotate_idle(&*vfs, location, |name| all || open_ended(name))?;
+        let restored = Restored {
+            epoch_file,
+            last_epoch: recovered.last_epoch,
+            entries: recovered.entries,
+            max_blob_id: recovered.max_blob_id.max(directory.catalog.max_blob_id),
+        };
+        Ok((LogDirectory { vfs, location: location.to_owned(), directory }, restored))
+    }
+
+    /// The instance UUID.
+    pub fn identity(&self) -> &str {
+        self.directory.identity()
+    }
+
+    /// Gives the directory another instance UUID, durably.
+    pub fn set_identity(&mut self, uuid: &str) -> Result<()> {
+        self.directory.set_identity(uuid)
+    }
+
+    /// The catalog as it was when the directory was opened.
+    pub fn catalog(&self) -> &Catalog {
+        &self.directory.catalog
+    }
+
+    /// Makes the changes to one log file and syncs it.
+    pub fn apply(&self, path: &Path, edits: &[Edit]) -> Result<()> {
+        apply(&*self.vfs, path, edits)
+    }
+
+    /// Gives a log file that nobody writes to a rotated name, durably.
+    pub fn rotate_file(&self, path: &Path) -> Result<()> {
+        rotation::rotate_file(&*self.vfs, path)
+    }
+
+    pub fn vfs(&self) -> &Arc<dyn Vfs> {
+        &self.vfs
+    }
+
+    pub fn location(&self) -> &Path {
+        &self.location
+    }
+}

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A data directory: its lock, manifest and catalog, what a start makes of it, and how programs use one that nobody runs
+//! on. Promises that nothing is changed before everything has been read, and nothing without the lock. Knows nothing of
+//! running sessions and epochs.
+
+pub(crate) mod data_directory;
+mod log_directory;
+mod offline;
+mod request;
+pub(crate) mod rotation;
+
+pub use log_directory::{LogDirectory, Restored};
+pub use offline::OfflineDirectory;
+pub use request::{make_control_directory, CompactionRequest};

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Replication as the engine's data store goes through its life: what has to be set before it is opened, what a start
+//! does to the directory's role, and what ends before it does.
+
+use crate::datastore::{Datastore, NotifyLevel, RecoveryReport, Settings};
+use crate::error::{Error, Result};
+use crate::replication::native::primary::Primary;
+use crate::replication::policy::degraded_intervals::{self, Degradation};
+use crate::replication::policy::rule::Change;
+use crate::replication::settings::{Mode, Protocol, ReplicationSettings};
+use crate::replication::state_file;
+use crate::replication::status::{Lag, LinkState, Side, Status};
+use crate::replication::upstream::primary as upstream;
+use crate::types::{Epoch, WriteVersion};
+use parking_lot::Mutex;
+use std::sync::{Arc, Weak};
+
+/// Replication of one data store.
+#[derive(Debug)]
+pub struct Replication {
+    settings: ReplicationSettings,
+    role: Mutex<Role>,
+}
+
+#[derive(Clone, Debug)]
+enum Role {
+    NotStarted,
+    Native(Arc<Primary>),
+    Upstream(Arc<upstream::Primary>, Arc<Reporter>),
+}
+
+/// Passes on what the upstream protocol finds out.
+#[derive(Debug)]
+struct Reporter {
+    store: Weak<Datastore>,
+    degradation: Mutex<Degradation>,
+}
+
+impl upstream::Observer for Arc<Reporter> {
+    fn propagated(&self, epoch: Epoch) {
+        if let Some(store) = self.store.upgrade() {
+            // After a shutdown or a failure nothing is acknowledged any more.
+            let _ = store.confirm_propagated(epoch);
+        }
+    }
+
+    fn degraded(&self, change: Change, problem: Option<&str>) {
+        if let Some(store) = self.store.upgrade() {
+            let degraded = self.degradation.lock().apply(&store, change, problem);
+            let _ = store.set_degraded(degraded);
+        }
+    }
+}
+
+impl Replication {
+    /// Replication that begins with [`ready`].
+    pub fn new(settings: ReplicationSettings) -> Replication {
+        Replication { settings, role: Mutex::new(Role::NotStarted) }
+    }
+
+    /// Sets what a data store has to know of it.
+    pub fn apply_to(&self, settings: Settings) -> Settings {
+        let level = match self.settings.mode {
+            Mode::Strict | Mode::Degrade(_) => NotifyLevel::Propagated,
+            Mode::Async => NotifyLevel::Stored,
+        };
+        // The original lets sessions begin in the recovered epoch.
+        let above_recovered = self.settings.protocol == Protocol::Native;
+        settings.replicated(true).notify_level(level).sessions_above_recovered(above_recovered)
+    }
+
+    /// To be called when the data store is open. The upstream protocol connects with each channel, which takes the time-out
+    /// at most.
+    pub fn opened(&self, store: &Arc<Datastore>) -> Result<()> {
+        if self.settings.protocol == Protocol::Native {
+            return Ok(());
+        }
+        let settings = &self.settings;
+        let options = upstream::Options {
+            endpoints: settings.endpoints.clone(),
+            timeout: settings.timeout,
+            mode: settings.mode.policy(),
+            async_session_close: settings.async_session_close,
+            async_group_commit: settings.async_group_commit,
+            retain_bytes: settings.retain_bytes,
+            vfs: store.shared_vfs(),
+            location: store.location().to_owned(),
+        };
+        let reporter = Arc::new(Reporter { store: Arc::downgrade(store), degradation: Mutex::default() });
+        let primary = upstream::Primary::new(options, Box::new(reporter.clone()))
+            .map_err(|source| Error::Io { message: "cannot start replication".to_owned(), source })?;
+        *self.role.lock() = Role::Upstream(Arc::new(primary), reporter);
+        Ok(())
+    }
+
+    /// To be called for each channel that was made, without locks of the data store.
+    pub fn channel_created(&self, channel: usize) {
+        if let Role::Upstream(primary, _) = self.role() {
+            primary.add_channel(channel);
+        }
+    }
+
+    /// What is going on.
+    pub fn status(&self, store: &Datastore) -> Status {
+        match self.role() {
+            Role::Native(primary) => primary.status(),
+            Role::NotStarted => self.describe(store, "native", LinkState::Connecting),
+            Role::Upstream(primary, reporter) => {
+                let found = primary.status();
+                let state = match found.phase {
+                    upstream::Phase::Starting | upstream::Phase::Lost => LinkState::Connecting,
+                    upstream::Phase::Connected => LinkState::Streaming,
+                    upstream::Phase::GivenUp => LinkState::Refused,
+                    upstream::Phase::Closed => LinkState::Stopped,
+                };
+                let mut status = self.describe(store, "upstream", state);
+                status.state_ms = found.since.as_millis() as u64;
+                status.peer = found.peer.map(|peer| peer.to_string());
+                status.lag.bytes = found.behind_bytes;
+                status.degraded_since = reporter.degradation.lock().since_unix_ms();
+                status.last_error = found.last_error;
+                status
+            }
+        }
+    }
+
+    fn describe(&self, store: &Datastore, protocol: &str, state: LinkState) -> Status {
+        Status { state, policy: Some(self.settings.mode.to_string()), ..idle(store, protocol) }
+    }
+
+    fn role(&self) -> Role {
+        self.role.lock().clone()
+    }
+
+    /// Ends replication in bounded time. To be called before the data store is shut down.
+    pub fn shutdown(&self) {
+        match self.role() {
+            Role::NotStarted => {}
+            Role::Native(primary) => primary.shutdown(),
+            Role::Upstream(primary, reporter) => {
+                primary.shutdown(self.settings.shutdown_patience());
+                if let Some(store) = reporter.store.upgrade() {
+                    reporter.degradation.lock().finish(&store);
+                }
+            }
+        }
+    }
+}
+
+/// Starts the data store of an engine. A directory that followed a primary is taken over, whether replication is
+/// configured or not; then the replica is connected, which nobody waits for with the native protocol.
+pub fn ready(store: &Arc<Datastore>, replication: Option<&Replication>) -> Result<RecoveryReport> {
+    let mut state = None;
+    let report = store.ready_with(|durable| {
+        match degraded_intervals::of_earlier_runs(store.vfs(), store.location(), durable) {
+            Ok(intervals) => store.restore_degraded(intervals),
+            Err(e) => log::error!("replication: degraded intervals of earlier runs are not known: {e}"),
+        }
+        state = Some(state_file::start_engine(store.vfs(), store.location(), durable)?);
+        Ok(())
+    })?;
+    let (Some(replication), Some(state)) = (replication, state) else {
+        return Ok(report);
+    };
+    match replication.role() {
+        Role::Upstream(primary, _) => {
+            store.subscribe(primary.clone())?;
+            primary.ready(report.last_epoch);
+        }
+        Role::NotStarted | Role::Native(_) => {
+            let primary = Primary::start(store.clone(), replication.settings.clone(), state)?;
+            *replication.role.lock() = Role::Native(Arc::new(primary));
+        }
+    }
+    Ok(report)
+}
+
+/// The status of a data store without a connection to a replica.
+pub fn idle(store: &Datastore, protocol: &str) -> Status {
+    let (propagated, stored) = (store.propagated_epoch().0, store.last_epoch().0);
+    Status {
+        role: Side::Primary,
+        protocol: protocol.to_owned(),
+        state: LinkState::Stopped,
+        state_ms: 0,
+        peer: None,
+        instance_uuid: store.instance_uuid().to_owned(),
+        term: 0,
+        switched_epoch: store.switched_epoch().0,
+        stored_epoch: stored,
+        propagated_epoch: propagated,
+        lag: Lag { epochs: stored.saturating_sub(propagated), bytes: 0, ms: 0 },
+        policy: None,
+        degraded_since: None,
+        boundary: Some(store.available_boundary_version()).filter(|version| *version > WriteVersion::default()),
+        safe_snapshot: store.safe_snapshot().map(|snapshot| snapshot.version),
+        last_error: None,
+    }
+}

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+//! BLOBs on their way to the replica: numbered in the order in which sessions refer to them, so that a commit can say how
+//! many the replica must have.
+
+use super::connection::Sender;
+use super::end::End;
+use super::queue::Queue;
+use crate::blob::BlobStore;
+use crate::replication::native::protocol::frame::PIECE_BYTES_MAX;
+use crate::replication::native::protocol::message::{BlobPiece, Message};
+use crate::types::BlobId;
+use crate::vfs::{Open, Vfs};
+use parking_lot::Mutex;
+use std::collections::{HashSet, VecDeque};
+
+/// A BLOB that was referred to not long ago is not sent again; so many are remembered.
+const REMEMBERED_MAX: usize = 1 << 16;
+
+/// The BLOBs of a session with the replica.
+#[derive(Debug)]
+pub(super) struct Blobs {
+    queue: Queue<(u64, BlobId)>,
+    numbered: Mutex<Numbered>,
+}
+
+#[derive(Debug, Default)]
+struct Numbered {
+    last: u64,
+    remembered: HashSet<BlobId>,
+}
+
+/// What became of the BLOBs of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Queued {
+    /// How many wait.
+    pub waiting: usize,
+    /// Not all files are there: later entries have replaced those that refer to them.
+    pub missing: bool,
+}
+
+impl Blobs {
+    pub(super) fn new() -> Blobs {
+        Blobs { queue: Queue::new(), numbered: Mutex::default() }
+    }
+
+    /// Queues the BLOBs of a session ahead of the commit of its epoch.
+    pub(super) fn queue(&self, store: &BlobStore, ids: &[BlobId]) -> Queued {
+        let mut queued = Queued { waiting: 0, missing: false };
+        for &id in ids {
+            let mut numbered = self.numbered.lock();
+            if numbered.remembered.contains(&id) {
+                continue;
+            }
+            if !store.file(id).1 {
+                queued.missing = true;
+                continue;
+            }
+            if numbered.remembered.len() >= REMEMBERED_MAX {
+                numbered.remembered.clear();
+            }
+            numbered.remembered.insert(id);
+            numbered.last += 1;
+            queued.waiting = self.queue.push((numbered.last, id));
+        }
+        queued
+    }
+
+    /// The number of the last BLOB that was queued.
+    pub(super) fn last(&self) -> u64 {
+        self.numbered.lock().last
+    }
+
+    pub(super) fn close(&self) {
+        self.queue.close();
+    }
+
+    /// Sends what comes until the queue is closed; `progress` is told bytes that were sent.
+    pub(super) fn send(
+        &self,
+        sender: &mut Sender,
+        vfs: &dyn Vfs,
+        store: &BlobStore,
+        progress: impl Fn(u64),
+    ) -> Result<(), End> {
+        let mut items = VecDeque::new();
+        while self.queue.take(&mut items) {
+            for (seq, id) in items.drain(..) {
+                send_one(sender, vfs, store, seq, id, &progress)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn send_one(
+    sender: &mut Sender,
+    vfs: &dyn Vfs,
+    store: &BlobStore,
+    seq: u64,
+    id: BlobId,
+    progress: &impl Fn(u64),
+) -> Result<(), End> {
+    let (path, _) = store.file(id);
+    let failed = |e: std::io::Error| End::Local(format!("BLOB {id} cannot be read: {}: {e}", path.display()));
+    let file = vfs.open(&path, Open::Read).map_err(failed)?;
+    let size = file.len().map_err(failed)?;
+    let mut checksum = crc32fast::Hasher::new();
+    let mut offset = 0;
+    loop {
+        let mut bytes = vec![0; (size - offset).min(PIECE_BYTES_MAX as u64) as usize];
+        let got = file.read_at(offset, &mut bytes).map_err(failed)?;
+        if got != bytes.len() {
+            return Err(failed(std::io::ErrorKind::UnexpectedEof.into()));
+        }
+        checksum.update(&bytes);
+        let last = offset + got as u64 == size;
+        let crc = if last { checksum.clone().finalize() } else { 0 };
+        sender.send(&Message::Blob(BlobPiece { seq, id, size, offset, last, crc, bytes }))?;
+        progress(got as u64);
+        offset += got as u64;
+        if last {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The tap of a session with the replica. While the replica catches up, what ends meanwhile waits here by reference; then
+//! everything goes straight to the lanes. Too much of it ends the waiting, and the replica catches up once more.
+
+use super::blobs::Blobs;
+use super::lane::Item;
+use super::queue::Queue;
+use crate::blob::BlobStore;
+use crate::datastore::{Datastore, EndedSession, Tap};
+use crate::replication::native::protocol::message::{Message, Reason};
+use crate::replication::native::protocol::primary_session::{lane_of, PrimaryEvent, PrimarySession};
+use crate::replication::native::protocol::Millis;
+use crate::types::{Epoch, WriteVersion};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+/// Sessions that may wait while the replica catches up.
+pub(super) const PENDING_MAX: usize = 1 << 16;
+/// Items that may wait in a lane, and BLOBs.
+pub(super) const QUEUED_MAX: usize = 1 << 18;
+
+/// What a live session tells those who run it.
+pub(super) trait Observer: Send + Sync {
+    /// The queues are full: the session must end.
+    fn overflowed(&self, limit: usize);
+    /// There is something for the control connection.
+    fn control(&self);
+}
+
+/// Versions that wait to be sent on the control connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Versions {
+    pub boundary: Option<WriteVersion>,
+    pub safe_snapshot: Option<WriteVersion>,
+}
+
+/// The tap.
+pub(super) struct Live {
+    lanes: Vec<Arc<Queue<Item>>>,
+    blobs: Arc<Blobs>,
+    store: Weak<Datastore>,
+    observer: Weak<dyn Observer>,
+    begun: Instant,
+    state: Mutex<State>,
+    versions: Mutex<Versions>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// The replica catches up.
+    Pending(VecDeque<EndedSession>),
+    Streaming,
+    Overflowed,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    machine: PrimarySession,
+    /// The last commit that is on the wire.
+    on_wire: Epoch,
+    /// The current epoch as far as a switch has been told.
+    switched: Epoch,
+    /// Lanes with sessions that the replica was not asked to sync.
+    unsynced: Vec<bool>,
+    /// Bytes of sessions by their epoch, ascending; a late session counts with the last epoch.
+    unconfirmed: VecDeque<(Epoch, u64)>,
+}
+
+impl Live {
+    /// A tap for the session of `machine`.
+    pub(super) fn new(
+        lanes: Vec<Arc<Queue<Item>>>,
+        blobs: Arc<Blobs>,
+        store: &Arc<Datastore>,
+        observer: Weak<dyn Observer>,
+        machine: PrimarySession,
+    ) -> Live {
+        let state = State {
+            phase: Phase::Overflowed,
+            machine,
+            on_wire: Epoch(0),
+            switched: Epoch(0),
+            unsynced: vec![false; lanes.len()],
+            unconfirmed: VecDeque::new(),
+        };
+        let (state, begun) = (Mutex::new(state), Instant::now());
+        Live { lanes, blobs, store: Arc::downgrade(store), observer, begun, state, versions: Mutex::default() }
+    }
+
+    fn now(&self) -> Millis {
+        self.begun.elapsed().as_millis() as Millis
+    }
+
+    /// Begins to keep what ends, for a replica that catches up. The tap must not be set.
+    pub(super) fn begin_pass(&self) {
+        self.state.lock().phase = Phase::Pending(VecDeque::new());
+    }
+
+    /// Sends a session of the log; its epoch is stored. True when BLOBs of it are gone.
+    pub(super) fn send_old(&self, session: EndedSession, blobs: &BlobStore) -> bool {
+        let queued = self.blobs.queue(blobs, &session.blobs);
+        self.state.lock().note(&session);
+        self.lanes[self.lane_of(session.channel)].push(Item::Session(session));
+        queued.missing
+    }
+
+    /// Every session of the log up to `epoch` has been sent: asks the replica to confirm that.
+    pub(super) fn delivered(&self, epoch: Epoch) {
+        let mut state = self.state.lock();
+        state.machine.delivered(epoch);
+        self.commit(&mut state);
+    }
+
+    /// Puts the commit that is due on every lane.
+    fn commit(&self, state: &mut State) {
+        if let Some(epoch) = state.machine.take_commit(self.now()) {
+            let blob_seq = self.blobs.last();
+            for lane in &self.lanes {
+                lane.push(Item::Commit { epoch, blob_seq });
+            }
+        }
+    }
+
+    /// Asks the replica to sync what it has not been asked for.
+    fn sync(&self, state: &mut State) {
+        for (lane, unsynced) in self.lanes.iter().zip(&mut state.unsynced) {
+            if std::mem::take(unsynced) {
+                lane.push(Item::Sync);
+            }
+        }
+    }
+
+    /// Waits until no lane has more than `limit` items; false when it takes longer than `timeout`.
+    pub(super) fn wait_for_room(&self, limit: usize, timeout: std::time::Duration) -> bool {
+        self.lanes.iter().all(|lane| lane.wait_for_room(limit, timeout))
+    }
+
+    /// Sends `held`, then what has ended meanwhile, and from now on everything as it comes. False when too much has ended
+    /// meanwhile: nothing is sent then.
+    pub(super) fn go_live(&self, held: Vec<EndedSession>) -> bool {
+        let mut state = self.state.lock();
+        let Phase::Pending(pending) = std::mem::replace(&mut state.phase, Phase::Overflowed) else {
+            return false;
+        };
+        for session in held.into_iter().chain(pending) {
+            state.note(&session);
+            self.send(session);
+        }
+        state.phase = Phase::Streaming;
+        state.machine.go_live();
+        self.commit(&mut state);
+        true
+    }
+
+    fn lane_of(&self, channel: u32) -> usize {
+        lane_of(channel, self.lanes.len() as u32) as usize
+    }
+
+    /// Returns how many items wait, of the kind of which most do.
+    fn send(&self, session: EndedSession) -> usize {
+        let mut waiting = 0;
+        if !session.blobs.is_empty() {
+            if let Some(store) = self.store.upgrade() {
+                waiting = self.blobs.queue(store.blobs(), &session.blobs).waiting;
+            }
+        }
+        let (lane, len) = (&self.lanes[self.lane_of(session.channel)], session.len);
+        waiting.max(lane.push_at_leisure(Item::Session(session), len))
+    }
+
+    fn overflow(&self, state: &mut State, limit: usize) {
+        let former = std::mem::replace(&mut state.phase, Phase::Overflowed);
+        // While the replica catches up, its present pass is of use; otherwise the session ends.
+        if matches!(former, Phase::Streaming) {
+            if let Some(observer) = self.observer.upgrade() {
+                observer.overflowed(limit);
+            }
+        }
+    }
+
+    /// Takes a message of the control connection. Returns up to where the replica has everything, and whether it ended.
+    pub(super) fn on_control(&self, message: Message) -> Result<(Epoch, bool), Reason> {
+        let mut state = self.state.lock();
+        let event = state.machine.on_control(message, self.now())?;
+        let confirmed = state.machine.confirmed();
+        while state.unconfirmed.front().is_some_and(|&(epoch, _)| epoch <= confirmed) {
+            state.unconfirmed.pop_front();
+        }
+        Ok((state.machine.propagated(), event == PrimaryEvent::Ended))
+    }
+
+    /// What the time asks for.
+    pub(super) fn tick(&self, switched: Epoch) -> Result<Option<Message>, Reason> {
+        let mut state = self.state.lock();
+        state.machine.switched(switched);
+        state.machine.tick(self.now())
+    }
+
+    /// A lane has sent something; `commit` is the last one in it.
+    pub(super) fn sent(&self, commit: Option<Epoch>) {
+        let mut state = self.state.lock();
+        if state.on_wire <= state.machine.confirmed() {
+            // The replica cannot confirm what has not come.
+            let now = self.now();
+            state.machine.busy(now);
+        }
+        state.on_wire = state.on_wire.max(commit.unwrap_or_default());
+    }
+
+    /// Bytes of a BLOB were sent: the replica is busy with something that may take long.
+    pub(super) fn moved(&self) {
+        let now = self.now();
+        self.state.lock().machine.busy(now);
+    }
+
+    /// Whether every session goes over as it ends.
+    pub(super) fn is_streaming(&self) -> bool {
+        matches!(self.state.lock().phase, Phase::Streaming)
+    }
+
+    /// Up to where the replica has everything.
+    pub(super) fn propagated(&self) -> Epoch {
+        self.state.lock().machine.propagated()
+    }
+
+    /// The replica's durable epoch.
+    pub(super) fn confirmed(&self) -> Epoch {
+        self.state.lock().machine.confirmed()
+    }
+
+    /// Bytes of sessions that were given to their lanes and are not confirmed.
+    pub(super) fn unconfirmed_bytes(&self) -> u64 {
+        self.state.lock().unconfirmed.iter().map(|&(_, bytes)| bytes).sum()
+    }
+
+    /// Takes what waits for the control connection.
+    pub(super) fn take_versions(&self) -> Versions {
+        std::mem::take(&mut self.versions.lock())
+    }
+
+    fn set_version(&self, set: impl FnOnce(&mut Versions)) {
+        set(&mut self.versions.lock());
+        if let Some(observer) = self.observer.upgrade() {
+            observer.control();
+        }
+    }
+}
+
+impl State {
+    /// Counts the bytes of a session that is given to its lane.
+    fn note(&mut self, session: &EndedSession) {
+        match self.unconfirmed.back_mut() {
+            Some((epoch, bytes)) if *epoch >= session.epoch => *bytes += session.len,
+            _ => self.unconfirmed.push_back((session.epoch, session.len)),
+        }
+    }
+}
+
+impl Tap for Live {
+    fn session_ended(&self, session: EndedSession) {
+        let mut state = self.state.lock();
+        match &mut state.phase {
+            Phase::Pending(pending) if pending.len() < PENDING_MAX => pending.push_back(session),
+            Phase::Pending(_) => self.overflow(&mut state, PENDING_MAX),
+            Phase::Streaming => {
+                state.note(&session);
+                state.unsynced[self.lane_of(session.channel)] = true;
+                let is_last_of_its_epoch = session.epoch < state.switched;
+                if self.send(session) > QUEUED_MAX {
+                    self.overflow(&mut state, QUEUED_MAX);
+                } else if is_last_of_its_epoch {
+                    self.sync(&mut state);
+                }
+            }
+            Phase::Overflowed => {}
+        }
+    }
+
+    fn switched(&self, epoch: Epoch) {
+        let mut state = self.state.lock();
+        state.switched = epoch;
+        if matches!(state.phase, Phase::Streaming) {
+            self.sync(&mut state);
+        }
+    }
+
+    fn stored(&self, stored: Epoch, last_written: Option<Epoch>) -> Option<Epoch> {
+        let mut state = self.state.lock();
+        state.machine.stored(stored, last_written);
+        if !matches!(state.phase, Phase::Streaming) {
+            return None;
+        }
+        self.commit(&mut state);
+        Some(state.machine.propagated())
+    }
+
+    fn channel_created(&self, _: u32) {}
+
+    fn boundary(&self, version: WriteVersion) {
+        // Switches at the same time may be told in any order.
+        self.set_version(|versions| versions.boundary = versions.boundary.max(Some(version)));
+    }
+
+    fn safe_snapshot(&self, version: WriteVersion) {
+        self.set_version(|versions| versions.safe_snapshot = versions.safe_snapshot.max(Some(version)));
+    }
+}
+
+#[cfg(test)]
+#[path = "live_tests.rs"]
+mod tests;

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+use super::*;
+use crate::datastore::Settings;
+use crate::replication::native::protocol::message::{Outcome, ReplicaIdentity};
+use crate::vfs::{Open, SimFs, Vfs, VfsFile};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+#[derive(Default)]
+struct Noted {
+    overflowed: AtomicUsize,
+}
+
+impl Observer for Noted {
+    fn overflowed(&self, limit: usize) {
+        self.overflowed.store(limit, SeqCst);
+    }
+    fn control(&self) {}
+}
+
+struct Rig {
+    live: Live,
+    lanes: Vec<Arc<Queue<Item>>>,
+    file: Arc<dyn VfsFile>,
+    observer: Arc<Noted>,
+    /// Held because the tap does not.
+    _store: Arc<Datastore>,
+}
+
+impl Rig {
+    /// Two lanes that nobody empties.
+    fn new() -> Rig {
+        let fs = SimFs::new();
+        let store = Datastore::open(Settings::new("/log").vfs(Arc::new(fs.clone()))).unwrap();
+        let lanes: Vec<Arc<Queue<Item>>> = (0..2).map(|_| Arc::new(Queue::new())).collect();
+        let observer = Arc::new(Noted::default());
+        let weak: Weak<dyn Observer> = Arc::downgrade(&(observer.clone() as Arc<dyn Observer>));
+        let replica = ReplicaIdentity {
+            uuid: "uuid".to_owned(),
+            term: 1,
+            durable: Epoch(1),
+            outcome: Outcome::CatchUp,
+            max_channels: 8,
+            capabilities: 0,
+        };
+        let machine = PrimarySession::new(Epoch(1), &replica, 1000, 0);
+        let live = Live::new(lanes.clone(), Arc::new(Blobs::new()), &store, weak, machine);
+        let file = fs.open(Path::new("/file"), Open::Create).unwrap().into();
+        Rig { live, lanes, file, observer, _store: store }
+    }
+
+    fn ends(&self, channel: u32, epoch: u64) {
+        let (file, epoch) = (self.file.clone(), Epoch(epoch));
+        self.live.session_ended(EndedSession { epoch, channel, file, start: 0, len: 20, blobs: Arc::default() });
+    }
+
+    fn stream(&self) {
+        self.live.begin_pass();
+        assert!(self.live.go_live(Vec::new()));
+    }
+
+    /// What waits in the lanes, a letter for each item. Wakes whoever takes it.
+    fn waiting(&self) -> Vec<String> {
+        let letters = |lane: &Arc<Queue<Item>>| {
+            lane.push(Item::Sync);
+            let mut items = VecDeque::new();
+            lane.take(&mut items);
+            items.pop_back();
+            let letter = |item: &Item| match item {
+                Item::Session(_) => 's',
+                Item::Commit { .. } => 'C',
+                Item::Sync => 'Y',
+            };
+            items.iter().map(letter).collect()
+        };
+        self.lanes.iter().map(letters).collect()
+    }
+}
+
+#[test]
+fn a_switch_of_epochs_asks_for_a_sync_of_what_was_sent_since_the_last() {
+    let rig = Rig::new();
+    rig.stream();
+    rig.live.switched(Epoch(2));
+    assert_eq!(rig.waiting(), ["", ""], "an epoch in which nothing was written sends nothing");
+    rig.ends(0, 2);
+    rig.ends(2, 2);
+    rig.live.switched(Epoch(3));
+    rig.live.switched(Epoch(4));
+    assert_eq!(rig.waiting(), ["ssY", ""]);
+    // One that was open across the switch is the last of its channel in that epoch.
+    rig.ends(1, 3);
+    rig.ends(0, 4);
+    assert_eq!(rig.waiting(), ["s", "sY"]);
+    rig.live.stored(Epoch(3), Some(Epoch(3)));
+    assert_eq!(rig.waiting(), ["C", "C"]);
+}
+
+#[test]
+fn a_replica_for_which_too_much_waits_has_to_catch_up_once_more() {
+    let rig = Rig::new();
+    rig.stream();
+    for _ in 0..QUEUED_MAX {
+        rig.ends(0, 2);
+    }
+    assert_eq!(rig.observer.overflowed.load(SeqCst), 0);
+    rig.ends(0, 2);
+    assert_eq!(rig.observer.overflowed.load(SeqCst), QUEUED_MAX);
+    assert!(!rig.live.is_streaming());
+    let waiting = rig.waiting()[0].len();
+    for _ in 0..10 {
+        rig.ends(0, 2);
+    }
+    assert_eq!((waiting, rig.waiting()[0].len()), (QUEUED_MAX + 1, 0), "nothing more is kept");
+}
+
+#[test]
+fn too_much_that_ends_during_a_catch_up_makes_another_pass_necessary() {
+    let rig = Rig::new();
+    rig.live.begin_pass();
+    for _ in 0..=PENDING_MAX {
+        rig.ends(0, 2);
+    }
+    assert!(!rig.live.go_live(Vec::new()));
+    assert_eq!(rig.observer.overflowed.load(SeqCst), 0, "the session goes on");
+    assert_eq!(rig.waiting(), ["", ""]);
+    rig.live.begin_pass();
+    rig.ends(0, 2);
+    assert!(rig.live.go_live(Vec::new()));
+    assert_eq!(rig.waiting(), ["s", ""]);
+}

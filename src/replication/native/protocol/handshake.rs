@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The handshake of every connection: Hello, Challenge, Identity, Answer. Both sides prove that they know the secret
+//! before either says anything about its data, and the replica decides how a session goes on.
+
+use super::message::{
+    identity_bytes, Code, ConnectionKind, Hello, Message, Nonce, Outcome, PrimaryIdentity, Reason, ReplicaIdentity,
+    SessionId, VERSION,
+};
+use crate::replication::secret::{Secret, Transcript};
+use crate::types::Epoch;
+
+fn unexpected(found: &Message, expected: &str) -> Reason {
+    Reason::new(Code::PROTOCOL, format!("a {} message in the handshake, expected {expected}", found.kind().name()))
+}
+
+/// The primary's side of one connection.
+#[derive(Debug)]
+pub struct PrimaryHandshake {
+    secret: Secret,
+    hello: Hello,
+    identity: Option<PrimaryIdentity>,
+    identified: bool,
+}
+
+/// What the primary does next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum PrimaryStep {
+    Send(Message),
+    /// The connection is open; the replica speaks of itself on the control connection only.
+    Accepted(Option<ReplicaIdentity>),
+    /// The replica does not want the connection.
+    Refused(Reason),
+}
+
+impl PrimaryHandshake {
+    /// Begins a handshake; the magic and the returned message are to be sent. `identity` belongs to the control
+    /// connection and to no other.
+    pub fn start(
+        kind: ConnectionKind,
+        session_id: SessionId,
+        nonce: Nonce,
+        secret: Secret,
+        identity: Option<PrimaryIdentity>,
+    ) -> (PrimaryHandshake, Message) {
+        debug_assert_eq!(identity.is_some(), kind == ConnectionKind::Control);
+        let hello = Hello { version_min: VERSION, version_max: VERSION, kind, session_id, nonce };
+        let message = Message::Hello(hello.clone());
+        (PrimaryHandshake { secret, hello, identity, identified: false }, message)
+    }
+
+    /// Takes the next message of the replica. After an error the connection is to be closed.
+    pub fn on_message(&mut self, message: Message) -> Result<PrimaryStep, Reason> {
+        match message {
+            Message::Refused(reason) => Ok(PrimaryStep::Refused(reason)),
+            Message::Challenge { version, nonce, proof } if !self.identified => {
+                if version != VERSION {
+                    return Err(Reason::new(Code::VERSION, format!("the replica chose {version}, offered {VERSION}")));
+                }
+                let transcript = Transcript::new(&self.hello, version, &nonce);
+                if !transcript.is_replica_proof(&self.secret, &proof) {
+                    return Err(Reason::new(Code::BAD_SECRET, "the replica does not know the secret of this primary"));
+                }
+                self.identified = true;
+                let proof = transcript.primary_proof(&self.secret, &identity_bytes(self.identity.as_ref()));
+                Ok(PrimaryStep::Send(Message::Identity { proof, primary: self.identity.clone() }))
+            }
+            Message::Answer { replica } if self.identified => match (&self.identity, &replica) {
+                (None, None) => Ok(PrimaryStep::Accepted(None)),
+                (Some(own), Some(found)) if found.durable > own.stored => {
+                    let text = format!("the replica has epoch {}, this primary {}", found.durable, own.stored);
+                    Err(Reason::new(Code::AHEAD, text))
+                }
+                (Some(_), Some(_)) => Ok(PrimaryStep::Accepted(replica)),
+                _ => Err(Reason::new(Code::PROTOCOL, "an Answer for another kind of connection")),
+            },
+            other => Err(unexpected(&other, if self.identified { "Answer" } else { "Challenge" })),
+        }
+    }
+}
+
+/// The replica's side of one connection.
+#[derive(Debug)]
+pub struct ReplicaHandshake {
+    secret: Secret,
+    nonce: Nonce,
+    hello: Option<Hello>,
+}
+
+/// What the replica does next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ReplicaStep {
+    Send(Message),
+    /// The peer knows the secret. The replica answers when it has decided.
+    Identified(Identified),
+}
+
+/// A peer that has proved that it knows the secret.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Identified {
+    pub kind: ConnectionKind,
+    pub session_id: SessionId,
+    /// There on the control connection and on no other.
+    pub primary: Option<PrimaryIdentity>,
+}
+
+impl ReplicaHandshake {
+    /// Begins when the magic has been read.
+    pub fn new(nonce: Nonce, secret: Secret) -> ReplicaHandshake {
+        ReplicaHandshake { secret, nonce, hello: None }
+    }
+
+    /// Takes the next message of the primary. An error is to be sent as [`Message::Refused`].
+    pub fn on_message(&mut self, message: Message) -> Result<ReplicaStep, Reason> {
+        match (message, &self.hello) {
+            (Message::Hello(hello), None) => {
+                if !(hello.version_min..=hello.version_max).contains(&VERSION) {
+                    let (min, max) = (hello.version_min, hello.version_max);
+                    let text = format!("the primary speaks versions {min} to {max}, this replica {VERSION}");
+                    return Err(Reason::new(Code::VERSION, text));
+                }
+                let proof = Transcript::new(&hello, VERSION, &self.nonce).replica_proof(&self.secret);
+                self.hello = Some(hello);
+                Ok(ReplicaStep::Send(Message::Challenge { version: VERSION, nonce: self.nonce, proof }))
+            }
+            (Message::Identity { proof, primary }, Some(hello)) => {
+                let transcript = Transcript::new(hello, VERSION, &self.nonce);
+                if !transcript.is_primary_proof(&self.secret, &identity_bytes(primary.as_ref()), &proof) {
+                    return Err(Reason::new(Code::BAD_SECRET, "the primary does not know the secret of this replica"));
+                }
+                if primary.is_some() != (hello.kind == ConnectionKind::Control) {
+                    return Err(Reason::new(Code::PROTOCOL, "an Identity for another kind of connection"));
+                }
+                Ok(ReplicaStep::Identified(Identified { kind: hello.kind, session_id: hello.session_id, primary }))
+            }
+            (other, hello) => Err(unexpected(&other, if hello.is_some() { "Identity" } else { "Hello" })),
+        }
+    }
+}
+
+/// What a replica knows of its own directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    pub uuid: String,
+    /// Nothing durable is in the directory.
+    pub empty: bool,
+    /// 0 when the directory has never been part of a pair.
+    pub term: u64,
+    pub durable: Epoch,
+}
+
+/// Whether and how a replica takes part with a primary.
+pub fn decide(primary: &PrimaryIdentity, replica: &Standing) -> Result<Outcome, Reason> {
+    let refuse = |code, text: String| Err(Reason::new(code, text));
+    let (durable, stored) = (replica.durable, primary.stored);
+    if replica.term > primary.term {
+        let text = format!("this replica has seen term {}, the primary is in term {}", replica.term, primary.term);
+        return refuse(Code::FENCED, text);
+    }
+    let log_reaches = durable.0.saturating_add(1) >= primary.oldest_shippable.0;
+    if replica.empty {
+        return Ok(if log_reaches { Outcome::CatchUp } else { Outcome::BaseSync });
+    }
+    if replica.uuid != primary.uuid {
+        let text = format!("this replica belongs to instance {}, the primary is {}", replica.uuid, primary.uuid);
+        return refuse(Code::WRONG_IDENTITY, text);
+    }
+    if 0 < replica.term && replica.term < primary.term {
+        let next = primary.history.iter().find(|later| later.term > replica.term);
+        match next {
+            Some(next) if durable < next.first_epoch => {}
+            Some(next) => {
+                let text = format!(
+                    "this replica has epoch {durable} of term {}, but term {} of the primary began with epoch {}",
+                    replica.term, next.term, next.first_epoch
+                );
+                return refuse(Code::DIVERGED, text);
+            }
+            None => {
+                let text = format!("the primary does not know when term {} ended", replica.term);
+                return refuse(Code::DIVERGED, text);
+            }
+        }
+    }
+    if durable > stored {
+        return refuse(Code::AHEAD, format!("this replica has epoch {durable}, the primary only {stored}"));
+    }
+    Ok(match log_reaches {
+        true if durable == stored => Outcome::Stream,
+        true => Outcome::CatchUp,
+        false => Outcome::BaseSync,
+    })
+}
+
+#[cfg(test)]
+#[path = "handshake_tests.rs"]
+mod tests;

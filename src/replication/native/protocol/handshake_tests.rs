@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+
+use super::*;
+use crate::replication::native::protocol::message::Term;
+
+fn secret(text: &str) -> Secret {
+    Secret::new(text.as_bytes()).unwrap()
+}
+
+fn primary() -> PrimaryIdentity {
+    PrimaryIdentity {
+        uuid: "uuid".to_owned(),
+        term: 3,
+        history: [(1, 1), (2, 50), (3, 80)].map(|(term, epoch)| Term { term, first_epoch: Epoch(epoch) }).to_vec(),
+        stored: Epoch(100),
+        oldest_shippable: Epoch(20),
+        lanes: 2,
+        max_channels: 100,
+        capabilities: 0,
+    }
+}
+
+fn standing(term: u64, durable: u64) -> Standing {
+    Standing { uuid: "uuid".to_owned(), empty: false, term, durable: Epoch(durable) }
+}
+
+fn answer(durable: u64) -> Message {
+    Message::Answer {
+        replica: Some(ReplicaIdentity {
+            uuid: "uuid".to_owned(),
+            term: 3,
+            durable: Epoch(durable),
+            outcome: Outcome::CatchUp,
+            max_channels: 10,
+            capabilities: 0,
+        }),
+    }
+}
+
+/// Both sides up to the replica's verdict about the primary's proof.
+fn shake(kind: ConnectionKind, of_primary: &str, of_replica: &str) -> (PrimaryHandshake, Result<ReplicaStep, Reason>) {
+    let identity = (kind == ConnectionKind::Control).then(primary);
+    let (mut p, hello) = PrimaryHandshake::start(kind, [5; 16], [1; 32], secret(of_primary), identity);
+    let mut r = ReplicaHandshake::new([2; 32], secret(of_replica));
+    let Ok(ReplicaStep::Send(challenge)) = r.on_message(hello) else { panic!("a challenge") };
+    let verdict = match p.on_message(challenge) {
+        Ok(PrimaryStep::Send(identity)) => r.on_message(identity),
+        Err(reason) => Err(reason),
+        other => panic!("{other:?}"),
+    };
+    (p, verdict)
+}
+
+const KEY: &str = "0123456789abcdef";
+
+#[test]
+fn both_sides_open_each_kind_of_connection() {
+    for kind in [ConnectionKind::Control, ConnectionKind::Lane(1), ConnectionKind::Blob, ConnectionKind::Base] {
+        let (mut p, verdict) = shake(kind, KEY, KEY);
+        let control = kind == ConnectionKind::Control;
+        let identified = Identified { kind, session_id: [5; 16], primary: control.then(primary) };
+        assert_eq!(verdict, Ok(ReplicaStep::Identified(identified)));
+        let reply = if control { answer(90) } else { Message::Answer { replica: None } };
+        assert!(matches!(p.on_message(reply), Ok(PrimaryStep::Accepted(id)) if id.is_some() == control));
+    }
+}
+
+#[test]
+fn neither_side_accepts_another_secret() {
+    let (_, verdict) = shake(ConnectionKind::Control, KEY, "another secret of this length");
+    assert_eq!(verdict.unwrap_err().code, Code::BAD_SECRET);
+    let mut r = ReplicaHandshake::new([2; 32], secret(KEY));
+    let (_, hello) = PrimaryHandshake::start(ConnectionKind::Blob, [5; 16], [1; 32], secret(KEY), None);
+    r.on_message(hello).unwrap();
+    let forged = Message::Identity { proof: [0; 32], primary: None };
+    assert_eq!(r.on_message(forged).unwrap_err().code, Code::BAD_SECRET);
+}
+
+#[test]
+fn what_the_primary_says_about_itself_is_covered_by_its_proof() {
+    let (mut p, hello) =
+        PrimaryHandshake::start(ConnectionKind::Control, [5; 16], [1; 32], secret(KEY), Some(primary()));
+    let mut r = ReplicaHandshake::new([2; 32], secret(KEY));
+    let Ok(ReplicaStep::Send(challenge)) = r.on_message(hello) else { panic!("a challenge") };
+    let Ok(PrimaryStep::Send(Message::Identity { proof, .. })) = p.on_message(challenge) else { panic!("an identity") };
+    let other = PrimaryIdentity { term: 4, history: Vec::new(), ..primary() };
+    let changed = Message::Identity { proof, primary: Some(other) };
+    assert_eq!(r.on_message(changed).unwrap_err().code, Code::BAD_SECRET);
+}
+
+#[test]
+fn messages_out_of_order_end_the_handshake() {
+    let start = || PrimaryHandshake::start(ConnectionKind::Control, [5; 16], [1; 32], secret(KEY), Some(primary()));
+    assert_eq!(start().0.on_message(answer(1)).unwrap_err().code, Code::PROTOCOL);
+    assert_eq!(start().0.on_message(Message::Bye).unwrap_err().code, Code::PROTOCOL);
+    let (mut p, _) = shake(ConnectionKind::Control, KEY, KEY);
+    let again = Message::Challenge { version: 1, nonce: [0; 32], proof: [0; 32] };
+    assert_eq!(p.on_message(again).unwrap_err().code, Code::PROTOCOL);
+    let mut r = ReplicaHandshake::new([2; 32], secret(KEY));
+    let identity = Message::Identity { proof: [0; 32], primary: None };
+    assert_eq!(r.on_message(identity).unwrap_err().code, Code::PROTOCOL);
+    let (_, hello) = start();
+    r.on_message(hello.clone()).unwrap();
+    assert_eq!(r.on_message(hello).unwrap_err().code, Code::PROTOCOL);
+    let refused = Reason::new(Code::BUSY, "busy");
+    assert_eq!(start().0.on_message(Message::Refused(refused.clone())), Ok(PrimaryStep::Refused(refused)));
+}
+
+#[test]
+fn a_version_that_is_not_shared_is_refused() {
+    let (mut p, hello) = PrimaryHandshake::start(ConnectionKind::Blob, [5; 16], [1; 32], secret(KEY), None);
+    let Message::Hello(hello) = hello else { panic!("a hello") };
+    let mut r = ReplicaHandshake::new([2; 32], secret(KEY));
+    let newer = Hello { version_min: 2, version_max: 9, ..hello };
+    assert_eq!(r.on_message(Message::Hello(newer)).unwrap_err().code, Code::VERSION);
+    let other = Message::Challenge { version: 2, nonce: [0; 32], proof: [0; 32] };
+    assert_eq!(p.on_message(other).unwrap_err().code, Code::VERSION);
+}
+
+#[test]
+fn a_replica_that_is_ahead_is_not_accepted_by_the_primary_either() {
+    let (mut p, _) = shake(ConnectionKind::Control, KEY, KEY);
+    assert_eq!(p.on_message(answer(101)).unwrap_err().code, Code::AHEAD);
+}
+
+#[test]
+fn the_standing_of_a_replica_decides_how_it_goes_on() {
+    let empty = Standing { uuid: "new".to_owned(), empty: true, term: 0, durable: Epoch(0) };
+    let from_the_start = PrimaryIdentity { oldest_shippable: Epoch(1), ..primary() };
+    let without_history = PrimaryIdentity { history: Vec::new(), ..primary() };
+    for (primary, replica, expected) in [
+        (primary(), standing(3, 100), Ok(Outcome::Stream)),
+        (primary(), standing(3, 99), Ok(Outcome::CatchUp)),
+        (primary(), standing(3, 19), Ok(Outcome::CatchUp)),
+        (primary(), standing(3, 18), Ok(Outcome::BaseSync)),
+        (primary(), standing(0, 99), Ok(Outcome::CatchUp)),
+        (primary(), empty.clone(), Ok(Outcome::BaseSync)),
+        (from_the_start, empty.clone(), Ok(Outcome::CatchUp)),
+        (primary(), standing(3, 101), Err(Code::AHEAD)),
+        (primary(), standing(4, 10), Err(Code::FENCED)),
+        (primary(), Standing { term: 4, ..empty }, Err(Code::FENCED)),
+        (primary(), Standing { uuid: "other".to_owned(), ..standing(3, 50) }, Err(Code::WRONG_IDENTITY)),
+        (primary(), standing(2, 79), Ok(Outcome::CatchUp)),
+        (primary(), standing(2, 80), Err(Code::DIVERGED)),
+        (primary(), standing(1, 49), Ok(Outcome::CatchUp)),
+        (primary(), standing(1, 50), Err(Code::DIVERGED)),
+        (without_history, standing(2, 50), Err(Code::DIVERGED)),
+    ] {
+        assert_eq!(decide(&primary, &replica).map_err(|reason| reason.code), expected, "{replica:?}");
+    }
+}

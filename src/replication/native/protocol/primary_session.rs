@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A session as the primary sees it: which epoch may be committed, what the replica has confirmed, whether it is lost or
+//! stalled. COMMIT e goes out when e is stored and every session up to e has been put on its lane, and only for epochs
+//! that had writes.
+
+use super::message::{Code, Message, Reason, ReplicaIdentity};
+use crate::replication::native::protocol::{heartbeat_interval, Millis};
+use crate::types::Epoch;
+
+/// The lane that a channel is pinned to.
+pub fn lane_of(channel: u32, lanes: u32) -> u32 {
+    channel % lanes.max(1)
+}
+
+/// What a message of the replica means.
+#[derive(Debug, PartialEq, Eq)]
+pub enum PrimaryEvent {
+    /// The replica is alive.
+    Alive,
+    /// The replica has confirmed more; [`PrimarySession::propagated`] may have grown.
+    Confirmed(Epoch),
+    /// The replica ended the session in good order.
+    Ended,
+}
+
+/// A session with a replica.
+#[derive(Debug)]
+pub struct PrimarySession {
+    /// Every session up to this epoch has been put on its lane; `None` when each is as soon as it has ended.
+    delivered: Option<Epoch>,
+    switched: Epoch,
+    stored: Epoch,
+    /// The last epoch up to `stored` that the epoch file of this disk covers: none behind it wrote anything.
+    last_written: Epoch,
+    committed: Epoch,
+    confirmed: Epoch,
+    propagated: Epoch,
+    timeout: Millis,
+    heard: Millis,
+    sent: Millis,
+    /// Since when the replica owes a confirmation and its epoch has not moved.
+    owing_since: Option<Millis>,
+}
+
+impl PrimarySession {
+    /// A session that begins with catch-up, after the replica's Answer; `stored` is what the Identity said. The time after which a silent replica counts as
+    /// lost is also the one after which a replica counts as stalled whose epoch does not move.
+    pub fn new(stored: Epoch, replica: &ReplicaIdentity, timeout: Millis, now: Millis) -> PrimarySession {
+        PrimarySession {
+            delivered: Some(replica.durable),
+            switched: stored,
+            stored,
+            last_written: Epoch(0),
+            committed: replica.durable,
+            confirmed: replica.durable,
+            propagated: replica.durable,
+            timeout,
+            heard: now,
+            sent: now,
+            owing_since: None,
+        }
+    }
+
+    /// The last epoch that the replica confirmed.
+    pub fn confirmed(&self) -> Epoch {
+        self.confirmed
+    }
+
+    /// The last epoch that was committed.
+    pub fn committed(&self) -> Epoch {
+        self.committed
+    }
+
+    /// Whether every session goes on its lane as it ends.
+    pub fn is_live(&self) -> bool {
+        self.delivered.is_none()
+    }
+
+    /// During catch-up: every session up to `epoch` has been put on its lane.
+    pub fn delivered(&mut self, epoch: Epoch) {
+        if let Some(delivered) = &mut self.delivered {
+            *delivered = epoch.max(*delivered);
+        }
+    }
+
+    /// The catch-up is complete: every session that has ended is on its lane, and every other will be when it ends.
+    pub fn go_live(&mut self) {
+        self.delivered = None;
+    }
+
+    /// The primary has switched to an epoch.
+    pub fn switched(&mut self, epoch: Epoch) {
+        self.switched = self.switched.max(epoch);
+    }
+
+    /// An epoch is stored; `last_written` is the last one with writes that was recorded with it.
+    pub fn stored(&mut self, stored: Epoch, last_written: Option<Epoch>) {
+        self.stored = self.stored.max(stored);
+        self.switched = self.switched.max(stored);
+        self.last_written = self.last_written.max(last_written.unwrap_or_default());
+    }
+
+    /// The epoch whose COMMIT has to be put on every lane now, behind all sessions there; it counts as sent.
+    pub fn take_commit(&mut self, now: Millis) -> Option<Epoch> {
+        // Nothing above the last record of this disk: after a crash such a number may come again, with writes.
+        let epoch = self.delivered.map_or(self.last_written, |delivered| delivered.min(self.last_written));
+        if epoch <= self.committed {
+            return None;
+        }
+        self.committed = epoch;
+        self.owing_since.get_or_insert(now);
+        Some(epoch)
+    }
+
+    /// The replica cannot have confirmed by now what it owes, because what it needs for it is under way.
+    pub fn busy(&mut self, now: Millis) {
+        if let Some(since) = &mut self.owing_since {
+            *since = now.max(*since);
+        }
+    }
+
+    /// The epoch up to which everything is durable on the replica: an epoch without writes needs no word with it.
+    pub fn propagated(&mut self) -> Epoch {
+        let lacks_nothing = self.is_live() && self.confirmed >= self.last_written;
+        let now = if lacks_nothing { self.stored } else { self.confirmed.min(self.stored) };
+        self.propagated = self.propagated.max(now);
+        self.propagated
+    }
+
+    /// Takes a message of the control connection. After an error the session is to be closed and the error sent.
+    pub fn on_control(&mut self, message: Message, now: Millis) -> Result<PrimaryEvent, Reason> {
+        self.heard = self.heard.max(now);
+        match message {
+            Message::Durable { epoch } => self.confirm(epoch, now),
+            Message::Alive { durable } if durable == self.confirmed => Ok(PrimaryEvent::Alive),
+            Message::Alive { durable } => self.confirm(durable, now),
+            Message::Bye => Ok(PrimaryEvent::Ended),
+            Message::Error(reason) => Err(reason),
+            other => {
+                let text = format!("a {} message of a replica on the control connection", other.kind().name());
+                Err(Reason::new(Code::PROTOCOL, text))
+            }
+        }
+    }
+
+    fn confirm(&mut self, epoch: Epoch, now: Millis) -> Result<PrimaryEvent, Reason> {
+        if epoch <= self.confirmed || epoch > self.committed {
+            let text = format!(
+                "the replica confirms epoch {epoch}, expected one above {} and up to {}",
+                self.confirmed, self.committed
+            );
+            return Err(Reason::new(Code::PROTOCOL, text));
+        }
+        self.confirmed = epoch;
+        self.owing_since = (epoch < self.committed).then_some(now);
+        Ok(PrimaryEvent::Confirmed(epoch))
+    }
+
+    /// What the time asks for; call it at least every [`heartbeat_interval`]. An error: the replica is lost or stalled.
+    pub fn tick(&mut self, now: Millis) -> Result<Option<Message>, Reason> {
+        let silent = now.saturating_sub(self.heard);
+        if silent > self.timeout {
+            return Err(Reason::new(Code::TIMEOUT, format!("nothing was heard from the replica for {silent} ms")));
+        }
+        let owing = self.owing_since.map_or(0, |since| now.saturating_sub(since));
+        if owing > self.timeout {
+            let (confirmed, committed) = (self.confirmed, self.committed);
+            let text = format!("the replica stays at epoch {confirmed} for {owing} ms, committed is {committed}");
+            return Err(Reason::new(Code::TIMEOUT, text));
+        }
+        if now.saturating_sub(self.sent) < heartbeat_interval(self.timeout) {
+            return Ok(None);
+        }
+        self.sent = now;
+        Ok(Some(Message::Heartbeat { switched: self.switched, stored: self.stored }))
+    }
+}
+
+#[cfg(test)]
+#[path = "primary_session_tests.rs"]
+mod tests;

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+use super::*;
+use crate::replication::native::protocol::message::Outcome;
+
+const TIMEOUT: Millis = 1000;
+
+fn session(stored: u64, durable: u64) -> PrimarySession {
+    let replica = ReplicaIdentity {
+        uuid: "uuid".to_owned(),
+        term: 1,
+        durable: Epoch(durable),
+        outcome: Outcome::CatchUp,
+        max_channels: 1,
+        capabilities: 0,
+    };
+    PrimarySession::new(Epoch(stored), &replica, TIMEOUT, 0)
+}
+
+fn durable(epoch: u64) -> Message {
+    Message::Durable { epoch: Epoch(epoch) }
+}
+
+#[test]
+fn during_catch_up_only_what_was_delivered_and_is_stored_is_committed() {
+    let mut session = session(20, 10);
+    session.stored(Epoch(20), Some(Epoch(18)));
+    assert_eq!(session.take_commit(0), None, "nothing was delivered");
+    session.delivered(Epoch(15));
+    assert_eq!(session.take_commit(0), Some(Epoch(15)));
+    assert_eq!(session.take_commit(0), None);
+    session.delivered(Epoch(20));
+    assert_eq!(session.take_commit(0), Some(Epoch(18)), "no record would keep 19 and 20 through a crash");
+    session.delivered(Epoch(25));
+    assert_eq!(session.take_commit(0), None, "25 is not stored");
+    assert_eq!(session.on_control(durable(18), 0), Ok(PrimaryEvent::Confirmed(Epoch(18))));
+    assert_eq!(session.propagated(), Epoch(18));
+    session.go_live();
+    assert_eq!(session.propagated(), Epoch(20), "nothing was written in 19 and 20");
+}
+
+#[test]
+fn live_an_epoch_is_committed_when_it_is_stored_and_had_writes() {
+    let mut session = session(10, 10);
+    session.go_live();
+    session.stored(Epoch(11), None);
+    assert_eq!(session.take_commit(0), None, "nothing was written");
+    assert_eq!(session.propagated(), Epoch(11), "the replica lacks nothing");
+    session.stored(Epoch(13), Some(Epoch(12)));
+    assert_eq!(session.propagated(), Epoch(11));
+    assert_eq!(session.take_commit(0), Some(Epoch(12)));
+    session.stored(Epoch(15), Some(Epoch(15)));
+    assert_eq!(session.take_commit(0), Some(Epoch(15)), "several epochs are in flight");
+    session.on_control(durable(12), 0).unwrap();
+    assert_eq!(session.propagated(), Epoch(12));
+    session.stored(Epoch(17), None);
+    session.on_control(durable(15), 0).unwrap();
+    assert_eq!(session.propagated(), Epoch(17), "the epochs without writes behind it as well");
+}
+
+#[test]
+fn before_the_session_is_live_an_epoch_without_writes_is_not_taken_for_propagated() {
+    let mut session = session(20, 10);
+    assert_eq!(session.propagated(), Epoch(10));
+    session.stored(Epoch(21), None);
+    assert_eq!(session.propagated(), Epoch(10));
+}
+
+#[test]
+fn a_confirmation_that_cannot_be_ends_the_session() {
+    let mut session = session(10, 10);
+    session.go_live();
+    session.stored(Epoch(12), Some(Epoch(12)));
+    assert_eq!(session.on_control(durable(12), 0).unwrap_err().code, Code::PROTOCOL, "not committed");
+    session.take_commit(0);
+    assert_eq!(session.on_control(durable(10), 0).unwrap_err().code, Code::PROTOCOL, "known already");
+    assert_eq!(session.on_control(durable(13), 0).unwrap_err().code, Code::PROTOCOL, "never committed");
+    assert_eq!(session.on_control(durable(12), 0), Ok(PrimaryEvent::Confirmed(Epoch(12))));
+    assert_eq!(session.on_control(Message::Alive { durable: Epoch(11) }, 0).unwrap_err().code, Code::PROTOCOL);
+    assert_eq!(session.on_control(Message::Alive { durable: Epoch(12) }, 0), Ok(PrimaryEvent::Alive));
+    assert_eq!(session.on_control(Message::Bye, 0), Ok(PrimaryEvent::Ended));
+    assert_eq!(session.on_control(Message::Staged, 0).unwrap_err().code, Code::PROTOCOL);
+    let reason = Reason::new(Code::DISK, "full");
+    assert_eq!(session.on_control(Message::Error(reason.clone()), 0), Err(reason));
+}
+
+#[test]
+fn a_replica_whose_epoch_does_not_move_is_stalled_although_it_says_that_it_is_alive() {
+    let mut session = session(10, 10);
+    session.go_live();
+    session.stored(Epoch(12), Some(Epoch(12)));
+    session.take_commit(100);
+    let alive = Message::Alive { durable: Epoch(10) };
+    session.on_control(alive.clone(), 1100).unwrap();
+    assert!(session.tick(1100).is_ok());
+    let reason = session.tick(1101).unwrap_err();
+    assert_eq!(reason.to_string(), "timeout (14): the replica stays at epoch 10 for 1001 ms, committed is 12");
+    session.on_control(durable(12), 1101).unwrap();
+    session.on_control(Message::Alive { durable: Epoch(12) }, 3000).unwrap();
+    assert!(session.tick(4000).is_ok(), "it owes nothing");
+}
+
+#[test]
+fn a_silent_replica_is_lost_and_heartbeats_show_growing_epochs() {
+    let mut session = session(10, 10);
+    session.switched(Epoch(12));
+    assert_eq!(session.tick(249), Ok(None));
+    let heartbeat = Message::Heartbeat { switched: Epoch(12), stored: Epoch(10) };
+    assert_eq!(session.tick(250), Ok(Some(heartbeat)));
+    assert!(session.tick(1000).is_ok());
+    assert_eq!(session.tick(1001).unwrap_err().code, Code::TIMEOUT);
+}
+
+#[test]
+fn every_channel_has_its_lane() {
+    assert_eq!((0..6).map(|channel| lane_of(channel, 3)).collect::<Vec<_>>(), [0, 1, 2, 0, 1, 2]);
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+use super::*;
+use crate::replication::native::protocol::message::Log;
+
+const TIMEOUT: Millis = 1000;
+
+fn session(lanes: u32) -> ReplicaSession {
+    let primary = PrimaryIdentity {
+        uuid: "uuid".to_owned(),
+        term: 1,
+        history: Vec::new(),
+        stored: Epoch(10),
+        oldest_shippable: Epoch(1),
+        lanes,
+        max_channels: 4,
+        capabilities: 0,
+    };
+    ReplicaSession::new([1; 16], &primary, Epoch(10), TIMEOUT, 0)
+}
+
+fn lane() -> LaneOrder {
+    let mut order = session(1).attach([1; 16], ConnectionKind::Lane(0)).unwrap().unwrap();
+    order.on_message(Message::Channel { channel: 3 }).unwrap();
+    order
+}
+
+fn log(epoch: u64, channel: u32, first: bool, last: bool) -> Message {
+    Message::Log(Log { epoch: Epoch(epoch), channel, first, last, bytes: vec![2] })
+}
+
+fn commit(epoch: u64, blob_seq: u64) -> Message {
+    Message::Commit { epoch: Epoch(epoch), blob_seq }
+}
+
+#[test]
+fn a_lane_takes_whole_sessions_and_commits_between_them() {
+    let mut lane = lane();
+    assert!(matches!(lane.on_message(log(11, 3, true, false)), Ok(LaneStep::Append(_))));
+    assert!(!lane.is_between_sessions());
+    assert!(matches!(lane.on_message(log(11, 3, false, false)), Ok(LaneStep::Append(_))));
+    assert!(matches!(lane.on_message(log(11, 3, false, true)), Ok(LaneStep::Append(_))));
+    assert!(lane.is_between_sessions());
+    assert!(matches!(lane.on_message(log(12, 3, true, true)), Ok(LaneStep::Append(_))), "ahead of the COMMIT");
+    assert_eq!(lane.on_message(commit(11, 5)), Ok(LaneStep::Commit { epoch: Epoch(11), blob_seq: 5 }));
+    assert!(lane.on_message(log(12, 3, true, true)).is_ok(), "a second session of an epoch");
+    assert_eq!(lane.on_message(Message::ChannelEnd { channel: 3 }), Ok(LaneStep::Noted));
+    assert!(lane.on_message(log(13, 3, true, true)).is_err(), "the channel ended");
+}
+
+#[test]
+fn every_break_of_the_order_of_a_lane_is_named() {
+    let inside = |lane: &mut LaneOrder| drop(lane.on_message(log(11, 3, true, false)).unwrap());
+    let committed = |lane: &mut LaneOrder| drop(lane.on_message(commit(12, 5)).unwrap());
+    let nothing = |_: &mut LaneOrder| ();
+    type Before = fn(&mut LaneOrder);
+    let cases: [(Before, Message, &str); 17] = [
+        (nothing, log(10, 3, true, true), "after COMMIT of epoch 10"),
+        (nothing, log(11, 2, true, true), "not announced"),
+        (nothing, log(11, 3, false, true), "never began"),
+        (nothing, commit(10, 0), "after epoch 10"),
+        (nothing, Message::Channel { channel: 3 }, "announced twice"),
+        (nothing, Message::Channel { channel: 4 }, "4 were agreed"),
+        (nothing, Message::ChannelEnd { channel: 2 }, "not announced"),
+        (nothing, Message::Bye, "a Bye message on a lane"),
+        (nothing, Message::Durable { epoch: Epoch(11) }, "a Durable message on a lane"),
+        (inside, commit(11, 0), "inside a session"),
+        (inside, Message::Channel { channel: 1 }, "inside a session"),
+        (inside, log(11, 3, true, false), "inside a session"),
+        (inside, log(12, 3, false, false), "inside a session"),
+        (inside, log(11, 2, false, false), "inside a session"),
+        (committed, log(12, 3, true, true), "after COMMIT of epoch 12"),
+        (committed, commit(12, 5), "after epoch 12"),
+        (committed, commit(13, 4), "after epoch 12"),
+    ];
+    for (before, message, expected) in cases {
+        let mut lane = lane();
+        before(&mut lane);
+        let shown = format!("{message:?}");
+        let reason = lane.on_message(message).unwrap_err();
+        assert!(reason.text.contains(expected), "{shown}: {reason}");
+        let code = if expected.contains("agreed") { Code::LIMIT } else { Code::PROTOCOL };
+        assert_eq!(reason.code, code, "{shown}");
+    }
+    let empty = Log { epoch: Epoch(11), channel: 3, first: true, last: false, bytes: Vec::new() };
+    assert!(lane().on_message(Message::Log(empty)).unwrap_err().text.contains("an empty piece"));
+}
+
+#[test]
+fn an_epoch_is_recorded_when_every_lane_has_it() {
+    let mut session = session(2);
+    assert_eq!(session.lane_synced(0, Epoch(11), 0), None);
+    assert_eq!(session.lane_synced(0, Epoch(12), 0), None);
+    assert_eq!(session.lane_synced(1, Epoch(11), 0), Some(ReplicaAction::Record(Epoch(11))));
+    assert_eq!(session.lane_synced(1, Epoch(12), 0), None, "one record at a time");
+    assert_eq!(session.durable(), Epoch(10), "not before the record is synced");
+    let durable = Message::Durable { epoch: Epoch(11) };
+    let expected = vec![ReplicaAction::Send(durable), ReplicaAction::Record(Epoch(12))];
+    assert_eq!(session.recorded(Epoch(11), 5), expected);
+    assert_eq!(session.durable(), Epoch(11));
+    assert_eq!(session.lane_synced(7, Epoch(11), 0), None, "a lane that is not there");
+}
+
+#[test]
+fn an_epoch_waits_for_its_blobs_and_not_for_those_of_later_epochs() {
+    let mut session = session(1);
+    assert_eq!(session.lane_synced(0, Epoch(11), 2), None);
+    assert_eq!(session.lane_synced(0, Epoch(12), 3), None);
+    assert_eq!(session.blobs_synced(1), None);
+    assert_eq!(session.blobs_synced(2), Some(ReplicaAction::Record(Epoch(11))));
+    assert_eq!(session.blobs_synced(3), None);
+    assert_eq!(session.recorded(Epoch(11), 0).last(), Some(&ReplicaAction::Record(Epoch(12))));
+}
+
+#[test]
+fn epochs_that_have_arrived_together_are_recorded_once() {
+    let mut session = session(1);
+    assert_eq!(session.lane_synced(0, Epoch(11), 0), Some(ReplicaAction::Record(Epoch(11))));
+    for epoch in 12..20 {
+        assert_eq!(session.lane_synced(0, Epoch(epoch), 0), None);
+    }
+    assert_eq!(session.recorded(Epoch(11), 0).last(), Some(&ReplicaAction::Record(Epoch(19))));
+}
+
+#[test]
+fn epochs_without_end_take_bounded_memory_and_the_last_one_is_not_lost() {
+    let mut session = session(1);
+    let last = 11 + 10 * WAITING_MAX as u64;
+    for epoch in 11..=last {
+        session.lane_synced(0, Epoch(epoch), epoch);
+    }
+    assert_eq!(session.waiting.len(), WAITING_MAX);
+    assert_eq!(session.blobs_synced(11), Some(ReplicaAction::Record(Epoch(11))));
+    session.recorded(Epoch(11), 0);
+    assert_eq!(session.blobs_synced(last), Some(ReplicaAction::Record(Epoch(last))));
+}
+
+#[test]
+fn a_connection_belongs_to_the_session_once() {
+    let mut session = session(2);
+    let code = |result: Result<Option<LaneOrder>, Reason>| result.map(|order| order.is_some()).map_err(|r| r.code);
+    assert_eq!(code(session.attach([2; 16], ConnectionKind::Lane(0))), Err(Code::UNKNOWN_SESSION));
+    assert_eq!(code(session.attach([1; 16], ConnectionKind::Lane(0))), Ok(true));
+    assert_eq!(code(session.attach([1; 16], ConnectionKind::Lane(0))), Err(Code::PROTOCOL));
+    assert_eq!(code(session.attach([1; 16], ConnectionKind::Lane(2))), Err(Code::LIMIT));
+    assert_eq!(code(session.attach([1; 16], ConnectionKind::Control)), Err(Code::PROTOCOL));
+    for kind in [ConnectionKind::Blob, ConnectionKind::Base] {
+        assert_eq!(code(session.attach([1; 16], kind)), Ok(false));
+        assert_eq!(code(session.attach([1; 16], kind)), Err(Code::PROTOCOL));
+    }
+}
+
+#[test]
+fn a_silent_primary_is_lost_and_a_silent_replica_says_that_it_is_alive() {
+    let mut session = session(1);
+    assert_eq!(session.tick(249), Ok(None));
+    let alive = ReplicaAction::Send(Message::Alive { durable: Epoch(10) });
+    assert_eq!(session.tick(250), Ok(Some(alive)));
+    assert_eq!(session.tick(251), Ok(None));
+    session.heard(900);
+    assert!(session.tick(1900).is_ok());
+    assert_eq!(session.tick(1901).unwrap_err().code, Code::TIMEOUT);
+}
+
+#[test]
+fn the_epochs_of_a_primary_never_go_back() {
+    let heartbeat = |switched, stored| Message::Heartbeat { switched: Epoch(switched), stored: Epoch(stored) };
+    let mut session = session(1);
+    assert_eq!(session.on_control(heartbeat(12, 11), 1), Ok(None));
+    assert_eq!(session.primary_epochs(), (Epoch(12), Epoch(11)));
+    for wrong in [heartbeat(11, 11), heartbeat(12, 10), heartbeat(13, 14)] {
+        assert_eq!(session.on_control(wrong, 1).unwrap_err().code, Code::PROTOCOL);
+    }
+    assert_eq!(session.on_control(Message::Bye, 1), Ok(Some(ReplicaAction::Ended)));
+    assert_eq!(session.on_control(commit(12, 0), 1).unwrap_err().code, Code::PROTOCOL);
+    let version = WriteVersion { major: 1, minor: 2 };
+    let boundary = session.on_control(Message::Boundary { version }, 1);
+    assert_eq!(boundary, Ok(Some(ReplicaAction::Boundary(version))));
+}

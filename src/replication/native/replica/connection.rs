@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One connection from the first byte on: who is it, does it know the secret, what is it for. Then it is served by
+//! [`super::control`] or [`super::data`] until it ends.
+
+use super::incoming::{Incoming, Next};
+use super::node::{Active, End, Node};
+use crate::replication::native::protocol::frame::MAGIC;
+use crate::replication::native::protocol::handshake::{decide, Identified, ReplicaHandshake, ReplicaStep};
+use crate::replication::native::protocol::message::ReplicaIdentity;
+use crate::replication::native::protocol::message::{Code, ConnectionKind, Message, Outcome, PrimaryIdentity, Reason};
+use crate::replication::native::protocol::replica_session::{ReplicaSession, CHANNELS_MAX};
+use crate::replication::native::replica::{control, data};
+use crate::replication::secret;
+use crate::replication::status::LinkState;
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Serves a connection until it ends.
+pub(super) fn serve(node: &Arc<Node>, stream: TcpStream, peer: SocketAddr) {
+    match open(node, stream, peer) {
+        Ok(Some((incoming, identified))) => match identified.primary {
+            Some(primary) => accept_primary(node, incoming, peer, identified.session_id, primary),
+            None => join_session(node, incoming, peer, &identified),
+        },
+        Ok(None) => {}
+        Err(reason) => {
+            log::warn!("replication: the connection from {peer} is not accepted: {reason}");
+            node.board.noted(&format!("{peer}: {reason}"));
+        }
+    }
+}
+
+fn send(stream: &TcpStream, message: &Message) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    message.encode(&mut bytes);
+    let mut stream = stream;
+    stream.write_all(&bytes)
+}
+
+fn refuse(stream: &TcpStream, reason: Reason) -> String {
+    // Who has gone already is not told.
+    let _ = send(stream, &Message::Refused(reason.clone()));
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    reason.to_string()
+}
+
+/// The handshake up to the point where the peer has proved who it is. `None` when it came and went without a word.
+fn open(node: &Node, stream: TcpStream, peer: SocketAddr) -> Result<Option<(Incoming, Identified)>, String> {
+    let deadline = Instant::now() + node.options.timeout;
+    let text = |e: io::Error| e.to_string();
+    stream.set_write_timeout(Some(node.options.timeout)).map_err(text)?;
+    let (mut incoming, magic) = match Incoming::begin(stream, deadline) {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other.map_err(|e| format!("nothing that belongs to this protocol came: {e}"))?,
+    };
+    if magic != MAGIC {
+        return Err(
+            "it does not speak the native protocol; is TSURUGI_REPLICATION_PROTOCOL the same on both sides?".to_owned()
+        );
+    }
+    if !secret::is_peer_allowed(peer.ip(), &node.options.secret, node.options.allow_no_secret) {
+        let text =
+            "without a secret only peers on the replica's own machine are accepted: set a secret file on both sides";
+        return Err(refuse(incoming.stream(), Reason::new(Code::NO_SECRET, text)));
+    }
+    let nonce = secret::random().map_err(text)?;
+    let mut handshake = ReplicaHandshake::new(nonce, node.options.secret.clone());
+    loop {
+        let message = match incoming.next() {
+            Ok(Next::Message(message)) => message,
+            Ok(Next::Closed) => return Err("it was closed in the handshake".to_owned()),
+            Ok(Next::Idle) => {
+                return Err(refuse(incoming.stream(), Reason::new(Code::TIMEOUT, "the handshake takes too long")))
+            }
+            Err(End::Told(reason)) => return Err(refuse(incoming.stream(), reason)),
+            Err(End::Lost(reason)) => return Err(reason),
+            Err(End::Bye) => return Ok(None),
+        };
+        match handshake.on_message(message) {
+            Ok(ReplicaStep::Send(message)) => send(incoming.stream(), &message).map_err(text)?,
+            Ok(ReplicaStep::Identified(identified)) => return Ok(Some((incoming, identified))),
+            Err(reason) => return Err(refuse(incoming.stream(), reason)),
+        }
+    }
+}
+
+/// A lane, BLOB or base connection of the session that is open.
+fn join_session(node: &Arc<Node>, mut incoming: Incoming, peer: SocketAddr, identified: &Identified) {
+    let turned_away = |reason: String| log::warn!("replication: {} from {peer}: {reason}", identified.kind);
+    let Some(active) = node.active() else {
+        let reason = Reason::new(Code::UNKNOWN_SESSION, "no session is open here");
+        return turned_away(refuse(incoming.stream(), reason));
+    };
+    let attached = active.session.lock().attach(identified.session_id, identified.kind);
+    let order = match attached {
+        Ok(order) => order,
+        Err(reason) => return turned_away(refuse(incoming.stream(), reason)),
+    };
+    match active.join(incoming.stream()) {
+        Ok(true) => {}
+        Ok(false) => return turned_away("the session has ended".to_owned()),
+        Err(e) => return turned_away(e.to_string()),
+    }
+    let result = send(incoming.stream(), &Message::Answer { replica: None })
+        .and_then(|()| incoming.set_timeout(node.options.timeout))
+        .map_err(|e| End::Lost(e.to_string()))
+        .and_then(|()| match (identified.kind, order) {
+            (ConnectionKind::Lane(lane), Some(order)) => data::lane(node, &active, &mut incoming, lane, order),
+            (ConnectionKind::Blob, _) => data::blobs(node, &active, &mut incoming),
+            (ConnectionKind::Base, _) => data::base(node, &active, &mut incoming),
+            (kind, _) => Err(End::Told(Reason::new(Code::PROTOCOL, format!("a second {kind} connection")))),
+        });
+    match result {
+        Ok(()) => active.end(End::Lost(format!("the {} connection was closed", identified.kind))),
+        Err(end) => active.end(end),
+    }
+    active.leave();
+}
+
+/// A primary wants to begin a session; this thread then serves its control connection.
+fn accept_primary(
+    node: &Arc<Node>,
+    mut incoming: Incoming,
+    peer: SocketAddr,
+    session_id: crate::replication::native::protocol::message::SessionId,
+    primary: PrimaryIdentity,
+) {
+    match begin_session(node, &incoming, peer, session_id, primary) {
+        Ok(active) => {
+            let ready = record(node, &active).and_then(|()| incoming.set_timeout(control::interval(node)));
+            let end = match ready {
+                Ok(()) => control::run(node, &active, &mut incoming),
+                Err(e) => End::Lost(e.to_string()),
+            };
+            finish(node, &active, end);
+        }
+        Err(reason) => {
+            let needs_person = !matches!(reason.code, Code::BUSY | Code::SHUTDOWN);
+            let told = refuse(incoming.stream(), reason);
+            log::warn!("replication: the primary at {peer} is refused: {told}");
+            match needs_person && node.active().is_none() {
+                true => node.board.disconnected(LinkState::Refused, &format!("{peer}: {told}"), true),
+                false => node.board.noted(&format!("{peer}: {told}")),
+            }
+        }
+    }
+}
+
+/// Lets a thread record epochs until the session ends.
+fn record(node: &Arc<Node>, active: &Arc<Active>) -> io::Result<()> {
+    active.recorder.begin();
+    let body = {
+        let (node, active) = (node.clone(), active.clone());
+        move || active.recorder.run(&node, &active)
+    };
+    let spawned = std::thread::Builder::new().name("replica-record".to_owned()).spawn(body);
+    spawned.map(|_| ()).inspect_err(|_| active.recorder.give_up())
+}
+
+fn begin_session(
+    node: &Arc<Node>,
+    incoming: &Incoming,
+    peer: SocketAddr,
+    session_id: crate::replication::native::protocol::message::SessionId,
+    primary: PrimaryIdentity,
+) -> Result<Arc<Active>, Reason> {
+    let _accepting = node.accepting.lock();
+    if node.is_stopping() {
+        return Err(Reason::new(Code::SHUTDOWN, "the replica is being stopped"));
+    }
+    if let Some(active) = node.active() {
+        // A primary that comes back while its former link is still half open: silence tells.
+        if active.silent_ms(node.now()) < node.timeout_ms() / 2 {
+            return Err(Reason::new(Code::BUSY, "another primary is connected"));
+        }
+        active.end(End::Told(Reason::new(Code::REPLACED, format!("a primary at {peer} takes its place"))));
+        active.wait();
+        node.set_active(None);
+    }
+    let store = node.store()?;
+    store.discard_beyond_durable().map_err(|e| node.failed(&e))?;
+    let standing = node.standing(&store);
+    let outcome = decide(&primary, &standing)?;
+    node.adopt(&store, &primary, outcome).map_err(|e| node.failed(&e))?;
+    let now = node.now();
+    let session = ReplicaSession::new(session_id, &primary, standing.durable, node.timeout_ms(), now);
+    let answer = ReplicaIdentity {
+        uuid: if standing.empty { String::new() } else { standing.uuid },
+        term: standing.term,
+        durable: standing.durable,
+        outcome,
+        max_channels: CHANNELS_MAX,
+        capabilities: 0,
+    };
+    let lost = |e: io::Error| Reason::new(Code::PROTOCOL, format!("the connection cannot be used: {e}"));
+    let control = incoming.stream().try_clone().map_err(lost)?;
+    let stored = primary.stored;
+    let active = Arc::new(Active::new(session, store, primary, control, now).map_err(lost)?);
+    // Lanes may come as soon as the answer is out.
+    node.set_active(Some(active.clone()));
+    let state = match outcome {
+        Outcome::Stream => LinkState::Streaming,
+        Outcome::CatchUp => LinkState::CatchUp,
+        Outcome::BaseSync => LinkState::BaseSync,
+    };
+    node.board.connected(peer.to_string(), state, answer.durable, stored);
+    if let Err(e) = active.send(&Message::Answer { replica: Some(answer) }) {
+        finish(node, &active, End::Lost(e.to_string()));
+        return Err(lost(e));
+    }
+    Ok(active)
+}
+
+/// Ends a session: its threads first, then what it left beyond the durable epoch.
+fn finish(node: &Arc<Node>, active: &Arc<Active>, end: End) {
+    active.end(end);
+    active.wait();
+    let end = active.ended().unwrap_or(End::Bye);
+    let durable = active.store.durable();
+    let is_current = node.active().is_some_and(|current| Arc::ptr_eq(&current, active));
+    if is_current {
+        if node.is_stopping() {
+            // Beyond the durable epoch as well: everything that came is on the disk when the program ends.
+            if let Err(e) = active.store.sync() {
+                node.failed(&e);
+            }
+        }
+        node.save_versions(&active.store);
+        node.set_active(None);
+        let (reason, is_error) = match &end {
+            End::Bye => ("the primary has ended the session".to_owned(), false),
+            End::Told(reason) if reason.code == Code::SHUTDOWN => (reason.to_string(), false),
+            End::Told(reason) => (format!("the session was ended: {reason}"), true),
+            End::Lost(reason) => (format!("the link is lost: {reason}"), true),
+        };
+        let text = format!("{reason}; durable epoch {durable}");
+        node.board.disconnected(LinkState::Connecting, &text, is_error);
+    }
+    node.session_ended(&end);
+}

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The control connection of a session: heartbeats both ways, the primary's epochs, the end.
+
+use super::incoming::{Incoming, Next};
+use super::node::{Active, End, Node};
+use crate::replication::native::protocol::heartbeat_interval;
+use crate::replication::native::protocol::message::{Code, Reason};
+use std::time::Duration;
+
+/// How long a read may take, so that heartbeats go out in time.
+pub(super) fn interval(node: &Node) -> Duration {
+    Duration::from_millis((heartbeat_interval(node.timeout_ms()) / 2).max(1))
+}
+
+/// Serves the connection until the session ends, and says why it did.
+pub(super) fn run(node: &Node, active: &Active, incoming: &mut Incoming) -> End {
+    loop {
+        let next = match incoming.next() {
+            Ok(next) => next,
+            // Half a heartbeat: the rest is waited for as long as the primary is not lost.
+            Err(End::Lost(_)) if incoming.is_inside_message() && active.ended().is_none() => Next::Idle,
+            Err(end) => return active.ended().unwrap_or(end),
+        };
+        if let Some(end) = active.ended() {
+            return end;
+        }
+        let step = match next {
+            Next::Message(message) => {
+                active.heard(node.now());
+                let step = active.session.lock().on_control(message, node.now());
+                step.map_err(told)
+            }
+            Next::Closed => return End::Lost("the control connection was closed".to_owned()),
+            Next::Idle => Ok(None),
+        };
+        let done = step.and_then(|action| active.carry_out(action)).and_then(|()| {
+            let tick = active.session.lock().tick(node.now());
+            tick.map_err(told).and_then(|action| active.carry_out(action))
+        });
+        if let Err(end) = done {
+            return end;
+        }
+        let (switched, stored) = active.session.lock().primary_epochs();
+        node.board.epochs(switched, stored, active.store.durable(), node.timeout_ms());
+    }
+}
+
+/// What the machine objects to is told to the primary, but for what the primary itself said and its silence.
+fn told(reason: Reason) -> End {
+    match reason.code {
+        Code::TIMEOUT => End::Lost(reason.to_string()),
+        _ => End::Told(reason),
+    }
+}

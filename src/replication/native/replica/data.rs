@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The connections that bring data: lanes, BLOBs, and the files of a base sync. Each is read by one thread, strictly in
+//! order. What came on a lane is synced by a second thread.
+
+use super::incoming::{Incoming, Next};
+use super::node::{Active, End, Node};
+use super::syncer::Syncer;
+use crate::replication::native::protocol::message::{BlobPiece, Code, Message, Reason};
+use crate::replication::native::protocol::replica_session::{LaneOrder, LaneStep};
+use crate::replication::replica_store::{BaseStaging, LaneLog};
+use crate::types::Epoch;
+use std::io::Write;
+
+/// BLOBs whose names are synced together at most.
+const BLOBS_UNSYNCED_MAX: u64 = 256;
+
+fn violation(text: String) -> End {
+    End::Told(Reason::new(Code::PROTOCOL, text))
+}
+
+/// Serves a lane until the connection ends.
+pub(super) fn lane(
+    node: &Node,
+    active: &Active,
+    incoming: &mut Incoming,
+    number: u32,
+    order: LaneOrder,
+) -> Result<(), End> {
+    let (log, syncer) = (active.store.lane(number), Syncer::default());
+    std::thread::scope(|scope| {
+        let sync = || {
+            let result = syncer.run(node, active, number, &log);
+            syncer.close();
+            if let Err(end) = result {
+                active.end(end);
+            }
+        };
+        let name = format!("replica-sync-{number}");
+        let thread = std::thread::Builder::new().name(name).spawn_scoped(scope, sync);
+        let result = match thread {
+            Ok(_) => receive(node, active, incoming, (number, order), (&log, &syncer)),
+            Err(e) => Err(End::Lost(format!("cannot start a thread: {e}"))),
+        };
+        syncer.close();
+        result
+    })
+}
+
+/// Appends what comes.
+fn receive(
+    node: &Node,
+    active: &Active,
+    incoming: &mut Incoming,
+    (number, mut order): (u32, LaneOrder),
+    (log, syncer): (&LaneLog, &Syncer),
+) -> Result<(), End> {
+    loop {
+        let message = match incoming.next()? {
+            Next::Message(message) => message,
+            Next::Idle => continue,
+            Next::Closed => return Ok(()),
+        };
+        active.heard(node.now());
+        match order.on_message(message).map_err(End::Told)? {
+            LaneStep::Noted => {}
+            LaneStep::Append(piece) => {
+                let appended = log.append(piece.epoch, piece.first, piece.last, &piece.bytes);
+                appended.map_err(|e| End::Told(node.failed(&e)))?;
+                let bytes = piece.bytes.len() as u64;
+                node.board.received(bytes);
+                syncer.appended(bytes);
+            }
+            LaneStep::Sync => syncer.sync(),
+            LaneStep::Commit { epoch, blob_seq } => {
+                node.board.committed();
+                match log.is_synced_up_to(epoch) {
+                    true => active.lane_synced(number, epoch, blob_seq)?,
+                    false => syncer.commit(epoch, blob_seq),
+                }
+            }
+        }
+    }
+}
+
+/// Serves the BLOB connection until it ends.
+pub(super) fn blobs(node: &Node, active: &Active, incoming: &mut Incoming) -> Result<(), End> {
+    let mut receiver = active.store.blob_receiver();
+    let failed = |e| End::Told(node.failed(&e));
+    let (mut whole, mut synced) = (0, 0);
+    loop {
+        let piece = match incoming.next()? {
+            Next::Message(Message::Blob(piece)) => piece,
+            Next::Message(Message::Error(reason)) => return Err(End::Lost(reason.to_string())),
+            Next::Message(other) => return Err(violation(format!("a {} message among BLOBs", other.kind().name()))),
+            Next::Idle => continue,
+            Next::Closed => return Ok(()),
+        };
+        active.heard(node.now());
+        let BlobPiece { seq, id, size, offset, last, crc, bytes } = piece;
+        if seq != whole + 1 {
+            return Err(violation(format!("a piece of BLOB number {seq} of the session, expected {}", whole + 1)));
+        }
+        receiver.piece(id, size, offset, &bytes, last.then_some(crc)).map_err(failed)?;
+        whole += u64::from(last);
+        if whole > synced && (whole - synced >= BLOBS_UNSYNCED_MAX || incoming.waiting_bytes() == 0) {
+            receiver.sync_names().map_err(failed)?;
+            synced = whole;
+            let action = active.session.lock().blobs_synced(synced);
+            active.carry_out(action)?;
+        }
+    }
+}
+
+/// Serves the connection of a base sync until the files are in place.
+pub(super) fn base(node: &Node, active: &Active, incoming: &mut Incoming) -> Result<(), End> {
+    let failed = |e| End::Told(node.failed(&e));
+    let mut staging: BaseStaging = node.staging().map_err(failed)?;
+    loop {
+        let message = match incoming.next()? {
+            Next::Message(message) => message,
+            Next::Idle => continue,
+            Next::Closed => return Ok(()),
+        };
+        active.heard(node.now());
+        match message {
+            Message::Offer(offer) => {
+                let offset = staging.offer(&offer.name, offer.size, offer.crc).map_err(failed)?;
+                reply(incoming, &Message::Want { offset })?;
+            }
+            Message::Data { offset, bytes } => {
+                staging.data(offset, &bytes).map_err(failed)?;
+                node.board.received(bytes.len() as u64);
+            }
+            Message::FileEnd => staging.file_end().map_err(failed)?,
+            Message::Done { files } => {
+                if active.store.durable() > Epoch(0) {
+                    log::info!("replication: a base sync replaces what is here up to epoch {}", active.store.durable());
+                }
+                node.install(active, &mut staging, files).map_err(failed)?;
+                reply(incoming, &Message::Staged)?;
+            }
+            Message::Error(reason) => return Err(End::Lost(reason.to_string())),
+            other => return Err(violation(format!("a {} message in a base sync", other.kind().name()))),
+        }
+    }
+}
+
+fn reply(incoming: &Incoming, message: &Message) -> Result<(), End> {
+    let mut bytes = Vec::new();
+    message.encode(&mut bytes);
+    let mut stream = incoming.stream();
+    stream.write_all(&bytes).map_err(|e| End::Lost(e.to_string()))
+}

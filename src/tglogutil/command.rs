@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+//! From the command line to a subcommand and its exit code (§16.1).
+
+use super::arguments::{Arguments, Command};
+use super::inspect::line;
+use crate::directory::OfflineDirectory;
+use crate::error::Error;
+use crate::tglogutil::{compaction, dump, gflags, inspect, repair, verify};
+use crate::types::Epoch;
+use crate::vfs::Vfs;
+use clap::{CommandFactory, Parser};
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+const USAGE_ERROR: i32 = 1;
+const CANNOT_HANDLE: i32 = 64;
+
+/// Runs the tool with the arguments of the program, its name first; returns the exit code. Results go to `out`, all
+/// else to the log. `vfs` is the disk that the directory is on.
+pub fn run<A: Into<OsString>>(args: impl IntoIterator<Item = A>, vfs: Arc<dyn Vfs>, out: &mut dyn Write) -> i32 {
+    let mut args = args.into_iter().map(Into::into);
+    let program = args.next().unwrap_or_default();
+    let mut tool = Arguments::command();
+    tool.build();
+    let given = match gflags::parse(&tool, args) {
+        Ok(given) => given,
+        Err(message) => {
+            log::error!("{message}");
+            return USAGE_ERROR;
+        }
+    };
+    if given.is("version") {
+        line(out, format_args!("tglogutil"));
+        return 0;
+    }
+    if let Some(dir) = given.value("generate_man") {
+        return generate_man(Path::new(dir));
+    }
+    if given.is("help") || given.is("h") {
+        let subcommand = given.words.first().and_then(|word| tool.find_subcommand_mut(word)).cloned();
+        line(out, format_args!("{}", subcommand.unwrap_or(tool).render_long_help()));
+        return USAGE_ERROR;
+    }
+    let [word, _, ..] = &given.words[..] else {
+        return misused(&tool, &program, "missing parameters", out);
+    };
+    let Some(subcommand) = tool.find_subcommand(word) else {
+        return misused(&tool, &program, &format!("unknown subcommand: {}", word.display()), out);
+    };
+    let arguments = match Arguments::try_parse_from(given.for_clap(subcommand)) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let text = error.render().to_string();
+            log::error!("{}", text.strip_prefix("error: ").unwrap_or(&text).trim_end());
+            return USAGE_ERROR;
+        }
+    };
+    if arguments.subcommand.common().verbose {
+        log::set_max_level(log::LevelFilter::Debug);
+    }
+    match run_on(vfs, &arguments.subcommand, out) {
+        Ok(exit) => exit,
+        Err(error) => {
+            log::error!("{error}");
+            CANNOT_HANDLE
+        }
+    }
+}
+
+fn misused(tool: &clap::Command, program: &OsString, message: &str, out: &mut dyn Write) -> i32 {
+    log::error!("{message}");
+    let names: Vec<&str> = tool.get_subcommands().map(clap::Command::get_name).collect();
+    line(out, format_args!("usage: {} {{{}}} [options] <dblogdir>", program.display(), names.join(" | ")));
+    USAGE_ERROR
+}
+
+/// The man pages of the tool and its subcommands, for the build.
+fn generate_man(dir: &Path) -> i32 {
+    match clap_mangen::generate_to(Arguments::command(), dir) {
+        Ok(()) => 0,
+        Err(error) => {
+            log::error!("cannot write man pages to {}: {error}", dir.display());
+            USAGE_ERROR
+        }
+    }
+}
+
+type Job<'a> = Box<dyn FnOnce(&OfflineDirectory, &mut dyn Write) -> Result<i32, Error> + 'a>;
+
+fn run_on(vfs: Arc<dyn Vfs>, subcommand: &Command, out: &mut dyn Write) -> Result<i32, Error> {
+    // The directory is looked at only when the options are right.
+    let job: Job<'_> = match subcommand {
+        Command::Inspect(options) => {
+            let limit = limit(options.epoch.as_deref())?;
+            Box::new(move |directory, out| inspect::run(directory, limit, options, out))
+        }
+        Command::Repair(options) => {
+            let limit = limit(options.epoch.as_deref())?;
+            Box::new(move |directory, out| repair::run(directory, limit, options, out))
+        }
+        Command::Compaction(options) => {
+            let limit = limit(options.epoch.as_deref())?;
+            Box::new(move |directory, out| compaction::run(directory, limit, options, out))
+        }
+        Command::Verify(options) => Box::new(move |directory, out| verify::run(directory, options, out)),
+        Command::Dump(options) => {
+            let filter = dump::Filter::new(options)?;
+            Box::new(move |directory, out| dump::run(directory, &filter, options, out))
+        }
+    };
+    let location = subcommand.common().dblogdir.as_path();
+    if !subcommand.prints_data() {
+        line(out, format_args!("dblogdir: \"{}\"", location.display()));
+    }
+    if vfs.kind(location).map_err(|e| Error::io("cannot open", location, e))?.is_none() {
+        return Err(Error::InvalidArgument("dblogdir not exists".to_owned()));
+    }
+    if matches!(subcommand, Command::Compaction(_)) {
+        compaction::check_target(location)?;
+    }
+    let directory = match OfflineDirectory::open(vfs, location) {
+        Err(Error::Locked(_)) => {
+            return Err(Error::InvalidArgument(format!(
+                "Log directory \"{}\" is already in use by another process. Operation aborted.",
+                location.display()
+            )))
+        }
+        opened => opened?,
+    };
+    job(&directory, out)
+}
+
+/// The value of `--epoch`.
+fn limit(text: Option<&str>) -> Result<Option<Epoch>, Error> {
+    let invalid = || Error::InvalidArgument("invalid value for --epoch option".to_owned());
+    let digits = |text: &&str| text.bytes().all(|b| b.is_ascii_digit());
+    text.map(|text| Some(text).filter(digits).and_then(|t| t.parse().ok()).map(Epoch).ok_or_else(invalid)).transpose()
+}

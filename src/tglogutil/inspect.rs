@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `tglogutil inspect`: says whether a directory is whole; changes nothing (§16.2).
+
+use super::arguments::InspectOptions;
+use super::examine::{examine, Examined, Subject};
+use super::logs::{epochs, logs, Epochs, Fault, LogFile};
+use super::progress::{FileProgress, Progress};
+use super::salvage::max_ended_anywhere;
+use super::scan::each_file;
+use crate::directory::OfflineDirectory;
+use crate::error::Result;
+use crate::types::Epoch;
+use crate::wal::entry::{tag, Entry};
+use serde_json::json;
+use std::io::Write;
+
+/// What the original prints for every directory.
+const PRINTED_VERSION: u32 = 1;
+const CANNOT_CHECK: i32 = 64;
+
+pub fn run(
+    directory: &OfflineDirectory,
+    limit: Option<Epoch>,
+    options: &InspectOptions,
+    out: &mut dyn Write,
+) -> Result<i32> {
+    log::warn!("subcommand 'inspect' is under development");
+    let mut printer = Printer { out, json: options.json };
+    printer.line(format_args!("persistent-format-version: {PRINTED_VERSION}"));
+    let found = epochs(directory)?;
+    if let Some(fault) = &found.fault {
+        let problem = report_unreadable_epochs(fault);
+        printer.object(&json!({
+            "directory": directory.location().to_string_lossy(), "status": "cannot-check", "damage": [problem],
+        }));
+        return Ok(CANNOT_CHECK);
+    }
+    let recorded = found.durable.unwrap_or_default();
+    printer.line(format_args!("durable-epoch: {recorded}"));
+    let mut report = Report { max_epoch: limit.unwrap_or(recorded), ..Report::default() };
+    if let Err(e) = directory.catalog() {
+        report.warning(format!("a start refuses this directory: {e}"));
+    }
+
+    let logs = logs(directory)?;
+    let progress = Progress::new(logs.iter().map(|log| log.bytes.len() as u64).sum());
+    let limit = limit.unwrap_or(recorded);
+    let files =
+        each_file(&logs, options.common.threads(), |log| count(subject(directory, log, limit), progress.file()));
+    drop(progress);
+    for (log, file) in logs.iter().zip(files) {
+        report.file(&file, subject(directory, log, limit));
+        if found.durable.is_none() {
+            report.max_ended = report.max_ended.max(max_ended_anywhere(subject(directory, log, limit)));
+        }
+    }
+    report.lost_epoch_file(&found, limit);
+
+    let Report { max_epoch, entries, damage, warnings, .. } = &report;
+    printer.line(format_args!("max-appeared-epoch: {max_epoch}"));
+    printer.line(format_args!("count-durable-wal-entries: {entries}"));
+    let (status, exit) = match (damage.is_empty(), report.repairable) {
+        (false, _) => ("unrepairable", 2),
+        (true, true) => ("auto-repairable", 1),
+        (true, false) => ("OK", 0),
+    };
+    printer.line(format_args!("status: {status}"));
+    printer.object(&json!({
+        "directory": directory.location().to_string_lossy(), "status": status,
+        "persistent_format_version": PRINTED_VERSION, "durable_epoch": recorded.0, "max_appeared_epoch": max_epoch.0,
+        "count_durable_wal_entries": entries, "warnings": warnings, "damage": damage,
+    }));
+    Ok(exit)
+}
+
+fn subject<'a>(directory: &OfflineDirectory, log: &'a LogFile, limit: Epoch) -> Subject<'a> {
+    Subject { bytes: &log.bytes, path: &log.path, limit, end_markers: directory.has_end_markers() }
+}
+
+/// What one file holds.
+struct File {
+    examined: Examined,
+    /// Entries that the original counts.
+    counted: u64,
+    /// Tags of those that it does not count, in file order.
+    uncounted: Vec<u8>,
+}
+
+fn count(subject: Subject<'_>, mut progress: FileProgress<'_>) -> File {
+    let (mut counted, mut uncounted) = (0, Vec::new());
+    let examined = examine(subject, |offset, _, entry| {
+        match entry {
+            Entry::Put { .. } if subject.bytes[offset] == tag::PUT => counted += 1,
+            Entry::Remove { .. } => counted += 1,
+            _ => uncounted.push(subject.bytes[offset]),
+        }
+        progress.at(offset);
+    });
+    progress.done(subject.bytes.len());
+    File { examined, counted, uncounted }
+}
+
+#[derive(Default)]
+struct Report {
+    max_epoch: Epoch,
+    max_ended: Epoch,
+    entries: u64,
+    repairable: bool,
+    warnings: Vec<String>,
+    damage: Vec<String>,
+}
+
+impl Report {
+    fn warning(&mut self, text: String) {
+        log::warn!("{text}");
+        self.warnings.push(text);
+    }
+
+    fn damage(&mut self, text: String) {
+        log::error!("{text}");
+        self.damage.push(text);
+    }
+
+    fn file(&mut self, file: &File, subject: Subject<'_>) {
+        let File { examined, counted, uncounted } = file;
+        // As the original has it: a line for each record that it does not count.
+        uncounted.iter().for_each(|tag| log::error!("{tag}"));
+        self.entries += counted;
+        self.max_epoch = self.max_epoch.max(examined.max_epoch);
+        self.max_ended = self.max_ended.max(examined.max_ended);
+        self.repairable |= examined.needs_repair(subject.is_active());
+        examined.broken.iter().for_each(|broken| self.damage(broken.damage.to_string()));
+        for warning in &examined.warnings {
+            self.warning(format!("{}: {warning}", subject.path.display()));
+        }
+    }
+
+    fn lost_epoch_file(&mut self, found: &Epochs, limit: Epoch) {
+        if found.durable.is_none() && self.max_ended > limit {
+            let max_ended = self.max_ended;
+            self.damage(format!(
+                "the epoch file is missing or empty, but sessions up to epoch {max_ended} were ended: bring it back, \
+                 or name the epoch with repair --epoch"
+            ));
+        }
+    }
+}
+
+/// Logs why the epoch file cannot be read, and returns it.
+fn report_unreadable_epochs(fault: &Fault) -> String {
+    let text = format!("reading epoch file is failed: {}", fault.reason());
+    log::error!("{text}");
+    match fault {
+        Fault::Torn { path, offset, .. } => log::warn!(
+            "{}: the record at offset {offset} was never completely written; a start and a repair cut it off",
+            path.display()
+        ),
+        Fault::Damaged { damage, .. } => log::error!("{damage}"),
+    }
+    text
+}
+
+/// Prints lines for people, or one object for programs.
+struct Printer<'a> {
+    out: &'a mut dyn Write,
+    json: bool,
+}
+
+impl Printer<'_> {
+    fn line(&mut self, text: std::fmt::Arguments<'_>) {
+        if !self.json {
+            line(self.out, text);
+        }
+    }
+
+    fn object(&mut self, value: &serde_json::Value) {
+        if self.json {
+            line(self.out, format_args!("{value}"));
+        }
+    }
+}
+
+/// Prints a line; a reader that went away is no error.
+pub fn line(out: &mut dyn Write, text: std::fmt::Arguments<'_>) {
+    let _ = writeln!(out, "{text}");
+}
