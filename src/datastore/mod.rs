@@ -33,12 +33,12 @@ pub use tap::{EndedSession, Tap, WrittenLog};
 use crate::backup::{InProgress, Progress as RestoreProgress};
 use crate::blob::{BlobPool, BlobStore};
 use crate::directory::data_directory::Directory;
+use crate::directory::start::{self, Found, Reading, Record, Started};
 use crate::directory::{make_control_directory, rotation};
 use crate::error::{Error, Result};
-use crate::recovery::{self, Recovered, Snapshot};
+use crate::recovery::Snapshot;
 use crate::types::{BlobId, Epoch};
 use crate::vfs::{RealFs, Vfs};
-use crate::wal::epoch_file::EpochFile;
 use crate::wal::names;
 use compactor::Compactor;
 use coordinator::Coordinator;
@@ -299,62 +299,36 @@ impl Datastore {
         }
         directory.reload()?;
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let recovered = recovery::recover(&recovery::Input {
-            vfs: &*self.settings.vfs,
-            location: &self.settings.location,
-            catalog: &directory.catalog,
-            end_markers: directory.has_end_markers(),
-            threads: self.settings.recovery_threads.min(processors.max(2)),
-            memory_bytes: self.settings.recovery_memory_bytes,
-            stopping: None,
-        })?;
+        let found = start::read(
+            directory,
+            Reading {
+                threads: self.settings.recovery_threads.min(processors.max(2)),
+                snapshot_memory_bytes: Some(self.settings.recovery_memory_bytes),
+            },
+        )?;
         let blob_files = self.blobs.scan()?;
-        before_change(recovered.durable.unwrap_or_default())?;
-        for warning in &recovered.warnings {
-            log::warn!("{warning}");
-        }
-        let epoch_file = self.put_right(directory, &recovered).map_err(|e| self.coordinator.poison(e))?;
+        before_change(found.durable())?;
+        let started = self.put_right(found).map_err(|e| self.coordinator.poison(e))?;
         for channel in channels.iter() {
             channel.forget_file();
         }
-        let report = RecoveryReport {
-            durable_epoch: recovered.durable.unwrap_or_default(),
-            last_epoch: recovered.last_epoch,
-            entries: recovered.entries,
-            max_blob_id: recovered.max_blob_id.max(directory.catalog.max_blob_id),
-            warnings: recovered.warnings,
-        };
+        let Started { epoch_file, durable, last_epoch, entries, max_blob_id, snapshot, warnings } = started;
+        let report = RecoveryReport { durable_epoch: durable, last_epoch, entries, max_blob_id, warnings };
         *self.max_blob_id.write() = report.max_blob_id;
         let above_recovered = self.settings.replicated && self.settings.sessions_above_recovered;
         self.coordinator.start(epoch_file, report.last_epoch, above_recovered);
-        self.blobs.start(report.max_blob_id, blob_files, recovered.snapshot.share());
-        *self.snapshot.write() = Some(recovered.snapshot);
+        self.blobs.start(report.max_blob_id, blob_files, snapshot.share());
+        *self.snapshot.write() = Some(snapshot);
         self.compactor.start(directory.catalog.clone(), directory.has_end_markers());
         self.maintenance.start(self.settings.vfs.clone(), &self.settings.location, self.compactor.clone());
         *state = State::Ready;
         Ok(report)
     }
 
-    /// Makes the directory one that can be appended to. What never counts is taken away durably before the epoch
-    /// record covers its epochs (W13), and the rotated epoch files go only when the new record stands.
-    fn put_right(&self, directory: &Directory, recovered: &Recovered) -> Result<EpochFile> {
-        directory.apply(&recovered.edits)?;
-        let (vfs, location) = (&self.settings.vfs, &self.settings.location);
-        // Written anew: what the present file shows may be in the cache of the system only, after a failed sync for good.
-        let epoch_file = match recovered.nothing_durable {
-            true => EpochFile::replace_nothing_durable(vfs.clone(), location, recovered.last_epoch)?,
-            false => EpochFile::replace(vfs.clone(), location, recovered.last_epoch)?,
-        };
-        directory.tidy_up()?;
-        make_control_directory(&**vfs, location)?;
-        if directory.needs_detach() {
-            log::info!("Manifest migration requires WAL rotation.");
-            rotation::rotate_idle(&**vfs, location, |_| true)?;
-            log::info!("WAL rotation completed.");
-        } else if !recovered.open_ended.is_empty() {
-            rotation::rotate_idle(&**vfs, location, |name| recovered.open_ended.iter().any(|open| open == name))?;
-        }
-        Ok(epoch_file)
+    fn put_right(&self, found: Found<'_>) -> Result<Started> {
+        let started = found.put_right(Record::Last)?;
+        make_control_directory(&*self.settings.vfs, &self.settings.location)?;
+        Ok(started)
     }
 
     /// Makes the next log channel; no file is created before its first session. May be called at any time before

@@ -134,6 +134,14 @@ impl Directory {
         Ok(())
     }
 
+    pub(crate) fn vfs(&self) -> &Arc<dyn Vfs> {
+        &self.vfs
+    }
+
+    pub(crate) fn location(&self) -> &Path {
+        &self.location
+    }
+
     /// The instance UUID.
     pub(crate) fn identity(&self) -> &str {
         self.manifest.instance_uuid.as_deref().unwrap_or_default()

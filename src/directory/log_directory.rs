@@ -4,8 +4,8 @@
 
 use super::data_directory::{apply, Directory};
 use super::rotation;
+use super::start::{self, Reading, Record, Started};
 use crate::error::Result;
-use crate::recovery::{self, Input};
 use crate::types::{BlobId, Epoch};
 use crate::vfs::Vfs;
 use crate::wal::catalog::Catalog;
@@ -44,35 +44,9 @@ impl LogDirectory {
     /// As those of opening and starting a data store; then no log file has been changed.
     pub fn open(vfs: Arc<dyn Vfs>, location: &Path, threads: usize) -> Result<(LogDirectory, Restored)> {
         let directory = Directory::open(vfs.clone(), location)?;
-        let recovered = recovery::recover_without_snapshot(&Input {
-            vfs: &*vfs,
-            location,
-            catalog: &directory.catalog,
-            end_markers: directory.has_end_markers(),
-            threads,
-            memory_bytes: 0,
-            stopping: None,
-        })?;
-        for warning in &recovered.warnings {
-            log::warn!("{warning}");
-        }
-        directory.apply(&recovered.edits)?;
-        let durable = recovered.durable.unwrap_or_default();
-        // Written anew: what the present file shows may be in the cache of the system only.
-        let epoch_file = match recovered.nothing_durable {
-            true => EpochFile::replace_nothing_durable(vfs.clone(), location, durable)?,
-            false => EpochFile::replace(vfs.clone(), location, durable)?,
-        };
-        directory.tidy_up()?;
-        let all = directory.needs_detach();
-        let open_ended = |name: &str| recovered.open_ended.iter().any(|open| open == name);
-        rotation::rotate_idle(&*vfs, location, |name| all || open_ended(name))?;
-        let restored = Restored {
-            epoch_file,
-            last_epoch: recovered.last_epoch,
-            entries: recovered.entries,
-            max_blob_id: recovered.max_blob_id.max(directory.catalog.max_blob_id),
-        };
+        let found = start::read(&directory, Reading { threads, snapshot_memory_bytes: None })?;
+        let Started { epoch_file, last_epoch, entries, max_blob_id, .. } = found.put_right(Record::Durable)?;
+        let restored = Restored { epoch_file, last_epoch, entries, max_blob_id };
         Ok((LogDirectory { vfs, location: location.to_owned(), directory }, restored))
     }
 

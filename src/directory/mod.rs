@@ -8,6 +8,7 @@ mod log_directory;
 mod offline;
 mod request;
 pub(crate) mod rotation;
+pub(crate) mod start;
 
 pub use log_directory::{LogDirectory, Restored};
 pub use offline::OfflineDirectory;

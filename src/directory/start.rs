@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The one start of a data directory, for an engine and for a replica: first everything is read, then the directory is
+//! made one that can be appended to. Between the two stands a [`Found`]: whatever else has to be known, checked or made
+//! durable before anything is changed is done by the caller while it holds one.
+
+use super::data_directory::Directory;
+use super::rotation;
+use crate::error::Result;
+use crate::recovery::{self, Input, Recovered, Snapshot};
+use crate::types::{BlobId, Epoch};
+use crate::wal::epoch_file::EpochFile;
+
+/// How a directory is read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reading {
+    /// Threads that read the log.
+    pub threads: usize,
+    /// Bound for the index, in bytes; `None` when no snapshot is wanted.
+    pub snapshot_memory_bytes: Option<u64>,
+}
+
+/// Which epoch a start records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Record {
+    /// The largest one that left a trace: no epoch is ever used twice.
+    Last,
+    /// The durable one: what is taken away does not raise it, so that the same epoch can come again.
+    Durable,
+}
+
+/// What was read of a directory. Nothing in the log has been changed.
+#[derive(Debug)]
+pub(crate) struct Found<'d> {
+    directory: &'d Directory,
+    pub recovered: Recovered,
+}
+
+/// A directory that can be appended to.
+#[derive(Debug)]
+pub(crate) struct Started {
+    /// Written anew.
+    pub epoch_file: EpochFile,
+    /// The durable epoch that was found.
+    pub durable: Epoch,
+    /// The largest epoch that left a trace.
+    pub last_epoch: Epoch,
+    /// Entries of durable sessions.
+    pub entries: u64,
+    /// The largest BLOB id that a durable entry or the catalog knows.
+    pub max_blob_id: BlobId,
+    pub snapshot: Snapshot,
+    pub warnings: Vec<String>,
+}
+
+/// Reads the log of an open directory.
+///
+/// # Errors
+/// [`Error::Corrupted`](crate::error::Error::Corrupted) when acknowledged data is damaged.
+pub(crate) fn read<'d>(directory: &'d Directory, reading: Reading) -> Result<Found<'d>> {
+    let input = Input {
+        vfs: &**directory.vfs(),
+        location: directory.location(),
+        catalog: &directory.catalog,
+        end_markers: directory.has_end_markers(),
+        threads: reading.threads,
+        memory_bytes: reading.snapshot_memory_bytes.unwrap_or_default(),
+        stopping: None,
+    };
+    let recovered = match reading.snapshot_memory_bytes {
+        Some(_) => recovery::recover(&input),
+        None => recovery::recover_without_snapshot(&input),
+    }?;
+    Ok(Found { directory, recovered })
+}
+
+impl Found<'_> {
+    /// The durable epoch.
+    pub fn durable(&self) -> Epoch {
+        self.recovered.durable.unwrap_or_default()
+    }
+
+    /// Makes the directory one that can be appended to. What never counts is taken away durably before the epoch record
+    /// covers its epochs (W13), and the rotated epoch files go only when the new record stands.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::error::Error::Io); the directory must be opened anew then.
+    pub fn put_right(self, record: Record) -> Result<Started> {
+        let durable = self.durable();
+        let Found { directory, recovered } = self;
+        for warning in &recovered.warnings {
+            log::warn!("{warning}");
+        }
+        directory.apply(&recovered.edits)?;
+        let (vfs, location) = (directory.vfs(), directory.location());
+        let epoch = match record {
+            Record::Last => recovered.last_epoch,
+            Record::Durable => durable,
+        };
+        // Written anew: what the present file shows may be in the cache of the system only, after a failed sync for good.
+        let epoch_file = match recovered.nothing_durable {
+            true => EpochFile::replace_nothing_durable(vfs.clone(), location, epoch)?,
+            false => EpochFile::replace(vfs.clone(), location, epoch)?,
+        };
+        directory.tidy_up()?;
+        let all = directory.needs_detach();
+        if all {
+            log::info!("Manifest migration requires WAL rotation.");
+        }
+        let must_not_grow = |name: &str| all || recovered.open_ended.iter().any(|open| open == name);
+        rotation::rotate_idle(&**vfs, location, must_not_grow)?;
+        if all {
+            log::info!("WAL rotation completed.");
+        }
+        Ok(Started {
+            epoch_file,
+            durable,
+            last_epoch: recovered.last_epoch,
+            entries: recovered.entries,
+            max_blob_id: recovered.max_blob_id.max(directory.catalog.max_blob_id),
+            snapshot: recovered.snapshot,
+            warnings: recovered.warnings,
+        })
+    }
+}
