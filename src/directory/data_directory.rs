@@ -2,7 +2,6 @@
 //! The data directory itself: created, locked, checked and migrated (disk format §§1.2, 4, 7.3). The manifest is
 //! never replaced by another inode, because the lock is on the inode.
 
-use super::rotation;
 use crate::backup::{self, swap};
 use crate::error::{Error, Result};
 use crate::types::Epoch;
@@ -12,6 +11,7 @@ use crate::wal::entry::{marker, tag};
 use crate::wal::epoch_file::EpochFile;
 use crate::wal::manifest::{self, Manifest};
 use crate::wal::names;
+use crate::wal::rotation;
 use crate::wal::scanner::Edit;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -3,13 +3,13 @@
 //! without channels, epochs and snapshot.
 
 use super::data_directory::{apply, Directory};
-use super::rotation;
 use super::start::{self, Reading, Record, Started};
 use crate::error::Result;
 use crate::types::{BlobId, Epoch};
 use crate::vfs::Vfs;
 use crate::wal::catalog::Catalog;
 use crate::wal::epoch_file::EpochFile;
+use crate::wal::rotation;
 use crate::wal::scanner::Edit;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -7,7 +7,6 @@ pub(crate) mod data_directory;
 mod log_directory;
 mod offline;
 mod request;
-pub(crate) mod rotation;
 pub(crate) mod start;
 
 pub use log_directory::{LogDirectory, Restored};

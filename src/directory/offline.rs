@@ -3,11 +3,11 @@
 //! or put right by opening it (H13).
 
 use super::data_directory::{apply, file_names, read_catalog, read_manifest, version_mismatch, Source};
-use super::rotation;
 use crate::backup::swap;
 use crate::error::{Error, Result};
 use crate::vfs::{FileLock, LockError, Vfs};
 use crate::wal::catalog::Catalog;
+use crate::wal::rotation;
 use crate::wal::scanner::Edit;
 use crate::wal::{manifest, names};
 use std::path::{Path, PathBuf};

@@ -4,11 +4,11 @@
 //! durable before anything is changed is done by the caller while it holds one.
 
 use super::data_directory::Directory;
-use super::rotation;
 use crate::error::Result;
 use crate::recovery::{self, Input, Recovered, Snapshot};
 use crate::types::{BlobId, Epoch};
 use crate::wal::epoch_file::EpochFile;
+use crate::wal::rotation;
 
 /// How a directory is read.
 #[derive(Clone, Copy, Debug)]

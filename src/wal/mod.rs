@@ -8,4 +8,5 @@ pub mod entry;
 pub mod epoch_file;
 pub mod manifest;
 pub mod names;
+pub(crate) mod rotation;
 pub mod scanner;
