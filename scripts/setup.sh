@@ -7,6 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 readonly packages=(
     build-essential cmake ninja-build pkg-config libboost-filesystem-dev libgoogle-glog-dev libgtest-dev clang-format
+    strace
 )
 
 say() { printf '== %s\n' "$*"; }
