@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
 
 /// What happens to the call that [`SimFs::fail_at`] names.
@@ -45,6 +46,9 @@ pub enum Loss {
     /// zeros.
     Torn { seed: u64 },
 }
+
+/// See [`SimFs::images_made`].
+static IMAGES_MADE: AtomicU64 = AtomicU64::new(0);
 
 /// Repeatable pseudo-random numbers (splitmix64).
 #[derive(Debug)]
@@ -246,9 +250,15 @@ impl SimFs {
         self.0.lock().calls.iter().map(Call::to_string).collect()
     }
 
+    /// How many images of power cuts this process has made so far, of all file systems.
+    pub fn images_made() -> u64 {
+        IMAGES_MADE.load(Relaxed)
+    }
+
     /// What a power cut at this moment leaves, without faults, locks and counts. This file system stays as it is, so that
     /// several losses can be tried on one cut.
     pub fn reboot(&self, loss: Loss) -> SimFs {
+        IMAGES_MADE.fetch_add(1, Relaxed);
         let state = self.0.lock();
         SimFs::on(state.disk.survive(loss), state.mounts.clone())
     }
