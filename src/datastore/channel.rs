@@ -11,18 +11,13 @@ use crate::blob::paths::Directories;
 use crate::blob::BlobStore;
 use crate::error::{Error, Result};
 use crate::types::{BlobId, Epoch, StorageId, WriteVersion};
-use crate::vfs::{crashsafe, FileKind, Open, Vfs, VfsFile};
-use crate::wal::entry::{self, tag, MARKER_LEN};
-use crate::wal::rotation;
+use crate::vfs::{Open, Vfs};
+use crate::wal::entry::{self, tag};
+use crate::wal::session_file::{Ended, OldContent, SessionFile};
 use parking_lot::{Mutex, MutexGuard};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
-
-/// A session that has more than this in its buffer is written out in part.
-const BUFFER_BYTES: usize = 256 << 10;
-/// A buffer that a huge entry made larger than this is given back at the end of the session.
-const BUFFER_BYTES_KEPT: usize = 4 * BUFFER_BYTES;
 
 /// A log channel of a data store. Calls may come from any thread; those of one session belong to one caller.
 #[derive(Debug)]
@@ -48,49 +43,21 @@ enum State {
 #[derive(Clone, Copy, Debug)]
 struct Session {
     epoch: Epoch,
-    /// Where its begin marker stands or will stand.
-    start: u64,
-    /// The epoch file already covers its epoch (a session before the first switch of epochs), so it must not count
-    /// before it is whole: its begin marker is an invalidated one until then.
-    covered: bool,
+    /// The epoch file already covers its epoch: it began before the first switch of epochs.
+    late: bool,
 }
 
 #[derive(Debug)]
 struct Writer {
     state: State,
-    buffer: Vec<u8>,
+    file: SessionFile,
     /// Where the BLOBs of the open session are.
     blobs: Directories,
     /// The BLOBs of the open session, one for each time that an entry refers to it.
     blob_ids: Vec<BlobId>,
-    file: Option<LogFile>,
     tap: Option<TapHandle>,
     /// The last cut of the log that this channel has made.
     cut: Option<Epoch>,
-}
-
-impl Writer {
-    fn new(state: State) -> Writer {
-        let (buffer, blob_ids) = (Vec::new(), Vec::new());
-        Writer { state, buffer, blobs: Directories::default(), blob_ids, file: None, tap: None, cut: None }
-    }
-
-    /// Empties the buffer at the end of a session.
-    fn release_buffer(&mut self) {
-        self.buffer.clear();
-        if self.buffer.capacity() > BUFFER_BYTES_KEPT {
-            self.buffer = Vec::new();
-        }
-    }
-}
-
-#[derive(Debug)]
-struct LogFile {
-    file: Arc<dyn VfsFile>,
-    /// Bytes written so far.
-    len: u64,
-    /// The name is not durable yet.
-    unnamed: bool,
 }
 
 impl Channel {
@@ -102,9 +69,9 @@ impl Channel {
         names: Arc<FileNames>,
         blob_store: Arc<BlobStore>,
     ) -> Channel {
-        let mut writer = Writer::new(State::Idle);
-        writer.tap = coordinator.tap();
-        let writer = Mutex::new(writer);
+        let file = SessionFile::new(vfs.clone(), path.clone(), names.sync());
+        let (state, tap, blobs, blob_ids) = (State::Idle, coordinator.tap(), Directories::default(), Vec::new());
+        let writer = Mutex::new(Writer { state, file, blobs, blob_ids, tap, cut: None });
         let slot = Arc::new(Slot::new());
         Channel { vfs, path, number, coordinator, names, blob_store, slot, finished: AtomicU64::new(0), writer }
     }
@@ -130,7 +97,7 @@ impl Channel {
 
     /// Whether a session is open whose epoch was recorded before it began.
     pub(super) fn has_covered_session(&self) -> bool {
-        matches!(self.writer.lock().state, State::Open(session) if session.covered)
+        matches!(self.writer.lock().state, State::Open(session) if session.late)
     }
 
     /// Epoch of the last ended session, 0 before the first.
@@ -160,30 +127,22 @@ impl Channel {
                 self.names.note_failure(e);
             }
         }
-        let start = match self.opened(&mut writer) {
-            Ok(start) => start,
-            Err(e) => {
-                self.coordinator.drop_session(&self.slot);
-                return Err(e);
-            }
-        };
-        let covered = epoch <= self.coordinator.recorded();
-        writer.state = State::Open(Session { epoch, start, covered });
-        let marker = if covered { tag::INVALIDATED } else { tag::BEGIN };
-        writer.buffer.clear();
+        let late = epoch <= self.coordinator.recorded();
+        if let Err(e) = self.opened(&mut writer).and_then(|()| writer.file.begin(late)) {
+            self.coordinator.drop_session(&self.slot);
+            return Err(e);
+        }
+        writer.state = State::Open(Session { epoch, late });
         writer.blobs = Directories::default();
         writer.blob_ids.clear();
-        writer.buffer.extend_from_slice(&entry::marker(marker, epoch));
+        writer.file.buffer().extend_from_slice(&entry::marker(tag::BEGIN, epoch));
         Ok(epoch)
     }
 
-    /// Opens the file unless it is open; returns its length.
-    fn opened(&self, writer: &mut Writer) -> Result<u64> {
-        if let Some(file) = &writer.file {
-            return Ok(file.len);
-        }
-        let file = self.open_file().map_err(|e| self.coordinator.poison(e))?;
-        Ok(writer.file.insert(file).len)
+    /// Opens the file unless it is open. Before the start has looked at the directory nobody knows how an old file ends.
+    fn opened(&self, writer: &mut Writer) -> Result<()> {
+        let old = if self.coordinator.is_started() { OldContent::Append } else { OldContent::Rotate };
+        writer.file.open(old).map_err(|e| self.coordinator.poison(e))
     }
 
     /// Ends the session: when this returns, its bytes are on the disk. They count when the epoch becomes durable.
@@ -209,7 +168,9 @@ impl Channel {
         let epoch = {
             let mut writer = self.writer.lock();
             let session = self.open_session(&writer, "abort_session")?;
-            self.cut_off(&mut writer, session).map_err(|e| self.coordinator.poison(e))?;
+            writer.file.cut_off().map_err(|e| self.coordinator.poison(e))?;
+            self.blob_store.forget_entries(&writer.blob_ids);
+            writer.blob_ids.clear();
             writer.state = State::Idle;
             self.coordinator.drop_session(&self.slot);
             session.epoch
@@ -227,63 +188,28 @@ impl Channel {
         }
     }
 
-    /// Takes away what the session has written out and what it has in its buffer.
-    fn cut_off(&self, writer: &mut Writer, session: Session) -> Result<()> {
-        let file = self.file(writer)?;
-        if file.len > session.start {
-            let failed = |e| Error::io("cannot cut off an aborted session of", &self.path, e);
-            file.file.set_len(session.start).map_err(failed)?;
-            file.file.sync().map_err(failed)?;
-            file.len = session.start;
-        }
-        self.blob_store.forget_entries(&writer.blob_ids);
-        writer.blob_ids.clear();
-        writer.release_buffer();
-        Ok(())
-    }
-
     /// Writes and syncs what the session still has in its buffer.
     fn finish(&self, writer: &mut Writer, session: Session) -> Result<()> {
         // A session that counts has its BLOBs (W14).
         self.blob_store.sync_names(writer.blobs)?;
-        entry::encode_end(&mut writer.buffer, session.epoch);
-        self.write_out(writer, session)?;
-        self.tell_tap(writer, session)?;
-        let file = self.file(writer)?;
-        let sync = |file: &LogFile| file.file.sync().map_err(|e| Error::io("cannot sync", &self.path, e));
-        sync(file)?;
-        if session.covered {
-            let write = file.file.write_at(session.start, &[tag::BEGIN]);
-            let marked = write.map_err(|e| Error::io("cannot write to", &self.path, e)).and_then(|()| sync(file));
-            if marked.is_err() {
-                // The next start must not see a mark that the system may have failed to write for good. The error that
-                // made this necessary is the one to report.
-                let _ = file.file.write_at(session.start, &[tag::INVALIDATED]);
-            }
-            marked?;
-        }
-        if file.unnamed {
-            let directory = crashsafe::parent(&self.path);
-            self.vfs.sync_dir(directory).map_err(|e| Error::io("cannot sync the directory", directory, e))?;
-            file.unnamed = false;
-        }
+        entry::encode_end(writer.file.buffer(), session.epoch);
+        let ended = writer.file.end()?;
+        writer.file.flush()?;
+        self.tell_tap(writer, session.epoch, ended);
+        writer.file.sync()?;
         if let Some(TapHandle(tap)) = &writer.tap {
             tap.session_synced(self.number);
         }
-        writer.release_buffer();
         Ok(())
     }
 
     /// Gives the session to the replicas while it is synced here.
-    fn tell_tap(&self, writer: &mut Writer, session: Session) -> Result<()> {
-        if let Some(TapHandle(tap)) = writer.tap.clone() {
+    fn tell_tap(&self, writer: &mut Writer, epoch: Epoch, ended: Ended) {
+        if let (Some(TapHandle(tap)), Some((file, _))) = (&writer.tap, writer.file.ended()) {
             let blobs = std::mem::take(&mut writer.blob_ids).into();
-            let LogFile { file, len, .. } = self.file(writer)?;
-            let (start, len) = (session.start, *len - session.start);
-            let (epoch, channel, file) = (session.epoch, self.number, file.clone());
-            tap.session_ended(EndedSession { epoch, channel, file, start, len, blobs });
+            let (start, len) = (ended.start, ended.len);
+            tap.session_ended(EndedSession { epoch, channel: self.number, file, start, len, blobs });
         }
-        Ok(())
     }
 
     /// Lets no session begin or end.
@@ -296,53 +222,17 @@ impl Channel {
         self.writer.lock().tap = None;
     }
 
-    fn write_out(&self, writer: &mut Writer, session: Session) -> Result<()> {
-        let Writer { buffer, file: Some(file), .. } = writer else {
-            return Err(self.wrong("no file is open"));
-        };
-        let failed = |e| Error::io("cannot write to", &self.path, e);
-        if session.covered && file.len == session.start {
-            // A power cut may keep the end of the session and take its beginning: without the marker that it does not
-            // count, that would look like the loss of a session that does.
-            file.file.write_at(file.len, &buffer[..MARKER_LEN]).map_err(failed)?;
-            file.file.sync().map_err(failed)?;
-        }
-        file.file.write_at(file.len, buffer).map_err(failed)?;
-        file.len += buffer.len() as u64;
-        buffer.clear();
-        Ok(())
-    }
-
-    fn file<'a>(&self, writer: &'a mut Writer) -> Result<&'a mut LogFile> {
-        writer.file.as_mut().ok_or_else(|| self.wrong("no file is open"))
-    }
-
-    /// Opens the file to append. Before the start has looked at the directory nobody knows how an old file ends, so
-    /// that one is put aside.
-    fn open_file(&self) -> Result<LogFile> {
-        let failed = |e| Error::io("cannot open", &self.path, e);
-        let mut file = self.vfs.open(&self.path, Open::Create).map_err(failed)?;
-        let mut len = file.len().map_err(failed)?;
-        if !self.coordinator.is_started() && len > 0 {
-            rotation::rename_to_rotated(&*self.vfs, &self.path)?;
-            file = self.vfs.open(&self.path, Open::Create).map_err(failed)?;
-            len = 0;
-        }
-        // Even an old name may not be durable: a process that was killed created it and synced nothing.
-        Ok(LogFile { file: file.into(), len, unnamed: true })
-    }
-
     /// Runs `encode` on the writer of the open session.
     #[inline]
     fn append(&self, call: &str, encode: impl FnOnce(&mut Writer)) -> Result<()> {
         let mut writer = self.writer.lock();
-        let State::Open(session) = writer.state else {
+        if !matches!(writer.state, State::Open(_)) {
             return Err(self.wrong(&format!("{call}() without an open session")));
-        };
+        }
         encode(&mut writer);
-        if writer.buffer.len() >= BUFFER_BYTES {
+        if writer.file.is_full() {
             self.coordinator.check()?;
-            self.write_out(&mut writer, session).map_err(|e| self.coordinator.poison(e))?;
+            writer.file.flush().map_err(|e| self.coordinator.poison(e))?;
         }
         Ok(())
     }
@@ -370,34 +260,34 @@ impl Channel {
                 writer.blobs = writer.blobs.with(directories);
                 writer.blob_ids.extend_from_slice(blobs);
             }
-            entry::encode_put(&mut writer.buffer, storage, key, value, version, blobs);
+            entry::encode_put(writer.file.buffer(), storage, key, value, version, blobs);
         })
     }
 
     /// Appends the removal of a key.
     pub fn remove_entry(&self, storage: StorageId, key: &[u8], version: WriteVersion) -> Result<()> {
         check_len("a key", key.len())?;
-        self.append("remove_entry", |writer| entry::encode_remove(&mut writer.buffer, storage, key, version))
+        self.append("remove_entry", |writer| entry::encode_remove(writer.file.buffer(), storage, key, version))
     }
 
     /// Appends the creation of a storage, which recovery does not look at.
     pub fn add_storage(&self, storage: StorageId, version: WriteVersion) -> Result<()> {
         self.append("add_storage", |writer| {
-            entry::encode_storage(&mut writer.buffer, tag::ADD_STORAGE, storage, version)
+            entry::encode_storage(writer.file.buffer(), tag::ADD_STORAGE, storage, version)
         })
     }
 
     /// Hides every entry of the storage with an older version.
     pub fn remove_storage(&self, storage: StorageId, version: WriteVersion) -> Result<()> {
         self.append("remove_storage", |writer| {
-            entry::encode_storage(&mut writer.buffer, tag::REMOVE_STORAGE, storage, version)
+            entry::encode_storage(writer.file.buffer(), tag::REMOVE_STORAGE, storage, version)
         })
     }
 
     /// Hides every entry of the storage with an older version.
     pub fn truncate_storage(&self, storage: StorageId, version: WriteVersion) -> Result<()> {
         self.append("truncate_storage", |writer| {
-            entry::encode_storage(&mut writer.buffer, tag::CLEAR_STORAGE, storage, version)
+            entry::encode_storage(writer.file.buffer(), tag::CLEAR_STORAGE, storage, version)
         })
     }
 
@@ -409,7 +299,7 @@ impl Channel {
             return Ok(());
         }
         self.coordinator.check()?;
-        self.put_aside(&mut writer).map_err(|e| self.coordinator.poison(e))
+        writer.file.rotate().map_err(|e| self.coordinator.poison(e))
     }
 
     /// Makes the cut behind `epoch`, of which all sessions have ended unless they began before the first switch of
@@ -422,7 +312,7 @@ impl Channel {
             State::Idle => self.cut_idle(&mut writer, epoch).map(|()| false),
             State::Open(_) => {
                 self.coordinator.check()?;
-                self.put_aside(&mut writer).map_err(|e| self.coordinator.poison(e))?;
+                writer.file.rotate().map_err(|e| self.coordinator.poison(e))?;
                 writer.cut = Some(epoch);
                 Ok(true)
             }
@@ -434,15 +324,9 @@ impl Channel {
         if writer.cut == Some(epoch) {
             return Ok(());
         }
-        let empty = writer.file.as_ref().is_some_and(|file| file.len == 0);
-        if !empty {
-            writer.file = None;
-            if let Err(e) = rotation::rotate_file(&*self.vfs, &self.path) {
-                // Under its old name the file goes on as before. Otherwise nobody knows which name is durable.
-                return match self.vfs.kind(&self.path) {
-                    Ok(Some(FileKind::File)) => Err(e),
-                    _ => Err(self.coordinator.poison(e)),
-                };
+        if !writer.file.is_empty() {
+            if let Err(e) = writer.file.rotate() {
+                return Err(if writer.file.has_failed() { self.coordinator.poison(e) } else { e });
             }
         }
         writer.cut = Some(epoch);
@@ -454,51 +338,18 @@ impl Channel {
         drop(self.writer.lock());
     }
 
-    fn put_aside(&self, writer: &mut Writer) -> Result<()> {
-        let failed = |e| Error::io("cannot rotate", &self.path, e);
-        let State::Open(mut session) = writer.state else {
-            writer.file = None;
-            return rotation::rotate_file(&*self.vfs, &self.path);
-        };
-        let Some(old) = writer.file.take() else {
-            return Err(self.wrong("no file is open"));
-        };
-        if session.start == 0 {
-            // All of it belongs to the open session.
-            writer.file = Some(old);
-            return Ok(());
-        }
-        let mut moved = vec![0; (old.len - session.start) as usize];
-        let got = old.file.read_at(session.start, &mut moved).map_err(failed)?;
-        if got != moved.len() {
-            let message = format!("found {got} of {} written bytes", moved.len());
-            return Err(failed(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, message)));
-        }
-        if !moved.is_empty() {
-            old.file.set_len(session.start).map_err(failed)?;
-            old.file.sync().map_err(failed)?;
-        }
-        drop(old);
-        rotation::rename_to_rotated(&*self.vfs, &self.path)?;
-        let mut new = self.open_file()?;
-        new.file.write_at(0, &moved).map_err(failed)?;
-        new.len = moved.len() as u64;
-        writer.file = Some(new);
-        session.start = 0;
-        writer.state = State::Open(session);
-        Ok(())
-    }
-
     /// Lets the next session open its file anew, because the start may have cut or rotated it.
     pub(super) fn forget_file(&self) {
-        self.writer.lock().file = None;
+        self.writer.lock().file.forget();
     }
 
     /// Ends the channel; an open session is dropped without an end.
     pub(super) fn close(&self) {
         let mut writer = self.writer.lock();
         self.coordinator.drop_session(&self.slot);
-        *writer = Writer::new(State::Closed);
+        writer.state = State::Closed;
+        writer.file.forget();
+        writer.tap = None;
     }
 
     fn wrong(&self, what: &str) -> Error {
@@ -517,12 +368,11 @@ impl LockedChannel<'_> {
     pub(super) fn written(&self) -> Result<Option<WrittenLog>> {
         let path = &self.channel.path;
         let failed = |e| Error::io("cannot open", path, e);
-        let (file, len) = match (&self.writer.file, self.writer.state) {
-            (_, State::Closed) => return Ok(None),
-            (Some(LogFile { file, .. }), State::Open(session)) => (file.clone(), session.start),
-            (Some(LogFile { file, len, .. }), _) => (file.clone(), *len),
+        let (file, len) = match self.writer.file.ended() {
+            _ if matches!(self.writer.state, State::Closed) => return Ok(None),
+            Some(ended) => ended,
             // This process has not written to it yet; an earlier one may have.
-            (None, _) => match self.channel.vfs.open(path, Open::Read) {
+            None => match self.channel.vfs.open(path, Open::Read) {
                 Ok(file) => {
                     let len = file.len().map_err(failed)?;
                     (file.into(), len)

@@ -4,8 +4,10 @@
 use super::coordinator::Coordinator;
 use crate::error::Error;
 use crate::types::Epoch;
+use crate::wal::file_sync::NameSync;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::Arc;
 
 const NO_CUT: u64 = u64::MAX;
 
@@ -17,11 +19,18 @@ pub(super) struct FileNames {
     failure: Mutex<Option<Error>>,
     /// Held by whoever changes names, but for a session that begins.
     changing: Mutex<()>,
+    /// Makes names durable, for all channels.
+    sync: Arc<NameSync>,
 }
 
 impl FileNames {
-    pub(super) fn new() -> FileNames {
-        FileNames { cut: AtomicU64::new(NO_CUT), failure: Mutex::default(), changing: Mutex::default() }
+    pub(super) fn new(sync: NameSync) -> FileNames {
+        let (cut, failure, changing) = (AtomicU64::new(NO_CUT), Mutex::default(), Mutex::default());
+        FileNames { cut, failure, changing, sync: sync.into() }
+    }
+
+    pub(super) fn sync(&self) -> Arc<NameSync> {
+        self.sync.clone()
     }
 
     /// Excludes everybody else who changes names.

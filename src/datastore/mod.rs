@@ -39,6 +39,7 @@ use crate::error::{Error, Result};
 use crate::recovery::Snapshot;
 use crate::types::{BlobId, Epoch};
 use crate::vfs::{RealFs, Vfs};
+use crate::wal::file_sync::NameSync;
 use crate::wal::names;
 use crate::wal::rotation;
 use compactor::Compactor;
@@ -206,7 +207,7 @@ impl Datastore {
         let directory = Directory::open(settings.vfs.clone(), &settings.location)?;
         let blobs = Arc::new(BlobStore::new(settings.vfs.clone(), &settings.location));
         let coordinator = Arc::new(Coordinator::new(settings.notify_level, settings.replicated));
-        let names = Arc::new(FileNames::new());
+        let names = Arc::new(FileNames::new(NameSync::new(settings.vfs.clone(), &settings.location)));
         let backups: Arc<InProgress> = Arc::default();
         let channels: Arc<RwLock<Vec<Arc<Channel>>>> = Arc::default();
         let compactor = Arc::new(Compactor::new(&settings, &coordinator, &names, &backups, &channels, &blobs));

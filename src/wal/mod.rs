@@ -6,7 +6,9 @@
 pub mod catalog;
 pub mod entry;
 pub mod epoch_file;
+pub mod file_sync;
 pub mod manifest;
 pub mod names;
 pub(crate) mod rotation;
 pub mod scanner;
+pub mod session_file;

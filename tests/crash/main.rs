@@ -8,6 +8,7 @@ mod base_sync;
 mod blobs;
 mod faults;
 mod invariants;
+mod late_sessions;
 mod model;
 mod power_cuts;
 mod random;

@@ -18,6 +18,8 @@ use std::sync::Arc;
 
 const DIR: &str = "/log";
 const LARGE: usize = 40;
+/// Which sectors of a late session arrive decides whether it is whole: few tries show little.
+const TORN_SEEDS: u64 = 64;
 
 /// Sends a message and waits for a reply of `len` bytes; `None` when the connection fails.
 fn exchange(stream: &mut TcpStream, message: &Message, len: usize) -> Option<()> {
@@ -98,7 +100,7 @@ fn cut_at(cut: u64) -> bool {
         replica.stop();
     }
     let losses = [Loss::DropUnsynced, Loss::KeepUnsynced];
-    for loss in losses.into_iter().chain((0..4).map(|seed| Loss::Torn { seed: seed + cut })) {
+    for loss in losses.into_iter().chain((0..TORN_SEEDS).map(|seed| Loss::Torn { seed: cut * 1000 + seed })) {
         let keys = recovered(fs.reboot(loss)).unwrap_or_else(|e| panic!("call {cut}, {loss:?}: {e}"));
         let late = keys.iter().filter(|key| key.starts_with("late")).count();
         let name = format!("call {cut}, {loss:?}, acknowledged {done:?}, found {keys:?}");

@@ -7,17 +7,11 @@ use super::sessions::{rescan, Beyond, Sessions};
 use super::Shared;
 use crate::error::{Error, Result};
 use crate::types::Epoch;
-use crate::vfs::{crashsafe, Open, VfsFile};
-use crate::wal::entry::tag;
 use crate::wal::names;
+use crate::wal::session_file::{OldContent, SessionFile};
 use parking_lot::{Mutex, MutexGuard};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// With so much the buffer is written; a sync writes it in any case. Larger writes cost more: the system gives the file
-/// large pages for them, which are seldom at hand.
-const BUFFER_BYTES: usize = 128 << 10;
 
 /// With so much in one sync the replica is catching up, and the log must not take the memory of everything else.
 const BULK_BYTES: u64 = 4 << 20;
@@ -27,15 +21,15 @@ const BULK_BYTES: u64 = 4 << 20;
 pub struct LaneLog {
     shared: Arc<Shared>,
     path: PathBuf,
-    /// Held by whoever syncs: the system reports a failure to one of several callers only, so the others must not take
-    /// their success for that of the data. To be locked before `writer`.
+    /// Held by whoever syncs what has been appended: what one has begun to sync, the next one takes for synced. To be
+    /// locked before `writer`.
     turn: Mutex<()>,
     writer: Mutex<Writer>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Writer {
-    file: Option<LogFile>,
+    file: SessionFile,
     open: Option<OpenSession>,
     /// The smallest epoch of the ended sessions that no sync has begun for.
     unsynced: Option<Epoch>,
@@ -45,54 +39,18 @@ struct Writer {
 }
 
 #[derive(Debug)]
-struct LogFile {
-    file: Arc<dyn VfsFile>,
-    /// A sync has begun for what is before.
-    synced: u64,
-    written: u64,
-    /// Comes behind what is written.
-    buffer: Vec<u8>,
-    /// The name is not durable yet.
-    unnamed: bool,
-}
-
-impl LogFile {
-    fn len(&self) -> u64 {
-        self.written + self.buffer.len() as u64
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() < BUFFER_BYTES {
-            return Ok(());
-        }
-        self.flush()
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if !self.buffer.is_empty() {
-            self.file.write_at(self.written, &self.buffer)?;
-            self.written += self.buffer.len() as u64;
-            self.buffer.clear();
-        }
-        Ok(())
-    }
-}
-
-#[derive(Debug)]
 struct OpenSession {
     epoch: Epoch,
     start: u64,
-    /// The epoch record covers it already: it must not count before it is whole, so its begin marker is an
-    /// invalidated one until then.
-    covered: bool,
     check: SessionCheck,
 }
 
 impl LaneLog {
     pub(super) fn new(shared: Arc<Shared>, lane: u32) -> LaneLog {
         let path = shared.location.join(names::log_of_channel(lane as usize));
-        LaneLog { shared, path, turn: Mutex::default(), writer: Mutex::default() }
+        let file = SessionFile::new(shared.vfs.clone(), path.clone(), shared.names.clone());
+        let writer = Writer { file, open: None, unsynced: None, syncing: None, sessions: Sessions::default() };
+        LaneLog { shared, path, turn: Mutex::default(), writer: writer.into() }
     }
 
     /// Appends a piece of a session's bytes as they stand in a log file. `first` and `last` say whether the session
@@ -106,101 +64,51 @@ impl LaneLog {
             return Err(self.wrong(format!("a session of epoch {epoch} begins with an empty piece")));
         }
         let mut writer = self.writer.lock();
-        // The end of such a session syncs; this is the only caller that appends.
-        let covered =
-            if first { epoch <= self.shared.covered() } else { writer.open.as_ref().is_some_and(|o| o.covered) };
-        let _turn = match covered && last {
-            true => Some(MutexGuard::unlocked(&mut writer, || self.turn.lock())),
-            false => None,
-        };
-        let writer = &mut *writer;
-        let start = match (&writer.file, first) {
-            (Some(file), _) => file.len(),
-            (None, true) => {
-                let file = self.open_file().map_err(|e| self.shared.fail(e))?;
-                writer.file.insert(file).len()
-            }
-            (None, false) => 0,
-        };
-        let new = match (&writer.open, first) {
-            (None, true) => {
-                let check = SessionCheck::new(epoch);
-                Some(OpenSession { epoch, start, covered, check })
-            }
-            (Some(_), false) => None,
+        match (&mut writer.open, first) {
             (Some(open), true) => {
-                return Err(self.wrong(format!("a session of epoch {epoch} begins inside one of epoch {}", open.epoch)))
-            }
-            (None, false) => return Err(self.wrong(format!("a session of epoch {epoch} goes on that never began"))),
-        };
-        let begins = new.is_some();
-        let Writer { file: Some(file), open, .. } = &mut *writer else {
-            return Err(self.wrong("no file is open".to_owned()));
-        };
-        let mut session = match new.or_else(|| open.take()) {
-            Some(session) if session.epoch == epoch => session,
-            Some(session) => {
-                let message = format!("a piece of epoch {epoch} inside a session of epoch {}", session.epoch);
-                *open = Some(session);
+                let message = format!("a session of epoch {epoch} begins inside one of epoch {}", open.epoch);
                 return Err(self.wrong(message));
             }
-            None => return Err(self.wrong("no session is open".to_owned())),
-        };
-        let fed = session.check.feed(bytes).and_then(|()| match session.check.is_whole() == last {
+            (Some(open), false) if open.epoch != epoch => {
+                let message = format!("a piece of epoch {epoch} inside a session of epoch {}", open.epoch);
+                return Err(self.wrong(message));
+            }
+            // What was written of it stays unended and is cut off by the discard at the end of the connection.
+            (Some(open), false) => self.feed(open, last, bytes)?,
+            (None, true) => {
+                let mut open = OpenSession { epoch, start: 0, check: SessionCheck::new(epoch) };
+                self.feed(&mut open, last, bytes)?;
+                self.begin(&mut writer, open)?;
+            }
+            (None, false) => return Err(self.wrong(format!("a session of epoch {epoch} goes on that never began"))),
+        }
+        writer.file.append(bytes).map_err(|e| self.shared.fail(e))?;
+        if last {
+            writer.file.end().map_err(|e| self.shared.fail(e))?;
+            writer.open = None;
+            writer.unsynced = Some(writer.unsynced.map_or(epoch, |unsynced| unsynced.min(epoch)));
+        }
+        Ok(())
+    }
+
+    /// Checks that the session goes on with these bytes.
+    fn feed(&self, open: &mut OpenSession, last: bool, bytes: &[u8]) -> Result<()> {
+        let epoch = open.epoch;
+        let fed = open.check.feed(bytes).and_then(|()| match open.check.is_whole() == last {
             true => Ok(()),
             false if last => Err(format!("the session of epoch {epoch} has no end marker")),
             false => Err(format!("the session of epoch {epoch} ends before its last piece")),
         });
-        let Err(message) = fed else {
-            let marked = begins && session.covered;
-            self.write(file, marked, bytes)
-                .map_err(|e| self.shared.fail(Error::io("cannot write to", &self.path, e)))?;
-            if begins {
-                writer.sessions.begin(session.start, epoch, self.shared.recorded());
-            }
-            return match last {
-                true => self.end(writer, session).map_err(|e| self.shared.fail(e)),
-                false => {
-                    writer.open = Some(session);
-                    Ok(())
-                }
-            };
-        };
-        // What was written of it stays unended and is cut off by the discard at the end of the connection.
-        writer.open = (!begins).then_some(session);
-        Err(self.wrong(message))
+        fed.map_err(|message| self.wrong(message))
     }
 
-    fn write(&self, file: &mut LogFile, marked: bool, bytes: &[u8]) -> io::Result<()> {
-        match bytes.split_first() {
-            Some((_, rest)) if marked => {
-                file.append(&[tag::INVALIDATED])?;
-                file.append(rest)
-            }
-            _ => file.append(bytes),
-        }
-    }
-
-    fn end(&self, writer: &mut Writer, session: OpenSession) -> Result<()> {
-        if session.covered {
-            let Some(file) = &mut writer.file else {
-                return Err(self.wrong("no file is open".to_owned()));
-            };
-            let written = file.flush().and_then(|()| file.file.sync());
-            written.map_err(|e| Error::io("cannot sync", &self.path, e))?;
-            let flip = file.file.write_at(session.start, &[tag::BEGIN]);
-            flip.map_err(|e| Error::io("cannot write to", &self.path, e))?;
-        }
-        writer.unsynced = Some(writer.unsynced.map_or(session.epoch, |epoch| epoch.min(session.epoch)));
+    fn begin(&self, writer: &mut Writer, open: OpenSession) -> Result<()> {
+        // The directory is put right, so an old file ends with an ended session.
+        writer.file.open(OldContent::Append).map_err(|e| self.shared.fail(e))?;
+        let start = writer.file.begin(open.epoch <= self.shared.covered()).map_err(|e| self.shared.fail(e))?;
+        writer.sessions.begin(start, open.epoch, self.shared.recorded());
+        writer.open = Some(OpenSession { start, ..open });
         Ok(())
-    }
-
-    /// Opens the file to append; the directory is put right, so it ends with an ended session.
-    fn open_file(&self) -> Result<LogFile> {
-        let failed = |e| Error::io("cannot open", &self.path, e);
-        let file: Arc<dyn VfsFile> = self.shared.vfs.open(&self.path, Open::Create).map_err(failed)?.into();
-        let written = file.len().map_err(failed)?;
-        Ok(LogFile { file, synced: written, written, buffer: Vec::new(), unnamed: true })
     }
 
     /// All sessions that have ended are on the disk when this returns.
@@ -211,37 +119,20 @@ impl LaneLog {
     fn sync_in_turn(&self, _turn: &MutexGuard<'_, ()>) -> Result<()> {
         // Whoever had the turn before may have failed.
         self.shared.check()?;
-        let (file, range, unnamed) = {
+        let pending = {
             let mut writer = self.writer.lock();
-            let Writer { file: Some(file), unsynced, syncing, open, .. } = &mut *writer else {
-                return Ok(());
-            };
             // What has come of a session that has not ended is synced too, so that its end has not all to wait for.
-            if unsynced.is_none() && open.is_none() {
+            if writer.unsynced.is_none() && writer.open.is_none() {
                 return Ok(());
             }
-            *syncing = unsynced.take();
-            file.flush().map_err(|e| self.shared.fail(Error::io("cannot write to", &self.path, e)))?;
-            let range = std::mem::replace(&mut file.synced, file.written)..file.written;
-            (file.file.clone(), range, file.unnamed)
+            writer.syncing = writer.unsynced.take();
+            writer.file.start_sync().map_err(|e| self.shared.fail(e))?
         };
-        let synced = file.sync().map_err(|e| Error::io("cannot sync", &self.path, e)).and_then(|()| {
-            if unnamed {
-                let directory = crashsafe::parent(&self.path);
-                let synced = self.shared.vfs.sync_dir(directory);
-                synced.map_err(|e| Error::io("cannot sync the directory", directory, e))?;
-            }
-            Ok(())
-        });
-        synced.map_err(|e| self.shared.fail(e))?;
-        if range.end - range.start >= BULK_BYTES {
-            file.release_cache(range.start, range.end - range.start);
+        if let Some(pending) = pending {
+            pending.run().map_err(|e| self.shared.fail(e))?;
+            pending.release_cache(BULK_BYTES);
         }
-        let mut writer = self.writer.lock();
-        writer.syncing = None;
-        if let Some(file) = &mut writer.file {
-            file.unnamed = false;
-        }
+        self.writer.lock().syncing = None;
         Ok(())
     }
 
@@ -291,44 +182,38 @@ impl LaneLog {
         let durable = self.shared.recorded();
         let _turn = self.turn.lock();
         let mut writer = self.writer.lock();
-        let Writer { file: Some(file), open, sessions, .. } = &mut *writer else {
+        let Writer { file, open, sessions, .. } = &mut *writer;
+        let Some(written) = file.end_offset() else {
             return Ok(());
         };
-        let failed = |e| Error::io("cannot put right", &self.path, e);
-        file.flush().map_err(failed)?;
-        let mut end = file.written;
+        file.flush()?;
+        let mut end = written;
         if let Some(open) = open.take() {
             end = open.start;
             sessions.forget_from(open.start);
         }
         let beyond = match sessions.beyond(durable) {
             Beyond::Known(beyond) => beyond,
-            Beyond::RescanFrom(offset) => rescan(&*file.file, offset, end, durable, &self.path)?,
+            Beyond::RescanFrom(offset) => match file.ended() {
+                Some((file, _)) => rescan(&*file, offset, end, durable, &self.path)?,
+                None => return Ok(()),
+            },
         };
+        *sessions = Sessions::default();
         end = beyond.cut_at.unwrap_or(end);
-        if end == file.written && beyond.marks.is_empty() {
-            *sessions = Sessions::default();
+        if end == written && beyond.marks.is_empty() {
             return Ok(());
         }
-        for offset in &beyond.marks {
-            file.file.write_at(*offset, &[tag::INVALIDATED]).map_err(failed)?;
-        }
-        if end < file.written {
-            file.file.set_len(end).map_err(failed)?;
-            file.written = end;
-            file.synced = file.synced.min(end);
-        }
-        file.file.sync().map_err(failed)?;
+        file.discard(end, &beyond.marks)?;
+        (writer.unsynced, writer.syncing) = (None, None);
         log::info!(
             "\"{}\": discarded what came behind epoch {durable}: cut at {end}, {} sessions marked",
             self.path.display(),
             beyond.marks.len()
         );
-        let rotate = !beyond.marks.is_empty();
-        *writer = Writer { file: writer.file.take().filter(|_| !rotate), ..Writer::default() };
-        match rotate {
-            true => self.shared.rotate(&self.path),
-            false => Ok(()),
+        match beyond.marks.is_empty() {
+            true => Ok(()),
+            false => writer.file.rotate(),
         }
     }
 
@@ -347,7 +232,7 @@ mod tests {
     use super::*;
     use crate::replication::replica_store::StandbyStore;
     use crate::vfs::{Fault, SimFs};
-    use crate::wal::entry::{encode_end, marker};
+    use crate::wal::entry::{encode_end, marker, tag};
 
     fn session(epoch: u64) -> Vec<u8> {
         let mut bytes = marker(tag::BEGIN, Epoch(epoch)).to_vec();

@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::types::{BlobId, Epoch};
 use crate::vfs::{crashsafe, Vfs};
 use crate::wal::epoch_file::EpochFile;
+use crate::wal::file_sync::NameSync;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -45,6 +46,8 @@ pub(crate) struct Shared {
     /// The epoch that is recorded or is being recorded.
     covered: AtomicU64,
     failure: Mutex<Option<String>>,
+    /// Makes the names of the lanes' files durable.
+    names: Arc<NameSync>,
 }
 
 impl Shared {
@@ -71,10 +74,6 @@ impl Shared {
 
     fn covered(&self) -> Epoch {
         Epoch(self.covered.load(SeqCst))
-    }
-
-    fn rotate(&self, path: &Path) -> Result<()> {
-        self.directory.lock().as_ref().ok_or_else(closed)?.rotate_file(path)
     }
 }
 
@@ -116,6 +115,7 @@ impl StandbyStore {
         let versions = versions::Versions::new(versions::load(&*vfs, location, &identity));
         Ok(StandbyStore {
             shared: Arc::new(Shared {
+                names: Arc::new(NameSync::new(vfs.clone(), location)),
                 vfs,
                 location: location.to_owned(),
                 directory: Mutex::new(Some(directory)),

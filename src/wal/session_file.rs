@@ -1,0 +1,581 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The one writer of session files: appends sessions to a log file, rotates it, and takes away what must not stay.
+//!
+//! A file has these positions, each an offset:
+//!
+//! * `ended ≤ end`: behind the last session that was ended; where the next byte goes. Between the two stands the open
+//!   session.
+//! * `synced ≤ written ≤ end`: what is on the disk; what the system has; behind it is what waits in the buffer.
+//!
+//! A session is on the disk when it lies before `ended` and before `synced`, and the name is synced. Appending, ending
+//! and syncing are calls of their own: whoever ends a session may sync it at once ([`SessionFile::sync`]), leave that to
+//! somebody else ([`SessionFile::start_sync`]), or put its bytes somewhere else ([`Ended`], [`SessionFile::buffered`]).
+//!
+//! **Late sessions.** A session of an epoch that the epoch record covers already counts as soon as its begin marker can
+//! be read. So that one is an invalidated marker until the session is whole: the marker is on the disk before anything is
+//! written behind it, the whole session before the marker is made valid, and that before anything is written behind the
+//! session. A power cut at any moment leaves either a session that does not count or one that is whole. The same holds
+//! when a rotation moves the session.
+//!
+//! After a write, sync or cut has failed every later call is refused: nobody knows what is on the disk.
+
+use super::entry::{tag, MARKER_LEN};
+use super::file_sync::{Failure, FileSync, NameSync, PendingSync};
+use crate::error::{Error, Result};
+use crate::vfs::{Open, Vfs, VfsFile};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// With so much in the buffer it is written. Larger writes cost more: the system gives the file large pages for them,
+/// which are seldom at hand.
+const BUFFER_BYTES: usize = 128 << 10;
+/// A buffer that a huge entry made larger than this is given back.
+const BUFFER_BYTES_KEPT: usize = 8 * BUFFER_BYTES;
+
+/// Appends sessions to a log file. For one caller at a time; a sync may run beside it.
+#[derive(Debug)]
+pub struct SessionFile {
+    vfs: Arc<dyn Vfs>,
+    path: PathBuf,
+    names: Arc<NameSync>,
+    failure: Failure,
+    log: Option<Log>,
+    session: Option<Session>,
+    /// The last bytes of the file, written or not.
+    buffer: Vec<u8>,
+}
+
+/// The open file.
+#[derive(Debug)]
+struct Log {
+    sync: Arc<FileSync>,
+    /// Where the buffer begins.
+    buffer_at: u64,
+    written: u64,
+    ended: u64,
+    /// A sync has been asked for what is before.
+    sync_asked: u64,
+    /// Counts what changes the file; never falls, as offsets do when something is cut off.
+    changes: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Session {
+    /// Where its begin marker stands or will stand.
+    start: u64,
+    late: Late,
+}
+
+/// How a session stands that may be covered by the epoch record before it is whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Late {
+    No,
+    /// Nothing behind the invalidated marker may be written before that is synced.
+    MarkerUnsynced,
+    MarkerSynced,
+}
+
+/// How to treat what stands in the file when it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OldContent {
+    /// It consists of ended sessions: go on behind it.
+    Append,
+    /// Nobody knows how it ends: give it a rotated name.
+    Rotate,
+}
+
+/// A session that has ended: where its bytes stand in the file, from the begin marker to the end marker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    pub start: u64,
+    pub len: u64,
+    /// The bytes are on the disk already, but for the name of the file.
+    pub synced: bool,
+}
+
+impl SessionFile {
+    /// A writer for the file at `path`, which is neither created nor opened here. `names` makes names in its directory
+    /// durable; all writers in that directory share it.
+    pub fn new(vfs: Arc<dyn Vfs>, path: PathBuf, names: Arc<NameSync>) -> SessionFile {
+        let (failure, buffer) = (Failure::default(), Vec::new());
+        SessionFile { vfs, path, names, failure, log: None, session: None, buffer }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens the file to append, unless it is open; creates it if it is missing.
+    pub fn open(&mut self, old: OldContent) -> Result<()> {
+        self.failure.check()?;
+        if self.log.is_none() {
+            let log = self.open_log(old).map_err(|e| self.failure.note(e))?;
+            self.buffer.clear();
+            self.log = Some(log);
+        }
+        Ok(())
+    }
+
+    fn open_log(&self, old: OldContent) -> Result<Log> {
+        let failed = |e| Error::io("cannot open", &self.path, e);
+        let mut file = self.vfs.open(&self.path, Open::Create).map_err(failed)?;
+        let mut len = file.len().map_err(failed)?;
+        if old == OldContent::Rotate && len > 0 {
+            self.names.rotate(&self.path)?;
+            file = self.vfs.open(&self.path, Open::Create).map_err(failed)?;
+            len = 0;
+        }
+        // Even an old name may not be durable: a process that was killed created it and synced nothing.
+        let sync = FileSync::new(file.into(), &self.path, self.names.clone(), self.failure.clone());
+        Ok(Log { sync: sync.into(), buffer_at: len, written: len, ended: len, sync_asked: len, changes: 0 })
+    }
+
+    /// Whether the file is open and holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.buffer_at == 0 && self.buffer.is_empty())
+    }
+
+    /// Begins a session in the open file: what is appended from now on, beginning with its begin marker, belongs to it.
+    /// `late` is whether the epoch record covers its epoch. Returns the offset of the begin marker.
+    pub fn begin(&mut self, late: bool) -> Result<u64> {
+        self.failure.check()?;
+        if self.session.is_some() {
+            return Err(self.wrong("a session begins inside another one"));
+        }
+        self.drop_written();
+        let start = self.log()?.buffer_at + self.buffer.len() as u64;
+        let late = if late { Late::MarkerUnsynced } else { Late::No };
+        self.session = Some(Session { start, late });
+        Ok(start)
+    }
+
+    /// Where bytes of the open session are appended. Call [`Self::flush`] when the file [`Self::is_full`].
+    #[inline]
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.buffer
+    }
+
+    /// Whether so much is in the buffer that it should be flushed.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.buffer.len() >= BUFFER_BYTES
+    }
+
+    /// Appends bytes of the open session; they are written when there are many.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.failure.check()?;
+        self.buffer.extend_from_slice(bytes);
+        if self.is_full() {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Writes out what is in the buffer: the system has it when this returns, not the disk.
+    pub fn flush(&mut self) -> Result<()> {
+        self.failure.check()?;
+        self.write_out().map_err(|e| self.failure.note(e))?;
+        if self.session.is_some() || self.buffer.capacity() > BUFFER_BYTES_KEPT {
+            self.drop_written();
+        }
+        Ok(())
+    }
+
+    /// Ends the open session; its end marker has been appended. A late one is on the disk when this returns; of another
+    /// one, nothing more than before has been written.
+    pub fn end(&mut self) -> Result<Ended> {
+        self.failure.check()?;
+        let Some(Session { start, late }) = self.session else {
+            return Err(self.wrong("no session is open"));
+        };
+        let end = self.log()?.buffer_at + self.buffer.len() as u64;
+        if late != Late::No {
+            self.write_out().and_then(|()| self.make_valid(start)).map_err(|e| self.failure.note(e))?;
+        }
+        self.session = None;
+        self.log_mut()?.ended = end;
+        Ok(Ended { start, len: end - start, synced: late != Late::No })
+    }
+
+    /// The bytes of an ended session as long as they are in the buffer: until the next session begins, if it is small.
+    pub fn buffered(&self, ended: Ended) -> Option<&[u8]> {
+        let at = ended.start.checked_sub(self.log.as_ref()?.buffer_at)? as usize;
+        self.buffer.get(at..at + ended.len as usize)
+    }
+
+    /// All that was appended is on the disk when this returns, and so is the name.
+    pub fn sync(&mut self) -> Result<()> {
+        self.start_sync()?.map_or(Ok(()), |pending| pending.run())
+    }
+
+    /// Writes out what is in the buffer. Whoever runs what is returned makes it durable; the writer may go on meanwhile.
+    /// `None` when no file is open.
+    pub fn start_sync(&mut self) -> Result<Option<PendingSync>> {
+        self.flush()?;
+        Ok(self.log.as_mut().map(|log| {
+            let asked = std::mem::replace(&mut log.sync_asked, log.written);
+            PendingSync { file: log.sync.clone(), changes: log.changes, range: (asked, log.written) }
+        }))
+    }
+
+    /// Gives the open session up. What was written of it is cut off, and the cut synced: nothing must stand behind, or
+    /// over, entries that nobody ended. Returns whether there was a session.
+    pub fn cut_off(&mut self) -> Result<bool> {
+        self.failure.check()?;
+        let Some(session) = self.session.take() else {
+            return Ok(false);
+        };
+        self.take_away(session.start, &[]).map_err(|e| self.failure.note(e))?;
+        Ok(true)
+    }
+
+    /// Ends the file at `end`, where a session begins or ends, and marks the sessions that begin at `marks` as ones that
+    /// do not count, durably. An open session is given up.
+    pub fn discard(&mut self, end: u64, marks: &[u64]) -> Result<()> {
+        self.failure.check()?;
+        self.session = None;
+        self.write_out().and_then(|()| self.take_away(end, marks)).map_err(|e| self.failure.note(e))
+    }
+
+    /// Gives the file a rotated name. What an open session has written moves to a new file, and the old one ends with an
+    /// ended session. A crash in between leaves that session unended in one file or in both. Where the open session is all
+    /// there is, nothing happens.
+    ///
+    /// # Errors
+    /// When the file still has its old name afterwards, and no session is open, the writer goes on as before.
+    pub fn rotate(&mut self) -> Result<()> {
+        self.failure.check()?;
+        match (self.session, &self.log) {
+            (Some(_), Some(Log { ended: 0, .. })) => Ok(()),
+            (Some(session), Some(_)) => self.move_session(session).map_err(|e| self.failure.note(e)),
+            _ => {
+                // Nobody can ask for a sync of the old file afterwards.
+                self.sync()?;
+                self.forget();
+                let rotated = self.names.rotate(&self.path);
+                rotated.map_err(|e| if self.names.has_failed() { self.failure.note(e) } else { e })
+            }
+        }
+    }
+
+    /// Whether something has failed, so that every call is refused.
+    pub fn has_failed(&self) -> bool {
+        self.failure.check().is_err()
+    }
+
+    /// Closes the file: it is opened anew for the next session. An open session is dropped without an end.
+    pub fn forget(&mut self) {
+        self.log = None;
+        self.session = None;
+        self.buffer = Vec::new();
+    }
+
+    /// The open file and where the ended sessions in it end.
+    pub fn ended(&self) -> Option<(Arc<dyn VfsFile>, u64)> {
+        self.log.as_ref().map(|log| (log.sync.file.clone(), log.ended))
+    }
+
+    /// Where the next byte goes; `None` when no file is open.
+    pub fn end_offset(&self) -> Option<u64> {
+        self.log.as_ref().map(|log| log.buffer_at + self.buffer.len() as u64)
+    }
+
+    fn write_out(&mut self) -> Result<()> {
+        let SessionFile { log: Some(log), session, buffer, path, .. } = self else {
+            return Ok(());
+        };
+        let end = log.buffer_at + buffer.len() as u64;
+        if let Some(Session { start, late }) = session.as_mut().filter(|session| session.late != Late::No) {
+            if *start >= log.buffer_at && *start < end {
+                buffer[(*start - log.buffer_at) as usize] = tag::INVALIDATED;
+            }
+            if *late == Late::MarkerUnsynced {
+                // A power cut may keep the end of the session and take its beginning: without the marker that it does
+                // not count, that would look like the loss of a session that does.
+                let marker_end = *start + MARKER_LEN as u64;
+                log.write(path, buffer, end.min(marker_end))?;
+                if end < marker_end {
+                    return Ok(());
+                }
+                log.sync.content(log.changes)?;
+                *late = Late::MarkerSynced;
+            }
+        }
+        log.write(path, buffer, end)
+    }
+
+    /// Lets a whole late session count. It is on the disk before its marker says so, and the marker before this returns.
+    fn make_valid(&mut self, start: u64) -> Result<()> {
+        let path = self.path.clone();
+        let log = self.log_mut()?;
+        log.sync.content(log.changes)?;
+        let file = log.sync.file.clone();
+        log.changes += 1;
+        let marked = file.write_at(start, &[tag::BEGIN]).map_err(|e| Error::io("cannot write to", &path, e));
+        let marked = marked.and_then(|()| log.sync.content(log.changes));
+        if marked.is_err() {
+            // The next start must not see a mark that the system may have failed to write for good. The error that made
+            // this necessary is the one to report.
+            let _ = file.write_at(start, &[tag::INVALIDATED]);
+        }
+        marked?;
+        let at = start.checked_sub(log.buffer_at);
+        if let Some(marker) = at.and_then(|at| self.buffer.get_mut(at as usize)) {
+            *marker = tag::BEGIN;
+        }
+        Ok(())
+    }
+
+    /// Marks sessions, ends the file at `end`, and syncs it, if any of that changes what was written.
+    fn take_away(&mut self, end: u64, marks: &[u64]) -> Result<()> {
+        let SessionFile { log: Some(log), buffer, path, .. } = self else {
+            return Ok(());
+        };
+        let failed = |e| Error::io("cannot cut off what does not count in", path, e);
+        buffer.truncate(end.saturating_sub(log.buffer_at) as usize);
+        log.buffer_at = log.buffer_at.min(end);
+        log.ended = log.ended.min(end);
+        if log.written <= end && marks.is_empty() {
+            return Ok(());
+        }
+        log.changes += 1;
+        for offset in marks {
+            log.sync.file.write_at(*offset, &[tag::INVALIDATED]).map_err(failed)?;
+        }
+        if log.written > end {
+            log.sync.file.set_len(end).map_err(failed)?;
+            log.written = end;
+            log.sync_asked = log.sync_asked.min(end);
+        }
+        log.sync.content(log.changes)
+    }
+
+    /// Rotates below an open session.
+    fn move_session(&mut self, session: Session) -> Result<()> {
+        let Some(mut old) = self.log.take() else {
+            return Ok(());
+        };
+        // What the old file keeps is complete before it gets out of reach.
+        old.write(&self.path, &self.buffer, session.start)?;
+        old.sync.content_and_name(old.changes)?;
+        let unwritten = self.buffer.split_off((old.written.max(session.start) - old.buffer_at) as usize);
+        self.names.rotate(&self.path)?;
+        self.log = Some(self.open_log(OldContent::Append)?);
+        self.buffer.clear();
+        let late = if session.late == Late::No { Late::No } else { Late::MarkerUnsynced };
+        self.session = Some(Session { start: 0, late });
+        self.copy(&old, session.start)?;
+        self.buffer.extend_from_slice(&unwritten);
+        if old.written > session.start {
+            let failed = |e| Error::io("cannot rotate", &self.path, e);
+            old.sync.file.set_len(session.start).map_err(failed)?;
+            old.sync.content(old.changes + 1)?;
+        }
+        Ok(())
+    }
+
+    /// Appends what stands in `old` from `start` on.
+    fn copy(&mut self, old: &Log, start: u64) -> Result<()> {
+        let mut at = start;
+        while at < old.written {
+            let from = self.buffer.len();
+            let piece = (old.written - at).min(BUFFER_BYTES as u64);
+            self.buffer.resize(from + piece as usize, 0);
+            let failed = |e| Error::io("cannot rotate", &self.path, e);
+            let got = old.sync.file.read_at(at, &mut self.buffer[from..]).map_err(failed)? as u64;
+            if got != piece {
+                let message = format!("found {got} of {piece} written bytes at offset {at}");
+                return Err(failed(io::Error::new(io::ErrorKind::UnexpectedEof, message)));
+            }
+            at += piece;
+            if self.is_full() {
+                self.write_out()?;
+                self.drop_written();
+            }
+        }
+        Ok(())
+    }
+
+    /// Empties the buffer if all of it has been written.
+    fn drop_written(&mut self) {
+        let Some(log) = &mut self.log else {
+            return;
+        };
+        if log.written == log.buffer_at + self.buffer.len() as u64 {
+            log.buffer_at = log.written;
+            self.buffer.clear();
+            if self.buffer.capacity() > BUFFER_BYTES_KEPT {
+                self.buffer = Vec::new();
+            }
+        }
+    }
+
+    fn log(&self) -> Result<&Log> {
+        self.log.as_ref().ok_or_else(|| self.wrong("the file is not open"))
+    }
+
+    fn log_mut(&mut self) -> Result<&mut Log> {
+        match &mut self.log {
+            Some(log) => Ok(log),
+            None => Err(Error::WrongState(format!("the file is not open: {}", self.path.display()))),
+        }
+    }
+
+    fn wrong(&self, what: &str) -> Error {
+        Error::WrongState(format!("{what}: {}", self.path.display()))
+    }
+}
+
+impl Log {
+    /// Writes what the buffer holds before `to`.
+    fn write(&mut self, path: &Path, buffer: &[u8], to: u64) -> Result<()> {
+        if to > self.written {
+            let bytes = &buffer[(self.written - self.buffer_at) as usize..(to - self.buffer_at) as usize];
+            self.changes += 1;
+            self.sync.file.write_at(self.written, bytes).map_err(|e| Error::io("cannot write to", path, e))?;
+            self.written = to;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Epoch;
+    use crate::vfs::{Fault, SimFs};
+    use crate::wal::entry::{encode_end, marker};
+
+    const PATH: &str = "/log/pwal_0000";
+
+    fn writer() -> (SimFs, SessionFile) {
+        let fs = SimFs::new();
+        crate::vfs::crashsafe::create_dir(&fs, Path::new("/log")).unwrap();
+        let vfs: Arc<dyn Vfs> = Arc::new(fs.clone());
+        let names = Arc::new(NameSync::new(vfs.clone(), Path::new("/log")));
+        let mut file = SessionFile::new(vfs, PATH.into(), names);
+        file.open(OldContent::Append).unwrap();
+        (fs, file)
+    }
+
+    fn session(epoch: u64, filler: usize) -> Vec<u8> {
+        let mut bytes = marker(tag::BEGIN, Epoch(epoch)).to_vec();
+        bytes.resize(bytes.len() + filler, 9);
+        encode_end(&mut bytes, Epoch(epoch));
+        bytes
+    }
+
+    fn content(fs: &SimFs) -> Vec<u8> {
+        fs.files().remove(Path::new(PATH)).unwrap()
+    }
+
+    fn durable(fs: &SimFs) -> Option<Vec<u8>> {
+        fs.reboot(crate::vfs::Loss::DropUnsynced).files().remove(Path::new(PATH))
+    }
+
+    #[test]
+    fn an_ended_session_is_told_with_its_place_and_bytes_and_is_on_the_disk_after_a_sync_by_anybody() {
+        let (fs, mut file) = writer();
+        let (first, second) = (session(5, 30), session(6, 7));
+        for bytes in [&first, &second] {
+            let start = file.begin(false).unwrap();
+            file.append(bytes).unwrap();
+            let ended = file.end().unwrap();
+            assert_eq!(ended, Ended { start, len: bytes.len() as u64, synced: false });
+            assert_eq!(file.buffered(ended), Some(&bytes[..]));
+            file.flush().unwrap();
+            assert_eq!(file.buffered(ended), Some(&bytes[..]), "it may go somewhere else as well");
+        }
+        assert_eq!(durable(&fs), None);
+        let pending = file.start_sync().unwrap().unwrap();
+        file.begin(false).unwrap();
+        file.append(&first[..9]).unwrap();
+        std::thread::scope(|scope| scope.spawn(|| pending.run().unwrap()).join().unwrap());
+        assert_eq!(durable(&fs), Some([first, second].concat()), "the writer has gone on meanwhile");
+    }
+
+    #[test]
+    fn a_late_session_is_marked_before_anything_stands_behind_the_marker_and_valid_before_it_is_ended() {
+        let (fs, mut file) = writer();
+        let bytes = session(5, BUFFER_BYTES);
+        file.begin(true).unwrap();
+        file.append(&bytes[..4]).unwrap();
+        file.flush().unwrap();
+        file.append(&bytes[4..bytes.len() - 10]).unwrap();
+        assert_eq!(durable(&fs), None, "the name is not synced yet");
+        let written = content(&fs);
+        assert_eq!((&written[..9], written.len()), (&marker(tag::INVALIDATED, Epoch(5))[..], bytes.len() - 10));
+        file.append(&bytes[bytes.len() - 10..]).unwrap();
+        assert!(file.end().unwrap().synced);
+        file.sync().unwrap();
+        assert!(durable(&fs) == Some(bytes));
+    }
+
+    #[test]
+    fn a_session_that_is_given_up_leaves_nothing() {
+        let (fs, mut file) = writer();
+        let first = session(5, 3);
+        file.begin(false).unwrap();
+        file.append(&first).unwrap();
+        file.end().unwrap();
+        for filler in [1, BUFFER_BYTES] {
+            file.begin(false).unwrap();
+            file.append(&session(6, filler)).unwrap();
+            assert!(file.cut_off().unwrap());
+            file.sync().unwrap();
+            assert!(durable(&fs) == Some(first.clone()));
+        }
+        assert!(!file.cut_off().unwrap());
+    }
+
+    #[test]
+    fn a_rotation_leaves_ended_sessions_and_moves_what_the_open_one_has() {
+        for filler in [10, BUFFER_BYTES - 5, 3 * BUFFER_BYTES + 7] {
+            for late in [false, true] {
+                let (fs, mut file) = writer();
+                let (first, moved) = (session(5, 3), session(6, filler));
+                file.begin(false).unwrap();
+                file.append(&first).unwrap();
+                file.end().unwrap();
+                file.begin(late).unwrap();
+                let (some, rest) = moved.split_at(moved.len() - 15);
+                some.chunks(1000).for_each(|piece| file.append(piece).unwrap());
+                file.rotate().unwrap();
+                file.rotate().unwrap();
+                file.append(rest).unwrap();
+                assert_eq!(file.end().unwrap().start, 0);
+                file.sync().unwrap();
+                let files = fs.reboot(crate::vfs::Loss::DropUnsynced).files();
+                let rotated: Vec<_> = files.iter().filter(|(path, _)| *path != Path::new(PATH)).collect();
+                assert_eq!(rotated.len(), 1, "the session is all there is for the second rotation");
+                assert!(*rotated[0].1 == first && files[Path::new(PATH)] == moved, "filler {filler}, late {late}");
+            }
+        }
+    }
+
+    #[test]
+    fn after_a_failure_every_call_is_refused_and_nothing_reaches_the_disk() {
+        let fail: [fn(&mut SessionFile) -> Result<()>; 4] =
+            [|file| file.flush(), |file| file.sync(), |file| file.cut_off().map(|_| ()), |file| file.discard(0, &[0])];
+        for (number, fail) in fail.into_iter().enumerate() {
+            let (fs, mut file) = writer();
+            file.begin(false).unwrap();
+            file.append(&session(5, if number == 2 { BUFFER_BYTES } else { 10 })).unwrap();
+            fs.fail_at(fs.operations() + 1, Fault::IoError);
+            assert!(matches!(fail(&mut file), Err(Error::Io { .. })), "{number}");
+            let before = fs.operations();
+            assert!(file.has_failed());
+            assert!(matches!(file.open(OldContent::Append), Err(Error::Poisoned(_))));
+            assert!(matches!(file.begin(false), Err(Error::Poisoned(_))));
+            assert!(matches!(file.append(b"x"), Err(Error::Poisoned(_))));
+            assert!(matches!(file.flush(), Err(Error::Poisoned(_))));
+            assert!(matches!(file.end(), Err(Error::Poisoned(_))));
+            assert!(matches!(file.sync(), Err(Error::Poisoned(_))));
+            assert!(matches!(file.cut_off(), Err(Error::Poisoned(_))));
+            assert!(matches!(file.discard(0, &[]), Err(Error::Poisoned(_))));
+            assert!(matches!(file.rotate(), Err(Error::Poisoned(_))));
+            assert_eq!(fs.operations(), before, "{number}");
+        }
+    }
+}
