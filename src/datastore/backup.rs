@@ -60,11 +60,11 @@ impl Datastore {
         self.check_ready(&lifecycle)?;
         // First the epoch, then the logs: all its sessions have ended, so the rotated files hold them. Sessions of later
         // epochs may be in there as well and do not count.
-        let log_finish = self.coordinator.stored();
+        let log_finish = self.coordinator.epochs().stored();
         let unneeded = self.blobs.unneeded();
         self.rotate_logs(&lifecycle)?;
         let (vfs, location) = (&*self.settings.vfs, &self.settings.location);
-        epoch_file::write_rotated(vfs, location, log_finish, self.coordinator.switched())
+        epoch_file::write_rotated(vfs, location, log_finish, self.coordinator.epochs().switched())
             .map_err(|e| self.coordinator.poison(e))?;
         let files = set::settled_files(vfs, location, log_finish, &unneeded)?;
         Ok(Backup { files, log_finish, _ticket: ticket })
@@ -82,7 +82,7 @@ impl Datastore {
         self.check_ready(&self.lifecycle.lock())?;
         match self.coordinator.unstored() {
             // A callback would wait for itself.
-            Some(epoch) if !self.coordinator.is_calling() => {
+            Some(epoch) if !self.coordinator.callbacks.is_calling() => {
                 self.wait_durable(epoch, Durability::Stored, Some(patience)).map(drop)
             }
             _ => Ok(()),
@@ -100,7 +100,7 @@ impl Datastore {
         if lifecycle.state != State::Ready {
             return Err(Error::WrongState("rotation is possible only between ready() and shutdown()".to_owned()));
         }
-        self.coordinator.rotate_epoch_file(&self.settings.vfs, &self.settings.location)
+        self.coordinator.rotate_epoch_file(&*self.settings.vfs, &self.settings.location)
     }
 
     /// Replaces the content of the directory by the files in `from`, between [`Self::open`] and [`Self::ready`], while no

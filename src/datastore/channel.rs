@@ -4,8 +4,9 @@
 //! Entries are encoded into a buffer; the end of a session is one write and one sync. A large session is written out
 //! in parts before, which does no harm: it has not ended, so a start cuts it off.
 
-use super::coordinator::{Coordinator, Slot};
+use super::coordinator::Coordinator;
 use super::file_names::FileNames;
+use super::open_sessions::Slot;
 use super::tap::{EndedSession, Tap, TapHandle, WrittenLog};
 use crate::blob::paths::Directories;
 use crate::blob::BlobStore;
@@ -127,9 +128,9 @@ impl Channel {
                 self.names.note_failure(e);
             }
         }
-        let late = epoch <= self.coordinator.recorded();
+        let late = epoch <= self.coordinator.epochs().recorded();
         if let Err(e) = self.opened(&mut writer).and_then(|()| writer.file.begin(late)) {
-            self.coordinator.drop_session(&self.slot);
+            self.slot.clear();
             return Err(e);
         }
         writer.state = State::Open(Session { epoch, late });
@@ -153,7 +154,7 @@ impl Channel {
             self.finish(&mut writer, session).map_err(|e| self.coordinator.poison(e))?;
             writer.state = State::Idle;
             self.finished.store(session.epoch.0, Ordering::Release);
-            self.coordinator.end(&self.slot, session.epoch);
+            self.coordinator.sessions.end(&self.slot, session.epoch);
             session.epoch
         };
         log::trace!("{}: session of epoch {epoch} ended", self.path.display());
@@ -172,7 +173,7 @@ impl Channel {
             self.blob_store.forget_entries(&writer.blob_ids);
             writer.blob_ids.clear();
             writer.state = State::Idle;
-            self.coordinator.drop_session(&self.slot);
+            self.slot.clear();
             session.epoch
         };
         log::debug!("{}: session of epoch {epoch} aborted", self.path.display());
@@ -346,7 +347,7 @@ impl Channel {
     /// Ends the channel; an open session is dropped without an end.
     pub(super) fn close(&self) {
         let mut writer = self.writer.lock();
-        self.coordinator.drop_session(&self.slot);
+        self.slot.clear();
         writer.state = State::Closed;
         writer.file.forget();
         writer.tap = None;

@@ -15,7 +15,8 @@ impl Datastore {
     /// While a backup is open it is postponed: a thread of the data store does it as soon as it can.
     ///
     /// # Errors
-    /// [`Error::WrongState`] before [`Self::ready`], after or because of a shutdown, and before the first epoch;
+    /// [`Error::WrongState`] before [`Self::ready`], after or because of a shutdown, before the first epoch, and within a
+    /// callback;
     /// [`Error::Io`] and [`Error::Corrupted`]. Nothing is lost then, and the data store works on unless the error is one
     /// of writing the log.
     pub fn compact(&self) -> Result<Outcome> {

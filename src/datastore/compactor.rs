@@ -153,12 +153,16 @@ impl Compactor {
     }
 
     pub(super) fn run(&self) -> Result<Outcome> {
+        if self.coordinator.callbacks.is_calling() {
+            // It would wait for an epoch that the callback holds up.
+            return Err(Error::WrongState("a compaction is not possible within a callback".to_owned()));
+        }
         let mut start = self.start.lock();
         self.check()?;
         let Some(Start { catalog, end_markers }) = &mut *start else {
             return Err(Error::WrongState("a compaction is possible only between ready() and shutdown()".to_owned()));
         };
-        if self.coordinator.switched() == Epoch(0) {
+        if self.coordinator.epochs().switched() == Epoch(0) {
             let message = "rotation requires epoch_id > 0, but got epoch_id = 0";
             return Err(Error::WrongState(message.to_owned()));
         }
@@ -249,7 +253,7 @@ impl Compactor {
             self.names.cut_behind_current(&self.coordinator)
         };
         let _ends = EndsCut(&self.names);
-        let stored = || self.coordinator.stored() >= epoch;
+        let stored = || self.coordinator.epochs().stored() >= epoch;
         self.coordinator.progress.wait_until(None, || stored() || self.check().is_err() || !self.may_start());
         self.check()?;
         let Some(_change) = self.backups.try_change() else { return Ok(Err(BACKUP)) };

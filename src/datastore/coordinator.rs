@@ -2,82 +2,40 @@
 //! Decides when an epoch is durable: all its sessions have ended and are synced, and a synced epoch record covers
 //! the last epoch that wrote anything. The numbered invariants are in `docs/durability.md`.
 //!
-//! Sessions begin and end without a common lock. Whoever switches an epoch or ends a session tries to advance; one
-//! thread at a time does (the leader), and it looks again when somebody asked meanwhile, so nobody waits.
+//! Whoever switches an epoch or ends a session asks to *advance*. One thread at a time *leads*: it looks what has ended,
+//! has it made durable, and posts what is to be told. Whoever finds a leader leaves a request, which the leader sees before
+//! it goes, so nobody waits. Callbacks run when the lead is over (see [`Callbacks`]).
 
+use super::callbacks::{Callbacks, EpochEvent};
+use super::committer::Committer;
+use super::epochs::Epochs;
 use super::events::{EventKind, Events};
+use super::open_sessions::{OpenSessions, Slot};
 use super::progress::{NotifyLevel, Progress};
 use super::tap::TapHandle;
 use crate::error::{Error, Result};
 use crate::types::{Durability, Epoch};
 use crate::vfs::Vfs;
-use crate::wal::epoch_file::{self, EpochFile};
+use crate::wal::epoch_file::EpochFile;
 use parking_lot::{Mutex, RwLock};
-use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
-use std::sync::{Arc, OnceLock};
-use std::thread::ThreadId;
-
-/// What the callback is told; epochs of one state strictly increase and may skip.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EpochEvent {
-    /// Everything of this epoch and of all before it has reached `state`.
-    pub epoch: Epoch,
-    pub state: Durability,
-    /// Whether a session ended in any epoch that is reported for the first time. Exact for [`Durability::Stored`]; for
-    /// [`Durability::Propagated`] it may also be true when none did but one did in a later epoch that is stored.
-    pub had_writes: bool,
-}
-
-/// Called on the thread that completed the epoch: inside a switch of epochs, the end of a session, or the confirmation
-/// of a replica. It may call back into the data store.
-pub type PersistentCallback = Arc<dyn Fn(EpochEvent) + Send + Sync>;
-
-/// Told each epoch once, when it has reached the notify level; epochs strictly increase and may skip. Same threads and
-/// rules as for [`PersistentCallback`], with which it never runs at the same time.
-pub type NotifyCallback = Arc<dyn Fn(Epoch) + Send + Sync>;
-
-/// The epoch of a channel's open session.
-#[derive(Debug)]
-pub(super) struct Slot(AtomicU64);
-
-const NO_SESSION: u64 = u64::MAX;
-
-impl Slot {
-    pub(super) fn new() -> Slot {
-        Slot(AtomicU64::new(NO_SESSION))
-    }
-
-    fn open_epoch(&self) -> Option<Epoch> {
-        match self.0.load(SeqCst) {
-            NO_SESSION => None,
-            epoch => Some(Epoch(epoch)),
-        }
-    }
-}
+use std::sync::OnceLock;
 
 pub(super) struct Coordinator {
-    switched: AtomicU64,
     /// No session begins in an epoch before this one. 0 without replication.
     floor: AtomicU64,
     pub(super) progress: Progress,
+    pub(super) sessions: OpenSessions,
+    pub(super) callbacks: Callbacks,
     pub(super) events: Events,
-    recorded: AtomicU64,
-    slots: RwLock<Vec<Arc<Slot>>>,
-    /// Epochs above the record in which sessions have ended.
-    written: Mutex<BTreeSet<Epoch>>,
-    /// Counts calls to `advance`, so that the leader sees those that came while it was at work.
+    /// Counts requests to advance, so that the leader sees those that came while it was at work.
     requests: AtomicU64,
     leader: Mutex<Leader>,
-    /// The thread that is inside a callback.
-    calling: Mutex<Option<ThreadId>>,
-    callback: Mutex<Option<PersistentCallback>>,
-    notify: Mutex<Option<NotifyCallback>>,
     /// Replication.
     tap: RwLock<Option<TapHandle>>,
     failure: OnceLock<String>,
@@ -85,10 +43,10 @@ pub(super) struct Coordinator {
     shut_down: AtomicBool,
 }
 
-/// What only the leader touches; no file before the start and after the shutdown.
+/// What only the leader touches; no committer before the start and after the shutdown.
 #[derive(Default)]
 struct Leader {
-    epoch_file: Option<EpochFile>,
+    committer: Option<Committer>,
     /// The first and the last stored epoch that wrote anything and is not propagated; the first may be taken too small.
     unpropagated: Option<(Epoch, Epoch)>,
 }
@@ -96,18 +54,13 @@ struct Leader {
 impl Coordinator {
     pub(super) fn new(level: NotifyLevel, replicated: bool) -> Coordinator {
         Coordinator {
-            switched: AtomicU64::new(0),
             floor: AtomicU64::new(0),
             progress: Progress::new(level, replicated),
+            sessions: OpenSessions::default(),
+            callbacks: Callbacks::default(),
             events: Events::default(),
-            recorded: AtomicU64::new(0),
-            slots: RwLock::default(),
-            written: Mutex::default(),
             requests: AtomicU64::new(0),
             leader: Mutex::default(),
-            calling: Mutex::default(),
-            callback: Mutex::default(),
-            notify: Mutex::default(),
             tap: RwLock::default(),
             failure: OnceLock::new(),
             started: AtomicBool::new(false),
@@ -115,24 +68,14 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn switched(&self) -> Epoch {
-        Epoch(self.switched.load(SeqCst))
-    }
-
-    pub(super) fn stored(&self) -> Epoch {
-        self.progress.stored()
-    }
-
-    pub(super) fn recorded(&self) -> Epoch {
-        Epoch(self.recorded.load(SeqCst))
+    /// How far the epochs have come.
+    pub(super) fn epochs(&self) -> &Epochs {
+        &self.progress.epochs
     }
 
     /// The largest epoch beyond the stored one in which a session is open or has ended.
     pub(super) fn unstored(&self) -> Option<Epoch> {
-        // First the open ones: one that ends in between has been entered before.
-        let open = self.slots.read().iter().filter_map(|slot| slot.open_epoch()).max();
-        let ended = self.written.lock().last().copied();
-        open.max(ended).filter(|&epoch| epoch > self.stored())
+        self.sessions.last().filter(|&epoch| epoch > self.epochs().stored())
     }
 
     pub(super) fn is_shut_down(&self) -> bool {
@@ -153,19 +96,13 @@ impl Coordinator {
         self.tap.read().clone()
     }
 
-    pub(super) fn register(&self, slot: Arc<Slot>) {
-        self.slots.write().push(slot);
-    }
-
     /// Begins to count epochs at the recovered one, which the epoch file covers. With `above_recovered` no session begins
     /// in it.
     pub(super) fn start(&self, epoch_file: EpochFile, recovered: Epoch, above_recovered: bool) {
         let mut leader = self.leader.lock();
-        self.written.lock().clear();
-        self.recorded.store(epoch_file.recorded().0, SeqCst);
-        leader.epoch_file = Some(epoch_file);
-        self.progress.start(recovered);
-        self.switched.fetch_max(recovered.0, SeqCst);
+        self.sessions.forget_all_written();
+        self.progress.start(recovered, epoch_file.recorded());
+        leader.committer = Some(Committer::new(epoch_file));
         if above_recovered {
             // A replica that has the recovered epoch would take a session in it for one that it has.
             self.floor.store(recovered.0 + 1, SeqCst);
@@ -182,9 +119,11 @@ impl Coordinator {
         }
     }
 
-    /// Stops all acknowledgement for good: after a failed write or sync nobody knows what is on disk.
+    /// Stops all acknowledgement for good: after a failed write or sync nobody knows what is on disk. What is due is not told
+    /// any more.
     pub(super) fn poison(&self, error: Error) -> Error {
         let first = self.failure.set(error.to_string()).is_ok();
+        self.callbacks.close();
         if first {
             log::error!("a write or sync failed; nothing is acknowledged from now on: {error}");
             self.progress.wake();
@@ -202,32 +141,20 @@ impl Coordinator {
     /// `between` runs where a switch of epochs is most dangerous; tests switch there.
     fn begin_with(&self, slot: &Slot, mut between: impl FnMut()) -> Epoch {
         loop {
-            let switched = self.switched.load(SeqCst);
-            let epoch = switched.max(self.floor.load(Relaxed));
+            let switched = self.epochs().switched();
+            let epoch = Epoch(switched.0.max(self.floor.load(Relaxed)));
             between();
-            slot.0.store(epoch, SeqCst);
-            if self.switched.load(SeqCst) == switched {
-                return Epoch(epoch);
+            slot.set(epoch);
+            if self.epochs().switched() == switched {
+                return epoch;
             }
         }
     }
 
-    /// Closes a session whose bytes are synced. [`Self::advance`] must follow, without any lock held.
-    pub(super) fn end(&self, slot: &Slot, epoch: Epoch) {
-        // First it counts as written, then it stops holding its epoch back: the leader reads in the opposite order.
-        self.written.lock().insert(epoch);
-        slot.0.store(NO_SESSION, SeqCst);
-    }
-
-    /// Closes a session that was never written.
-    pub(super) fn drop_session(&self, slot: &Slot) {
-        slot.0.store(NO_SESSION, SeqCst);
-    }
-
     pub(super) fn switch(&self, epoch: Epoch) -> Result<()> {
         self.check()?;
-        let before = self.switched.fetch_max(epoch.0, SeqCst);
-        if epoch.0 <= before {
+        let before = self.epochs().raise_switched(epoch);
+        if epoch <= before {
             log::warn!("switch to epoch_id_type of {epoch} (<={before}) is curious");
         } else if let Some(tap) = self.tap() {
             tap.0.switched(epoch);
@@ -235,13 +162,18 @@ impl Coordinator {
         self.advance()
     }
 
-    /// Completes every epoch that can be completed. When another thread is at it, that one also does it for this call.
+    /// Completes every epoch that can be completed, and tells about it. When another thread is at it, that one also does it
+    /// for this call. To be called without any lock.
     pub(super) fn advance(&self) -> Result<()> {
         // Nothing to do in the midst of an epoch: whoever switches to the next one sees what ended before.
-        if self.switched().previous() <= self.stored() && !self.progress.is_pending() {
+        if self.epochs().switched().previous() <= self.epochs().stored() && !self.progress.is_pending() {
             return Ok(());
         }
         self.requests.fetch_add(1, SeqCst);
+        self.lead()
+    }
+
+    fn lead(&self) -> Result<()> {
         loop {
             let Some(mut leader) = self.leader.try_lock() else {
                 return Ok(());
@@ -249,6 +181,7 @@ impl Coordinator {
             let seen = self.requests.load(SeqCst);
             let result = self.complete(&mut leader);
             drop(leader);
+            self.callbacks.deliver();
             result?;
             if self.requests.load(SeqCst) == seen {
                 return Ok(());
@@ -256,197 +189,122 @@ impl Coordinator {
         }
     }
 
+    /// Does something with what only the leader touches. Whoever was turned away meanwhile relies on the advance that
+    /// follows; a failure of that is kept for the next call.
+    fn instead_of_leading<T>(&self, work: impl FnOnce(&mut Leader) -> Result<T>) -> Result<T> {
+        let done = work(&mut self.leader.lock());
+        let advanced = self.advance();
+        done.and_then(|done| advanced.map(|()| done))
+    }
+
     /// The largest epoch that no open session holds back.
     fn ended(&self) -> Epoch {
-        let switched = self.switched();
-        let slots = self.slots.read();
-        let open = slots.iter().filter_map(|slot| slot.open_epoch()).min();
-        switched.min(open.unwrap_or(switched)).previous()
+        let switched = self.epochs().switched();
+        let open = self.sessions.first_open();
+        self.epochs().raise_ended(switched.min(open.unwrap_or(switched)).previous())
     }
 
     fn complete(&self, leader: &mut Leader) -> Result<()> {
-        if self.is_shut_down() || leader.epoch_file.is_none() {
+        if self.is_shut_down() || leader.committer.is_none() {
             return Ok(());
         }
         self.check()?;
         self.store(leader)?;
-        if let Some(epoch) = self.progress.next_propagated() {
+        if let Some(epoch) = self.epochs().next_propagated() {
             let had_writes = leader.unpropagated.is_some_and(|(first, _)| first <= epoch);
             let rest = leader.unpropagated.filter(|&(_, last)| last > epoch);
             leader.unpropagated = rest.map(|(first, last)| (first.max(Epoch(epoch.0 + 1)), last));
             self.progress.raise_propagated(epoch);
-            self.report(EpochEvent { epoch, state: Durability::Propagated, had_writes });
+            self.callbacks.post(EpochEvent { epoch, state: Durability::Propagated, had_writes });
         }
-        self.notify();
+        if let Some(epoch) = self.progress.next_notified() {
+            self.progress.raise_notified(epoch);
+            self.callbacks.post_notified(epoch);
+        }
         Ok(())
     }
 
     /// Makes the epochs durable that have ended.
     fn store(&self, leader: &mut Leader) -> Result<()> {
-        let Leader { epoch_file: Some(epoch_file), unpropagated } = leader else {
+        let Leader { committer: Some(committer), unpropagated } = leader else {
             return Ok(());
         };
-        let ended = self.ended();
-        if ended <= self.stored() {
+        let (ended, stored) = (self.ended(), self.epochs().stored());
+        if ended <= stored {
             return Ok(());
         }
-        // Read after the open sessions: one that ended meanwhile has been entered before it stopped being open.
-        let last_write = self.written.lock().range(..=ended).next_back().copied();
-        if let Some(last_write) = last_write {
+        let last_written = self.sessions.last_written(ended);
+        if let Some(last_written) = last_written {
             if let Some(tap) = self.tap() {
-                tap.0.recording(last_write);
+                tap.0.recording(last_written);
             }
-            self.write_record(epoch_file, last_write)?;
-            self.written.lock().retain(|&epoch| epoch > last_write);
-            let first = unpropagated.map_or(Epoch(self.stored().0 + 1), |(first, _)| first);
-            *unpropagated = Some((first, last_write));
+            let committed = committer.commit(last_written);
+            self.note_record(committer, last_written, committed)?;
+            self.sessions.forget_written(last_written);
+            let first = unpropagated.map_or(Epoch(stored.0 + 1), |(first, _)| first);
+            *unpropagated = Some((first, last_written));
         }
         self.progress.raise_stored(ended);
         if let Some(tap) = self.tap() {
-            if let Some(confirmed) = tap.0.stored(ended, last_write) {
-                self.progress.confirm(confirmed);
+            if let Some(confirmed) = tap.0.stored(ended, last_written) {
+                self.epochs().confirm(confirmed);
             }
         }
-        self.report(EpochEvent { epoch: ended, state: Durability::Stored, had_writes: last_write.is_some() });
-        // What is notified when stored does not wait for anything else.
-        self.notify();
+        let had_writes = last_written.is_some();
+        self.callbacks.post(EpochEvent { epoch: ended, state: Durability::Stored, had_writes });
         Ok(())
     }
 
-    fn write_record(&self, epoch_file: &mut EpochFile, epoch: Epoch) -> Result<()> {
-        let result = epoch_file.record(epoch);
-        self.note_record(epoch_file, epoch, result)
-    }
-
-    fn note_record(&self, epoch_file: &EpochFile, epoch: Epoch, result: Result<()>) -> Result<()> {
+    fn note_record(&self, committer: &Committer, epoch: Epoch, result: Result<()>) -> Result<()> {
         self.events.emit(EventKind::WalStored, epoch, result.is_ok());
         result.map_err(|e| self.poison(e))?;
-        self.recorded.store(epoch_file.recorded().0, SeqCst);
+        self.epochs().raise_recorded(committer.recorded());
         Ok(())
-    }
-
-    fn report(&self, event: EpochEvent) {
-        let callback = self.callback.lock().clone();
-        if let Some(callback) = callback {
-            self.call(|| callback(event));
-        }
-    }
-
-    fn notify(&self) {
-        let Some(epoch) = self.progress.next_notified() else {
-            return;
-        };
-        self.progress.raise_notified(epoch);
-        let callback = self.notify.lock().clone();
-        if let Some(callback) = callback {
-            self.call(|| callback(epoch));
-        }
-    }
-
-    /// Calls a callback; the leader's lock is held, which no session needs.
-    fn call(&self, callback: impl FnOnce()) {
-        /// Takes the mark away even when the callback panics.
-        struct Calling<'a>(&'a Mutex<Option<ThreadId>>);
-        impl Drop for Calling<'_> {
-            fn drop(&mut self) {
-                *self.0.lock() = None;
-            }
-        }
-        if self.is_shut_down() {
-            // A callback before this one did that.
-            return;
-        }
-        *self.calling.lock() = Some(std::thread::current().id());
-        let _calling = Calling(&self.calling);
-        callback();
-    }
-
-    /// Whether this thread is inside a callback.
-    pub(super) fn is_calling(&self) -> bool {
-        *self.calling.lock() == Some(std::thread::current().id())
-    }
-
-    pub(super) fn set_callback(&self, callback: Option<PersistentCallback>) {
-        self.replace(&self.callback, callback);
-    }
-
-    pub(super) fn set_notify_callback(&self, callback: Option<NotifyCallback>) {
-        self.replace(&self.notify, callback);
-    }
-
-    /// Exchanges a callback while it is not running, unless it does so itself.
-    fn replace<T>(&self, place: &Mutex<Option<T>>, callback: Option<T>) {
-        let leader = (!self.is_calling()).then(|| self.leader.lock());
-        let former = std::mem::replace(&mut *place.lock(), callback);
-        drop(leader);
-        drop(former);
-        // Whoever was turned away while the lock was held here relies on this; a failure is kept for the next call.
-        let _ = self.advance();
     }
 
     pub(super) fn record(&self, epoch: Epoch) -> Result<()> {
         self.check()?;
-        let busy = || Err(Error::WrongState("an epoch cannot be recorded from within the callback".to_owned()));
-        if self.is_calling() {
-            return busy();
-        }
-        let mut leader = self.leader.lock();
-        let ended = self.ended();
-        if epoch > ended {
-            let message = format!("epoch {epoch} cannot be recorded: only epochs up to {ended} have ended");
-            return Err(Error::WrongState(message));
-        }
-        let Some(epoch_file) = &mut leader.epoch_file else {
-            return Err(Error::WrongState("an epoch can be recorded only after ready()".to_owned()));
-        };
-        // Without a session up to it the record must not say that anything is durable.
-        if self.written.lock().range(..=epoch).next().is_some() {
-            self.write_record(epoch_file, epoch)?;
-        } else {
-            let result = epoch_file.record_without_sessions(epoch);
-            self.note_record(epoch_file, epoch, result)?;
-        }
-        drop(leader);
-        self.advance()
+        self.instead_of_leading(|leader| {
+            let ended = self.ended();
+            if epoch > ended {
+                let message = format!("epoch {epoch} cannot be recorded: only epochs up to {ended} have ended");
+                return Err(Error::WrongState(message));
+            }
+            let Some(committer) = &mut leader.committer else {
+                return Err(Error::WrongState("an epoch can be recorded only after ready()".to_owned()));
+            };
+            // Without a session up to it the record must not say that anything is durable.
+            let recorded = match self.sessions.last_written(epoch) {
+                Some(_) => committer.commit(epoch),
+                None => committer.record_without_sessions(epoch),
+            };
+            self.note_record(committer, epoch, recorded)
+        })
     }
 
-    /// Puts the records aside under a rotated name and goes on with a new epoch file, which repeats the last record: at
-    /// no moment is there a directory without one.
-    pub(super) fn rotate_epoch_file(&self, vfs: &Arc<dyn Vfs>, directory: &Path) -> Result<PathBuf> {
+    /// Puts the records aside under a rotated name and goes on with a new epoch file.
+    pub(super) fn rotate_epoch_file(&self, vfs: &dyn Vfs, directory: &Path) -> Result<PathBuf> {
         self.check()?;
-        if self.is_calling() {
-            let message = "the epoch file cannot be rotated from within the callback";
-            return Err(Error::WrongState(message.to_owned()));
-        }
-        let mut leader = self.leader.lock();
-        let Some(epoch_file) = &mut leader.epoch_file else {
-            return Err(Error::WrongState("the epoch file can be rotated only after ready()".to_owned()));
-        };
-        let recorded = epoch_file.recorded();
-        let rotated = epoch_file::write_rotated(&**vfs, directory, recorded, self.switched());
-        let rotated = rotated.map_err(|e| self.poison(e))?;
-        epoch_file.renew().map_err(|e| self.poison(e))?;
-        Ok(rotated)
+        self.instead_of_leading(|leader| {
+            let Some(committer) = &mut leader.committer else {
+                return Err(Error::WrongState("the epoch file can be rotated only after ready()".to_owned()));
+            };
+            committer.rotate(vfs, directory, self.epochs().switched()).map_err(|e| self.poison(e))
+        })
     }
 
+    /// Waits for a running sync, and for a running callback unless this is called from within it.
     pub(super) fn shut_down(&self) {
         self.shut_down.store(true, SeqCst);
         self.progress.wake();
-        if !self.is_calling() {
-            self.leader.lock().epoch_file = None;
-        }
+        self.leader.lock().committer = None;
+        self.callbacks.close_and_wait();
     }
 }
 
 impl fmt::Debug for Coordinator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (switched, stored, recorded) = (self.switched(), self.stored(), self.recorded());
-        let propagated = self.progress.propagated();
-        write!(
-            f,
-            "Coordinator(switched {switched}, stored {stored}, propagated {propagated}, recorded {recorded}, failure {:?})",
-            self.failure.get()
-        )
+        write!(f, "Coordinator({:?}, failure {:?})", self.epochs(), self.failure.get())
     }
 }
 
@@ -454,6 +312,7 @@ impl fmt::Debug for Coordinator {
 mod tests {
     use super::*;
     use crate::vfs::SimFs;
+    use std::sync::Arc;
 
     #[test]
     fn a_session_that_begins_during_a_switch_is_never_in_an_epoch_that_is_stored() {
@@ -462,7 +321,7 @@ mod tests {
         fs.create_dir(location).unwrap();
         let coordinator = Coordinator::new(NotifyLevel::Stored, false);
         let slot = Arc::new(Slot::new());
-        coordinator.register(slot.clone());
+        coordinator.sessions.register(slot.clone());
         coordinator.start(EpochFile::replace(Arc::new(fs), location, Epoch(0)).unwrap(), Epoch(0), false);
         coordinator.switch(Epoch(1)).unwrap();
         let mut next = 2;
@@ -472,9 +331,31 @@ mod tests {
                 next += 1;
             }
         });
-        assert!(epoch > coordinator.stored(), "the session is in epoch {epoch}, stored is {}", coordinator.stored());
+        assert!(
+            epoch > coordinator.epochs().stored(),
+            "the session is in epoch {epoch}, stored is {}",
+            coordinator.epochs().stored()
+        );
         assert_eq!(epoch, Epoch(4));
         coordinator.switch(Epoch(9)).unwrap();
-        assert_eq!(coordinator.stored(), Epoch(3), "the session holds its epoch back");
+        assert_eq!(coordinator.epochs().stored(), Epoch(3), "the session holds its epoch back");
+    }
+
+    #[test]
+    fn an_epoch_that_ends_while_somebody_else_has_the_lead_is_stored_when_it_is_let_go() {
+        let fs = SimFs::new();
+        let location = Path::new("/log");
+        fs.create_dir(location).unwrap();
+        let coordinator = Coordinator::new(NotifyLevel::Stored, false);
+        coordinator.start(EpochFile::replace(Arc::new(fs), location, Epoch(0)).unwrap(), Epoch(0), false);
+        let switched = coordinator.instead_of_leading(|_| coordinator.switch(Epoch(2)));
+        switched.unwrap();
+        assert_eq!(coordinator.epochs().stored(), Epoch(1));
+        coordinator.instead_of_leading(|_| coordinator.switch(Epoch(3)).and(Err::<(), _>(wrong()))).unwrap_err();
+        assert_eq!(coordinator.epochs().stored(), Epoch(2), "also after an error");
+    }
+
+    fn wrong() -> Error {
+        Error::WrongState("no".to_owned())
     }
 }

@@ -28,7 +28,7 @@ impl Datastore {
             let message = "no replication is configured: epochs are stored and never propagated";
             return Err(Error::WrongState(message.to_owned()));
         }
-        if coordinator.is_calling() {
+        if coordinator.callbacks.is_calling() {
             return Err(Error::WrongState("a callback cannot wait for an epoch that it holds up".to_owned()));
         }
         // A time beyond what the clock can tell is no bound.
@@ -42,12 +42,12 @@ impl Datastore {
 
     /// The largest epoch that is propagated; 0 until a replica has confirmed one to this process.
     pub fn propagated_epoch(&self) -> Epoch {
-        self.coordinator.progress.propagated()
+        self.coordinator.epochs().propagated()
     }
 
     /// The largest epoch that has reached the notify level; after [`Self::ready`], the recovered one.
     pub fn notified_epoch(&self) -> Epoch {
-        self.coordinator.progress.notified()
+        self.coordinator.epochs().notified()
     }
 
     /// Takes note that the configured number of replicas has everything up to `epoch` on disk. It counts for what is
@@ -62,7 +62,7 @@ impl Datastore {
         if !self.settings.replicated {
             return Err(Error::WrongState("an epoch was confirmed although no replication is configured".to_owned()));
         }
-        self.coordinator.progress.confirm(epoch);
+        self.coordinator.epochs().confirm(epoch);
         self.coordinator.advance()
     }
 

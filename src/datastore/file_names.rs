@@ -50,9 +50,9 @@ impl FileNames {
     pub(super) fn cut_behind_current(&self, coordinator: &Coordinator) -> Epoch {
         *self.failure.lock() = None;
         loop {
-            let epoch = coordinator.switched();
+            let epoch = coordinator.epochs().switched();
             self.cut.store(epoch.0, SeqCst);
-            if coordinator.switched() == epoch {
+            if coordinator.epochs().switched() == epoch {
                 return epoch;
             }
         }

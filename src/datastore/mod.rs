@@ -4,14 +4,18 @@
 //! everything of it is on disk, and that nothing is acknowledged after a failure. Knows nothing of C, C++ or replicas.
 
 mod backup;
+mod callbacks;
 mod channel;
+mod committer;
 mod compaction;
 mod compactor;
 mod coordinator;
 mod durability;
+mod epochs;
 mod events;
 mod file_names;
 mod maintenance;
+mod open_sessions;
 mod progress;
 mod safe_snapshot;
 mod subscription;
@@ -20,9 +24,9 @@ mod tap;
 
 pub use crate::types::Durability;
 pub use backup::Backup;
+pub use callbacks::{EpochEvent, NotifyCallback, PersistentCallback};
 pub use channel::Channel;
 pub use compactor::Outcome;
-pub use coordinator::{EpochEvent, NotifyCallback, PersistentCallback};
 pub use events::{Event, EventCallback, EventKind};
 pub use progress::{EpochDurability, NotifyLevel};
 pub use safe_snapshot::{SafeSnapshot, SnapshotCallback};
@@ -344,11 +348,8 @@ impl Datastore {
         let (vfs, number, names) = (self.settings.vfs.clone(), channels.len() as u32, self.names.clone());
         let (coordinator, blobs) = (self.coordinator.clone(), self.blobs.clone());
         let channel = Arc::new(Channel::new(vfs, path, number, coordinator, names, blobs));
-        self.coordinator.register(channel.slot());
+        self.coordinator.sessions.register(channel.slot());
         channels.push(channel.clone());
-        if let Some(tap) = self.coordinator.tap() {
-            tap.0.channel_created(number);
-        }
         Ok(channel)
     }
 
@@ -361,17 +362,17 @@ impl Datastore {
 
     /// The largest epoch that has become durable; after [`Self::ready`], the largest that ever left a trace.
     pub fn last_epoch(&self) -> Epoch {
-        self.coordinator.stored()
+        self.coordinator.epochs().stored()
     }
 
     /// The current epoch.
     pub fn switched_epoch(&self) -> Epoch {
-        self.coordinator.switched()
+        self.coordinator.epochs().switched()
     }
 
     /// The largest epoch in the epoch file as far as this process knows; 0 before [`Self::ready`].
     pub fn recorded_epoch(&self) -> Epoch {
-        self.coordinator.recorded()
+        self.coordinator.epochs().recorded()
     }
 
     /// Writes an epoch record although nothing asks for it.
@@ -386,12 +387,12 @@ impl Datastore {
     /// Sets or removes the callback for durable epochs. When this returns, no call of the former one is running or
     /// will start, unless it is itself called from within it.
     pub fn set_persistent_callback(&self, callback: Option<PersistentCallback>) {
-        self.coordinator.set_callback(callback);
+        self.coordinator.callbacks.set_persistent(callback);
     }
 
     /// Sets or removes the callback for epochs at the notify level, under the same rules.
     pub fn set_notify_callback(&self, callback: Option<NotifyCallback>) {
-        self.coordinator.set_notify_callback(callback);
+        self.coordinator.callbacks.set_notify(callback);
     }
 
     /// The largest BLOB id that the recovered entries and the catalog know; 0 before [`Self::ready`].

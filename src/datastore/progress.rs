@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How far epochs have come: the counters `stored ≥ propagated` and `notified`, each of which only grows, what was
-//! notified with less safety than configured, and the threads that wait for an epoch.
+//! What callers ask of epochs: how far one has come, whether it was notified with less safety than configured, and to wait
+//! until it is there.
 //!
 //! The coordinator's leader raises the counters, one thread at a time; everybody may read and wait.
 
+use super::epochs::Epochs;
 use crate::types::{Durability, Epoch};
 use parking_lot::{Condvar, Mutex};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Instant;
 
 /// Beyond this many degraded intervals the two oldest become one.
@@ -35,15 +36,12 @@ pub struct EpochDurability {
     pub replicated: bool,
 }
 
+/// The epochs of a data store, what they are notified for, and who waits for them.
 #[derive(Debug)]
 pub(super) struct Progress {
+    pub(super) epochs: Epochs,
     level: NotifyLevel,
     replicated: bool,
-    stored: AtomicU64,
-    propagated: AtomicU64,
-    notified: AtomicU64,
-    /// What the replicas confirmed, which may run ahead of `stored`.
-    confirmed: AtomicU64,
     degraded: AtomicBool,
     /// Intervals of epochs, first and last, that were notified while degraded; ascending.
     degraded_intervals: Mutex<Vec<(Epoch, Epoch)>>,
@@ -55,12 +53,9 @@ pub(super) struct Progress {
 impl Progress {
     pub(super) fn new(level: NotifyLevel, replicated: bool) -> Progress {
         Progress {
+            epochs: Epochs::default(),
             level,
             replicated,
-            stored: AtomicU64::new(0),
-            propagated: AtomicU64::new(0),
-            notified: AtomicU64::new(0),
-            confirmed: AtomicU64::new(0),
             degraded: AtomicBool::new(false),
             degraded_intervals: Mutex::default(),
             waiting: AtomicUsize::new(0),
@@ -73,64 +68,40 @@ impl Progress {
         self.replicated
     }
 
-    pub(super) fn stored(&self) -> Epoch {
-        Epoch(self.stored.load(SeqCst))
-    }
-
-    pub(super) fn propagated(&self) -> Epoch {
-        Epoch(self.propagated.load(SeqCst))
-    }
-
-    pub(super) fn notified(&self) -> Epoch {
-        Epoch(self.notified.load(SeqCst))
-    }
-
-    /// The recovered epoch is stored and needs no notice.
-    pub(super) fn start(&self, recovered: Epoch) {
-        self.notified.fetch_max(recovered.0, SeqCst);
-        self.raise_stored(recovered);
-    }
-
-    pub(super) fn raise_stored(&self, epoch: Epoch) {
-        self.stored.fetch_max(epoch.0, SeqCst);
+    pub(super) fn start(&self, recovered: Epoch, recorded: Epoch) {
+        self.epochs.start(recovered, recorded);
         self.wake();
     }
 
-    /// Notes what the replicas have; [`Self::next_propagated`] lets it count.
-    pub(super) fn confirm(&self, epoch: Epoch) {
-        self.confirmed.fetch_max(epoch.0, SeqCst);
+    pub(super) fn raise_stored(&self, epoch: Epoch) {
+        self.epochs.raise_stored(epoch);
+        self.wake();
+    }
+
+    pub(super) fn raise_propagated(&self, epoch: Epoch) {
+        self.epochs.raise_propagated(epoch);
+        self.wake();
     }
 
     pub(super) fn set_degraded(&self, degraded: bool) {
         self.degraded.store(degraded, SeqCst);
     }
 
-    /// The epoch that `propagated` can be raised to: nothing counts as propagated before it is stored.
-    pub(super) fn next_propagated(&self) -> Option<Epoch> {
-        let reached = Epoch(self.confirmed.load(SeqCst)).min(self.stored());
-        (reached > self.propagated()).then_some(reached)
-    }
-
-    pub(super) fn raise_propagated(&self, epoch: Epoch) {
-        self.propagated.fetch_max(epoch.0, SeqCst);
-        self.wake();
-    }
-
     /// The epoch that `notified` can be raised to.
     pub(super) fn next_notified(&self) -> Option<Epoch> {
         let reached = match self.level {
-            NotifyLevel::Propagated if !self.degraded.load(SeqCst) => self.propagated(),
-            _ => self.stored(),
+            NotifyLevel::Propagated if !self.degraded.load(SeqCst) => self.epochs.propagated(),
+            _ => self.epochs.stored(),
         };
-        (reached > self.notified()).then_some(reached)
+        (reached > self.epochs.notified()).then_some(reached)
     }
 
     pub(super) fn raise_notified(&self, epoch: Epoch) {
-        let first = Epoch(self.notified().max(self.propagated()).0 + 1);
+        let first = Epoch(self.epochs.notified().max(self.epochs.propagated()).0 + 1);
         if self.level == NotifyLevel::Propagated && first <= epoch {
             self.note_degraded(first, epoch);
         }
-        self.notified.fetch_max(epoch.0, SeqCst);
+        self.epochs.raise_notified(epoch);
     }
 
     fn note_degraded(&self, first: Epoch, last: Epoch) {
@@ -168,7 +139,7 @@ impl Progress {
 
     /// Whether the leader has something to report.
     pub(super) fn is_pending(&self) -> bool {
-        self.next_propagated().is_some() || self.next_notified().is_some()
+        self.epochs.next_propagated().is_some() || self.next_notified().is_some()
     }
 
     pub(super) fn of(&self, epoch: Epoch) -> EpochDurability {
@@ -177,14 +148,14 @@ impl Progress {
         let degraded = intervals.get(at).is_some_and(|&(first, _)| first <= epoch);
         drop(intervals);
         // Read in this order so that nobody sees an epoch propagated but not stored.
-        let propagated = epoch <= self.propagated();
-        EpochDurability { stored: epoch <= self.stored(), propagated, degraded, replicated: self.replicated }
+        let propagated = epoch <= self.epochs.propagated();
+        EpochDurability { stored: epoch <= self.epochs.stored(), propagated, degraded, replicated: self.replicated }
     }
 
     pub(super) fn has_reached(&self, epoch: Epoch, state: Durability) -> bool {
         match state {
-            Durability::Stored => epoch <= self.stored(),
-            Durability::Propagated => epoch <= self.propagated(),
+            Durability::Stored => epoch <= self.epochs.stored(),
+            Durability::Propagated => epoch <= self.epochs.propagated(),
         }
     }
 

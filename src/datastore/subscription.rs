@@ -59,7 +59,7 @@ impl Datastore {
         // Read after all channels have the tap: each of these sessions is in the logs or was given to the tap.
         let stored = self.last_epoch();
         if let Some(confirmed) = tap.stored(stored, Some(self.recorded_epoch().min(stored))) {
-            self.coordinator.progress.confirm(confirmed);
+            self.coordinator.epochs().confirm(confirmed);
         }
         Ok(Subscription { logs, stored_before, compacted, channels: channels.len() as u32 })
     }

@@ -37,8 +37,6 @@ pub trait Tap: Send + Sync {
     /// Returns up to where the replicas are known to have everything, if they lack nothing: an epoch without writes needs
     /// no word with them.
     fn stored(&self, stored: Epoch, last_written: Option<Epoch>) -> Option<Epoch>;
-    /// A channel was made.
-    fn channel_created(&self, channel: u32);
     /// Versions below this one are not read any more.
     fn boundary(&self, version: WriteVersion);
     /// Readers use this version from now on.

@@ -294,7 +294,6 @@ mod tests {
         fn stored(&self, _: Epoch, _: Option<Epoch>) -> Option<Epoch> {
             None
         }
-        fn channel_created(&self, _: u32) {}
         fn boundary(&self, _: WriteVersion) {}
         fn safe_snapshot(&self, _: WriteVersion) {}
     }

@@ -43,7 +43,6 @@ impl Tap for Queue {
         self.0.lock().unwrap().push_back(Event::Stored(stored, last_written));
         None
     }
-    fn channel_created(&self, _: u32) {}
     fn boundary(&self, _: WriteVersion) {}
     fn safe_snapshot(&self, _: WriteVersion) {}
 }

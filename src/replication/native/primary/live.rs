@@ -297,8 +297,6 @@ impl Tap for Live {
         Some(state.machine.propagated())
     }
 
-    fn channel_created(&self, _: u32) {}
-
     fn boundary(&self, version: WriteVersion) {
         // Switches at the same time may be told in any order.
         self.set_version(|versions| versions.boundary = versions.boundary.max(Some(version)));

@@ -243,8 +243,6 @@ impl Tap for Primary {
         Some(state.queue.complete())
     }
 
-    fn channel_created(&self, _channel: u32) {}
-
     fn boundary(&self, _version: WriteVersion) {}
 
     fn safe_snapshot(&self, _version: WriteVersion) {}
