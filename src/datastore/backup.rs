@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Backups of a running data store, and restores into one that is not ready yet.
 
+use super::store::{Datastore, Lifecycle, State};
 use crate::backup::{
     restore_directory, restore_files, set, BackupFile, FileToRestore, InProgress, Phase, Target, Ticket,
 };
 use crate::backup::{Progress, Snapshot as RestoreState};
-use crate::datastore::{Datastore, Lifecycle, State};
 use crate::error::{Error, Result};
 use crate::types::{Durability, Epoch};
 use crate::wal::epoch_file;

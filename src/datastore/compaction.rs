@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What callers of a data store say and ask about compaction.
 
+use super::compactor::Outcome;
+use super::store::Datastore;
 use crate::backup::Ticket;
-use crate::datastore::{Datastore, Outcome};
 use crate::error::{Error, Result};
 use crate::types::{Epoch, WriteVersion};
 

@@ -9,10 +9,10 @@
 use super::channel::Channel;
 use super::coordinator::Coordinator;
 use super::file_names::FileNames;
+use super::settings::Settings;
 use crate::backup::InProgress;
 use crate::blob::{BlobStore, Found};
 use crate::compaction::{self, Prepared};
-use crate::datastore::Settings;
 use crate::error::{Error, Result};
 use crate::recovery::{Input, Snapshot};
 use crate::types::{BlobId, Epoch, WriteVersion};

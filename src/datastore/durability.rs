@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Asking and waiting for the durability of an epoch, and what replication tells the data store.
 
-use crate::datastore::{Datastore, EpochDurability};
+use super::progress::EpochDurability;
+use super::store::Datastore;
 use crate::error::{Error, Result};
 use crate::types::{Durability, Epoch};
 use std::time::{Duration, Instant};

@@ -2,8 +2,8 @@
 //! Setting a tap, and the log that was written before: together they have every session once.
 
 use super::channel::Channel;
+use super::store::{Datastore, State};
 use super::tap::{Tap, TapHandle, WrittenLog};
-use crate::datastore::{Datastore, State};
 use crate::error::{Error, Result};
 use crate::types::{Epoch, WriteVersion};
 use crate::vfs::{FileKind, Open, VfsFile};

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The start of a data store: recovers what was acknowledged, puts the directory right, begins the epochs.
+
+use super::events::EventKind;
+use super::store::{Datastore, Lifecycle, State};
+use crate::directory::make_control_directory;
+use crate::directory::start::{self, Found, Reading, Record, Started};
+use crate::error::{Error, Result};
+use crate::types::{BlobId, Epoch};
+
+/// What a start found.
+#[derive(Clone, Debug, Default)]
+pub struct RecoveryReport {
+    /// The durable epoch of the directory before the start.
+    pub durable_epoch: Epoch,
+    /// What [`Datastore::last_epoch`] now gives.
+    pub last_epoch: Epoch,
+    /// Entries read, all versions.
+    pub entries: u64,
+    /// The largest BLOB id that a durable entry refers to or the catalog knows.
+    pub max_blob_id: BlobId,
+    /// What was cut off or otherwise put right, a line each; also logged.
+    pub warnings: Vec<String>,
+}
+
+impl Datastore {
+    /// Recovers what was acknowledged, puts the directory right and starts the epochs. Once, after [`Self::open`].
+    ///
+    /// # Errors
+    /// [`Error::Corrupted`] when acknowledged data is damaged: then no file has been changed.
+    pub fn ready(&self) -> Result<RecoveryReport> {
+        self.ready_with(|_| Ok(()))
+    }
+
+    /// As [`Self::ready`]; `before_change` is told the durable epoch before the directory is changed. When it fails,
+    /// nothing is.
+    pub fn ready_with(&self, before_change: impl FnOnce(Epoch) -> Result<()>) -> Result<RecoveryReport> {
+        let result = self.recover(before_change);
+        let epoch = result.as_ref().map_or(Epoch(0), |report| report.last_epoch);
+        self.emit(EventKind::WalStarted, epoch, result.is_ok());
+        result
+    }
+
+    fn recover(&self, before_change: impl FnOnce(Epoch) -> Result<()>) -> Result<RecoveryReport> {
+        let mut lifecycle = self.lifecycle.lock();
+        let Lifecycle { state, directory } = &mut *lifecycle;
+        let directory = match (&state, directory) {
+            (State::NotReady, Some(directory)) => directory,
+            (State::Ready, _) => return Err(Error::WrongState("ready() was already called".to_owned())),
+            _ => return Err(Error::WrongState("ready() called after shutdown()".to_owned())),
+        };
+        self.coordinator.check()?;
+        let channels = self.channels.read();
+        if let Some(channel) = channels.iter().find(|channel| channel.is_open()) {
+            let name = channel.path().display();
+            return Err(Error::WrongState(format!("ready() called while a session is open on {name}")));
+        }
+        directory.reload()?;
+        let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let found = start::read(
+            directory,
+            Reading {
+                threads: self.settings.recovery_threads.min(processors.max(2)),
+                snapshot_memory_bytes: Some(self.settings.recovery_memory_bytes),
+            },
+        )?;
+        let blob_files = self.blobs.scan()?;
+        before_change(found.durable())?;
+        let started = self.put_right(found).map_err(|e| self.coordinator.poison(e))?;
+        for channel in channels.iter() {
+            channel.forget_file();
+        }
+        let Started { epoch_file, durable, last_epoch, entries, max_blob_id, snapshot, warnings } = started;
+        let report = RecoveryReport { durable_epoch: durable, last_epoch, entries, max_blob_id, warnings };
+        *self.max_blob_id.write() = report.max_blob_id;
+        let above_recovered = self.settings.replicated && self.settings.sessions_above_recovered;
+        self.coordinator.start(epoch_file, report.last_epoch, above_recovered);
+        self.blobs.start(report.max_blob_id, blob_files, snapshot.share());
+        *self.snapshot.write() = Some(snapshot);
+        self.compactor.start(directory.catalog.clone(), directory.has_end_markers());
+        self.maintenance.start(self.settings.vfs.clone(), &self.settings.location, self.compactor.clone());
+        *state = State::Ready;
+        Ok(report)
+    }
+
+    fn put_right(&self, found: Found<'_>) -> Result<Started> {
+        let started = found.put_right(Record::Last)?;
+        make_control_directory(&*self.settings.vfs, &self.settings.location)?;
+        Ok(started)
+    }
+}
