@@ -4,7 +4,7 @@
 
 use limestone_core::datastore::{Datastore, Durability, EpochDurability, NotifyLevel, Settings};
 use limestone_core::error::Error;
-use limestone_core::types::Epoch;
+use limestone_core::types::{Epoch, StorageId, WriteVersion};
 use limestone_core::vfs::{Fault, SimFs};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -212,6 +212,27 @@ fn a_failed_sync_ends_every_wait() {
 }
 
 /// Switches, confirmations ahead of and behind them, sessions, waiting threads and changes of the policy all at once.
+#[test]
+fn inv2_an_epoch_whose_record_fails_is_stored_for_nobody_who_asks() {
+    for n in 1.. {
+        let fs = SimFs::new();
+        let store = Datastore::open(Settings::new("/log").vfs(Arc::new(fs.clone()))).unwrap();
+        let channel = store.create_channel().unwrap();
+        store.ready().unwrap();
+        store.switch_epoch(Epoch(1)).unwrap();
+        channel.begin_session().unwrap();
+        channel.add_entry(StorageId(1), b"key", b"value", WriteVersion { major: 1, minor: 1 }, &[]).unwrap();
+        channel.end_session().unwrap();
+        fs.fail_from(fs.operations() + n, Fault::IoError);
+        let switched = store.switch_epoch(Epoch(2));
+        assert_eq!(store.durability(Epoch(1)).stored, switched.is_ok(), "call {n}: {switched:?}");
+        if switched.is_ok() {
+            assert!(n > 1, "the epoch was recorded without a call to the disk");
+            return;
+        }
+    }
+}
+
 #[test]
 fn inv1_counters_stay_in_order_whatever_the_threads_do() {
     const LAST: u64 = 3000;
