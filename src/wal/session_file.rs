@@ -498,18 +498,21 @@ mod tests {
     #[test]
     fn a_late_session_is_marked_before_anything_stands_behind_the_marker_and_valid_before_it_is_ended() {
         let (fs, mut file) = writer();
-        let bytes = session(5, BUFFER_BYTES);
+        let (first, bytes) = (session(4, 1), session(5, BUFFER_BYTES));
+        file.begin(false).unwrap();
+        file.append(&first).unwrap();
+        file.end().unwrap();
+        file.sync().unwrap();
         file.begin(true).unwrap();
         file.append(&bytes[..4]).unwrap();
         file.flush().unwrap();
         file.append(&bytes[4..bytes.len() - 10]).unwrap();
-        assert_eq!(durable(&fs), None, "the name is not synced yet");
-        let written = content(&fs);
-        assert_eq!((&written[..9], written.len()), (&marker(tag::INVALIDATED, Epoch(5))[..], bytes.len() - 10));
+        let marked = [&first[..], &marker(tag::INVALIDATED, Epoch(5))].concat();
+        assert!(durable(&fs) == Some(marked), "the marker is on the disk and nothing else");
+        assert_eq!(content(&fs).len(), first.len() + bytes.len() - 10);
         file.append(&bytes[bytes.len() - 10..]).unwrap();
         assert!(file.end().unwrap().synced);
-        file.sync().unwrap();
-        assert!(durable(&fs) == Some(bytes));
+        assert!(durable(&fs) == Some([first, bytes].concat()), "before anything can stand behind it");
     }
 
     #[test]

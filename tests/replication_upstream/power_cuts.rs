@@ -62,6 +62,8 @@ fn script(address: SocketAddr, done: &mut Acknowledged) -> Option<()> {
         Some(())
     };
     log_entry(&mut log, 1, &one("a"), whole)?;
+    // Without the name of the file a power cut leaves nothing of a session behind.
+    log_entry(&mut second, 1, &one("d"), whole)?;
     commit(1, done)?;
     // Ends when its epoch is recorded; too large to be kept in memory.
     log_entry(&mut second, 2, &(0..LARGE).map(|i| format!("late {i}")).collect::<Vec<_>>(), flag::BEGIN)?;
@@ -106,7 +108,7 @@ fn cut_at(cut: u64) -> bool {
         let name = format!("call {cut}, {loss:?}, acknowledged {done:?}, found {keys:?}");
         assert!(late == 0 || late == LARGE, "{name}: a part of a session");
         assert!(late == LARGE || !done.late, "{name}: an acknowledged session is lost");
-        for (key, epoch) in [("a", 1), ("b", 2), ("c", 3)] {
+        for (key, epoch) in [("a", 1), ("d", 1), ("b", 2), ("c", 3)] {
             assert!(keys.contains(key) || done.committed < epoch, "{name}: {key} is lost");
             assert!(!keys.contains(key) || done.committed + 1 >= epoch, "{name}: {key} was never committed");
         }
