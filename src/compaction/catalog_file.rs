@@ -28,3 +28,26 @@ pub fn lists_compacted(catalog: &Catalog) -> bool {
 pub fn list_compacted(catalog: &mut Catalog) {
     catalog.compacted.insert((names::COMPACTED.to_owned(), 1));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Epoch;
+    use crate::vfs::{Loss, SimFs};
+    use crate::wal::catalog;
+
+    #[test]
+    fn the_backup_says_the_same_as_the_catalog_and_both_are_on_the_disk() {
+        let (fs, location) = (SimFs::new(), Path::new("/log"));
+        fs.put(&location.join(names::CATALOG), &Catalog::default().encode()).unwrap();
+        fs.put(&location.join(names::CATALOG_BACKUP), &Catalog::default().encode()).unwrap();
+        let mut changed = Catalog { max_epoch: Epoch(7), ..Catalog::default() };
+        changed.detached.insert("pwal_0000.01795356604107.0".to_owned());
+        replace(&fs, location, &changed).unwrap();
+        let after = fs.reboot(Loss::DropUnsynced);
+        for name in [names::CATALOG, names::CATALOG_BACKUP] {
+            let bytes = after.read(&location.join(name), catalog::MAX_BYTES).unwrap();
+            assert_eq!(catalog::parse(&bytes).as_ref(), Ok(&changed), "{name}");
+        }
+    }
+}

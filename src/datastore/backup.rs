@@ -64,8 +64,9 @@ impl Datastore {
         let unneeded = self.blobs.unneeded();
         self.rotate_logs(&lifecycle)?;
         let (vfs, location) = (&*self.settings.vfs, &self.settings.location);
-        epoch_file::write_rotated(vfs, location, log_finish, self.coordinator.epochs().switched())
-            .map_err(|e| self.coordinator.poison(e))?;
+        // Nothing depends on this file but the backup.
+        epoch_file::write_rotated(vfs, location, log_finish, self.coordinator.epochs().switched())?;
+        epoch_file::sync_names(vfs, location).map_err(|e| self.coordinator.poison(e))?;
         let files = set::settled_files(vfs, location, log_finish, &unneeded)?;
         Ok(Backup { files, log_finish, _ticket: ticket })
     }

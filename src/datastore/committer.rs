@@ -34,11 +34,21 @@ impl Committer {
         self.epoch_file.recorded()
     }
 
-    /// Puts the records aside under a rotated name, which is returned and has `current` in it, and goes on with a new epoch
-    /// file that repeats the last record: at no moment is there a directory without one.
-    pub(super) fn rotate(&mut self, vfs: &dyn Vfs, directory: &Path, current: Epoch) -> Result<PathBuf> {
-        let rotated = epoch_file::write_rotated(vfs, directory, self.recorded(), current)?;
-        self.epoch_file.renew()?;
-        Ok(rotated)
+    /// Fails when the directory is not the one under its name any more: then nothing may be reported.
+    pub(super) fn confirm_place(&self) -> Result<()> {
+        self.epoch_file.confirm_place()
+    }
+
+    /// Repeats the last record in a file with a rotated name, which is returned and has `current` in it. A failure leaves
+    /// everything as it was.
+    pub(super) fn put_aside(&self, vfs: &dyn Vfs, directory: &Path, current: Epoch) -> Result<PathBuf> {
+        epoch_file::write_rotated(vfs, directory, self.recorded(), current)
+    }
+
+    /// Goes on with a new epoch file that repeats the last record, when the one put aside is on the disk: at no moment is
+    /// there a directory without one.
+    pub(super) fn renew(&mut self, vfs: &dyn Vfs, directory: &Path) -> Result<()> {
+        epoch_file::sync_names(vfs, directory)?;
+        self.epoch_file.renew()
     }
 }

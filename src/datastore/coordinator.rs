@@ -243,6 +243,8 @@ impl Coordinator {
             self.sessions.forget_written(last_written);
             let first = unpropagated.map_or(Epoch(stored.0 + 1), |(first, _)| first);
             *unpropagated = Some((first, last_written));
+        } else {
+            committer.confirm_place().map_err(|e| self.poison(e))?;
         }
         self.progress.raise_stored(ended);
         if let Some(tap) = self.tap() {
@@ -289,7 +291,10 @@ impl Coordinator {
             let Some(committer) = &mut leader.committer else {
                 return Err(Error::WrongState("the epoch file can be rotated only after ready()".to_owned()));
             };
-            committer.rotate(vfs, directory, self.epochs().switched()).map_err(|e| self.poison(e))
+            // Nothing depends on this file: without it the rotation has failed, and no more.
+            let rotated = committer.put_aside(vfs, directory, self.epochs().switched())?;
+            committer.renew(vfs, directory).map_err(|e| self.poison(e))?;
+            Ok(rotated)
         })
     }
 

@@ -73,6 +73,8 @@ impl Datastore {
             return Err(Error::InvalidArgument(message.to_owned()));
         }
         let directory = Directory::open(settings.vfs.clone(), &settings.location)?;
+        // From here on the directory is found through its descriptor only.
+        let settings = Settings { vfs: directory.vfs().clone(), location: directory.location().to_owned(), ..settings };
         let blobs = Arc::new(BlobStore::new(settings.vfs.clone(), &settings.location));
         let coordinator = Arc::new(Coordinator::new(settings.notify_level, settings.replicated));
         let names = Arc::new(FileNames::new(NameSync::new(settings.vfs.clone(), &settings.location)));
@@ -121,7 +123,7 @@ impl Datastore {
         self.compactor.compacted_epoch()
     }
 
-    /// The directory as it was given.
+    /// The absolute path of the directory.
     pub fn location(&self) -> &Path {
         &self.settings.location
     }

@@ -43,11 +43,12 @@ impl LogDirectory {
     /// # Errors
     /// As those of opening and starting a data store; then no log file has been changed.
     pub fn open(vfs: Arc<dyn Vfs>, location: &Path, threads: usize) -> Result<(LogDirectory, Restored)> {
-        let directory = Directory::open(vfs.clone(), location)?;
+        let directory = Directory::open(vfs, location)?;
+        let (vfs, location) = (directory.vfs().clone(), directory.location().to_owned());
         let found = start::read(&directory, Reading { threads, snapshot_memory_bytes: None })?;
         let Started { epoch_file, last_epoch, entries, max_blob_id, .. } = found.put_right(Record::Durable)?;
         let restored = Restored { epoch_file, last_epoch, entries, max_blob_id };
-        Ok((LogDirectory { vfs, location: location.to_owned(), directory }, restored))
+        Ok((LogDirectory { vfs, location, directory }, restored))
     }
 
     /// The instance UUID.

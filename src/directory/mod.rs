@@ -3,12 +3,17 @@
 //! on. Promises that nothing is changed before everything has been read, and nothing without the lock. Knows nothing of
 //! running sessions and epochs.
 
+mod catalog_file;
 pub(crate) mod data_directory;
 mod log_directory;
+mod manifest_file;
 mod offline;
+mod place;
 mod request;
+mod small_file;
 pub(crate) mod start;
 
 pub use log_directory::{LogDirectory, Restored};
 pub use offline::OfflineDirectory;
+pub use place::{create_or_open_once, open_once};
 pub use request::{make_control_directory, CompactionRequest};

@@ -2,10 +2,13 @@
 //! A data directory that no data store runs on, for the tools: locked first, then read; nothing is migrated, created
 //! or put right by opening it (H13).
 
-use super::data_directory::{apply, file_names, read_catalog, read_manifest, version_mismatch, Source};
+use super::data_directory::{apply, file_names};
+use super::place::open_once;
+use super::small_file::Source;
+use super::{catalog_file, manifest_file};
 use crate::backup::swap;
 use crate::error::{Error, Result};
-use crate::vfs::{FileLock, LockError, Vfs};
+use crate::vfs::{FileLock, Lock, LockError, Vfs};
 use crate::wal::catalog::Catalog;
 use crate::wal::rotation;
 use crate::wal::scanner::Edit;
@@ -31,12 +34,14 @@ impl OfflineDirectory {
     /// [`Error::Locked`], [`Error::UnsupportedVersion`], [`Error::BrokenMetadata`] or [`Error::Io`];
     /// [`Error::WrongState`] when a start has to complete something first.
     pub fn open(vfs: Arc<dyn Vfs>, location: &Path) -> Result<OfflineDirectory> {
+        let (vfs, location) = open_once(&vfs, location)?;
+        let location = location.as_path();
         let files = file_names(&*vfs, location)?;
         if !files.iter().any(|name| name == names::MANIFEST) {
-            return Err(version_mismatch(location, "version 0, server supports version 1"));
+            return Err(manifest_file::version_mismatch(location, "version 0, server supports version 1"));
         }
         let failed = |e| Error::io("failed to acquire lock for manifest in directory", location, e);
-        let lock = match vfs.lock(&location.join(names::MANIFEST)) {
+        let lock = match vfs.lock(&location.join(names::MANIFEST), Lock::Exclusive) {
             Ok(lock) => lock,
             Err(LockError::Held) => return Err(Error::Locked(location.to_owned())),
             Err(LockError::Io(e)) => return Err(failed(e)),
@@ -53,7 +58,7 @@ impl OfflineDirectory {
                 warnings.push(format!("{name} is unusable ({reason}); a start restores it from its backup"));
             }
         };
-        let manifest = read_manifest(&*vfs, location, &files)?;
+        let manifest = manifest_file::read(&*vfs, location, &files)?;
         if matches!(manifest.source, Source::New) {
             return Err(Error::WrongState(format!(
                 "the first start in {} was interrupted: start the server once to complete it",
@@ -61,7 +66,7 @@ impl OfflineDirectory {
             )));
         }
         note(names::MANIFEST, &manifest.source);
-        let catalog = match read_catalog(&*vfs, location) {
+        let catalog = match catalog_file::read(&*vfs, location) {
             Ok(found) => {
                 note(names::CATALOG, &found.source);
                 Ok(found.content)

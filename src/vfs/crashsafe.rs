@@ -2,7 +2,7 @@
 //! Changes of names and whole files that a power cut leaves either undone or done. Each function says which sync
 //! protects what; nobody else renames or replaces a file of the data directory.
 
-use crate::vfs::{Open, Vfs};
+use crate::vfs::{Open, Vfs, VfsFile};
 use std::io;
 use std::path::Path;
 
@@ -17,7 +17,13 @@ pub fn parent(path: &Path) -> &Path {
 /// Puts `bytes` in place of the file at `path`: the content is synced under `temporary` before the rename makes it
 /// authoritative, and the directory is synced before this returns.
 pub fn replace(vfs: &dyn Vfs, temporary: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    write_new(vfs, temporary, bytes)?;
+    replace_with(vfs, &*vfs.open(temporary, Open::Truncate)?, temporary, path, bytes)
+}
+
+/// The same with `file`, which was opened empty at `temporary`. It is the file at `path` afterwards.
+pub fn replace_with(vfs: &dyn Vfs, file: &dyn VfsFile, temporary: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    file.write_at(0, bytes)?;
+    file.sync()?;
     rename(vfs, temporary, path)
 }
 

@@ -4,9 +4,14 @@
 //!
 //! [`RealFs`] is a thin layer over the system calls; [`SimFs`] keeps what is durable apart from what is not and can
 //! cut the power or fail at any call. The order of syncs that protects a change of names lives in [`crashsafe`].
+//!
+//! A directory that is used for long is opened once, with [`Vfs::anchor`]: from then on everything below it is found
+//! through that descriptor, and no sync succeeds any more when something else stands under its name.
 
 pub mod crashsafe;
+pub mod descriptor;
 mod real;
+mod root;
 mod sim;
 
 pub use real::RealFs;
@@ -58,11 +63,36 @@ pub enum LockError {
     Io(io::Error),
 }
 
+/// Which other locks a lock allows beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lock {
+    /// None: the holder may write.
+    Exclusive,
+    /// Those of others who read only.
+    Shared,
+}
+
+/// What is wrong when a name leads elsewhere than it did.
+fn not_the_same(path: &Path, found: &str) -> io::Error {
+    io::Error::other(format!(
+        "{} is not what was opened ({found}): it was moved, deleted or replaced, or something is mounted over it",
+        path.display()
+    ))
+}
+
 /// A held lock; dropping it gives it back.
 pub trait FileLock: Send + Sync + fmt::Debug {}
 
 /// All calls may be made from any thread. Paths are used as they are given.
 pub trait Vfs: Send + Sync + fmt::Debug {
+    /// The same disk, on which the directory `dir` is opened once: paths that begin with `dir` are found through that
+    /// descriptor, wherever the directory is moved and whatever takes its name; all others as before.
+    fn anchor(&self, dir: &Path) -> io::Result<Arc<dyn Vfs>>;
+    /// Fails when the anchored directory, or the file in it that is locked, is not what stands under its name. Every
+    /// sync below the directory asks the same and fails with it, after it has done its work.
+    fn confirm(&self) -> io::Result<()>;
+    /// The path from the root, whatever the working directory is later.
+    fn absolute(&self, path: &Path) -> io::Result<PathBuf>;
     /// Every name in `dir`, in no order.
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
     /// Every name in `dir` with its kind, in no order; cheaper than [`Vfs::list`] where many files are.
@@ -89,8 +119,9 @@ pub trait Vfs: Send + Sync + fmt::Debug {
     fn remove_dir_all(&self, dir: &Path) -> io::Result<()>;
     /// Makes the names in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Takes the exclusive lock of an existing file without waiting. Per open file, closed on exec.
-    fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>, LockError>;
+    /// Takes the lock of an existing file without waiting. Per open file, closed on exec. A shared lock needs no
+    /// permission to write.
+    fn lock(&self, path: &Path, how: Lock) -> Result<Box<dyn FileLock>, LockError>;
 
     /// The whole file, refused with `InvalidData` when it is larger than `max_bytes`.
     fn read(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {

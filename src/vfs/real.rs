@@ -1,150 +1,289 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The file system of the machine.
 
-use crate::vfs::{DirEntry, FileKind, FileLock, LockError, Mapping, Open, Vfs, VfsFile};
-use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use super::descriptor::above_standard_streams;
+use super::root::Root;
+use crate::vfs::{DirEntry, FileKind, FileLock, Lock, LockError, Mapping, Open, Vfs, VfsFile};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, CWD};
+use rustix::io::Errno;
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, TryLockError};
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const NEW_FILE: u32 = 0o666;
+const NEW_DIRECTORY: u32 = 0o777;
 
 /// The machine's file system; keeps no state.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealFs;
 
-#[derive(Debug)]
-struct RealFile(File);
+/// The machine's file system, with one directory that was opened once.
+#[derive(Clone, Debug)]
+struct RootedFs(Arc<Root>);
 
-/// The descriptor that holds the lock; the standard library opens it close-on-exec.
-#[derive(Debug)]
-struct RealLock(#[allow(dead_code)] File);
+/// Both are one file system; they differ in where a path begins.
+trait Rooted: std::fmt::Debug + Send + Sync {
+    fn root(&self) -> Option<&Arc<Root>>;
 
-impl FileLock for RealLock {}
+    /// The directory from which `path` is found, and the way from there.
+    fn at<'a>(&'a self, path: &'a Path) -> (BorrowedFd<'a>, &'a Path) {
+        let below = self.root().and_then(|root| Some((root, path.strip_prefix(root.location()).ok()?)));
+        let (directory, way) = match below {
+            Some((root, below)) => (root.descriptor(), below),
+            None => (CWD, path),
+        };
+        (directory, if way.as_os_str().is_empty() { Path::new(".") } else { way })
+    }
 
-fn kind_of(metadata: &fs::Metadata) -> FileKind {
-    if metadata.is_file() {
-        FileKind::File
-    } else if metadata.is_dir() {
-        FileKind::Directory
-    } else {
-        FileKind::Other
+    fn open_at(&self, path: &Path, flags: OFlags) -> io::Result<File> {
+        let (directory, way) = self.at(path);
+        let open = || {
+            let file = retried(|| fs::openat(directory, way, flags | OFlags::CLOEXEC, Mode::from_raw_mode(NEW_FILE)))?;
+            above_standard_streams(File::from(file))
+        };
+        match self.root() {
+            Some(root) => root.with_reserve(open),
+            None => open(),
+        }
     }
 }
 
-impl Vfs for RealFs {
+impl Rooted for RealFs {
+    fn root(&self) -> Option<&Arc<Root>> {
+        None
+    }
+}
+
+impl Rooted for RootedFs {
+    fn root(&self) -> Option<&Arc<Root>> {
+        Some(&self.0)
+    }
+}
+
+#[derive(Debug)]
+struct RealFile {
+    file: File,
+    root: Option<Arc<Root>>,
+}
+
+/// The descriptor that holds the lock.
+#[derive(Debug)]
+struct RealLock {
+    _file: File,
+    root: Option<Arc<Root>>,
+}
+
+impl FileLock for RealLock {}
+
+impl Drop for RealLock {
+    fn drop(&mut self) {
+        if let Some(root) = &self.root {
+            root.forget_lock();
+        }
+    }
+}
+
+fn retried<T>(call: impl Fn() -> Result<T, Errno>) -> io::Result<T> {
+    rustix::io::retry_on_intr(call).map_err(io::Error::from)
+}
+
+fn kind_of(found: FileType) -> FileKind {
+    match found {
+        FileType::RegularFile => FileKind::File,
+        FileType::Directory => FileKind::Directory,
+        _ => FileKind::Other,
+    }
+}
+
+/// Every name in an open directory, with its kind as the directory tells it.
+fn read_directory(directory: &File) -> io::Result<Vec<(OsString, FileType)>> {
+    let mut names = Vec::new();
+    for entry in fs::Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name != "." && name != ".." {
+            names.push((name.to_owned(), entry.file_type()));
+        }
+    }
+    Ok(names)
+}
+
+/// Removes what stands under `name`, a directory with all below it.
+fn remove_all(parent: BorrowedFd<'_>, name: &Path) -> io::Result<()> {
+    match fs::unlinkat(parent, name, AtFlags::empty()) {
+        // Links are removed, not followed. Which error says that it is a directory depends on the file system.
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        other => return Ok(other?),
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = above_standard_streams(File::from(fs::openat(parent, name, flags, Mode::empty())?))?;
+    for (below, _) in read_directory(&directory)? {
+        remove_all(directory.as_fd(), Path::new(&below))?;
+    }
+    Ok(fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?)
+}
+
+impl<R: Rooted> Vfs for R {
+    fn anchor(&self, dir: &Path) -> io::Result<Arc<dyn Vfs>> {
+        match self.root() {
+            Some(root) if root.location() == dir => {
+                root.confirm()?;
+                Ok(Arc::new(RootedFs(root.clone())))
+            }
+            _ => Ok(Arc::new(RootedFs(Arc::new(Root::open(dir)?)))),
+        }
+    }
+
+    fn confirm(&self) -> io::Result<()> {
+        self.root().map_or(Ok(()), |root| root.confirm())
+    }
+
+    fn absolute(&self, path: &Path) -> io::Result<PathBuf> {
+        std::path::absolute(path)
+    }
+
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        let directory = self.open_at(dir, OFlags::RDONLY | OFlags::DIRECTORY)?;
         let mut entries = Vec::new();
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            let (kind, len) = match fs::metadata(entry.path()) {
-                Ok(metadata) => (kind_of(&metadata), metadata.len()),
+        for (name, _) in read_directory(&directory)? {
+            let (kind, len) = match fs::statat(&directory, &name, AtFlags::empty()) {
+                Ok(found) => (kind_of(FileType::from_raw_mode(found.st_mode)), found.st_size as u64),
                 // Removed since it was listed, or a link that leads nowhere.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => (FileKind::Other, 0),
-                Err(e) => return Err(e),
+                Err(Errno::NOENT) => (FileKind::Other, 0),
+                Err(e) => return Err(e.into()),
             };
-            entries.push(DirEntry { name: entry.file_name(), kind, len });
+            entries.push(DirEntry { name, kind, len });
         }
         Ok(entries)
     }
 
     fn names(&self, dir: &Path) -> io::Result<Vec<(OsString, FileKind)>> {
+        let directory = self.open_at(dir, OFlags::RDONLY | OFlags::DIRECTORY)?;
         let mut names = Vec::new();
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
+        for (name, told) in read_directory(&directory)? {
             // The directory itself tells the kind of all but symbolic links.
-            let kind = match entry.file_type()? {
-                kind if kind.is_file() => FileKind::File,
-                kind if kind.is_dir() => FileKind::Directory,
-                _ => self.kind(&entry.path())?.unwrap_or(FileKind::Other),
+            let kind = match kind_of(told) {
+                FileKind::Other => self.kind(&dir.join(&name))?.unwrap_or(FileKind::Other),
+                kind => kind,
             };
-            names.push((entry.file_name(), kind));
+            names.push((name, kind));
         }
         Ok(names)
     }
 
     fn kind(&self, path: &Path) -> io::Result<Option<FileKind>> {
-        match fs::metadata(path) {
-            Ok(metadata) => Ok(Some(kind_of(&metadata))),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
+        let (directory, way) = self.at(path);
+        match fs::statat(directory, way, AtFlags::empty()) {
+            Ok(found) => Ok(Some(kind_of(FileType::from_raw_mode(found.st_mode)))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(e.into()),
         }
     }
 
     fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
-        fs::canonicalize(path)
+        std::fs::canonicalize(path)
     }
 
     fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn VfsFile>> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(how != Open::Read);
-        options.create(matches!(how, Open::Create | Open::Truncate));
-        options.truncate(how == Open::Truncate);
-        options.create_new(how == Open::New);
-        Ok(Box::new(RealFile(options.open(path)?)))
+        let flags = match how {
+            Open::Read => OFlags::RDONLY,
+            Open::Existing => OFlags::RDWR,
+            Open::Create => OFlags::RDWR | OFlags::CREATE,
+            Open::Truncate => OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC,
+            Open::New => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
+        };
+        Ok(Box::new(RealFile { file: self.open_at(path, flags)?, root: self.root().cloned() }))
     }
 
     fn temp_file(&self, dir: &Path) -> io::Result<Box<dyn VfsFile>> {
-        let unnamed = OpenOptions::new().read(true).write(true).custom_flags(libc::O_TMPFILE).open(dir);
-        match unnamed {
-            Ok(file) => Ok(Box::new(RealFile(file))),
+        let file = match self.open_at(dir, OFlags::RDWR | OFlags::TMPFILE) {
             // A file system without unnamed files: make one and take its name away at once.
             Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)) => {
                 let path = dir.join(format!("tmp.{}", uuid::Uuid::new_v4()));
-                let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
-                fs::remove_file(&path)?;
-                Ok(Box::new(RealFile(file)))
+                let file = self.open_at(&path, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)?;
+                self.unlink(&path)?;
+                file
             }
-            Err(e) => Err(e),
-        }
+            opened => opened?,
+        };
+        Ok(Box::new(RealFile { file, root: None }))
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::create_dir(dir)
+        let (directory, way) = self.at(dir);
+        Ok(fs::mkdirat(directory, way, Mode::from_raw_mode(NEW_DIRECTORY))?)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)
+        let ((from_directory, from), (directory, to)) = (self.at(from), self.at(to));
+        Ok(fs::renameat(from_directory, from, directory, to)?)
     }
 
     fn hard_link(&self, existing: &Path, new: &Path) -> io::Result<()> {
-        fs::hard_link(existing, new)
+        let ((from_directory, existing), (directory, new)) = (self.at(existing), self.at(new));
+        Ok(fs::linkat(from_directory, existing, directory, new, AtFlags::empty())?)
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
+        let (directory, way) = self.at(path);
+        Ok(fs::unlinkat(directory, way, AtFlags::empty())?)
     }
 
     fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
-        match fs::remove_dir_all(dir) {
+        let (directory, way) = self.at(dir);
+        match remove_all(directory, way) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         }
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        File::open(if dir.as_os_str().is_empty() { Path::new(".") } else { dir })?.sync_all()
+        let is_root = self.root().is_some_and(|root| root.location() == dir);
+        match self.root().filter(|_| is_root) {
+            Some(root) => retried(|| fs::fsync(root.descriptor()))?,
+            None => self.open_at(dir, OFlags::RDONLY | OFlags::DIRECTORY)?.sync_all()?,
+        }
+        self.confirm()
     }
 
-    fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>, LockError> {
-        let file = OpenOptions::new().read(true).write(true).open(path).map_err(LockError::Io)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Box::new(RealLock(file))),
-            Err(TryLockError::WouldBlock) => Err(LockError::Held),
-            Err(TryLockError::Error(e)) => Err(LockError::Io(e)),
+    fn lock(&self, path: &Path, how: Lock) -> Result<Box<dyn FileLock>, LockError> {
+        let read_only = |e: &io::Error| matches!(e.raw_os_error(), Some(libc::EROFS | libc::EACCES | libc::EPERM));
+        let file = match self.open_at(path, OFlags::RDWR) {
+            // Where nothing can be written, reading is enough for a lock against others who read only.
+            Err(e) if how == Lock::Shared && read_only(&e) => self.open_at(path, OFlags::RDONLY),
+            opened => opened,
+        };
+        let file = file.map_err(LockError::Io)?;
+        let locked = match how {
+            Lock::Exclusive => file.try_lock(),
+            Lock::Shared => file.try_lock_shared(),
+        };
+        match locked {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(LockError::Held),
+            Err(TryLockError::Error(e)) => return Err(LockError::Io(e)),
         }
+        if let Some(root) = self.root() {
+            root.note_lock(path, file.as_fd()).map_err(LockError::Io)?;
+        }
+        Ok(Box::new(RealLock { _file: file, root: self.root().cloned() }))
     }
 }
 
 impl VfsFile for RealFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let mut done = 0;
         while done < buffer.len() {
-            match self.0.read_at(&mut buffer[done..], offset + done as u64) {
+            match self.file.read_at(&mut buffer[done..], offset + done as u64) {
                 Ok(0) => break,
                 Ok(n) => done += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -155,22 +294,23 @@ impl VfsFile for RealFile {
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write_all_at(data, offset)
+        self.file.write_all_at(data, offset)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     fn sync(&self) -> io::Result<()> {
         // fdatasync: it flushes the size as well, all that reading the file back needs.
-        self.0.sync_data()
+        self.file.sync_data()?;
+        self.root.as_ref().map_or(Ok(()), |root| root.confirm())
     }
 
     fn release_cache(&self, offset: u64, len: u64) {
         let (offset, len) = (offset as libc::off_t, len as libc::off_t);
         // SAFETY: the descriptor is open as long as the file is borrowed. That a hint is not taken does no harm.
-        unsafe { libc::posix_fadvise(self.0.as_raw_fd(), offset, len, libc::POSIX_FADV_DONTNEED) };
+        unsafe { libc::posix_fadvise(self.file.as_raw_fd(), offset, len, libc::POSIX_FADV_DONTNEED) };
     }
 
     fn map(&self) -> io::Result<Mapping> {
@@ -179,7 +319,7 @@ impl VfsFile for RealFile {
         }
         // SAFETY: the directory is locked by this process and nothing here shortens a mapped file; new bytes are
         // only added behind the mapped range.
-        let map = unsafe { memmap2::Mmap::map(&self.0)? };
+        let map = unsafe { memmap2::Mmap::map(&self.file)? };
         Ok(Mapping::mapped(map))
     }
 }

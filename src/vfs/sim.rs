@@ -4,13 +4,18 @@
 //! Every call counts; one call can be told to fail, or to be the last before the power goes. Same calls, same seed: same
 //! outcome.
 
+mod content;
 mod disk;
+mod file;
+mod state;
 #[cfg(test)]
 mod tests;
 
-use crate::vfs::{DirEntry, FileKind, FileLock, LockError, Mapping, Open, Vfs, VfsFile};
-use disk::{errno, Disk, Ino};
+use crate::vfs::{DirEntry, FileKind, FileLock, Lock, LockError, Open, Vfs, VfsFile};
+use disk::{errno, At, Disk, Ino};
+use file::{SimFile, SimLock};
 use parking_lot::Mutex;
+use state::{Call, Held, Kind, Plan, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
@@ -33,6 +38,8 @@ pub enum Fault {
     /// The disk is full: a write fails after it wrote a part; other calls that need space or write back fail and do
     /// nothing; calls that need none succeed.
     NoSpace,
+    /// The process has no descriptor left: what would open a file or a directory fails and does nothing.
+    NoDescriptors,
 }
 
 /// What a power cut takes of that which was not synced.
@@ -69,129 +76,22 @@ impl Random {
     }
 }
 
-/// What a call does, for the faults that treat them differently.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Read,
-    Write,
-    Sync,
-    Name,
-    Unlink,
-}
-
-/// How a call that fails is carried out all the same.
-enum Outcome {
-    Nothing,
-    /// A part of it; the number decides which.
-    Part(u64),
-    LoseUnsynced,
-}
-
+/// A directory that was opened once.
 #[derive(Debug)]
-struct Call {
-    name: &'static str,
-    path: PathBuf,
-    detail: Option<(u64, u64)>,
-    failed: Option<Fault>,
-}
-
-impl fmt::Display for Call {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.name, self.path.display())?;
-        if let Some((offset, len)) = self.detail {
-            write!(f, " at {offset} length {len}")?;
-        }
-        self.failed.map_or(Ok(()), |fault| write!(f, " -> {fault:?}"))
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Plan {
-    at: u64,
-    fault: Fault,
-    lasting: bool,
-}
-
-#[derive(Debug)]
-struct State {
-    disk: Disk,
-    calls: Vec<Call>,
-    plan: Option<Plan>,
-    power_is_cut: bool,
-    locked: BTreeSet<Ino>,
-    /// Directories that are file systems of their own.
-    mounts: BTreeSet<PathBuf>,
-}
-
-impl State {
-    /// Counts a call and decides whether it fails, and with what effect.
-    fn call(
-        &mut self,
-        kind: Kind,
-        name: &'static str,
-        path: &Path,
-        detail: Option<(u64, u64)>,
-    ) -> Result<(), (io::Error, Outcome)> {
-        let n = self.calls.len() as u64 + 1;
-        let due = self.plan.filter(|plan| n == plan.at || (plan.lasting && n > plan.at)).map(|plan| plan.fault);
-        let spared = due == Some(Fault::NoSpace) && matches!(kind, Kind::Read | Kind::Unlink);
-        let fault = if self.power_is_cut { Some(Fault::PowerCut) } else { due.filter(|_| !spared) };
-        self.calls.push(Call { name, path: path.to_path_buf(), detail, failed: fault });
-        let part = Outcome::Part(Random::new(n).below(u64::MAX));
-        let io_error = || errno(libc::EIO);
-        match fault {
-            None => Ok(()),
-            Some(Fault::PowerCut) => {
-                let outcome = if self.power_is_cut { Outcome::Nothing } else { part };
-                self.power_is_cut = true;
-                Err((io::Error::other("the power is cut"), outcome))
-            }
-            Some(Fault::SyncLoses) if kind == Kind::Sync => Err((io_error(), Outcome::LoseUnsynced)),
-            Some(Fault::TornWrite) if kind == Kind::Write => Err((io_error(), part)),
-            Some(Fault::NoSpace) if kind == Kind::Write => Err((errno(libc::ENOSPC), part)),
-            Some(Fault::NoSpace) => Err((errno(libc::ENOSPC), Outcome::Nothing)),
-            Some(_) => Err((io_error(), Outcome::Nothing)),
-        }
-    }
-
-    /// Names cannot move from one file system to another.
-    fn check_same_file_system(&self, a: &Path, b: &Path) -> io::Result<()> {
-        let mount = |path: &Path| path.ancestors().find(|dir| self.mounts.contains(*dir)).map(Path::to_path_buf);
-        match mount(a) == mount(b) {
-            true => Ok(()),
-            false => Err(errno(libc::EXDEV)),
-        }
-    }
-
-    /// A call that reads and has no effect.
-    fn reading(&mut self, name: &'static str, path: &Path, detail: Option<(u64, u64)>) -> io::Result<()> {
-        self.call(Kind::Read, name, path, detail).map_err(|(error, _)| error)
-    }
-
-    /// A call that is carried out as a whole or not at all.
-    fn changing<T>(
-        &mut self,
-        kind: Kind,
-        name: &'static str,
-        path: &Path,
-        change: impl FnOnce(&mut Disk) -> io::Result<T>,
-    ) -> io::Result<T> {
-        match self.call(kind, name, path, None) {
-            Ok(()) => change(&mut self.disk),
-            Err((error, Outcome::Part(part))) if part % 2 == 1 => {
-                // Only its traces on the disk count.
-                let _ = change(&mut self.disk);
-                Err(error)
-            }
-            Err((error, _)) => Err(error),
-        }
-    }
+struct Root {
+    location: PathBuf,
+    ino: Ino,
+    /// The file in it that is locked.
+    locked: Mutex<Option<(PathBuf, Ino)>>,
 }
 
 /// The simulated file system. Clones are handles to the same one; usable from any thread. Relative paths start at the
 /// root, which is empty at first.
 #[derive(Clone)]
-pub struct SimFs(Arc<Mutex<State>>);
+pub struct SimFs {
+    state: Arc<Mutex<State>>,
+    root: Option<Arc<Root>>,
+}
 
 impl Default for SimFs {
     fn default() -> SimFs {
@@ -212,42 +112,68 @@ impl SimFs {
     }
 
     fn on(disk: Disk, mounts: BTreeSet<PathBuf>) -> SimFs {
-        let locked = BTreeSet::new();
-        let state = State { disk, calls: Vec::new(), plan: None, power_is_cut: false, locked, mounts };
-        SimFs(Arc::new(Mutex::new(state)))
+        let (locked, renamed) = (BTreeMap::new(), BTreeMap::new());
+        let state = State { disk, calls: Vec::new(), plan: None, power_is_cut: false, locked, renamed, mounts };
+        SimFs { state: Arc::new(Mutex::new(state)), root: None }
+    }
+
+    /// Where the path begins.
+    fn at<'a>(&self, path: &'a Path) -> At<'a> {
+        let below = self.root.as_ref().and_then(|root| Some((root, path.strip_prefix(&root.location).ok()?)));
+        match below {
+            Some((root, path)) => At { start: root.ino, path },
+            None => At::root(path),
+        }
+    }
+
+    /// Fails when something else stands under the name of the anchored directory. Not counted.
+    fn confirm_place(&self, state: &State) -> io::Result<()> {
+        let Some(root) = &self.root else {
+            return Ok(());
+        };
+        let expect = |path: &Path, expected: Ino| match state.disk.find(At::root(path)) {
+            Ok(found) if found == expected => Ok(()),
+            Ok(_) => Err(super::not_the_same(path, "something else stands there")),
+            Err(e) => Err(super::not_the_same(path, &e.to_string())),
+        };
+        expect(&root.location, root.ino)?;
+        match &*root.locked.lock() {
+            Some((path, ino)) => expect(path, *ino),
+            None => Ok(()),
+        }
     }
 
     /// The number of calls made so far, failed ones included.
     pub fn operations(&self) -> u64 {
-        self.0.lock().calls.len() as u64
+        self.state.lock().calls.len() as u64
     }
 
     /// Lets the `n`-th call fail, counted from 1. Replaces an earlier plan.
     pub fn fail_at(&self, n: u64, fault: Fault) {
-        self.0.lock().plan = Some(Plan { at: n, fault, lasting: false });
+        self.state.lock().plan = Some(Plan { at: n, fault, lasting: false });
     }
 
     /// Lets the `n`-th call and all later ones fail.
     pub fn fail_from(&self, n: u64, fault: Fault) {
-        self.0.lock().plan = Some(Plan { at: n, fault, lasting: true });
+        self.state.lock().plan = Some(Plan { at: n, fault, lasting: true });
     }
 
     /// Takes the plan to fail back and lets calls succeed again. After a power cut this turns it into the death of the
     /// process alone: what was unsynced is still seen, and still unsynced.
     pub fn heal(&self) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.plan = None;
         state.power_is_cut = false;
     }
 
     /// Whether any call has failed because of a plan.
     pub fn has_failed(&self) -> bool {
-        self.0.lock().calls.iter().any(|call| call.failed.is_some())
+        self.state.lock().calls.iter().any(|call| call.failed.is_some())
     }
 
     /// Every call so far, one line each, to be shown when a test fails. The first word is the name of the call.
     pub fn trace(&self) -> Vec<String> {
-        self.0.lock().calls.iter().map(Call::to_string).collect()
+        self.state.lock().calls.iter().map(Call::to_string).collect()
     }
 
     /// How many images of power cuts this process has made so far, of all file systems.
@@ -259,20 +185,20 @@ impl SimFs {
     /// several losses can be tried on one cut.
     pub fn reboot(&self, loss: Loss) -> SimFs {
         IMAGES_MADE.fetch_add(1, Relaxed);
-        let state = self.0.lock();
+        let state = self.state.lock();
         SimFs::on(state.disk.survive(loss), state.mounts.clone())
     }
 
     /// Makes `dir` a file system of its own: no rename or hard link leads in or out.
     pub fn mount(&self, dir: &Path) {
-        self.0.lock().mounts.insert(dir.to_path_buf());
+        self.state.lock().mounts.insert(dir.to_path_buf());
     }
 
     /// Puts a durable file in place, directories above it included, without counting. Nothing else may be unsynced.
     pub fn put(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         create_above(&mut state.disk, path)?;
-        let ino = state.disk.create(path)?;
+        let ino = state.disk.create(At::root(path))?;
         state.disk.set_len(ino, 0)?;
         state.disk.write(ino, 0, bytes)?;
         state.disk.settle_all();
@@ -282,7 +208,7 @@ impl SimFs {
     /// Copies a directory of the machine to `dir`, durable, without counting.
     pub fn load(&self, real: &Path, dir: &Path) -> io::Result<()> {
         {
-            let mut state = self.0.lock();
+            let mut state = self.state.lock();
             create_above(&mut state.disk, &dir.join("below"))?;
             state.disk.settle_all();
         }
@@ -300,7 +226,7 @@ impl SimFs {
 
     /// Every file as programs see it now, by its path from the root. Not counted.
     pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
-        self.0.lock().disk.files()
+        self.state.lock().disk.files()
     }
 
     /// Writes every file to a directory of the machine, to look at it with other tools.
@@ -321,8 +247,8 @@ impl SimFs {
 fn create_above(disk: &mut Disk, path: &Path) -> io::Result<()> {
     let above: Vec<&Path> = path.ancestors().skip(1).collect();
     for dir in above.into_iter().rev() {
-        match disk.find(dir) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => drop(disk.create_dir(dir)?),
+        match disk.find(At::root(dir)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => drop(disk.create_dir(At::root(dir))?),
             other => drop(other?),
         }
     }
@@ -330,17 +256,41 @@ fn create_above(disk: &mut Disk, path: &Path) -> io::Result<()> {
 }
 
 impl Vfs for SimFs {
+    fn anchor(&self, dir: &Path) -> io::Result<Arc<dyn Vfs>> {
+        let mut state = self.state.lock();
+        state.reading("anchor", dir, None)?;
+        if self.root.as_ref().is_some_and(|root| root.location == dir) {
+            self.confirm_place(&state)?;
+            return Ok(Arc::new(self.clone()));
+        }
+        let ino = state.disk.find(At::root(dir))?;
+        if !state.disk.is_dir(ino) {
+            return Err(errno(libc::ENOTDIR));
+        }
+        let root = Root { location: dir.to_owned(), ino, locked: Mutex::default() };
+        Ok(Arc::new(SimFs { state: self.state.clone(), root: Some(Arc::new(root)) }))
+    }
+
+    fn confirm(&self) -> io::Result<()> {
+        self.confirm_place(&self.state.lock())
+    }
+
+    fn absolute(&self, path: &Path) -> io::Result<PathBuf> {
+        // Relative paths start at the root.
+        Ok(Path::new("/").join(path))
+    }
+
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.reading("list", dir, None)?;
-        let ino = state.disk.find(dir)?;
+        let ino = state.disk.find(self.at(dir))?;
         state.disk.list(ino)
     }
 
     fn kind(&self, path: &Path) -> io::Result<Option<FileKind>> {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.reading("kind", path, None)?;
-        match state.disk.find(path) {
+        match state.disk.find(self.at(path)) {
             Ok(ino) if state.disk.is_dir(ino) => Ok(Some(FileKind::Directory)),
             Ok(_) => Ok(Some(FileKind::File)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -349,27 +299,28 @@ impl Vfs for SimFs {
     }
 
     fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.reading("resolve", path, None)?;
-        state.disk.find(path)?;
+        state.disk.find(self.at(path))?;
         // There are no links.
         Ok(Path::new("/").join(path).components().filter(|part| *part != std::path::Component::CurDir).collect())
     }
 
     fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn VfsFile>> {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
+        let at = self.at(path);
         let ino = match how {
             Open::Read | Open::Existing => {
                 state.reading("open", path, None)?;
-                state.disk.find(path)?
+                state.disk.find(self.at(path))?
             }
-            Open::New => state.changing(Kind::Name, "create", path, |disk| match disk.find(path) {
+            Open::New => state.changing(Kind::Name, "create", path, |disk| match disk.find(at) {
                 Ok(_) => Err(errno(libc::EEXIST)),
-                Err(_) => disk.create(path),
+                Err(_) => disk.create(at),
             })?,
-            Open::Create => state.changing(Kind::Name, "create", path, |disk| disk.create(path))?,
+            Open::Create => state.changing(Kind::Name, "create", path, |disk| disk.create(at))?,
             Open::Truncate => state.changing(Kind::Name, "truncate", path, |disk| {
-                let ino = disk.create(path)?;
+                let ino = disk.create(at)?;
                 disk.set_len(ino, 0)?;
                 Ok(ino)
             })?,
@@ -382,9 +333,9 @@ impl Vfs for SimFs {
     }
 
     fn temp_file(&self, dir: &Path) -> io::Result<Box<dyn VfsFile>> {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         let ino = state.changing(Kind::Name, "temp_file", dir, |disk| {
-            disk.find(dir).and_then(|dir| disk.list(dir))?;
+            disk.find(self.at(dir)).and_then(|dir| disk.list(dir))?;
             Ok(disk.create_unnamed())
         })?;
         drop(state);
@@ -392,27 +343,31 @@ impl Vfs for SimFs {
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.0.lock().changing(Kind::Name, "create_dir", dir, |disk| disk.create_dir(dir).map(drop))
+        self.state.lock().changing(Kind::Name, "create_dir", dir, |disk| disk.create_dir(self.at(dir)).map(drop))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.check_same_file_system(from, to)?;
-        state.changing(Kind::Name, "rename", from, |disk| disk.rename(from, to))
+        state.changing(Kind::Name, "rename", from, |disk| disk.rename(self.at(from), self.at(to)))?;
+        let ino = state.disk.find(self.at(to))?;
+        state.renamed.insert(ino, to.to_path_buf());
+        Ok(())
     }
 
     fn hard_link(&self, existing: &Path, new: &Path) -> io::Result<()> {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.check_same_file_system(existing, new)?;
-        state.changing(Kind::Name, "hard_link", new, |disk| disk.hard_link(existing, new))
+        state.changing(Kind::Name, "hard_link", new, |disk| disk.hard_link(self.at(existing), self.at(new)))
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
-        self.0.lock().changing(Kind::Unlink, "unlink", path, |disk| disk.unlink(path))
+        self.state.lock().changing(Kind::Unlink, "unlink", path, |disk| disk.unlink(self.at(path)))
     }
 
     fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
-        let removed = self.0.lock().changing(Kind::Unlink, "remove_dir_all", dir, |disk| disk.remove_dir_all(dir));
+        let removed =
+            self.state.lock().changing(Kind::Unlink, "remove_dir_all", dir, |disk| disk.remove_dir_all(self.at(dir)));
         match removed {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
@@ -420,111 +375,27 @@ impl Vfs for SimFs {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.call(Kind::Sync, "sync_dir", dir, None).map_err(|(error, _)| error)?;
-        let ino = state.disk.find(dir)?;
-        state.disk.sync_dir(ino)
+        let ino = state.disk.find(self.at(dir))?;
+        state.disk.sync_dir(ino)?;
+        self.confirm_place(&state)
     }
 
-    fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>, LockError> {
-        let mut state = self.0.lock();
+    fn lock(&self, path: &Path, how: Lock) -> Result<Box<dyn FileLock>, LockError> {
+        let mut state = self.state.lock();
         state.reading("lock", path, None).map_err(LockError::Io)?;
-        let ino = state.disk.find(path).map_err(LockError::Io)?;
-        if !state.locked.insert(ino) {
-            return Err(LockError::Held);
+        let ino = state.disk.find(self.at(path)).map_err(LockError::Io)?;
+        let held = match (how, state.locked.get(&ino)) {
+            (Lock::Exclusive, None) => Held::Alone,
+            (Lock::Shared, None) => Held::Together(1),
+            (Lock::Shared, Some(Held::Together(others))) => Held::Together(others + 1),
+            _ => return Err(LockError::Held),
+        };
+        state.locked.insert(ino, held);
+        if let Some(root) = &self.root {
+            *root.locked.lock() = Some((path.to_owned(), ino));
         }
         Ok(Box::new(SimLock { fs: self.clone(), ino }))
-    }
-}
-
-#[derive(Debug)]
-struct SimLock {
-    fs: SimFs,
-    ino: Ino,
-}
-
-impl FileLock for SimLock {}
-
-impl Drop for SimLock {
-    fn drop(&mut self) {
-        self.fs.0.lock().locked.remove(&self.ino);
-    }
-}
-
-#[derive(Debug)]
-struct SimFile {
-    fs: SimFs,
-    ino: Ino,
-    path: PathBuf,
-    writable: bool,
-    unnamed: bool,
-}
-
-impl Drop for SimFile {
-    fn drop(&mut self) {
-        if self.unnamed {
-            self.fs.0.lock().disk.forget(self.ino);
-        }
-    }
-}
-
-impl VfsFile for SimFile {
-    fn len(&self) -> io::Result<u64> {
-        let mut state = self.fs.0.lock();
-        state.reading("len", &self.path, None)?;
-        Ok(state.disk.bytes(self.ino)?.len() as u64)
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut state = self.fs.0.lock();
-        state.reading("read", &self.path, Some((offset, buffer.len() as u64)))?;
-        let bytes = state.disk.bytes(self.ino)?;
-        let start = bytes.len().min(usize::try_from(offset).unwrap_or(usize::MAX));
-        let count = buffer.len().min(bytes.len() - start);
-        buffer[..count].copy_from_slice(&bytes[start..start + count]);
-        Ok(count)
-    }
-
-    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut state = self.fs.0.lock();
-        let verdict = state.call(Kind::Write, "write", &self.path, Some((offset, data.len() as u64)));
-        if !self.writable {
-            return Err(errno(libc::EBADF));
-        }
-        match verdict {
-            Ok(()) => state.disk.write(self.ino, offset, data),
-            Err((error, outcome)) => {
-                if let Outcome::Part(part) = outcome {
-                    let written = (part % (data.len() as u64 + 1)) as usize;
-                    state.disk.write(self.ino, offset, &data[..written])?;
-                }
-                Err(error)
-            }
-        }
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        if !self.writable {
-            return Err(errno(libc::EINVAL));
-        }
-        self.fs.0.lock().changing(Kind::Name, "set_len", &self.path, |disk| disk.set_len(self.ino, len))
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let mut state = self.fs.0.lock();
-        match state.call(Kind::Sync, "sync", &self.path, None) {
-            Ok(()) => state.disk.sync(self.ino),
-            Err((error, Outcome::LoseUnsynced)) => {
-                state.disk.lose_unsynced(self.ino)?;
-                Err(error)
-            }
-            Err((error, _)) => Err(error),
-        }
-    }
-
-    fn map(&self) -> io::Result<Mapping> {
-        let mut state = self.fs.0.lock();
-        state.reading("map", &self.path, None)?;
-        Ok(Mapping::owned(state.disk.bytes(self.ino)?.to_vec()))
     }
 }

@@ -9,7 +9,7 @@ use super::names;
 use super::scanner::SECTOR;
 use crate::error::{Damage, Error, Remedy, Result};
 use crate::types::Epoch;
-use crate::vfs::{crashsafe, Open, Vfs, VfsFile};
+use crate::vfs::{crashsafe, descriptor, Open, Vfs, VfsFile};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -76,8 +76,9 @@ fn is_unwritten(rest: &[u8], offset: usize) -> bool {
     rest.iter().take(lost).all(|&b| b == 0)
 }
 
-/// Writes a rotated epoch file with the single record `durable`, durably, and returns its path. `current` is the epoch
-/// for its name. Nothing is left of a failure.
+/// Writes a rotated epoch file with the single record `durable` and returns its path. `current` is the epoch for its
+/// name. The content is synced, the name is durable after [`sync_names`]. A failure leaves nothing, and nothing but who
+/// asked for the file depends on it.
 pub fn write_rotated(vfs: &dyn Vfs, directory: &Path, durable: Epoch, current: Epoch) -> Result<PathBuf> {
     let mut now = names::unix_ms();
     loop {
@@ -91,8 +92,7 @@ pub fn write_rotated(vfs: &dyn Vfs, directory: &Path, durable: Epoch, current: E
         };
         let write = || {
             file.write_at(0, &marker(tag::DURABLE, durable))?;
-            file.sync()?;
-            vfs.sync_dir(directory)
+            file.sync()
         };
         return match write() {
             Ok(()) => Ok(path),
@@ -103,6 +103,15 @@ pub fn write_rotated(vfs: &dyn Vfs, directory: &Path, durable: Epoch, current: E
             }
         };
     }
+}
+
+/// Makes the names in the directory durable. After a failure the names of other files may be lost as well.
+pub fn sync_names(vfs: &dyn Vfs, directory: &Path) -> Result<()> {
+    vfs.sync_dir(directory).map_err(|e| Error::io("cannot sync the directory", directory, e))
+}
+
+fn open_temporary(vfs: &dyn Vfs, directory: &Path) -> std::io::Result<Box<dyn VfsFile>> {
+    vfs.open(&directory.join(names::EPOCH_TEMPORARY), Open::Truncate)
 }
 
 /// The epoch file of a running data store. Only one thread at a time records.
@@ -131,14 +140,25 @@ impl EpochFile {
     }
 
     fn replace_with(vfs: Arc<dyn Vfs>, directory: &Path, epoch: Epoch, nothing_durable: bool) -> Result<EpochFile> {
+        let file = open_temporary(&*vfs, directory)
+            .map_err(|e| Error::io("cannot replace the epoch file", &directory.join(names::EPOCH), e))?;
+        Self::put_in_place(file, vfs, directory, epoch, nothing_durable)
+    }
+
+    fn put_in_place(
+        file: Box<dyn VfsFile>,
+        vfs: Arc<dyn Vfs>,
+        directory: &Path,
+        epoch: Epoch,
+        nothing_durable: bool,
+    ) -> Result<EpochFile> {
         let path = directory.join(names::EPOCH);
         let mut bytes = marker(tag::DURABLE, epoch).to_vec();
         if nothing_durable && epoch > Epoch(0) {
             bytes.extend(marker(tag::DURABLE, Epoch(0)));
         }
-        crashsafe::replace(&*vfs, &directory.join(names::EPOCH_TEMPORARY), &path, &bytes)
+        crashsafe::replace_with(&*vfs, &*file, &directory.join(names::EPOCH_TEMPORARY), &path, &bytes)
             .map_err(|e| Error::io("cannot replace the epoch file", &path, e))?;
-        let file = vfs.open(&path, Open::Existing).map_err(|e| Error::io("cannot open the epoch file", &path, e))?;
         let (directory, len) = (directory.to_owned(), bytes.len() as u64);
         Ok(EpochFile { vfs, directory, file, len, records: 0, recorded: epoch, nothing_durable })
     }
@@ -148,10 +168,28 @@ impl EpochFile {
         self.recorded
     }
 
-    /// Puts the same records in place of those that are there, durably.
+    /// Puts the same records in place of those that are there, durably. Without descriptors the present file stays; it
+    /// says the same.
     pub fn renew(&mut self) -> Result<()> {
-        *self = Self::replace_with(self.vfs.clone(), &self.directory, self.recorded, self.nothing_durable)?;
-        Ok(())
+        self.replace_if_possible(self.recorded, self.nothing_durable).map(drop)
+    }
+
+    /// Replaces the file, unless the process has no descriptor left for the new one: then nothing is changed. Returns
+    /// whether it was replaced.
+    fn replace_if_possible(&mut self, epoch: Epoch, nothing_durable: bool) -> Result<bool> {
+        let file = match open_temporary(&*self.vfs, &self.directory) {
+            Err(e) if descriptor::is_exhausted(&e) => return Ok(false),
+            file => {
+                file.map_err(|e| Error::io("cannot replace the epoch file", &self.directory.join(names::EPOCH), e))?
+            }
+        };
+        *self = Self::put_in_place(file, self.vfs.clone(), &self.directory, epoch, nothing_durable)?;
+        Ok(true)
+    }
+
+    /// Fails when the directory of the file is not the one under its name any more: then nothing may be reported.
+    pub fn confirm_place(&self) -> Result<()> {
+        self.vfs.confirm().map_err(|e| Error::io("cannot go on in", &self.directory, e))
     }
 
     /// Makes `epoch` the durable epoch although the log has no session of it or of an epoch since the last record; as
@@ -172,8 +210,8 @@ impl EpochFile {
             return Ok(());
         }
         let epoch = epoch.max(self.recorded);
-        if self.records + 1 == RECORDS_PER_FILE {
-            *self = Self::replace(self.vfs.clone(), &self.directory, epoch)?;
+        // When it has to be put off, the file grows by one more record and the next one tries again.
+        if self.records + 1 >= RECORDS_PER_FILE && self.replace_if_possible(epoch, epoch == Epoch(0))? {
             return Ok(());
         }
         let append = || {
@@ -192,6 +230,7 @@ impl EpochFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vfs::{Fault, Loss, SimFs};
 
     fn read(parts: &[&[u8]]) -> std::result::Result<EpochRecords, Box<Damage>> {
         parse(&parts.concat(), Path::new("epoch"))
@@ -228,5 +267,28 @@ mod tests {
         }
         assert!(read(&[&record(5), &[0; 9], &record(7)]).is_err(), "a record behind zeros");
         assert!(read(&[&record(5), &[0], &record(7)[1..]]).is_err(), "a record without its tag inside one sector");
+    }
+
+    #[test]
+    fn replacing_the_file_is_put_off_while_the_process_has_no_descriptors() {
+        let (fs, directory) = (SimFs::new(), Path::new("/log"));
+        fs.put(&directory.join("other"), b"").unwrap();
+        let mut file = EpochFile::replace(Arc::new(fs.clone()), directory, Epoch(0)).unwrap();
+        let recorded = || {
+            let bytes = fs.reboot(Loss::DropUnsynced).read(&directory.join(names::EPOCH), 1 << 20).unwrap();
+            (parse(&bytes, directory).unwrap().max, bytes.len() / MARKER_LEN)
+        };
+        fs.fail_from(fs.operations() + 1, Fault::NoDescriptors);
+        for epoch in 1..=250 {
+            file.record(Epoch(epoch)).unwrap();
+            file.renew().unwrap();
+            assert_eq!(recorded().0, Some(Epoch(epoch)));
+        }
+        fs.heal();
+        file.record(Epoch(251)).unwrap();
+        assert_eq!(recorded(), (Some(Epoch(251)), 1), "it is made up for");
+        // Any other failure is one.
+        fs.fail_from(fs.operations() + 1, Fault::IoError);
+        assert!(file.renew().is_err());
     }
 }

@@ -8,7 +8,8 @@ use crate::power_cuts::{cut_everywhere, die_everywhere, Start};
 use crate::runner::{read, text, Run};
 use crate::script;
 use limestone_core::datastore::{Backup, Datastore, Settings};
-use limestone_core::vfs::{Fault, SimFs};
+use limestone_core::types::{Epoch, StorageId, WriteVersion};
+use limestone_core::vfs::{Fault, Loss, SimFs};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -82,4 +83,59 @@ fn process_that_dies_among_backups_leaves_nothing_that_a_later_power_cut_takes()
 fn failure_of_any_call_among_backups_is_an_error_and_spoils_neither_directory_nor_backup() {
     let faults = [Fault::IoError, Fault::SyncLoses, Fault::TornWrite, Fault::NoSpace];
     fail_everywhere(&script::backups(), &faults, false);
+}
+
+/// A data store with one session per epoch up to 3 on one channel.
+fn written() -> (SimFs, Arc<Datastore>) {
+    let fs = SimFs::new();
+    let store = Datastore::open(Settings::new("/log").vfs(Arc::new(fs.clone()))).unwrap();
+    let channel = store.create_channel().unwrap();
+    store.ready().unwrap();
+    for epoch in 1..=3 {
+        store.switch_epoch(Epoch(epoch)).unwrap();
+        channel.begin_session().unwrap();
+        let version = WriteVersion { major: epoch, minor: 0 };
+        channel.add_entry(StorageId(1), &epoch.to_le_bytes(), b"value", version, &[]).unwrap();
+        channel.end_session().unwrap();
+    }
+    store.switch_epoch(Epoch(4)).unwrap();
+    (fs, store)
+}
+
+#[test]
+fn what_a_backup_lists_is_on_the_disk_when_it_is_listed() {
+    let (fs, store) = written();
+    let backup = store.begin_detailed_backup(Duration::ZERO).unwrap();
+    let (now, after) = (fs.files(), fs.reboot(Loss::DropUnsynced).files());
+    assert!(backup.files().iter().any(|file| file.destination.to_string_lossy().starts_with("epoch.")));
+    for file in backup.files() {
+        assert_eq!(after.get(&file.source), now.get(&file.source), "{}", file.source.display());
+    }
+}
+
+#[test]
+fn a_backup_whose_epoch_file_cannot_be_written_fails_alone() {
+    let (fs, store) = written();
+    let before = fs.operations();
+    drop(store.begin_detailed_backup(Duration::ZERO).unwrap());
+    let of_the_file: Vec<u64> = (before..fs.operations())
+        .filter(|&call| {
+            let trace = &fs.trace()[call as usize];
+            trace.contains("/log/epoch.") && ["create", "write", "sync"].iter().any(|name| trace.starts_with(name))
+        })
+        .map(|call| call - before + 1)
+        .collect();
+    assert_eq!(of_the_file.len(), 3, "created, written, synced");
+    for call in of_the_file {
+        let (fs, store) = written();
+        fs.fail_at(fs.operations() + call, Fault::NoSpace);
+        assert!(store.begin_detailed_backup(Duration::ZERO).is_err());
+        fs.heal();
+        let channel = store.create_channel().unwrap();
+        channel.begin_session().unwrap();
+        channel.end_session().unwrap();
+        store.switch_epoch(Epoch(5)).unwrap();
+        assert_eq!(store.last_epoch(), Epoch(4));
+        assert!(store.begin_detailed_backup(Duration::ZERO).is_ok());
+    }
 }

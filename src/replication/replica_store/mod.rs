@@ -103,7 +103,8 @@ impl StandbyStore {
     /// [`Error::Corrupted`] or [`Error::Io`].
     pub fn open(vfs: Arc<dyn Vfs>, location: &Path) -> Result<StandbyStore> {
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let (directory, restored) = LogDirectory::open(vfs.clone(), location, RECOVERY_THREADS.min(processors))?;
+        let (directory, restored) = LogDirectory::open(vfs, location, RECOVERY_THREADS.min(processors))?;
+        let (vfs, location) = (directory.vfs().clone(), directory.location().to_owned());
         let staging = location.join(STAGING_DIR);
         let failed = |e| Error::io("cannot open", &staging, e);
         if vfs.kind(&staging).map_err(failed)?.is_none() {
@@ -112,12 +113,12 @@ impl StandbyStore {
         blobs::remove_leftovers(&*vfs, &staging)?;
         let durable = restored.epoch_file.recorded();
         let identity = directory.identity().to_owned();
-        let versions = versions::Versions::new(versions::load(&*vfs, location, &identity));
+        let versions = versions::Versions::new(versions::load(&*vfs, &location, &identity));
         Ok(StandbyStore {
             shared: Arc::new(Shared {
-                names: Arc::new(NameSync::new(vfs.clone(), location)),
+                names: Arc::new(NameSync::new(vfs.clone(), &location)),
                 vfs,
-                location: location.to_owned(),
+                location,
                 directory: Mutex::new(Some(directory)),
                 recorded: AtomicU64::new(durable.0),
                 covered: AtomicU64::new(durable.0),

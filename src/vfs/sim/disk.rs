@@ -2,7 +2,8 @@
 //! The disk below [`SimFs`](super::SimFs): files and directories, each with what programs see now and what a power
 //! cut leaves. Knows nothing of calls, faults or handles.
 
-use crate::vfs::sim::{Loss, Random};
+use super::content::{Change, Content};
+use super::{Loss, Random};
 use crate::vfs::{DirEntry, FileKind};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -12,97 +13,11 @@ use std::path::{Component, Path, PathBuf};
 pub(super) type Ino = u64;
 
 const ROOT: Ino = 0;
-/// The unit that a disk writes whole or not at all.
-const SECTOR_BYTES: usize = 512;
 /// No simulated file grows beyond this; a larger one is a bug of the caller.
 const FILE_BYTES_MAX: u64 = 1 << 32;
 
 pub(super) fn errno(code: i32) -> io::Error {
     io::Error::from_raw_os_error(code)
-}
-
-/// A change of a file that no sync has confirmed yet.
-#[derive(Clone, Debug)]
-enum Change {
-    Write { offset: usize, data: Vec<u8> },
-    SetLen(usize),
-}
-
-impl Change {
-    fn apply(&self, bytes: &mut Vec<u8>) {
-        match self {
-            Change::Write { offset, data } => {
-                let end = offset + data.len();
-                if bytes.len() < end {
-                    bytes.resize(end, 0);
-                }
-                bytes[*offset..end].copy_from_slice(data);
-            }
-            Change::SetLen(len) => bytes.resize(*len, 0),
-        }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Content {
-    now: Vec<u8>,
-    durable: Vec<u8>,
-    pending: Vec<Change>,
-}
-
-impl Content {
-    fn change(&mut self, change: Change) {
-        change.apply(&mut self.now);
-        self.pending.push(change);
-    }
-
-    fn survive(&self, loss: Loss, random: &mut Random) -> Vec<u8> {
-        let mut bytes = self.durable.clone();
-        match loss {
-            Loss::DropUnsynced => {}
-            Loss::KeepUnsynced => self.pending.iter().for_each(|change| change.apply(&mut bytes)),
-            Loss::Torn { .. } if self.pending.is_empty() => {}
-            Loss::Torn { .. } => bytes = self.tear(random),
-        }
-        bytes
-    }
-
-    /// A state that writing back in any order can leave: the system writes whole sectors at any moment, so each sector
-    /// shows the file as it was after any one of the unsynced changes, and the size is that of any moment as well.
-    fn tear(&self, random: &mut Random) -> Vec<u8> {
-        let mut versions = vec![self.durable.clone()];
-        for change in &self.pending {
-            let mut next = versions[versions.len() - 1].clone();
-            change.apply(&mut next);
-            versions.push(next);
-        }
-        let longest = versions.iter().map(Vec::len).max().unwrap_or(0);
-        let shortest = versions.iter().map(Vec::len).min().unwrap_or(0);
-        let last = versions.len() - 1;
-        let len = match random.below(4) {
-            0 => self.durable.len(),
-            1 => versions[last].len(),
-            2 => versions[random.below(versions.len() as u64) as usize].len(),
-            // The size grows page by page while a long write is taken.
-            _ => shortest
-                .max((shortest + random.below((longest - shortest) as u64 + 1) as usize) / SECTOR_BYTES * SECTOR_BYTES),
-        };
-        let kept_in_8 = [2, 4, 6, 7][random.below(4) as usize];
-        let mut bytes = vec![0; len];
-        for start in (0..len).step_by(SECTOR_BYTES) {
-            let version = match random.below(8) {
-                n if n < kept_in_8 => last,
-                n if n % 2 == 0 => 0,
-                _ => random.below(versions.len() as u64) as usize,
-            };
-            let source = &versions[version];
-            let end = len.min(start + SECTOR_BYTES).min(source.len());
-            if start < end {
-                bytes[start..end].copy_from_slice(&source[start..end]);
-            }
-        }
-        bytes
-    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -139,6 +54,20 @@ pub(super) struct Disk {
     nodes: BTreeMap<Ino, Node>,
     next_ino: Ino,
     pending: Vec<NameChange>,
+}
+
+/// A path and the directory where it begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct At<'a> {
+    pub(super) start: Ino,
+    pub(super) path: &'a Path,
+}
+
+impl<'a> At<'a> {
+    /// A path from the root.
+    pub(super) fn root(path: &'a Path) -> At<'a> {
+        At { start: ROOT, path }
+    }
 }
 
 /// The names on the way from the root; relative paths start there as well.
@@ -200,23 +129,23 @@ impl Disk {
         }
     }
 
-    fn walk(&self, parts: &[&OsStr]) -> io::Result<Ino> {
-        let mut at = ROOT;
+    fn walk(&self, start: Ino, parts: &[&OsStr]) -> io::Result<Ino> {
+        let mut at = start;
         for name in parts {
             at = *self.names(at)?.now.get(*name).ok_or_else(|| errno(libc::ENOENT))?;
         }
         Ok(at)
     }
 
-    pub(super) fn find(&self, path: &Path) -> io::Result<Ino> {
-        self.walk(&parts(path)?)
+    pub(super) fn find(&self, at: At<'_>) -> io::Result<Ino> {
+        self.walk(at.start, &parts(at.path)?)
     }
 
     /// The directory that holds `path`, and the last name of `path`.
-    fn place(&self, path: &Path) -> io::Result<(Ino, OsString)> {
-        let parts = parts(path)?;
+    fn place(&self, at: At<'_>) -> io::Result<(Ino, OsString)> {
+        let parts = parts(at.path)?;
         let (name, above) = parts.split_last().ok_or_else(|| errno(libc::EBUSY))?;
-        let dir = self.walk(above)?;
+        let dir = self.walk(at.start, above)?;
         self.names(dir)?;
         Ok((dir, name.to_os_string()))
     }
@@ -248,7 +177,7 @@ impl Disk {
     }
 
     /// The file at `path`, created when it is missing.
-    pub(super) fn create(&mut self, path: &Path) -> io::Result<Ino> {
+    pub(super) fn create(&mut self, path: At<'_>) -> io::Result<Ino> {
         match self.find(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let (dir, name) = self.place(path)?;
@@ -267,7 +196,7 @@ impl Disk {
         self.nodes.remove(&ino);
     }
 
-    pub(super) fn create_dir(&mut self, path: &Path) -> io::Result<Ino> {
+    pub(super) fn create_dir(&mut self, path: At<'_>) -> io::Result<Ino> {
         let (dir, name) = self.place(path)?;
         if self.names(dir)?.now.contains_key(&name) {
             return Err(errno(libc::EEXIST));
@@ -275,7 +204,7 @@ impl Disk {
         self.link(dir, name, Node::Dir(Names::default()))
     }
 
-    pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+    pub(super) fn rename(&mut self, from: At<'_>, to: At<'_>) -> io::Result<()> {
         let (from_dir, from) = self.place(from)?;
         let (dir, to) = self.place(to)?;
         let ino = *self.names(from_dir)?.now.get(&from).ok_or_else(|| errno(libc::ENOENT))?;
@@ -294,7 +223,7 @@ impl Disk {
         Ok(())
     }
 
-    pub(super) fn hard_link(&mut self, existing: &Path, new: &Path) -> io::Result<()> {
+    pub(super) fn hard_link(&mut self, existing: At<'_>, new: At<'_>) -> io::Result<()> {
         let ino = self.find(existing)?;
         let (dir, name) = self.place(new)?;
         if self.is_dir(ino) {
@@ -308,7 +237,7 @@ impl Disk {
         Ok(())
     }
 
-    pub(super) fn unlink(&mut self, path: &Path) -> io::Result<()> {
+    pub(super) fn unlink(&mut self, path: At<'_>) -> io::Result<()> {
         let (dir, name) = self.place(path)?;
         let ino = *self.names(dir)?.now.get(&name).ok_or_else(|| errno(libc::ENOENT))?;
         if self.is_dir(ino) {
@@ -323,7 +252,7 @@ impl Disk {
         Ok(())
     }
 
-    pub(super) fn remove_dir_all(&mut self, path: &Path) -> io::Result<()> {
+    pub(super) fn remove_dir_all(&mut self, path: At<'_>) -> io::Result<()> {
         let (dir, name) = self.place(path)?;
         let ino = *self.names(dir)?.now.get(&name).ok_or_else(|| errno(libc::ENOENT))?;
         self.empty(ino)?;

@@ -176,7 +176,7 @@ fn after_a_power_cut_every_call_fails_until_reboot() {
     fs.fail_at(fs.operations() + 1, Fault::PowerCut);
     assert!(file.write_at(3, b"new").is_err());
     assert!(file.sync().is_err() && file.len().is_err() && fs.list(path("/")).is_err());
-    assert!(matches!(fs.lock(path("/f")), Err(LockError::Io(_))));
+    assert!(matches!(fs.lock(path("/f"), Lock::Exclusive), Err(LockError::Io(_))));
     assert_eq!(read(&fs.reboot(Loss::DropUnsynced), "/f").unwrap(), b"old");
     assert!(fs.reboot(Loss::DropUnsynced).open(path("/f"), Open::Existing).unwrap().write_at(0, b"x").is_ok());
 }
@@ -300,11 +300,11 @@ fn an_unnamed_file_appears_nowhere() {
 #[test]
 fn a_lock_conflicts_until_it_is_dropped_or_the_power_is_cut() {
     let fs = with_file(b"");
-    let lock = fs.lock(path("/f")).unwrap();
-    assert!(matches!(fs.lock(path("/f")), Err(LockError::Held)));
-    assert!(fs.reboot(Loss::DropUnsynced).lock(path("/f")).is_ok());
+    let lock = fs.lock(path("/f"), Lock::Exclusive).unwrap();
+    assert!(matches!(fs.lock(path("/f"), Lock::Exclusive), Err(LockError::Held)));
+    assert!(fs.reboot(Loss::DropUnsynced).lock(path("/f"), Lock::Exclusive).is_ok());
     drop(lock);
-    assert!(fs.lock(path("/f")).is_ok());
+    assert!(fs.lock(path("/f"), Lock::Exclusive).is_ok());
 }
 
 #[test]

@@ -89,10 +89,12 @@ pub(super) enum End {
 
 impl Node {
     pub(super) fn new(vfs: Arc<dyn Vfs>, location: &Path, options: Options) -> Result<Node> {
-        let store = StandbyStore::open(vfs.clone(), location)?;
-        let terms = ReplicationState::load(&*vfs, location)?;
+        let store = StandbyStore::open(vfs, location)?;
+        // From here on the directory is found through its descriptor only.
+        let (vfs, location) = (store.vfs().clone(), store.location().to_owned());
+        let terms = ReplicationState::load(&*vfs, &location)?;
         Ok(Node {
-            location: location.to_owned(),
+            location,
             options,
             store: RwLock::new(Some(Arc::new(store))),
             terms: Mutex::new(terms),

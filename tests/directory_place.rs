@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A directory that is moved, deleted or replaced under a running engine or replica: what was reported before is in the
+//! directory that was opened, and nothing is reported any more.
+
+use limestone_core::datastore::{Channel, Datastore, Settings};
+use limestone_core::error::Error;
+use limestone_core::replication::replica_store::StandbyStore;
+use limestone_core::types::{Epoch, StorageId, WriteVersion};
+use limestone_core::vfs::{Open, RealFs, SimFs, Vfs};
+use limestone_core::wal::entry::{encode_end, encode_put, marker, tag};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::Arc;
+
+/// What happens to the directory.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    MovedAway,
+    ReplacedByEmpty,
+    ReplacedByAnother,
+    Deleted,
+    LockFileReplaced,
+}
+
+const CHANGES: [Change; 5] =
+    [Change::MovedAway, Change::ReplacedByEmpty, Change::ReplacedByAnother, Change::Deleted, Change::LockFileReplaced];
+
+/// Makes the change; returns where the directory that was opened is then.
+fn change(vfs: &Arc<dyn Vfs>, location: &Path, change: Change) -> Option<PathBuf> {
+    let moved = location.with_extension("moved");
+    match change {
+        Change::MovedAway => vfs.rename(location, &moved).unwrap(),
+        Change::ReplacedByEmpty => {
+            vfs.rename(location, &moved).unwrap();
+            vfs.create_dir(location).unwrap();
+        }
+        Change::ReplacedByAnother => {
+            vfs.rename(location, &moved).unwrap();
+            // The directory of somebody else, with the same names in it.
+            let other = Datastore::open(Settings::new(location).vfs(vfs.clone())).unwrap();
+            other.ready().unwrap();
+            other.shutdown();
+        }
+        Change::Deleted => {
+            vfs.remove_dir_all(location).unwrap();
+            return None;
+        }
+        Change::LockFileReplaced => {
+            let manifest = location.join("limestone-manifest.json");
+            let bytes = vfs.read(&manifest, 1 << 20).unwrap();
+            vfs.unlink(&manifest).unwrap();
+            vfs.open(&manifest, Open::New).unwrap().write_at(0, &bytes).unwrap();
+            return Some(location.to_owned());
+        }
+    }
+    Some(moved)
+}
+
+/// Runs a test on the simulated and on the real disk.
+fn on_both_disks(test: impl Fn(Arc<dyn Vfs>, &Path, Change)) {
+    for change in CHANGES {
+        test(Arc::new(SimFs::new()), Path::new("/log"), change);
+        let folder = tempfile::tempdir().unwrap();
+        test(Arc::new(RealFs), &folder.path().join("log"), change);
+    }
+}
+
+fn write(store: &Datastore, channel: &Channel, epoch: u64) -> Result<(), Error> {
+    store.switch_epoch(Epoch(epoch))?;
+    channel.begin_session()?;
+    let version = WriteVersion { major: epoch, minor: 0 };
+    channel.add_entry(StorageId(1), &epoch.to_le_bytes(), b"value", version, &[])?;
+    channel.end_session()?;
+    store.switch_epoch(Epoch(epoch + 1))
+}
+
+fn entries(vfs: Arc<dyn Vfs>, location: &Path) -> usize {
+    let store = Datastore::open(Settings::new(location).vfs(vfs)).unwrap();
+    store.ready().unwrap();
+    let snapshot = store.snapshot().unwrap();
+    let rows = snapshot.len();
+    store.shutdown();
+    rows
+}
+
+#[test]
+fn an_engine_reports_nothing_any_more_and_lost_nothing_that_it_reported() {
+    on_both_disks(|vfs, location, what| {
+        let store = Datastore::open(Settings::new(location).vfs(vfs.clone())).unwrap();
+        let reported = Arc::new(AtomicU64::new(0));
+        let last = reported.clone();
+        store.set_persistent_callback(Some(Arc::new(move |event| last.store(event.epoch.0, SeqCst))));
+        let channel = store.create_channel().unwrap();
+        store.ready().unwrap();
+        for epoch in 1..=3 {
+            write(&store, &channel, epoch).unwrap();
+        }
+        assert_eq!(reported.load(SeqCst), 3);
+
+        let place = change(&vfs, location, what);
+        let failed = write(&store, &channel, 4).unwrap_err();
+        assert!(failed.to_string().contains("is not what was opened"), "{what:?}: {failed}");
+        assert!(matches!(write(&store, &channel, 5), Err(Error::Poisoned(_))), "{what:?}");
+        assert_eq!(reported.load(SeqCst), 3, "{what:?}");
+        store.shutdown();
+        if let Some(place) = place {
+            assert!(entries(vfs, &place) >= 3, "{what:?}");
+        }
+    });
+}
+
+#[test]
+fn an_epoch_without_writes_is_not_reported_either() {
+    on_both_disks(|vfs, location, what| {
+        let store = Datastore::open(Settings::new(location).vfs(vfs.clone())).unwrap();
+        store.ready().unwrap();
+        store.switch_epoch(Epoch(1)).unwrap();
+        change(&vfs, location, what);
+        let failed = store.switch_epoch(Epoch(2)).unwrap_err();
+        assert!(failed.to_string().contains("is not what was opened"), "{what:?}: {failed}");
+        assert_eq!(store.last_epoch(), Epoch(0), "{what:?}");
+    });
+}
+
+#[test]
+fn a_replica_confirms_nothing_any_more_and_lost_nothing_that_it_confirmed() {
+    let session = |epoch: u64| {
+        let mut bytes = marker(tag::BEGIN, Epoch(epoch)).to_vec();
+        let version = WriteVersion { major: epoch, minor: 0 };
+        encode_put(&mut bytes, StorageId(1), &epoch.to_le_bytes(), b"value", version, &[]);
+        encode_end(&mut bytes, Epoch(epoch));
+        bytes
+    };
+    on_both_disks(|vfs, location, what| {
+        let store = StandbyStore::open(vfs.clone(), location).unwrap();
+        let lane = store.lane(0);
+        for epoch in 1..=3 {
+            lane.append(Epoch(epoch), true, true, &session(epoch)).unwrap();
+            store.record(Epoch(epoch)).unwrap();
+        }
+        let place = change(&vfs, location, what);
+        let taken = lane.append(Epoch(4), true, true, &session(4));
+        let failed = taken.and_then(|()| store.record(Epoch(4))).unwrap_err();
+        assert!(failed.to_string().contains("is not what was opened"), "{what:?}: {failed}");
+        assert!(matches!(store.record(Epoch(5)), Err(Error::Poisoned(_))), "{what:?}");
+        assert_eq!(store.durable(), Epoch(3), "{what:?}");
+        store.close();
+        if let Some(place) = place {
+            assert!(entries(vfs, &place) >= 3, "{what:?}");
+        }
+    });
+}
+
+#[test]
+fn new_files_go_to_the_directory_that_was_opened() {
+    on_both_disks(|vfs, location, what| {
+        let store = Datastore::open(Settings::new(location).vfs(vfs.clone())).unwrap();
+        let channels = [store.create_channel().unwrap(), store.create_channel().unwrap()];
+        store.ready().unwrap();
+        write(&store, &channels[0], 1).unwrap();
+        if change(&vfs, location, what).is_some_and(|place| place == location) {
+            return;
+        }
+        // The second channel has no file yet, and a BLOB would be new as well.
+        let _ = write(&store, &channels[1], 2);
+        let _ = store.blob_pool().register_data(b"blob");
+        let _ = store.register_tag("tag", "");
+        store.shutdown();
+        for name in ["pwal_0001", "blob/dir_01", "limestone-tags.json"] {
+            assert_eq!(vfs.kind(&location.join(name)).unwrap(), None, "{what:?}: {name}");
+        }
+    });
+}
