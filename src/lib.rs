@@ -12,6 +12,7 @@ pub mod directory;
 pub mod engine;
 pub mod error;
 pub mod ffi;
+pub mod lock_order;
 pub mod recovery;
 pub mod replication;
 pub mod stderr_log;

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Keeps backups and those who delete or replace files apart.
 
-use parking_lot::{Condvar, Mutex};
+use crate::lock_order::{Mutex, Rank};
+use parking_lot::Condvar;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// The backups of one data store that are open, and whether somebody is replacing files. All calls may be made from any
 /// thread.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct InProgress {
     state: Mutex<State>,
     changed: Condvar,
@@ -27,12 +27,18 @@ pub struct Ticket(Arc<InProgress>);
 #[derive(Debug)]
 pub struct Change<'a>(&'a InProgress);
 
+impl Default for InProgress {
+    fn default() -> InProgress {
+        InProgress { state: Mutex::new(Rank::Backups, State::default()), changed: Condvar::new() }
+    }
+}
+
 impl InProgress {
     /// Begins a backup. Waits while files are being replaced, which is a matter of moments.
     pub fn begin(self: &Arc<Self>) -> Ticket {
         let mut state = self.state.lock();
         while state.changing {
-            self.changed.wait(&mut state);
+            state.wait(&self.changed);
         }
         state.backups += 1;
         log::info!("Beginning backup; active backup count: {}", state.backups);
@@ -53,14 +59,6 @@ impl InProgress {
         }
         state.changing = true;
         Some(Change(self))
-    }
-
-    /// Waits until no backup is open and nobody replaces files, at most `timeout`; returns whether that is so. By then
-    /// it may have changed again.
-    pub fn wait_for_end(&self, timeout: Duration) -> bool {
-        let mut state = self.state.lock();
-        self.changed.wait_while_for(&mut state, |state| state.backups > 0 || state.changing, timeout);
-        state.backups == 0 && !state.changing
     }
 }
 
@@ -83,6 +81,7 @@ impl Drop for Change<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn files_are_replaced_only_while_no_backup_is_open_and_none_begins_meanwhile() {
@@ -92,14 +91,12 @@ mod tests {
         assert!(gate.try_change().is_none());
         drop(first);
         assert!(gate.try_change().is_none());
-        assert!(!gate.wait_for_end(Duration::ZERO));
         drop(second);
-        assert!(gate.wait_for_end(Duration::ZERO));
         let change = gate.try_change().expect("no backup is open");
         assert!(gate.try_change().is_none(), "one at a time");
         std::thread::scope(|scope| {
             let begun = scope.spawn(|| drop(gate.begin()));
-            assert!(!gate.wait_for_end(Duration::from_millis(20)));
+            std::thread::sleep(Duration::from_millis(20));
             assert!(!begun.is_finished(), "the backup waits");
             drop(change);
         });

@@ -4,11 +4,12 @@
 use super::garbage::{self, Collection, Found, Job};
 use super::paths::{self, failed, Directories};
 use crate::error::{Error, Result};
+use crate::lock_order::{Rank, ReadGuard, RwLock};
 use crate::recovery::Snapshot;
 use crate::types::BlobId;
 use crate::vfs::{crashsafe, FileKind, Open, Vfs, VfsFile};
 use crate::wal::names;
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -91,7 +92,7 @@ impl BlobStore {
             vfs,
             root: location.join(names::BLOB_DIR),
             next: AtomicU64::new(0),
-            phase: RwLock::new(Phase::NotReady),
+            phase: RwLock::new(Rank::Blobs, Phase::NotReady),
             stopping: Arc::default(),
             owned: Mutex::default(),
             durable_directories: Mutex::new([false; paths::DIRECTORIES]),
@@ -165,7 +166,7 @@ impl BlobStore {
         }
     }
 
-    fn enter(&self) -> Result<RwLockReadGuard<'_, Phase>> {
+    fn enter(&self) -> Result<ReadGuard<'_, Phase>> {
         let phase = self.phase.read();
         match *phase {
             Phase::Open => Ok(phase),

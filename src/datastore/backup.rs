@@ -97,8 +97,8 @@ impl Datastore {
 
     /// Puts the epoch records aside under a rotated name, which is returned, and begins a new epoch file with the last one.
     pub fn rotate_epoch_file(&self) -> Result<PathBuf> {
-        let lifecycle = self.lifecycle.lock();
-        if lifecycle.state != State::Ready {
+        // Not under the life cycle: epochs that end meanwhile are told about in here.
+        if self.lifecycle.lock().state != State::Ready {
             return Err(Error::WrongState("rotation is possible only between ready() and shutdown()".to_owned()));
         }
         self.coordinator.rotate_epoch_file(&*self.settings.vfs, &self.settings.location)

@@ -5,8 +5,9 @@
 //! What is to be told is *posted* while the epochs advance and *delivered* afterwards. When a callback is running already,
 //! the thread that is inside it tells the rest: a slow callback delays reports and nothing else.
 
+use crate::lock_order::{self, Mutex, MutexGuard, Rank};
 use crate::types::{Durability, Epoch};
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::Condvar;
 use std::fmt;
 use std::sync::Arc;
 use std::thread::ThreadId;
@@ -30,7 +31,6 @@ pub type PersistentCallback = Arc<dyn Fn(EpochEvent) + Send + Sync>;
 /// rules as for [`PersistentCallback`], with which it never runs at the same time.
 pub type NotifyCallback = Arc<dyn Fn(Epoch) + Send + Sync>;
 
-#[derive(Default)]
 pub(super) struct Callbacks {
     state: Mutex<State>,
     /// A call has returned.
@@ -86,6 +86,10 @@ impl State {
 }
 
 impl Callbacks {
+    pub(super) fn new() -> Callbacks {
+        Callbacks { state: Mutex::new(Rank::Callbacks, State::default()), returned: Condvar::new() }
+    }
+
     pub(super) fn set_persistent(&self, callback: Option<PersistentCallback>) {
         self.replace(|state| std::mem::replace(&mut state.persistent, callback));
     }
@@ -108,7 +112,7 @@ impl Callbacks {
     fn wait_for_call(&self, state: &mut MutexGuard<'_, State>) {
         let before = state.returned;
         while state.running.is_some() && !state.is_running_here() && state.returned == before {
-            self.returned.wait(state);
+            state.wait(&self.returned);
         }
     }
 
@@ -135,6 +139,7 @@ impl Callbacks {
 
     /// Tells what was posted, or leaves that to the thread that is inside a callback. To be called without any lock.
     pub(super) fn deliver(&self) {
+        lock_order::check_none_held();
         /// Ends a call even when it panics.
         struct Running<'a>(&'a Callbacks);
         impl Drop for Running<'_> {
@@ -182,6 +187,7 @@ impl fmt::Debug for Callbacks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use parking_lot::Mutex;
     use std::sync::mpsc;
 
     fn stored(epoch: u64, had_writes: bool) -> EpochEvent {
@@ -190,7 +196,7 @@ mod tests {
 
     #[test]
     fn what_is_posted_during_a_call_is_told_after_it_and_of_each_kind_only_the_last() {
-        let callbacks = Arc::new(Callbacks::default());
+        let callbacks = Arc::new(Callbacks::new());
         let told = Arc::new(Mutex::new(Vec::new()));
         let (weak, log) = (Arc::downgrade(&callbacks), told.clone());
         callbacks.set_persistent(Some(Arc::new(move |event: EpochEvent| {
@@ -214,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_callback_that_was_taken_away_is_not_running() {
-        let callbacks = Arc::new(Callbacks::default());
+        let callbacks = Arc::new(Callbacks::new());
         let (entered, has_entered) = mpsc::channel();
         let (leave, may_leave) = mpsc::channel::<()>();
         let may_leave = Mutex::new(may_leave);
@@ -240,7 +246,7 @@ mod tests {
 
     #[test]
     fn nothing_is_told_after_the_end() {
-        let callbacks = Callbacks::default();
+        let callbacks = Callbacks::new();
         callbacks.set_persistent(Some(Arc::new(|event| panic!("told {event:?}"))));
         callbacks.post(stored(1, true));
         callbacks.close_and_wait();

@@ -11,11 +11,11 @@ use super::tap::{EndedSession, Tap, TapHandle, WrittenLog};
 use crate::blob::paths::Directories;
 use crate::blob::BlobStore;
 use crate::error::{Error, Result};
+use crate::lock_order::{Mutex, MutexGuard, Rank};
 use crate::types::{BlobId, Epoch, StorageId, WriteVersion};
 use crate::vfs::{Open, Vfs};
 use crate::wal::entry::{self, tag};
 use crate::wal::session_file::{Ended, OldContent, SessionFile};
-use parking_lot::{Mutex, MutexGuard};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -72,7 +72,7 @@ impl Channel {
     ) -> Channel {
         let file = SessionFile::new(vfs.clone(), path.clone(), names.sync());
         let (state, tap, blobs, blob_ids) = (State::Idle, coordinator.tap(), Directories::default(), Vec::new());
-        let writer = Mutex::new(Writer { state, file, blobs, blob_ids, tap, cut: None });
+        let writer = Mutex::new(Rank::Channel, Writer { state, file, blobs, blob_ids, tap, cut: None });
         let slot = Arc::new(Slot::new());
         Channel { vfs, path, number, coordinator, names, blob_store, slot, finished: AtomicU64::new(0), writer }
     }

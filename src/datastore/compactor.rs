@@ -14,12 +14,13 @@ use crate::backup::InProgress;
 use crate::blob::{BlobStore, Found};
 use crate::compaction::{self, Prepared};
 use crate::error::{Error, Result};
+use crate::lock_order::{Mutex, Rank, RwLock};
 use crate::recovery::{Input, Snapshot};
 use crate::types::{BlobId, Epoch, WriteVersion};
 use crate::vfs::Vfs;
 use crate::wal::catalog::Catalog;
 use crate::wal::rotation;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex as Unranked;
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -48,7 +49,7 @@ pub(super) struct Compactor {
     start: Mutex<Option<Start>>,
     stopping: AtomicBool,
     postponed: AtomicBool,
-    boundary: Mutex<WriteVersion>,
+    boundary: Unranked<WriteVersion>,
     /// Sessions beyond this epoch must stay in the log.
     retained: AtomicU64,
     /// Of sessions up to this epoch some may no longer be in the log; raised before they go.
@@ -89,10 +90,10 @@ impl Compactor {
             backups: backups.clone(),
             channels: channels.clone(),
             blobs: blobs.clone(),
-            start: Mutex::default(),
+            start: Mutex::new(Rank::Compaction, None),
             stopping: AtomicBool::new(false),
             postponed: AtomicBool::new(false),
-            boundary: Mutex::default(),
+            boundary: Unranked::default(),
             retained: AtomicU64::new(u64::MAX),
             compacted: AtomicU64::new(0),
         }

@@ -14,10 +14,10 @@ use super::open_sessions::{OpenSessions, Slot};
 use super::progress::{NotifyLevel, Progress};
 use super::tap::TapHandle;
 use crate::error::{Error, Result};
+use crate::lock_order::{Mutex, Rank, RwLock};
 use crate::types::{Durability, Epoch};
 use crate::vfs::Vfs;
 use crate::wal::epoch_file::EpochFile;
-use parking_lot::{Mutex, RwLock};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{
@@ -56,12 +56,12 @@ impl Coordinator {
         Coordinator {
             floor: AtomicU64::new(0),
             progress: Progress::new(level, replicated),
-            sessions: OpenSessions::default(),
-            callbacks: Callbacks::default(),
+            sessions: OpenSessions::new(),
+            callbacks: Callbacks::new(),
             events: Events::default(),
             requests: AtomicU64::new(0),
-            leader: Mutex::default(),
-            tap: RwLock::default(),
+            leader: Mutex::new(Rank::Leader, Leader::default()),
+            tap: RwLock::new(Rank::Tap, None),
             failure: OnceLock::new(),
             started: AtomicBool::new(false),
             shut_down: AtomicBool::new(false),

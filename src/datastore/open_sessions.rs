@@ -2,8 +2,8 @@
 //! Which epochs sessions hold back, and in which some have ended. Sessions begin and end without a common lock: each channel
 //! has a slot for the epoch of its open session.
 
+use crate::lock_order::{Mutex, Rank, RwLock};
 use crate::types::Epoch;
-use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
@@ -36,7 +36,7 @@ impl Slot {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct OpenSessions {
     slots: RwLock<Vec<Arc<Slot>>>,
     /// Epochs that are not durable yet and in which sessions have ended.
@@ -44,6 +44,13 @@ pub(super) struct OpenSessions {
 }
 
 impl OpenSessions {
+    pub(super) fn new() -> OpenSessions {
+        OpenSessions {
+            slots: RwLock::new(Rank::Slots, Vec::new()),
+            written: Mutex::new(Rank::Written, BTreeSet::new()),
+        }
+    }
+
     pub(super) fn register(&self, slot: Arc<Slot>) {
         self.slots.write().push(slot);
     }

@@ -5,8 +5,9 @@
 //! The coordinator's leader raises the counters, one thread at a time; everybody may read and wait.
 
 use super::epochs::Epochs;
+use crate::lock_order::{Mutex, Rank};
 use crate::types::{Durability, Epoch};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex as Unranked};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Instant;
 
@@ -44,7 +45,7 @@ pub(super) struct Progress {
     replicated: bool,
     degraded: AtomicBool,
     /// Intervals of epochs, first and last, that were notified while degraded; ascending.
-    degraded_intervals: Mutex<Vec<(Epoch, Epoch)>>,
+    degraded_intervals: Unranked<Vec<(Epoch, Epoch)>>,
     waiting: AtomicUsize,
     waiters: Mutex<()>,
     changed: Condvar,
@@ -57,9 +58,9 @@ impl Progress {
             level,
             replicated,
             degraded: AtomicBool::new(false),
-            degraded_intervals: Mutex::default(),
+            degraded_intervals: Unranked::default(),
             waiting: AtomicUsize::new(0),
-            waiters: Mutex::default(),
+            waiters: Mutex::new(Rank::Waiters, ()),
             changed: Condvar::new(),
         }
     }
@@ -167,8 +168,8 @@ impl Progress {
         let mut in_time = true;
         while in_time && !over() {
             match deadline {
-                Some(deadline) => in_time = !self.changed.wait_until(&mut guard, deadline).timed_out(),
-                None => self.changed.wait(&mut guard),
+                Some(deadline) => in_time = guard.wait_until(&self.changed, deadline),
+                None => guard.wait(&self.changed),
             }
         }
         drop(guard);

@@ -70,6 +70,7 @@ impl Datastore {
         for channel in channels.iter() {
             channel.forget_file();
         }
+        drop(channels);
         let Started { epoch_file, durable, last_epoch, entries, max_blob_id, snapshot, warnings } = started;
         let report = RecoveryReport { durable_epoch: durable, last_epoch, entries, max_blob_id, warnings };
         *self.max_blob_id.write() = report.max_blob_id;

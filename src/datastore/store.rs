@@ -16,13 +16,14 @@ use crate::backup::{InProgress, Progress as RestoreProgress};
 use crate::blob::{BlobPool, BlobStore};
 use crate::directory::data_directory::Directory;
 use crate::error::{Error, Result};
+use crate::lock_order::{Mutex, Rank, RwLock};
 use crate::recovery::Snapshot;
 use crate::types::{BlobId, Epoch};
 use crate::vfs::Vfs;
 use crate::wal::file_sync::NameSync;
 use crate::wal::names;
 use crate::wal::rotation;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock as Unranked;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -46,8 +47,8 @@ pub struct Datastore {
     pub(super) maintenance: Maintenance,
     /// Serializes ready, rotation and shutdown.
     pub(super) lifecycle: Mutex<Lifecycle>,
-    pub(super) snapshot: RwLock<Option<Snapshot>>,
-    pub(super) max_blob_id: RwLock<BlobId>,
+    pub(super) snapshot: Unranked<Option<Snapshot>>,
+    pub(super) max_blob_id: Unranked<BlobId>,
     pub(super) blobs: Arc<BlobStore>,
     pub(super) tags: Tags,
     pub(super) safe_snapshots: SafeSnapshots,
@@ -79,7 +80,7 @@ impl Datastore {
         let coordinator = Arc::new(Coordinator::new(settings.notify_level, settings.replicated));
         let names = Arc::new(FileNames::new(NameSync::new(settings.vfs.clone(), &settings.location)));
         let backups: Arc<InProgress> = Arc::default();
-        let channels: Arc<RwLock<Vec<Arc<Channel>>>> = Arc::default();
+        let channels = Arc::new(RwLock::new(Rank::Channels, Vec::new()));
         let compactor = Arc::new(Compactor::new(&settings, &coordinator, &names, &backups, &channels, &blobs));
         let tags = Tags::open(settings.vfs.clone(), &settings.location);
         Ok(Arc::new(Datastore {
@@ -94,9 +95,9 @@ impl Datastore {
             backups,
             compactor,
             maintenance: Maintenance::default(),
-            lifecycle: Mutex::new(Lifecycle { state: State::NotReady, directory: Some(directory) }),
-            snapshot: RwLock::default(),
-            max_blob_id: RwLock::default(),
+            lifecycle: Mutex::new(Rank::Lifecycle, Lifecycle { state: State::NotReady, directory: Some(directory) }),
+            snapshot: Unranked::default(),
+            max_blob_id: Unranked::default(),
 
             restore_progress: RestoreProgress::default(),
         }))

@@ -3,9 +3,11 @@
 
 use super::pair::{free_port, replica, settings, Engine, PATIENCE};
 use super::streaming::none;
+use limestone_core::datastore::EpochEvent;
 use limestone_core::replication::policy::degraded_intervals;
 use limestone_core::replication::status::LinkState;
 use limestone_core::types::{Durability, Epoch};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -159,5 +161,46 @@ fn a_callback_on_a_thread_of_replication_may_shut_down() {
             let _ = engine.store.switch_epoch(Epoch(engine.epoch));
         }
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_shutdown_on_a_thread_that_hears_from_the_replica_does_not_wait_for_what_it_should_hear_itself() {
+    let (primary, standby) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let port = free_port();
+    let _server = replica(standby.path(), port, &none());
+    let mut engine = Engine::start(primary.path(), settings(port, &[("TIMEOUT_MS", "60000")]));
+    let before = engine.write(&["a"]);
+    engine.wait_propagated(before);
+    let (done, is_done) = std::sync::mpsc::channel();
+    let (replication, channel) = (Arc::downgrade(&engine.replication), engine.channels[0].clone());
+    let store = Arc::downgrade(&engine.store);
+    engine.store.set_persistent_callback(Some(Arc::new(move |event: EpochEvent| {
+        let thread = std::thread::current();
+        let hears = thread.name().is_some_and(|name| name.starts_with("repl_"));
+        if !hears || event.state != Durability::Propagated {
+            return;
+        }
+        // The replica will confirm this to the present thread only.
+        channel.begin_session().unwrap();
+        channel.end_session().unwrap();
+        let (store, replication) = (store.upgrade().unwrap(), replication.upgrade().unwrap());
+        let ended = store.switched_epoch();
+        store.switch_epoch(Epoch(ended.0 + 1)).unwrap();
+        while store.last_epoch() < ended {
+            std::thread::yield_now();
+        }
+        replication.shutdown();
+        store.shutdown();
+        let _ = done.send(());
+    })));
+    // Until a confirmation is told on the thread that hears it, and not on one that is telling something else.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while is_done.recv_timeout(Duration::from_millis(50)).is_err() {
+        assert!(Instant::now() < deadline, "the shutdown waits for the confirmation");
+        let epoch = engine.epoch;
+        engine.epoch += 1;
+        let _ = engine.channels[1].begin_session().and_then(|_| engine.channels[1].end_session());
+        let _ = engine.store.switch_epoch(Epoch(epoch + 1));
     }
 }

@@ -78,7 +78,12 @@ impl Primary {
     /// callback; on a thread of replication it does not wait for the threads to end.
     pub fn shutdown(&self) {
         if !self.core.is_stopping() {
-            self.core.drain(self.core.settings.shutdown_patience());
+            // What this very thread should hear it would wait for in vain.
+            let patience = match session::is_own_thread() {
+                true => Duration::ZERO,
+                false => self.core.settings.shutdown_patience(),
+            };
+            self.core.drain(patience);
             self.core.stop();
         }
         // A callback on one of the threads that end now may have called this: they end when it returns.
