@@ -2,8 +2,7 @@
 //! The numbers in `docs/protocol.md` are those of the code.
 
 use limestone_core::replication::native::protocol::frame::{self, FrameKind, MAGIC};
-use limestone_core::replication::native::protocol::message::{Code, LANES_MAX, VERSION};
-use limestone_core::replication::native::protocol::replica_session::CHANNELS_MAX;
+use limestone_core::replication::native::protocol::message::{Code, CHANNELS_MAX, LANES_MAX, VERSION};
 use limestone_core::replication::secret;
 use limestone_core::replication::upstream::protocol::codec::Message;
 use limestone_core::types::Epoch;

@@ -3,7 +3,7 @@
 //! the logs of the subscription or reaches the tap, and never both.
 
 use limestone_core::datastore::{Datastore, EndedSession, SafeSnapshot, Settings, Tap};
-use limestone_core::replication::backlog::Source;
+use limestone_core::replication::backlog::Backlog;
 use limestone_core::types::{BlobId, Epoch, StorageId, WriteVersion};
 use limestone_core::vfs::{RealFs, SimFs, Vfs};
 use limestone_core::wal::entry::{decode, Entry};
@@ -124,7 +124,7 @@ fn hand_over_under_load(vfs: Arc<dyn Vfs>, location: &Path, subscriptions: usize
                 store.unsubscribe();
                 // Sessions that end now belong to nobody; the next subscription finds them in the log.
             }
-            let source = Source::new(subscription, Epoch(0)).unwrap();
+            let source = Backlog::new(subscription, Epoch(0)).unwrap();
             let mut window = source.window(Epoch(0)).unwrap();
             assert_eq!(window.rest_above, None);
             let mut seen = BTreeMap::new();
@@ -150,7 +150,7 @@ fn hand_over_under_load(vfs: Arc<dyn Vfs>, location: &Path, subscriptions: usize
     });
     // When all have stopped, a last look has every key.
     let recorder = Arc::new(Recorder::default());
-    let source = Source::new(store.subscribe(recorder.clone()).unwrap(), Epoch(0)).unwrap();
+    let source = Backlog::new(store.subscribe(recorder.clone()).unwrap(), Epoch(0)).unwrap();
     let mut window = source.window(Epoch(0)).unwrap();
     let mut all: Vec<u64> = std::iter::from_fn(|| source.next(&mut window)).flat_map(|s| keys(&s)).collect();
     all.sort_unstable();

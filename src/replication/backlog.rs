@@ -35,7 +35,7 @@ pub enum NotShippable {
 
 /// Why the sessions could not be listed.
 #[derive(Debug, thiserror::Error)]
-pub enum SourceError {
+pub enum BacklogError {
     #[error(transparent)]
     NotShippable(#[from] NotShippable),
     #[error("cannot read {log}: {source}")]
@@ -46,7 +46,7 @@ pub enum SourceError {
 
 /// The log as it was when a tap was set, to be read from some epoch on.
 #[derive(Debug)]
-pub struct Source {
+pub struct Backlog {
     logs: Vec<(WrittenLog, Mapping)>,
     window_sessions: usize,
 }
@@ -61,12 +61,12 @@ pub struct Window {
     pub bytes: u64,
 }
 
-impl Source {
+impl Backlog {
     /// Maps the logs of a subscription.
     ///
     /// # Errors
-    /// [`SourceError::NotShippable`] when what the replica lacks above `replica` is no longer in the log.
-    pub fn new(subscription: Subscription, replica: Epoch) -> Result<Source, SourceError> {
+    /// [`BacklogError::NotShippable`] when what the replica lacks above `replica` is no longer in the log.
+    pub fn new(subscription: Subscription, replica: Epoch) -> Result<Backlog, BacklogError> {
         let compacted = subscription.compacted;
         if replica < compacted {
             return Err(NotShippable::Compacted { compacted, replica }.into());
@@ -76,15 +76,15 @@ impl Source {
                 true => Ok(mapping),
                 false => Err(io::ErrorKind::UnexpectedEof.into()),
             });
-            let mapping = mapping.map_err(|source| SourceError::Io { log: log.name.clone(), source })?;
+            let mapping = mapping.map_err(|source| BacklogError::Io { log: log.name.clone(), source })?;
             mapping.advise(true);
             Ok((log, mapping))
         });
-        Ok(Source { logs: logs.collect::<Result<_, SourceError>>()?, window_sessions: WINDOW_SESSIONS })
+        Ok(Backlog { logs: logs.collect::<Result<_, BacklogError>>()?, window_sessions: WINDOW_SESSIONS })
     }
 
     /// Whether there is any session of an epoch above `replica`, or one that no epoch covers.
-    pub fn window(&self, above: Epoch) -> Result<Window, SourceError> {
+    pub fn window(&self, above: Epoch) -> Result<Window, BacklogError> {
         let mut found: Vec<Found> = Vec::new();
         let mut below = u64::MAX;
         for (number, (log, mapping)) in self.logs.iter().enumerate() {
@@ -143,7 +143,7 @@ fn blobs_of(bytes: &[u8]) -> Arc<[BlobId]> {
 }
 
 /// Hands out every ended session above an epoch. Sessions that a start has marked do not count.
-fn walk(log: &WrittenLog, bytes: &[u8], above: Epoch, mut each: impl FnMut(Found)) -> Result<(), SourceError> {
+fn walk(log: &WrittenLog, bytes: &[u8], above: Epoch, mut each: impl FnMut(Found)) -> Result<(), BacklogError> {
     let name = || log.name.clone();
     // The session that the walk is inside: its epoch, unless it does not count.
     let mut open: Option<(Option<Epoch>, u64)> = None;
@@ -151,7 +151,7 @@ fn walk(log: &WrittenLog, bytes: &[u8], above: Epoch, mut each: impl FnMut(Found
     let mut offset = 0;
     let unended = |open: Option<(Option<Epoch>, u64)>| match open {
         Some((Some(epoch), offset)) if epoch > above => {
-            Err(SourceError::from(NotShippable::Unended { log: name(), epoch, offset }))
+            Err(BacklogError::from(NotShippable::Unended { log: name(), epoch, offset }))
         }
         _ => Ok(()),
     };
@@ -161,7 +161,7 @@ fn walk(log: &WrittenLog, bytes: &[u8], above: Epoch, mut each: impl FnMut(Found
             Some(Ok(decoded)) => decoded,
             // A start leaves such bytes in a rotated file, behind a session that does not count.
             Some(Err(_)) if matches!(open, Some((None, _))) => return Ok(()),
-            Some(Err(_)) => return Err(SourceError::Unreadable { log: name(), offset: offset as u64 }),
+            Some(Err(_)) => return Err(BacklogError::Unreadable { log: name(), offset: offset as u64 }),
         };
         match entry {
             Entry::Begin(epoch) => {
@@ -220,7 +220,7 @@ mod tests {
         Subscription { logs: logs.collect(), stored_before: Epoch(0), compacted: Epoch(0), channels: 2 }
     }
 
-    fn epochs(source: &Source, window: &mut Window) -> Vec<u64> {
+    fn epochs(source: &Backlog, window: &mut Window) -> Vec<u64> {
         std::iter::from_fn(|| source.next(window)).map(|session| session.epoch.0).collect()
     }
 
@@ -231,7 +231,7 @@ mod tests {
         let mut marked = session(6, "marked", &[], true);
         marked[0] = entry::tag::INVALIDATED;
         let log = [&a[..], &marked, &b].concat();
-        let source = Source::new(subscription(&[&log, &c]), Epoch(3)).unwrap();
+        let source = Backlog::new(subscription(&[&log, &c]), Epoch(3)).unwrap();
         let mut window = source.window(Epoch(3)).unwrap();
         assert_eq!((window.rest_above, window.bytes), (None, (b.len() + c.len()) as u64));
         let first = source.next(&mut window).unwrap();
@@ -248,18 +248,18 @@ mod tests {
     fn what_is_compacted_or_was_never_ended_needs_a_base_sync() {
         let mut compacted = subscription(&[]);
         compacted.compacted = Epoch(9);
-        assert!(Source::new(compacted.clone(), Epoch(9)).is_ok());
-        let error = Source::new(compacted, Epoch(8)).unwrap_err();
-        assert!(matches!(error, SourceError::NotShippable(NotShippable::Compacted { .. })), "{error}");
+        assert!(Backlog::new(compacted.clone(), Epoch(9)).is_ok());
+        let error = Backlog::new(compacted, Epoch(8)).unwrap_err();
+        assert!(matches!(error, BacklogError::NotShippable(NotShippable::Compacted { .. })), "{error}");
 
         let unended = [session(2, "a", &[], false), session(3, "b", &[], true)].concat();
-        let source = Source::new(subscription(&[&unended]), Epoch(1)).unwrap();
+        let source = Backlog::new(subscription(&[&unended]), Epoch(1)).unwrap();
         let error = source.window(Epoch(1)).unwrap_err();
-        assert!(matches!(error, SourceError::NotShippable(NotShippable::Unended { .. })), "{error}");
+        assert!(matches!(error, BacklogError::NotShippable(NotShippable::Unended { .. })), "{error}");
         assert_eq!(epochs(&source, &mut source.window(Epoch(2)).unwrap()), [3], "a replica that has it does not care");
 
-        let source = Source::new(subscription(&[&session(0, "a", &[], true)]), Epoch(0)).unwrap();
-        assert!(matches!(source.window(Epoch(0)), Err(SourceError::NotShippable(_))));
+        let source = Backlog::new(subscription(&[&session(0, "a", &[], true)]), Epoch(0)).unwrap();
+        assert!(matches!(source.window(Epoch(0)), Err(BacklogError::NotShippable(_))));
         assert!(epochs(&source, &mut source.window(Epoch(1)).unwrap()).is_empty());
     }
 
@@ -269,7 +269,7 @@ mod tests {
             .map(|log| (0..50).flat_map(|n| session(1 + (n * 7 + log * 3) % 40, "k", &[], true)).collect())
             .collect();
         let logs: Vec<&[u8]> = logs.iter().map(Vec::as_slice).collect();
-        let mut source = Source::new(subscription(&logs), Epoch(0)).unwrap();
+        let mut source = Backlog::new(subscription(&logs), Epoch(0)).unwrap();
         source.window_sessions = 10;
         let (mut all, mut above, mut windows) = (Vec::new(), Epoch(0), 0);
         loop {
@@ -318,7 +318,7 @@ mod tests {
             if start == 1 {
                 store.rotate().unwrap();
             }
-            let source = Source::new(store.subscribe(Arc::new(Deaf)).unwrap(), Epoch(0)).unwrap();
+            let source = Backlog::new(store.subscribe(Arc::new(Deaf)).unwrap(), Epoch(0)).unwrap();
             let found = epochs(&source, &mut source.window(Epoch(0)).unwrap());
             assert_eq!(found.len() as u64, 4 * (start + 1) - start, "{found:?}: the last of each run was not stored");
             store.shutdown();

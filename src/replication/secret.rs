@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Who may talk to whom: the shared secret, the proofs that both sides know it, and what is allowed without one. The
-//! secret never travels; a proof is bound to one connection by the nonces of both sides, and to its direction by a label.
+//! Who may talk to whom: the shared secret, proofs over bytes that only those can make who know it, and what is allowed
+//! without one. The secret never travels.
 
-use super::native::protocol::frame::MAGIC;
-use super::native::protocol::message::{Hello, Message, Nonce, Proof};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use std::fmt;
@@ -16,6 +14,9 @@ use std::path::Path;
 pub const SECRET_BYTES_MIN: usize = 16;
 /// A larger file is not a secret.
 pub const SECRET_BYTES_MAX: usize = 4096;
+
+/// An HMAC-SHA-256.
+pub type Proof = [u8; 32];
 
 /// What both sides know. Empty when none was configured.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -95,6 +96,22 @@ impl Secret {
     pub fn is_none(&self) -> bool {
         self.0.is_empty()
     }
+
+    fn mac(&self, parts: &[&[u8]]) -> Hmac<Sha256> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("a key of any length is allowed");
+        parts.iter().for_each(|part| mac.update(part));
+        mac
+    }
+
+    /// The proof over the bytes of `parts`, one behind the other, with this secret as the key.
+    pub fn prove(&self, parts: &[&[u8]]) -> Proof {
+        self.mac(parts).finalize().into_bytes().into()
+    }
+
+    /// Checks a proof over the bytes of `parts` in constant time.
+    pub fn is_proof(&self, parts: &[&[u8]], proof: &Proof) -> bool {
+        self.mac(parts).verify_slice(proof).is_ok()
+    }
 }
 
 /// Whether a peer with this address may be talked to: with a secret any, without one only this machine.
@@ -109,85 +126,13 @@ pub fn random<const N: usize>() -> io::Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// What both sides of a connection have sent each other before the proofs.
-#[derive(Clone, Debug)]
-pub struct Transcript(Vec<u8>);
-
-impl Transcript {
-    /// The transcript of a connection: the magic, the whole Hello frame (versions, kind, session, nonce of the primary),
-    /// the chosen version and the nonce of the replica.
-    pub fn new(hello: &Hello, version: u16, nonce: &Nonce) -> Transcript {
-        let mut bytes = MAGIC.to_vec();
-        Message::Hello(hello.clone()).encode(&mut bytes);
-        bytes.extend_from_slice(&version.to_le_bytes());
-        bytes.extend_from_slice(nonce);
-        Transcript(bytes)
-    }
-
-    fn mac(&self, secret: &Secret, label: &str, more: &[u8]) -> Hmac<Sha256> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&secret.0).expect("a key of any length is allowed");
-        mac.update(label.as_bytes());
-        mac.update(&self.0);
-        mac.update(more);
-        mac
-    }
-
-    /// The proof that the replica sends.
-    pub fn replica_proof(&self, secret: &Secret) -> Proof {
-        self.mac(secret, "replica", &[]).finalize().into_bytes().into()
-    }
-
-    /// The proof that the primary sends; it also covers what it says about itself (`message::identity_bytes`).
-    pub fn primary_proof(&self, secret: &Secret, identity: &[u8]) -> Proof {
-        self.mac(secret, "primary", identity).finalize().into_bytes().into()
-    }
-
-    /// Checks a replica's proof in constant time.
-    pub fn is_replica_proof(&self, secret: &Secret, proof: &Proof) -> bool {
-        self.mac(secret, "replica", &[]).verify_slice(proof).is_ok()
-    }
-
-    /// Checks a primary's proof in constant time.
-    pub fn is_primary_proof(&self, secret: &Secret, identity: &[u8], proof: &Proof) -> bool {
-        self.mac(secret, "primary", identity).verify_slice(proof).is_ok()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replication::native::protocol::message::ConnectionKind;
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;
 
     const KEY: &[u8] = b"0123456789abcdef";
-
-    fn hello() -> Hello {
-        Hello { version_min: 1, version_max: 1, kind: ConnectionKind::Lane(3), session_id: [7; 16], nonce: [1; 32] }
-    }
-
-    #[test]
-    fn proofs_are_bound_to_the_secret_the_direction_and_everything_said_before() {
-        let (secret, other) = (Secret::new(KEY).unwrap(), Secret::new(b"0123456789abcdeF").unwrap());
-        let transcript = Transcript::new(&hello(), 1, &[2; 32]);
-        let proof = transcript.replica_proof(&secret);
-        assert!(transcript.is_replica_proof(&secret, &proof));
-        assert!(!transcript.is_replica_proof(&other, &proof));
-        assert!(!transcript.is_replica_proof(&Secret::default(), &proof));
-        assert!(!transcript.is_primary_proof(&secret, &[], &proof), "a proof sent back proves nothing");
-        for changed in [
-            Transcript::new(&Hello { nonce: [9; 32], ..hello() }, 1, &[2; 32]),
-            Transcript::new(&Hello { session_id: [9; 16], ..hello() }, 1, &[2; 32]),
-            Transcript::new(&Hello { kind: ConnectionKind::Control, ..hello() }, 1, &[2; 32]),
-            Transcript::new(&hello(), 2, &[2; 32]),
-            Transcript::new(&hello(), 1, &[3; 32]),
-        ] {
-            assert!(!changed.is_replica_proof(&secret, &proof));
-        }
-        let proof = transcript.primary_proof(&secret, b"identity");
-        assert!(transcript.is_primary_proof(&secret, b"identity", &proof));
-        assert!(!transcript.is_primary_proof(&secret, b"identitx", &proof));
-    }
 
     #[test]
     fn a_secret_is_read_from_a_private_regular_file_only() {

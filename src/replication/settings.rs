@@ -3,6 +3,7 @@
 //! understood is an error that names the variable: a data store without the replica that somebody wanted is worse than
 //! one that does not start.
 
+use super::native::protocol::message::LANES_MAX;
 use super::native::protocol::Millis;
 use super::policy::rule;
 use super::secret::Secret;
@@ -30,7 +31,6 @@ const ASYNC_GROUP_COMMIT: &str = "REPLICATION_ASYNC_GROUP_COMMIT";
 
 /// Addresses of the one replica that are tried in turn.
 const ENDPOINTS_MAX: usize = 16;
-const LANES_MAX: u64 = 64;
 const TIMEOUT_DEFAULT_MS: u64 = 10_000;
 /// A day; more is a mistake.
 const TIMEOUT_MAX_MS: u64 = 86_400_000;
@@ -171,8 +171,9 @@ impl ReplicationSettings {
                 .get(TIMEOUT_MS, |text| parse_number(text, 1, TIMEOUT_MAX_MS, "a number of milliseconds"))?
                 .map_or(Duration::from_millis(TIMEOUT_DEFAULT_MS), Duration::from_millis),
             secret: given.secret(SECRET_FILE)?,
-            lanes: given.get(LANES, |text| parse_number(text, 1, LANES_MAX, "a number of connections"))?.unwrap_or(1)
-                as usize,
+            lanes: given
+                .get(LANES, |text| parse_number(text, 1, LANES_MAX.into(), "a number of connections"))?
+                .unwrap_or(1) as usize,
             allow_no_secret: given.get(ALLOW_NO_SECRET, parse_switch)?.unwrap_or(false),
             retain_bytes: given
                 .get(RETAIN_MB, |text| parse_number(text, 0, u64::MAX >> 20, "a number of megabytes (2^20 bytes)"))?

@@ -6,7 +6,7 @@ use crate::model::{Fate, Model, DATA, LOCATION, MARKERS};
 use crate::world::{Sabotage, Setup, TIMEOUT};
 use limestone_core::blob::BlobPool;
 use limestone_core::datastore::{Channel, Datastore, EndedSession, Settings, Tap};
-use limestone_core::replication::backlog::{Source, Window};
+use limestone_core::replication::backlog::{Backlog, Window};
 use limestone_core::replication::native::protocol::frame::LogFrame;
 use limestone_core::replication::native::protocol::handshake::{PrimaryHandshake, PrimaryStep};
 use limestone_core::replication::native::protocol::message::{
@@ -55,7 +55,7 @@ struct Open {
     /// The number of the last BLOB that was sent.
     blob_seq: u64,
     session: PrimarySession,
-    source: Source,
+    source: Backlog,
     window: Window,
     /// The session of the window that is sent next.
     next: Option<EndedSession>,
@@ -242,7 +242,7 @@ impl Primary {
         let Ok(subscription) = self.store.subscribe(queue.clone()) else { return Ok(()) };
         let (stored, stored_before) = (self.store.last_epoch(), subscription.stored_before);
         // A disk that has lost its power cannot be read either.
-        let Ok(source) = Source::new(subscription, replica.durable) else { return Ok(()) };
+        let Ok(source) = Backlog::new(subscription, replica.durable) else { return Ok(()) };
         let Ok(window) = source.window(replica.durable) else { return Ok(()) };
         let mut join = |kind| {
             let end = connect();

@@ -5,15 +5,15 @@
 use super::base_sync;
 use super::blobs::Blobs;
 use super::connection::{unexpected, Opening, Receiver, Sender};
+use super::core::Core;
 use super::end::End;
+use super::feed::{Feed, Observer};
 use super::lane::{Item, Lane};
-use super::live::{Live, Observer};
 use super::queue::Queue;
-use super::Core;
 use crate::datastore::{EndedSession, Subscription, Tap};
-use crate::replication::backlog::{NotShippable, Source, SourceError};
+use crate::replication::backlog::{Backlog, BacklogError, NotShippable};
 use crate::replication::native::protocol::message::{
-    Code, ConnectionKind, Message, Outcome, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, Term,
+    Code, ConnectionKind, Message, Outcome, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, Term, CHANNELS_MAX,
 };
 use crate::replication::native::protocol::primary_session::PrimarySession;
 use crate::replication::net::transport;
@@ -29,8 +29,6 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-/// Most log channels that this side announces.
-const CHANNELS_MAX: u32 = 1 << 20;
 /// Sessions that wait in a lane while the replica catches up.
 const CATCH_UP_QUEUE: usize = 1 << 10;
 /// While the replica catches up it is asked to confirm after so many bytes.
@@ -60,7 +58,7 @@ pub(super) struct Session {
     lanes: Mutex<Vec<Arc<Queue<Item>>>>,
     blobs: Arc<Blobs>,
     control: Mutex<Option<Sender>>,
-    live: Mutex<Option<Arc<Live>>>,
+    feed: Mutex<Option<Arc<Feed>>>,
     end: Mutex<Option<End>>,
     ended: Condvar,
     pub(super) sent_bytes: AtomicU64,
@@ -85,7 +83,7 @@ impl Session {
             lanes: Mutex::default(),
             blobs: Arc::new(Blobs::new()),
             control: Mutex::default(),
-            live: Mutex::default(),
+            feed: Mutex::default(),
             end: Mutex::default(),
             ended: Condvar::new(),
             sent_bytes: AtomicU64::new(0),
@@ -136,7 +134,7 @@ impl Session {
             // A thread that panicked has ended the session.
             let _ = thread.join();
         }
-        *self.live.lock() = None;
+        *self.feed.lock() = None;
         self.end.lock().clone().unwrap_or(End::Stopped)
     }
 
@@ -159,8 +157,8 @@ impl Session {
         if replica.outcome == Outcome::BaseSync {
             return self.base_sync(peer, sender, receiver, threads);
         }
-        let live = self.start_threads(peer, sender, receiver, (identity.stored, &replica), threads)?;
-        self.catch_up(&live, replica.durable)
+        let feed = self.start_threads(peer, sender, receiver, (identity.stored, &replica), threads)?;
+        self.catch_up(&feed, replica.durable)
     }
 
     fn identity(&self) -> PrimaryIdentity {
@@ -238,7 +236,7 @@ impl Session {
         receiver: Receiver,
         (stored, replica): (Epoch, &ReplicaIdentity),
         threads: &mut Vec<JoinHandle<()>>,
-    ) -> Result<Arc<Live>, End> {
+    ) -> Result<Arc<Feed>, End> {
         let mut lanes = Vec::new();
         for number in 0..self.core.settings.lanes as u32 {
             // Nothing comes back on a lane.
@@ -260,30 +258,30 @@ impl Session {
         let observer: Weak<dyn Observer> = Arc::downgrade(&(self.clone() as Arc<dyn Observer>));
         let timeout = self.core.settings.timeout.as_millis() as u64;
         let machine = PrimarySession::new(stored, replica, timeout, 0);
-        let live = Arc::new(Live::new(lanes, self.blobs.clone(), &self.core.store, observer, machine));
-        *self.live.lock() = Some(live.clone());
+        let feed = Arc::new(Feed::new(lanes, self.blobs.clone(), &self.core.store, observer, machine));
+        *self.feed.lock() = Some(feed.clone());
         *self.control.lock() = Some(sender);
         self.spawn(threads, "control", move |session| session.receive(receiver))?;
-        self.check().map(|()| live)
+        self.check().map(|()| feed)
     }
 
     /// Sends what the replica lacks from the log, then lets everything through as it comes.
-    fn catch_up(&self, live: &Arc<Live>, durable: Epoch) -> Result<(), End> {
+    fn catch_up(&self, feed: &Arc<Feed>, durable: Epoch) -> Result<(), End> {
         let mut above = durable;
         let mut told = false;
         let (begun, mut bytes) = (Instant::now(), 0);
         loop {
             self.core.store.unsubscribe();
-            live.begin_pass();
-            let subscription = self.core.store.subscribe(live.clone()).map_err(|e| End::Local(e.to_string()))?;
+            feed.begin_pass();
+            let subscription = self.core.store.subscribe(feed.clone()).map_err(|e| End::Local(e.to_string()))?;
             if !std::mem::replace(&mut told, true) {
                 // Later switches reach the tap.
-                self.tell_versions(live);
+                self.tell_versions(feed);
             }
             let stored_before = subscription.stored_before;
-            let (held, sent) = self.send_log(live, subscription, above)?;
+            let (held, sent) = self.send_log(feed, subscription, above)?;
             bytes += sent;
-            if held.len() <= HELD_MAX && live.go_live(held) {
+            if held.len() <= HELD_MAX && feed.go_live(held) {
                 self.core.streaming(durable, bytes, begun.elapsed());
                 return Ok(());
             }
@@ -293,20 +291,20 @@ impl Session {
     }
 
     /// Lets the replica know the versions that were switched to before the session.
-    fn tell_versions(&self, live: &Live) {
+    fn tell_versions(&self, feed: &Feed) {
         let boundary = self.core.store.available_boundary_version();
         if boundary > WriteVersion::default() {
-            live.boundary(boundary);
+            feed.boundary(boundary);
         }
         if let Some(snapshot) = self.core.store.safe_snapshot() {
-            live.safe_snapshot(snapshot.version);
+            feed.safe_snapshot(snapshot.version);
         }
     }
 
     /// Sends the stored sessions of the log above an epoch; returns the others and the bytes that were sent.
-    fn send_log(&self, live: &Live, subscription: Subscription, above: Epoch) -> Result<(Vec<EndedSession>, u64), End> {
+    fn send_log(&self, feed: &Feed, subscription: Subscription, above: Epoch) -> Result<(Vec<EndedSession>, u64), End> {
         let stored_before = subscription.stored_before;
-        let source = Source::new(subscription, above).map_err(|e| self.not_shippable(e, above))?;
+        let source = Backlog::new(subscription, above).map_err(|e| self.not_shippable(e, above))?;
         let (mut held, mut total, mut pending, mut last) = (Vec::new(), 0, 0, None);
         // BLOBs that are gone belong to entries that later ones have replaced: only with those the replica is right.
         let mut hold_commits = false;
@@ -326,16 +324,16 @@ impl Session {
                 }
                 if let Some(last) = last.filter(|&last| last < session.epoch && pending >= CATCH_UP_COMMIT_BYTES) {
                     if !hold_commits {
-                        live.delivered(last);
+                        feed.delivered(last);
                         pending = 0;
                     }
                 }
-                while !live.wait_for_room(CATCH_UP_QUEUE, self.core.settings.timeout) {
+                while !feed.wait_for_room(CATCH_UP_QUEUE, self.core.settings.timeout) {
                     self.check()?;
                 }
                 self.check()?;
                 (total, pending, last) = (total + session.len, pending + session.len, Some(session.epoch));
-                hold_commits |= live.send_old(session, self.core.store.blobs());
+                hold_commits |= feed.send_old(session, self.core.store.blobs());
             }
             match window.rest_above {
                 Some(rest) if held.len() <= HELD_MAX => from = rest,
@@ -343,14 +341,14 @@ impl Session {
             }
         }
         if last.is_some() {
-            live.delivered(stored_before);
+            feed.delivered(stored_before);
         }
         Ok((held, total))
     }
 
-    fn not_shippable(&self, error: SourceError, above: Epoch) -> End {
+    fn not_shippable(&self, error: BacklogError, above: Epoch) -> End {
         match error {
-            SourceError::NotShippable(reason) => {
+            BacklogError::NotShippable(reason) => {
                 let oldest = match reason {
                     NotShippable::Compacted { compacted, .. } => compacted,
                     NotShippable::Unended { epoch, .. } => epoch,
@@ -385,22 +383,22 @@ impl Session {
         }
     }
 
-    fn live(&self) -> Option<Arc<Live>> {
-        self.live.lock().clone()
+    fn feed(&self) -> Option<Arc<Feed>> {
+        self.feed.lock().clone()
     }
 
     /// What comes on the control connection.
     fn receive(&self, mut receiver: Receiver) -> Result<(), End> {
         loop {
             let message = receiver.next()?;
-            let Some(live) = self.live() else {
+            let Some(feed) = self.feed() else {
                 match message {
                     // A base sync goes on.
                     Message::Alive { .. } => continue,
                     other => return Err(unexpected(other, "an Alive")),
                 }
             };
-            let (propagated, ended) = live.on_control(message).map_err(|reason| match reason.code {
+            let (propagated, ended) = feed.on_control(message).map_err(|reason| match reason.code {
                 Code::PROTOCOL => End::Protocol(reason.text),
                 _ => End::Ended(reason),
             })?;
@@ -418,16 +416,16 @@ impl Session {
     /// A lane has sent so much.
     fn sent(&self, bytes: u64, commit: Option<Epoch>) {
         self.sent_bytes.fetch_add(bytes, SeqCst);
-        if let Some(live) = self.live() {
-            live.sent(commit);
+        if let Some(feed) = self.feed() {
+            feed.sent(commit);
         }
     }
 
     /// Bytes of a BLOB or a file went over.
     fn moved(&self, bytes: u64) {
         self.sent_bytes.fetch_add(bytes, SeqCst);
-        if let Some(live) = self.live() {
-            live.moved();
+        if let Some(feed) = self.feed() {
+            feed.moved();
         }
     }
 
@@ -439,12 +437,12 @@ impl Session {
         let store = &self.core.store;
         let (switched, stored) = (store.switched_epoch(), store.last_epoch());
         let mut messages = Vec::new();
-        match self.live() {
-            Some(live) => {
-                let versions = live.take_versions();
+        match self.feed() {
+            Some(feed) => {
+                let versions = feed.take_versions();
                 messages.extend(versions.boundary.map(|version| Message::Boundary { version }));
                 messages.extend(versions.safe_snapshot.map(|version| Message::SafeSnapshot { version }));
-                match live.tick(switched) {
+                match feed.tick(switched) {
                     Ok(heartbeat) => messages.extend(heartbeat),
                     Err(reason) => return self.finish(End::Stalled(reason)),
                 }
@@ -458,22 +456,22 @@ impl Session {
 
     /// Up to where the replica has everything, when there is a session.
     pub(super) fn propagated(&self) -> Option<Epoch> {
-        self.live().map(|live| live.propagated())
+        self.feed().map(|feed| feed.propagated())
     }
 
     /// The replica's durable epoch, when there is a session.
     pub(super) fn confirmed(&self) -> Option<Epoch> {
-        self.live().map(|live| live.confirmed())
+        self.feed().map(|feed| feed.confirmed())
     }
 
     /// Bytes that were given to the lanes and are not confirmed.
     pub(super) fn unconfirmed_bytes(&self) -> u64 {
-        self.live().map_or(0, |live| live.unconfirmed_bytes())
+        self.feed().map_or(0, |feed| feed.unconfirmed_bytes())
     }
 
     /// Whether every session goes over as it ends.
     pub(super) fn is_streaming(&self) -> bool {
-        self.live().is_some_and(|live| live.is_streaming())
+        self.feed().is_some_and(|feed| feed.is_streaming())
     }
 
     fn send_control(&self, message: &Message) -> Result<(), End> {

@@ -3,10 +3,10 @@
 //! before either says anything about its data, and the replica decides how a session goes on.
 
 use super::message::{
-    identity_bytes, Code, ConnectionKind, Hello, Message, Nonce, Outcome, PrimaryIdentity, Reason, ReplicaIdentity,
-    SessionId, VERSION,
+    Code, ConnectionKind, Hello, Message, Nonce, Outcome, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, VERSION,
 };
-use crate::replication::secret::{Secret, Transcript};
+use super::proofs::Transcript;
+use crate::replication::secret::Secret;
 use crate::types::Epoch;
 
 fn unexpected(found: &Message, expected: &str) -> Reason {
@@ -61,7 +61,7 @@ impl PrimaryHandshake {
                     return Err(Reason::new(Code::BAD_SECRET, "the replica does not know the secret of this primary"));
                 }
                 self.identified = true;
-                let proof = transcript.primary_proof(&self.secret, &identity_bytes(self.identity.as_ref()));
+                let proof = transcript.primary_proof(&self.secret, self.identity.as_ref());
                 Ok(PrimaryStep::Send(Message::Identity { proof, primary: self.identity.clone() }))
             }
             Message::Answer { replica } if self.identified => match (&self.identity, &replica) {
@@ -124,7 +124,7 @@ impl ReplicaHandshake {
             }
             (Message::Identity { proof, primary }, Some(hello)) => {
                 let transcript = Transcript::new(hello, VERSION, &self.nonce);
-                if !transcript.is_primary_proof(&self.secret, &identity_bytes(primary.as_ref()), &proof) {
+                if !transcript.is_primary_proof(&self.secret, primary.as_ref(), &proof) {
                     return Err(Reason::new(Code::BAD_SECRET, "the primary does not know the secret of this replica"));
                 }
                 if primary.is_some() != (hello.kind == ConnectionKind::Control) {

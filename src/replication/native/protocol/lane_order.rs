@@ -37,11 +37,6 @@ impl LaneOrder {
         LaneOrder { max_channels, channels: BTreeSet::new(), open: None, committed: durable, blob_seq: 0 }
     }
 
-    /// Whether the primary may end the connection here without cutting a session.
-    pub fn is_between_sessions(&self) -> bool {
-        self.open.is_none()
-    }
-
     /// Takes the next message. After an error the session is to be closed.
     pub fn on_message(&mut self, message: Message) -> Result<LaneStep, Reason> {
         let violation = |text: String| Err(Reason::new(Code::PROTOCOL, text));

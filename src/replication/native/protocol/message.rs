@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The messages of the native protocol. How each fills a frame is in `encoding.rs`.
 
-pub use super::encoding::{identity_bytes, MessageError};
 use super::frame::{FrameKind, NAME_BYTES_MAX};
 pub use super::reason::{Code, Reason};
+use crate::replication::secret::Proof;
 use crate::types::{BlobId, Epoch, WriteVersion};
 use std::fmt;
 
@@ -11,12 +11,12 @@ use std::fmt;
 pub const VERSION: u16 = 1;
 /// Most lanes of a session.
 pub const LANES_MAX: u32 = 64;
+/// Most log channels of a session.
+pub const CHANNELS_MAX: u32 = 1 << 16;
 /// Bytes of a session's name.
 pub type SessionId = [u8; 16];
 /// Bytes that are new in every handshake.
 pub type Nonce = [u8; 32];
-/// An HMAC-SHA-256.
-pub type Proof = [u8; 32];
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

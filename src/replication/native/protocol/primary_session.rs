@@ -3,8 +3,8 @@
 //! stalled. COMMIT e goes out when e is stored and every session up to e has been put on its lane, and only for epochs
 //! that had writes.
 
+use super::clock::{heartbeat_interval, Millis};
 use super::message::{Code, Message, Reason, ReplicaIdentity};
-use crate::replication::native::protocol::{heartbeat_interval, Millis};
 use crate::types::Epoch;
 
 /// The lane that a channel is pinned to.

@@ -4,14 +4,12 @@
 //! to the COMMIT's number are synced; it is acknowledged when its record is synced. Whatever the primary sends, the
 //! memory held here is bounded.
 
+use super::clock::{heartbeat_interval, Millis};
 pub use super::lane_order::{LaneOrder, LaneStep};
-use super::message::{Code, ConnectionKind, Message, PrimaryIdentity, Reason, SessionId};
-use crate::replication::native::protocol::{heartbeat_interval, Millis};
+use super::message::{Code, ConnectionKind, Message, PrimaryIdentity, Reason, SessionId, CHANNELS_MAX};
 use crate::types::{Epoch, WriteVersion};
 use std::collections::VecDeque;
 
-/// Most log channels a replica takes.
-pub const CHANNELS_MAX: u32 = 1 << 16;
 /// Epochs that may wait for BLOBs one by one; beyond that the last ones are recorded together.
 const WAITING_MAX: usize = 1024;
 

@@ -3,7 +3,8 @@
 //! ended for its time, so that the directory holds exactly what is durable and nobody writes to it; then it is compacted
 //! like a stopped directory. The primary connects again and catches up.
 
-use super::node::{End, Node};
+use super::end::End;
+use super::node::Node;
 use crate::compaction;
 use crate::directory::{make_control_directory, CompactionRequest, OfflineDirectory};
 use crate::error::{Error, Result};
@@ -57,10 +58,10 @@ impl Node {
     /// now.
     fn set_apart(&self) -> Option<Apart<'_>> {
         let _accepting = self.accepting.lock();
-        if let Some(active) = self.active() {
-            active.end(End::Told(Reason::new(Code::BUSY, "the replica compacts its log")));
-            active.wait();
-            self.set_active(None);
+        if let Some(session) = self.session() {
+            session.end(End::Told(Reason::new(Code::BUSY, "the replica compacts its log")));
+            session.wait();
+            self.set_session(None);
             self.board.disconnected(LinkState::Connecting, "the replica compacts its log", false);
         }
         let store = self.store().ok()?;

@@ -2,16 +2,19 @@
 //! One connection from the first byte on: who is it, does it know the secret, what is it for. Then it is served by
 //! [`super::control`] or [`super::data`] until it ends.
 
+use super::end::End;
 use super::incoming::{Incoming, Next};
-use super::node::{Active, End, Node};
+use super::node::Node;
+use super::session::Session;
+use super::{control, data};
 use crate::replication::native::protocol::frame::MAGIC;
 use crate::replication::native::protocol::handshake::{decide, Identified, ReplicaHandshake, ReplicaStep};
-use crate::replication::native::protocol::message::ReplicaIdentity;
 use crate::replication::native::protocol::message::{Code, ConnectionKind, Message, Outcome, PrimaryIdentity, Reason};
-use crate::replication::native::protocol::replica_session::{ReplicaSession, CHANNELS_MAX};
-use crate::replication::native::replica::{control, data};
+use crate::replication::native::protocol::message::{ReplicaIdentity, CHANNELS_MAX};
+use crate::replication::native::protocol::replica_session::ReplicaSession;
 use crate::replication::secret;
 use crate::replication::status::LinkState;
+use crate::types::Epoch;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -89,16 +92,16 @@ fn open(node: &Node, stream: TcpStream, peer: SocketAddr) -> Result<Option<(Inco
 /// A lane, BLOB or base connection of the session that is open.
 fn join_session(node: &Arc<Node>, mut incoming: Incoming, peer: SocketAddr, identified: &Identified) {
     let turned_away = |reason: String| log::warn!("replication: {} from {peer}: {reason}", identified.kind);
-    let Some(active) = node.active() else {
+    let Some(session) = node.session() else {
         let reason = Reason::new(Code::UNKNOWN_SESSION, "no session is open here");
         return turned_away(refuse(incoming.stream(), reason));
     };
-    let attached = active.session.lock().attach(identified.session_id, identified.kind);
+    let attached = session.machine.lock().attach(identified.session_id, identified.kind);
     let order = match attached {
         Ok(order) => order,
         Err(reason) => return turned_away(refuse(incoming.stream(), reason)),
     };
-    match active.join(incoming.stream()) {
+    match session.join(incoming.stream()) {
         Ok(true) => {}
         Ok(false) => return turned_away("the session has ended".to_owned()),
         Err(e) => return turned_away(e.to_string()),
@@ -107,16 +110,16 @@ fn join_session(node: &Arc<Node>, mut incoming: Incoming, peer: SocketAddr, iden
         .and_then(|()| incoming.set_timeout(node.options.timeout))
         .map_err(|e| End::Lost(e.to_string()))
         .and_then(|()| match (identified.kind, order) {
-            (ConnectionKind::Lane(lane), Some(order)) => data::lane(node, &active, &mut incoming, lane, order),
-            (ConnectionKind::Blob, _) => data::blobs(node, &active, &mut incoming),
-            (ConnectionKind::Base, _) => data::base(node, &active, &mut incoming),
+            (ConnectionKind::Lane(lane), Some(order)) => data::lane(node, &session, &mut incoming, lane, order),
+            (ConnectionKind::Blob, _) => data::blobs(node, &session, &mut incoming),
+            (ConnectionKind::Base, _) => data::base(node, &session, &mut incoming),
             (kind, _) => Err(End::Told(Reason::new(Code::PROTOCOL, format!("a second {kind} connection")))),
         });
     match result {
-        Ok(()) => active.end(End::Lost(format!("the {} connection was closed", identified.kind))),
-        Err(end) => active.end(end),
+        Ok(()) => session.end(End::Lost(format!("the {} connection was closed", identified.kind))),
+        Err(end) => session.end(end),
     }
-    active.leave();
+    session.leave();
 }
 
 /// A primary wants to begin a session; this thread then serves its control connection.
@@ -128,19 +131,19 @@ fn accept_primary(
     primary: PrimaryIdentity,
 ) {
     match begin_session(node, &incoming, peer, session_id, primary) {
-        Ok(active) => {
-            let ready = record(node, &active).and_then(|()| incoming.set_timeout(control::interval(node)));
+        Ok(session) => {
+            let ready = record(node, &session).and_then(|()| incoming.set_timeout(control::interval(node)));
             let end = match ready {
-                Ok(()) => control::run(node, &active, &mut incoming),
+                Ok(()) => control::run(node, &session, &mut incoming),
                 Err(e) => End::Lost(e.to_string()),
             };
-            finish(node, &active, end);
+            finish(node, &session, end);
         }
         Err(reason) => {
             let needs_person = !matches!(reason.code, Code::BUSY | Code::SHUTDOWN);
             let told = refuse(incoming.stream(), reason);
             log::warn!("replication: the primary at {peer} is refused: {told}");
-            match needs_person && node.active().is_none() {
+            match needs_person && node.session().is_none() {
                 true => node.board.disconnected(LinkState::Refused, &format!("{peer}: {told}"), true),
                 false => node.board.noted(&format!("{peer}: {told}")),
             }
@@ -149,14 +152,29 @@ fn accept_primary(
 }
 
 /// Lets a thread record epochs until the session ends.
-fn record(node: &Arc<Node>, active: &Arc<Active>) -> io::Result<()> {
-    active.recorder.begin();
+fn record(node: &Arc<Node>, session: &Arc<Session>) -> io::Result<()> {
+    session.recorder.begin();
     let body = {
-        let (node, active) = (node.clone(), active.clone());
-        move || active.recorder.run(&node, &active)
+        let (node, session) = (node.clone(), session.clone());
+        move || session.recorder.run(|epoch| record_one(&node, &session, epoch))
     };
     let spawned = std::thread::Builder::new().name("replica-record".to_owned()).spawn(body);
-    spawned.map(|_| ()).inspect_err(|_| active.recorder.give_up())
+    spawned.map(|_| ()).inspect_err(|_| session.recorder.give_up())
+}
+
+/// Records and confirms an epoch; false when the disk failed. A primary that is gone already is no reason to leave
+/// anything out.
+fn record_one(node: &Node, session: &Session, epoch: Epoch) -> bool {
+    if let Err(e) = session.store.record(epoch) {
+        session.end(End::Told(node.failed(&e)));
+        return false;
+    }
+    node.board.durable();
+    let actions = session.machine.lock().recorded(epoch, node.now());
+    if let Err(end) = session.carry_out(actions) {
+        session.end(end);
+    }
+    true
 }
 
 fn begin_session(
@@ -165,19 +183,19 @@ fn begin_session(
     peer: SocketAddr,
     session_id: crate::replication::native::protocol::message::SessionId,
     primary: PrimaryIdentity,
-) -> Result<Arc<Active>, Reason> {
+) -> Result<Arc<Session>, Reason> {
     let _accepting = node.accepting.lock();
     if node.is_stopping() {
         return Err(Reason::new(Code::SHUTDOWN, "the replica is being stopped"));
     }
-    if let Some(active) = node.active() {
+    if let Some(session) = node.session() {
         // A primary that comes back while its former link is still half open: silence tells.
-        if active.silent_ms(node.now()) < node.timeout_ms() / 2 {
+        if session.silent_ms(node.now()) < node.timeout_ms() / 2 {
             return Err(Reason::new(Code::BUSY, "another primary is connected"));
         }
-        active.end(End::Told(Reason::new(Code::REPLACED, format!("a primary at {peer} takes its place"))));
-        active.wait();
-        node.set_active(None);
+        session.end(End::Told(Reason::new(Code::REPLACED, format!("a primary at {peer} takes its place"))));
+        session.wait();
+        node.set_session(None);
     }
     let store = node.store()?;
     store.discard_beyond_durable().map_err(|e| node.failed(&e))?;
@@ -197,38 +215,38 @@ fn begin_session(
     let lost = |e: io::Error| Reason::new(Code::PROTOCOL, format!("the connection cannot be used: {e}"));
     let control = incoming.stream().try_clone().map_err(lost)?;
     let stored = primary.stored;
-    let active = Arc::new(Active::new(session, store, primary, control, now).map_err(lost)?);
+    let session = Arc::new(Session::new(session, store, primary, control, now).map_err(lost)?);
     // Lanes may come as soon as the answer is out.
-    node.set_active(Some(active.clone()));
+    node.set_session(Some(session.clone()));
     let state = match outcome {
         Outcome::Stream => LinkState::Streaming,
         Outcome::CatchUp => LinkState::CatchUp,
         Outcome::BaseSync => LinkState::BaseSync,
     };
     node.board.connected(peer.to_string(), state, answer.durable, stored);
-    if let Err(e) = active.send(&Message::Answer { replica: Some(answer) }) {
-        finish(node, &active, End::Lost(e.to_string()));
+    if let Err(e) = session.send(&Message::Answer { replica: Some(answer) }) {
+        finish(node, &session, End::Lost(e.to_string()));
         return Err(lost(e));
     }
-    Ok(active)
+    Ok(session)
 }
 
 /// Ends a session: its threads first, then what it left beyond the durable epoch.
-fn finish(node: &Arc<Node>, active: &Arc<Active>, end: End) {
-    active.end(end);
-    active.wait();
-    let end = active.ended().unwrap_or(End::Bye);
-    let durable = active.store.durable();
-    let is_current = node.active().is_some_and(|current| Arc::ptr_eq(&current, active));
+fn finish(node: &Arc<Node>, session: &Arc<Session>, end: End) {
+    session.end(end);
+    session.wait();
+    let end = session.ended().unwrap_or(End::Bye);
+    let durable = session.store.durable();
+    let is_current = node.session().is_some_and(|current| Arc::ptr_eq(&current, session));
     if is_current {
         if node.is_stopping() {
             // Beyond the durable epoch as well: everything that came is on the disk when the program ends.
-            if let Err(e) = active.store.sync() {
+            if let Err(e) = session.store.sync() {
                 node.failed(&e);
             }
         }
-        node.save_versions(&active.store);
-        node.set_active(None);
+        node.save_versions(&session.store);
+        node.set_session(None);
         let (reason, is_error) = match &end {
             End::Bye => ("the primary has ended the session".to_owned(), false),
             End::Told(reason) if reason.code == Code::SHUTDOWN => (reason.to_string(), false),

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The control connection of a session: heartbeats both ways, the primary's epochs, the end.
 
+use super::end::End;
 use super::incoming::{Incoming, Next};
-use super::node::{Active, End, Node};
+use super::node::Node;
+use super::session::Session;
 use crate::replication::native::protocol::heartbeat_interval;
 use crate::replication::native::protocol::message::{Code, Reason};
 use std::time::Duration;
@@ -13,35 +15,35 @@ pub(super) fn interval(node: &Node) -> Duration {
 }
 
 /// Serves the connection until the session ends, and says why it did.
-pub(super) fn run(node: &Node, active: &Active, incoming: &mut Incoming) -> End {
+pub(super) fn run(node: &Node, session: &Session, incoming: &mut Incoming) -> End {
     loop {
         let next = match incoming.next() {
             Ok(next) => next,
             // Half a heartbeat: the rest is waited for as long as the primary is not lost.
-            Err(End::Lost(_)) if incoming.is_inside_message() && active.ended().is_none() => Next::Idle,
-            Err(end) => return active.ended().unwrap_or(end),
+            Err(End::Lost(_)) if incoming.is_inside_message() && session.ended().is_none() => Next::Idle,
+            Err(end) => return session.ended().unwrap_or(end),
         };
-        if let Some(end) = active.ended() {
+        if let Some(end) = session.ended() {
             return end;
         }
         let step = match next {
             Next::Message(message) => {
-                active.heard(node.now());
-                let step = active.session.lock().on_control(message, node.now());
+                session.heard(node.now());
+                let step = session.machine.lock().on_control(message, node.now());
                 step.map_err(told)
             }
             Next::Closed => return End::Lost("the control connection was closed".to_owned()),
             Next::Idle => Ok(None),
         };
-        let done = step.and_then(|action| active.carry_out(action)).and_then(|()| {
-            let tick = active.session.lock().tick(node.now());
-            tick.map_err(told).and_then(|action| active.carry_out(action))
+        let done = step.and_then(|action| session.carry_out(action)).and_then(|()| {
+            let tick = session.machine.lock().tick(node.now());
+            tick.map_err(told).and_then(|action| session.carry_out(action))
         });
         if let Err(end) = done {
             return end;
         }
-        let (switched, stored) = active.session.lock().primary_epochs();
-        node.board.epochs(switched, stored, active.store.durable(), node.timeout_ms());
+        let (switched, stored) = session.machine.lock().primary_epochs();
+        node.board.epochs(switched, stored, session.store.durable(), node.timeout_ms());
     }
 }
 

@@ -2,8 +2,10 @@
 //! The connections that bring data: lanes, BLOBs, and the files of a base sync. Each is read by one thread, strictly in
 //! order. What came on a lane is synced by a second thread.
 
+use super::end::End;
 use super::incoming::{Incoming, Next};
-use super::node::{Active, End, Node};
+use super::node::Node;
+use super::session::Session;
 use super::syncer::Syncer;
 use crate::replication::native::protocol::message::{BlobPiece, Code, Message, Reason};
 use crate::replication::native::protocol::replica_session::{LaneOrder, LaneStep};
@@ -21,24 +23,24 @@ fn violation(text: String) -> End {
 /// Serves a lane until the connection ends.
 pub(super) fn lane(
     node: &Node,
-    active: &Active,
+    session: &Session,
     incoming: &mut Incoming,
     number: u32,
     order: LaneOrder,
 ) -> Result<(), End> {
-    let (log, syncer) = (active.store.lane(number), Syncer::default());
+    let (log, syncer) = (session.store.lane(number), Syncer::default());
     std::thread::scope(|scope| {
         let sync = || {
-            let result = syncer.run(node, active, number, &log);
+            let result = syncer.run(node, session, number, &log);
             syncer.close();
             if let Err(end) = result {
-                active.end(end);
+                session.end(end);
             }
         };
         let name = format!("replica-sync-{number}");
         let thread = std::thread::Builder::new().name(name).spawn_scoped(scope, sync);
         let result = match thread {
-            Ok(_) => receive(node, active, incoming, (number, order), (&log, &syncer)),
+            Ok(_) => receive(node, session, incoming, (number, order), (&log, &syncer)),
             Err(e) => Err(End::Lost(format!("cannot start a thread: {e}"))),
         };
         syncer.close();
@@ -49,7 +51,7 @@ pub(super) fn lane(
 /// Appends what comes.
 fn receive(
     node: &Node,
-    active: &Active,
+    session: &Session,
     incoming: &mut Incoming,
     (number, mut order): (u32, LaneOrder),
     (log, syncer): (&LaneLog, &Syncer),
@@ -60,7 +62,7 @@ fn receive(
             Next::Idle => continue,
             Next::Closed => return Ok(()),
         };
-        active.heard(node.now());
+        session.heard(node.now());
         match order.on_message(message).map_err(End::Told)? {
             LaneStep::Noted => {}
             LaneStep::Append(piece) => {
@@ -74,7 +76,7 @@ fn receive(
             LaneStep::Commit { epoch, blob_seq } => {
                 node.board.committed();
                 match log.is_synced_up_to(epoch) {
-                    true => active.lane_synced(number, epoch, blob_seq)?,
+                    true => session.lane_synced(number, epoch, blob_seq)?,
                     false => syncer.commit(epoch, blob_seq),
                 }
             }
@@ -83,8 +85,8 @@ fn receive(
 }
 
 /// Serves the BLOB connection until it ends.
-pub(super) fn blobs(node: &Node, active: &Active, incoming: &mut Incoming) -> Result<(), End> {
-    let mut receiver = active.store.blob_receiver();
+pub(super) fn blobs(node: &Node, session: &Session, incoming: &mut Incoming) -> Result<(), End> {
+    let mut receiver = session.store.blob_receiver();
     let failed = |e| End::Told(node.failed(&e));
     let (mut whole, mut synced) = (0, 0);
     loop {
@@ -95,7 +97,7 @@ pub(super) fn blobs(node: &Node, active: &Active, incoming: &mut Incoming) -> Re
             Next::Idle => continue,
             Next::Closed => return Ok(()),
         };
-        active.heard(node.now());
+        session.heard(node.now());
         let BlobPiece { seq, id, size, offset, last, crc, bytes } = piece;
         if seq != whole + 1 {
             return Err(violation(format!("a piece of BLOB number {seq} of the session, expected {}", whole + 1)));
@@ -105,14 +107,14 @@ pub(super) fn blobs(node: &Node, active: &Active, incoming: &mut Incoming) -> Re
         if whole > synced && (whole - synced >= BLOBS_UNSYNCED_MAX || incoming.waiting_bytes() == 0) {
             receiver.sync_names().map_err(failed)?;
             synced = whole;
-            let action = active.session.lock().blobs_synced(synced);
-            active.carry_out(action)?;
+            let action = session.machine.lock().blobs_synced(synced);
+            session.carry_out(action)?;
         }
     }
 }
 
 /// Serves the connection of a base sync until the files are in place.
-pub(super) fn base(node: &Node, active: &Active, incoming: &mut Incoming) -> Result<(), End> {
+pub(super) fn base(node: &Node, session: &Session, incoming: &mut Incoming) -> Result<(), End> {
     let failed = |e| End::Told(node.failed(&e));
     let mut staging: BaseStaging = node.staging().map_err(failed)?;
     loop {
@@ -121,7 +123,7 @@ pub(super) fn base(node: &Node, active: &Active, incoming: &mut Incoming) -> Res
             Next::Idle => continue,
             Next::Closed => return Ok(()),
         };
-        active.heard(node.now());
+        session.heard(node.now());
         match message {
             Message::Offer(offer) => {
                 let offset = staging.offer(&offer.name, offer.size, offer.crc).map_err(failed)?;
@@ -133,10 +135,13 @@ pub(super) fn base(node: &Node, active: &Active, incoming: &mut Incoming) -> Res
             }
             Message::FileEnd => staging.file_end().map_err(failed)?,
             Message::Done { files } => {
-                if active.store.durable() > Epoch(0) {
-                    log::info!("replication: a base sync replaces what is here up to epoch {}", active.store.durable());
+                if session.store.durable() > Epoch(0) {
+                    log::info!(
+                        "replication: a base sync replaces what is here up to epoch {}",
+                        session.store.durable()
+                    );
                 }
-                node.install(active, &mut staging, files).map_err(failed)?;
+                node.install(session, &mut staging, files).map_err(failed)?;
                 reply(incoming, &Message::Staged)?;
             }
             Message::Error(reason) => return Err(End::Lost(reason.to_string())),

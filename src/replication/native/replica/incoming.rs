@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The receiving end of a connection: messages with a bound on every wait.
 
-use super::node::End;
+use super::end::End;
 use crate::replication::native::protocol::frame::{FrameError, FrameReader, MAGIC, PAYLOAD_BYTES_MAX};
 use crate::replication::native::protocol::message::{Code, Message, Reason};
 use crate::replication::net::transport;

@@ -9,9 +9,11 @@ mod compaction;
 mod connection;
 mod control;
 mod data;
+mod end;
 mod incoming;
 mod node;
 mod recorder;
+mod session;
 mod syncer;
 
 pub use node::Options;

@@ -2,24 +2,21 @@
 //! What the connections of a replica share: its store, its terms, the session of the one primary, and whether it goes on.
 
 use super::board::Board;
-use super::recorder::Recorder;
+use super::end::End;
+use super::session::Session;
 use crate::error::{Error, Result};
 use crate::replication::native::protocol::handshake::Standing;
-use crate::replication::native::protocol::message::{Code, Message, Outcome, PrimaryIdentity, Reason};
-use crate::replication::native::protocol::replica_session::{ReplicaAction, ReplicaSession};
+use crate::replication::native::protocol::message::{Code, Outcome, PrimaryIdentity, Reason};
 use crate::replication::native::protocol::Millis;
-use crate::replication::net::transport;
-use crate::replication::replica_store::{BaseStaging, StandbyStore, SwitchedVersions};
+use crate::replication::replica_store::{BaseStaging, StandbyStore};
 use crate::replication::secret::Secret;
 use crate::replication::state_file::{ReplicationState, Term};
 use crate::replication::status::{Side, Status};
 use crate::types::Epoch;
 use crate::vfs::Vfs;
 use parking_lot::{Condvar, Mutex, RwLock};
-use std::io::Write;
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,7 +42,7 @@ pub(super) struct Node {
     store: RwLock<Option<Arc<StandbyStore>>>,
     terms: Mutex<Option<ReplicationState>>,
     /// The session of the primary.
-    active: Mutex<Option<Arc<Active>>>,
+    session: Mutex<Option<Arc<Session>>>,
     /// Held while a primary is accepted: one at a time.
     pub(super) accepting: Mutex<()>,
     pub(super) board: Board,
@@ -56,35 +53,6 @@ pub(super) struct Node {
     failure: Mutex<Option<String>>,
     /// How the first session ended, with `once`.
     outcome: Mutex<Option<std::result::Result<(), String>>>,
-}
-
-/// The session of a primary and its connections.
-#[derive(Debug)]
-pub(super) struct Active {
-    pub(super) session: Mutex<ReplicaSession>,
-    pub(super) store: Arc<StandbyStore>,
-    pub(super) primary: PrimaryIdentity,
-    control: Mutex<TcpStream>,
-    streams: Mutex<Vec<TcpStream>>,
-    /// Why it ended; the first reason counts.
-    ended: Mutex<Option<End>>,
-    /// Threads of its connections, but for the control connection's.
-    threads: Mutex<usize>,
-    idle: Condvar,
-    /// When something came last, on the clock of the node.
-    heard: AtomicU64,
-    pub(super) recorder: Recorder,
-}
-
-/// Why a session ended.
-#[derive(Clone, Debug)]
-pub(super) enum End {
-    /// The primary took its leave.
-    Bye,
-    /// This side ends it, and says why.
-    Told(Reason),
-    /// The link was lost, or the primary said why it ends.
-    Lost(String),
 }
 
 impl Node {
@@ -98,7 +66,7 @@ impl Node {
             options,
             store: RwLock::new(Some(Arc::new(store))),
             terms: Mutex::new(terms),
-            active: Mutex::default(),
+            session: Mutex::default(),
             accepting: Mutex::default(),
             board: Board::new(),
             started: Instant::now(),
@@ -150,8 +118,8 @@ impl Node {
     }
 
     /// Puts a base sync in place of the directory's content and opens it anew.
-    pub(super) fn install(&self, active: &Active, staging: &mut BaseStaging, files: u64) -> Result<()> {
-        let state = terms_of(&active.primary)?;
+    pub(super) fn install(&self, session: &Session, staging: &mut BaseStaging, files: u64) -> Result<()> {
+        let state = terms_of(&session.primary)?;
         let mut slot = self.store.write();
         staging.install(files, &state)?;
         let own = slot.take();
@@ -197,12 +165,12 @@ impl Node {
         }
     }
 
-    pub(super) fn active(&self) -> Option<Arc<Active>> {
-        self.active.lock().clone()
+    pub(super) fn session(&self) -> Option<Arc<Session>> {
+        self.session.lock().clone()
     }
 
-    pub(super) fn set_active(&self, active: Option<Arc<Active>>) {
-        *self.active.lock() = active;
+    pub(super) fn set_session(&self, session: Option<Arc<Session>>) {
+        *self.session.lock() = session;
     }
 
     /// Stops accepting and ends the session.
@@ -210,8 +178,8 @@ impl Node {
         self.stopping.store(true, SeqCst);
         *self.stopped.lock() = true;
         self.stop_signal.notify_all();
-        if let Some(active) = self.active() {
-            active.end(End::Told(Reason::new(Code::SHUTDOWN, "the replica is being stopped")));
+        if let Some(session) = self.session() {
+            session.end(End::Told(Reason::new(Code::SHUTDOWN, "the replica is being stopped")));
         }
     }
 
@@ -294,119 +262,4 @@ fn terms_of(primary: &PrimaryIdentity) -> Result<ReplicationState> {
     }
     ReplicationState::replica_of(history)
         .map_err(|reason| Error::InvalidArgument(format!("the terms of the primary cannot be used: {reason}")))
-}
-
-impl Active {
-    pub(super) fn new(
-        session: ReplicaSession,
-        store: Arc<StandbyStore>,
-        primary: PrimaryIdentity,
-        control: TcpStream,
-        now: Millis,
-    ) -> std::io::Result<Active> {
-        let streams = vec![control.try_clone()?];
-        Ok(Active {
-            session: Mutex::new(session),
-            store,
-            primary,
-            control: Mutex::new(control),
-            streams: Mutex::new(streams),
-            ended: Mutex::default(),
-            threads: Mutex::default(),
-            idle: Condvar::new(),
-            heard: AtomicU64::new(now),
-            recorder: Recorder::default(),
-        })
-    }
-
-    /// Something came from the primary.
-    pub(super) fn heard(&self, now: Millis) {
-        self.heard.store(now, SeqCst);
-        self.session.lock().heard(now);
-    }
-
-    pub(super) fn silent_ms(&self, now: Millis) -> Millis {
-        now.saturating_sub(self.heard.load(SeqCst))
-    }
-
-    /// Takes a connection into the session: it is closed with it. False when the session has ended.
-    pub(super) fn join(&self, stream: &TcpStream) -> std::io::Result<bool> {
-        let ended = self.ended.lock();
-        if ended.is_some() {
-            return Ok(false);
-        }
-        self.streams.lock().push(stream.try_clone()?);
-        *self.threads.lock() += 1;
-        Ok(true)
-    }
-
-    /// The thread of a connection that joined ends.
-    pub(super) fn leave(&self) {
-        *self.threads.lock() -= 1;
-        self.idle.notify_all();
-    }
-
-    /// Waits for the threads of all connections that joined, and until what they were told to commit is recorded. Nothing
-    /// is appended, synced or recorded for the session after that.
-    pub(super) fn wait(&self) {
-        let mut threads = self.threads.lock();
-        while *threads > 0 {
-            self.idle.wait(&mut threads);
-        }
-        drop(threads);
-        self.recorder.finish();
-    }
-
-    /// Ends the session with its first reason; all its connections are closed.
-    pub(super) fn end(&self, end: End) {
-        let mut ended = self.ended.lock();
-        if ended.is_some() {
-            return;
-        }
-        if let End::Told(reason) = &end {
-            // Who does not listen any more does not hear it.
-            let _ = self.send(&Message::Error(reason.clone()));
-        }
-        *ended = Some(end);
-        for stream in self.streams.lock().iter() {
-            transport::close(stream);
-        }
-    }
-
-    pub(super) fn ended(&self) -> Option<End> {
-        self.ended.lock().clone()
-    }
-
-    /// Sends on the control connection.
-    pub(super) fn send(&self, message: &Message) -> std::io::Result<()> {
-        let mut bytes = Vec::new();
-        message.encode(&mut bytes);
-        self.control.lock().write_all(&bytes)
-    }
-
-    /// Everything up to `epoch` that came on the lane is synced, and a COMMIT asked for it.
-    pub(super) fn lane_synced(&self, lane: u32, epoch: Epoch, blob_seq: u64) -> std::result::Result<(), End> {
-        let action = self.session.lock().lane_synced(lane, epoch, blob_seq);
-        self.carry_out(action)
-    }
-
-    /// Carries out what the session asks for, in its order; epochs are recorded by a thread of their own.
-    pub(super) fn carry_out(&self, actions: impl IntoIterator<Item = ReplicaAction>) -> std::result::Result<(), End> {
-        for action in actions {
-            match action {
-                ReplicaAction::Send(message) => {
-                    self.send(&message).map_err(|e| End::Lost(format!("the primary cannot be told: {e}")))?;
-                }
-                ReplicaAction::Record(epoch) => self.recorder.record(epoch),
-                ReplicaAction::Boundary(version) => {
-                    self.store.raise_versions(SwitchedVersions { boundary: Some(version), ..Default::default() });
-                }
-                ReplicaAction::SafeSnapshot(version) => {
-                    self.store.raise_versions(SwitchedVersions { safe_snapshot: Some(version), ..Default::default() });
-                }
-                ReplicaAction::Ended => return Err(End::Bye),
-            }
-        }
-        Ok(())
-    }
 }

@@ -2,7 +2,6 @@
 //! Makes epochs durable beside everything else of a session: while one is recorded, the sessions of the next are received
 //! and synced.
 
-use super::node::{Active, End, Node};
 use crate::types::Epoch;
 use parking_lot::{Condvar, Mutex};
 
@@ -68,18 +67,12 @@ impl Recorder {
         asked.epoch.take()
     }
 
-    /// Records and confirms until it is finished; what ends the session is told there. A primary that is gone already
-    /// is no reason to leave anything out.
-    pub(super) fn run(&self, node: &Node, active: &Active) {
+    /// Hands every epoch that is asked for to `each`, which records it, until this is finished or `each` says false.
+    pub(super) fn run(&self, mut each: impl FnMut(Epoch) -> bool) {
         let _running = Running(self);
         while let Some(epoch) = self.next() {
-            if let Err(e) = active.store.record(epoch) {
-                return active.end(End::Told(node.failed(&e)));
-            }
-            node.board.durable();
-            let actions = active.session.lock().recorded(epoch, node.now());
-            if let Err(end) = active.carry_out(actions) {
-                active.end(end);
+            if !each(epoch) {
+                return;
             }
         }
     }

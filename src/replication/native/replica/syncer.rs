@@ -2,7 +2,9 @@
 //! Syncs what comes on a lane while more of it comes. One sync serves everything that asked for it since the last one
 //! began, so a replica that is behind syncs as often as its disk can. What has come and is not synced is bounded.
 
-use super::node::{Active, End, Node};
+use super::end::End;
+use super::node::Node;
+use super::session::Session;
 use crate::replication::replica_store::LaneLog;
 use crate::types::Epoch;
 use parking_lot::{Condvar, Mutex};
@@ -67,7 +69,7 @@ impl Syncer {
     }
 
     /// Does what is asked for until it is closed, also what was asked for before.
-    pub(super) fn run(&self, node: &Node, active: &Active, lane: u32, log: &LaneLog) -> Result<(), End> {
+    pub(super) fn run(&self, node: &Node, session: &Session, lane: u32, log: &LaneLog) -> Result<(), End> {
         loop {
             let (sync, commit) = {
                 let mut asked = self.asked.lock();
@@ -87,7 +89,7 @@ impl Syncer {
             synced.map_err(|e| End::Told(node.failed(&e)))?;
             self.synced.notify_one();
             if let Some((epoch, blob_seq)) = commit {
-                active.lane_synced(lane, epoch, blob_seq)?;
+                session.lane_synced(lane, epoch, blob_seq)?;
             }
         }
     }

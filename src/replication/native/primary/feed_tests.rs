@@ -20,7 +20,7 @@ impl Observer for Noted {
 }
 
 struct Rig {
-    live: Live,
+    feed: Feed,
     lanes: Vec<Arc<Queue<Item>>>,
     file: Arc<dyn VfsFile>,
     observer: Arc<Noted>,
@@ -45,19 +45,19 @@ impl Rig {
             capabilities: 0,
         };
         let machine = PrimarySession::new(Epoch(1), &replica, 1000, 0);
-        let live = Live::new(lanes.clone(), Arc::new(Blobs::new()), &store, weak, machine);
+        let feed = Feed::new(lanes.clone(), Arc::new(Blobs::new()), &store, weak, machine);
         let file = fs.open(Path::new("/file"), Open::Create).unwrap().into();
-        Rig { live, lanes, file, observer, _store: store }
+        Rig { feed, lanes, file, observer, _store: store }
     }
 
     fn ends(&self, channel: u32, epoch: u64) {
         let (file, epoch) = (self.file.clone(), Epoch(epoch));
-        self.live.session_ended(EndedSession { epoch, channel, file, start: 0, len: 20, blobs: Arc::default() });
+        self.feed.session_ended(EndedSession { epoch, channel, file, start: 0, len: 20, blobs: Arc::default() });
     }
 
     fn stream(&self) {
-        self.live.begin_pass();
-        assert!(self.live.go_live(Vec::new()));
+        self.feed.begin_pass();
+        assert!(self.feed.go_live(Vec::new()));
     }
 
     /// What waits in the lanes, a letter for each item. Wakes whoever takes it.
@@ -82,18 +82,18 @@ impl Rig {
 fn a_switch_of_epochs_asks_for_a_sync_of_what_was_sent_since_the_last() {
     let rig = Rig::new();
     rig.stream();
-    rig.live.switched(Epoch(2));
+    rig.feed.switched(Epoch(2));
     assert_eq!(rig.waiting(), ["", ""], "an epoch in which nothing was written sends nothing");
     rig.ends(0, 2);
     rig.ends(2, 2);
-    rig.live.switched(Epoch(3));
-    rig.live.switched(Epoch(4));
+    rig.feed.switched(Epoch(3));
+    rig.feed.switched(Epoch(4));
     assert_eq!(rig.waiting(), ["ssY", ""]);
     // One that was open across the switch is the last of its channel in that epoch.
     rig.ends(1, 3);
     rig.ends(0, 4);
     assert_eq!(rig.waiting(), ["s", "sY"]);
-    rig.live.stored(Epoch(3), Some(Epoch(3)));
+    rig.feed.stored(Epoch(3), Some(Epoch(3)));
     assert_eq!(rig.waiting(), ["C", "C"]);
 }
 
@@ -107,7 +107,7 @@ fn a_replica_for_which_too_much_waits_has_to_catch_up_once_more() {
     assert_eq!(rig.observer.overflowed.load(SeqCst), 0);
     rig.ends(0, 2);
     assert_eq!(rig.observer.overflowed.load(SeqCst), QUEUED_MAX);
-    assert!(!rig.live.is_streaming());
+    assert!(!rig.feed.is_streaming());
     let waiting = rig.waiting()[0].len();
     for _ in 0..10 {
         rig.ends(0, 2);
@@ -118,15 +118,15 @@ fn a_replica_for_which_too_much_waits_has_to_catch_up_once_more() {
 #[test]
 fn too_much_that_ends_during_a_catch_up_makes_another_pass_necessary() {
     let rig = Rig::new();
-    rig.live.begin_pass();
+    rig.feed.begin_pass();
     for _ in 0..=PENDING_MAX {
         rig.ends(0, 2);
     }
-    assert!(!rig.live.go_live(Vec::new()));
+    assert!(!rig.feed.go_live(Vec::new()));
     assert_eq!(rig.observer.overflowed.load(SeqCst), 0, "the session goes on");
     assert_eq!(rig.waiting(), ["", ""]);
-    rig.live.begin_pass();
+    rig.feed.begin_pass();
     rig.ends(0, 2);
-    assert!(rig.live.go_live(Vec::new()));
+    assert!(rig.feed.go_live(Vec::new()));
     assert_eq!(rig.waiting(), ["s", ""]);
 }

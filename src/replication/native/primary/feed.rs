@@ -37,7 +37,7 @@ pub(super) struct Versions {
 }
 
 /// The tap.
-pub(super) struct Live {
+pub(super) struct Feed {
     lanes: Vec<Arc<Queue<Item>>>,
     blobs: Arc<Blobs>,
     store: Weak<Datastore>,
@@ -69,7 +69,7 @@ struct State {
     unconfirmed: VecDeque<(Epoch, u64)>,
 }
 
-impl Live {
+impl Feed {
     /// A tap for the session of `machine`.
     pub(super) fn new(
         lanes: Vec<Arc<Queue<Item>>>,
@@ -77,7 +77,7 @@ impl Live {
         store: &Arc<Datastore>,
         observer: Weak<dyn Observer>,
         machine: PrimarySession,
-    ) -> Live {
+    ) -> Feed {
         let state = State {
             phase: Phase::Overflowed,
             machine,
@@ -87,7 +87,7 @@ impl Live {
             unconfirmed: VecDeque::new(),
         };
         let (state, begun) = (Mutex::new(state), Instant::now());
-        Live { lanes, blobs, store: Arc::downgrade(store), observer, begun, state, versions: Mutex::default() }
+        Feed { lanes, blobs, store: Arc::downgrade(store), observer, begun, state, versions: Mutex::default() }
     }
 
     fn now(&self) -> Millis {
@@ -259,7 +259,7 @@ impl State {
     }
 }
 
-impl Tap for Live {
+impl Tap for Feed {
     fn session_ended(&self, session: EndedSession) {
         let mut state = self.state.lock();
         match &mut state.phase {
@@ -308,5 +308,5 @@ impl Tap for Live {
 }
 
 #[cfg(test)]
-#[path = "live_tests.rs"]
+#[path = "feed_tests.rs"]
 mod tests;
