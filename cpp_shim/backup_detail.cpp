@@ -10,10 +10,6 @@ namespace limestone::api {
 backup_detail::backup_detail(std::vector<entry> entries, std::size_t log_finish, limestone_backup* core) noexcept
     : log_finish_(log_finish), entries_(std::move(entries)), core_(core) {}
 
-backup_detail::~backup_detail() noexcept {
-    notify_end_backup();
-}
-
 epoch_id_type backup_detail::log_finish() const noexcept {
     return log_finish_;
 }

@@ -82,6 +82,10 @@ blob_file datastore::get_blob_file(blob_id_type reference) {
 
 void datastore::add_persistent_blob_ids(const std::vector<blob_id_type>& blob_ids) {
     limestone_datastore_mark_blobs(impl_->core_, blob_ids.data(), blob_ids.size());
+    note_persistent_blob_ids(blob_ids);
+}
+
+void datastore::note_persistent_blob_ids(const std::vector<blob_id_type>& blob_ids) {
     std::lock_guard<std::mutex> lock(persistent_blob_ids_mutex_);
     persistent_blob_ids_.insert(blob_ids.begin(), blob_ids.end());
     // The core knows the marks that matter, those of BLOBs that a pool owns. Other ids are never taken out.

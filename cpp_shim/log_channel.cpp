@@ -75,7 +75,7 @@ void log_channel::add_entry(storage_id_type storage_id, std::string_view key, st
 void log_channel::add_entry(storage_id_type storage_id, std::string_view key, std::string_view value,
                             write_version_type write_version, const std::vector<blob_id_type>& large_objects) {
     if (!large_objects.empty()) {
-        envelope_.add_persistent_blob_ids(large_objects);
+        envelope_.note_persistent_blob_ids(large_objects);
     }
     auto status = limestone_channel_add_entry_with_blobs(
         impl_->core_, storage_id, bytes(key), key.size(), bytes(value), value.size(), write_version.get_major(),

@@ -843,8 +843,8 @@ const char *limestone_version(void);
 // What a status code means. The text lives as long as the process.
 const char *limestone_status_text(int32_t status);
 
-// Text of the last failed call of this thread, empty when there was none. Valid until the next failing call of this
-// thread.
+// Text of the last failed call of this thread, empty when there was none, and within the last destructors of a thread that
+// ends. Valid until the next failing call of this thread.
 const char *limestone_last_error_message(void);
 
 // Error number of the system for the last failed call of this thread, 0 when it had none.

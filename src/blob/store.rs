@@ -7,14 +7,14 @@ use crate::error::{Error, Result};
 use crate::lock_order::{Rank, ReadGuard, RwLock};
 use crate::recovery::Snapshot;
 use crate::types::BlobId;
-use crate::vfs::{crashsafe, FileKind, Open, Vfs, VfsFile};
+use crate::vfs::{crashsafe, descriptor, FileKind, Open, Vfs, VfsFile};
 use crate::wal::names;
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Among the marks of a BLOB: a backup has listed it, so it stays until the next start whoever takes marks back.
 const LISTED: u32 = 1 << 31;
@@ -56,6 +56,9 @@ pub struct BlobStore {
     owned: Mutex<HashMap<BlobId, u32>>,
     /// Directories whose names are durable.
     durable_directories: Mutex<[bool; paths::DIRECTORIES]>,
+    /// Why the sync of a directory failed. Another one would succeed without making durable what this one lost, so there is
+    /// none: names count as lost, and no session that refers to BLOBs, and no registration, succeeds any more.
+    failed_sync: OnceLock<String>,
     /// The directories by number.
     unsynced: Box<[Names]>,
     collection: Collection,
@@ -96,6 +99,7 @@ impl BlobStore {
             stopping: Arc::default(),
             owned: Mutex::default(),
             durable_directories: Mutex::new([false; paths::DIRECTORIES]),
+            failed_sync: OnceLock::new(),
             unsynced: (0..paths::DIRECTORIES).map(|_| Names::default()).collect(),
             collection: Collection::default(),
         }
@@ -178,6 +182,7 @@ impl BlobStore {
     /// Creates a BLOB. When this returns, its content is on the disk, but for its name; see [`Self::sync_names`].
     pub(super) fn register(&self, content: Content<'_>) -> Result<BlobId> {
         let _phase = self.enter()?;
+        self.check_syncs()?;
         self.check_source(content)?;
         let id = self.take_id();
         let created = self.create_from(content, id);
@@ -289,7 +294,7 @@ impl BlobStore {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             other => other.map_err(|e| failed("cannot create the directory", &directory, e))?,
         }
-        self.vfs.sync_dir(&self.root).map_err(|e| failed("cannot sync the directory", &self.root, e))?;
+        self.sync_directory(&self.root)?;
         *known = true;
         Ok(())
     }
@@ -300,9 +305,10 @@ impl BlobStore {
         for number in directories.numbers() {
             let names = &self.unsynced[number];
             let _syncing = names.syncing.lock();
+            self.check_syncs()?;
             if names.unsynced.swap(false, SeqCst) {
                 // A name that comes from here on sets the mark again.
-                let synced = self.sync_name(&paths::file(&self.root, BlobId(number as u64)));
+                let synced = self.sync_directory(&paths::directory(&self.root, BlobId(number as u64)));
                 if synced.is_err() {
                     names.unsynced.store(true, SeqCst);
                 }
@@ -312,10 +318,24 @@ impl BlobStore {
         Ok(())
     }
 
-    /// Syncs the directory that holds `path`.
-    fn sync_name(&self, path: &Path) -> Result<()> {
-        let directory = crashsafe::parent(path);
-        self.vfs.sync_dir(directory).map_err(|e| failed("cannot sync the directory", directory, e))
+    /// Makes the names in a directory of BLOBs durable, unless that has failed before.
+    fn sync_directory(&self, directory: &Path) -> Result<()> {
+        self.check_syncs()?;
+        self.vfs.sync_dir(directory).map_err(|e| {
+            let attempted = !descriptor::is_exhausted(&e);
+            let error = failed("cannot sync the directory", directory, e);
+            if attempted {
+                let _ = self.failed_sync.set(error.to_string());
+            }
+            error
+        })
+    }
+
+    fn check_syncs(&self) -> Result<()> {
+        match self.failed_sync.get() {
+            Some(failure) => Err(Error::Poisoned(failure.clone())),
+            None => Ok(()),
+        }
     }
 
     /// Deletes what a failed registration left. The error that made it fail is the one to report, and a start deletes
@@ -371,7 +391,7 @@ impl BlobStore {
             Err(e) if e.kind() == io::ErrorKind::CrossesDevices => {
                 self.copy(source, path)?;
                 // There is no moment without a durable name for the content.
-                if let Err(e) = self.sync_name(path) {
+                if let Err(e) = self.sync_directory(crashsafe::parent(path)) {
                     self.discard(path);
                     return Err(e);
                 }

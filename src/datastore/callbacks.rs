@@ -10,7 +10,6 @@ use crate::types::{Durability, Epoch};
 use parking_lot::Condvar;
 use std::fmt;
 use std::sync::Arc;
-use std::thread::ThreadId;
 
 /// What the callback is told; epochs of one state strictly increase and may skip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +42,7 @@ struct State {
     notify: Option<NotifyCallback>,
     due: Due,
     /// The thread that is inside a call.
-    running: Option<ThreadId>,
+    running: Option<ThisThread>,
     /// Calls that have returned.
     returned: u64,
     closed: bool,
@@ -55,6 +54,16 @@ struct Due {
     stored: Option<EpochEvent>,
     propagated: Option<EpochEvent>,
     notified: Option<Epoch>,
+}
+
+/// Tells threads that live apart, also within the destructors of one that ends, where its [`std::thread::current`] is gone.
+type ThisThread = usize;
+
+fn this_thread() -> ThisThread {
+    thread_local! {
+        static MARK: u8 = const { 0 };
+    }
+    MARK.with(|mark| std::ptr::from_ref(mark) as usize)
 }
 
 /// A call that is to be made.
@@ -81,7 +90,7 @@ impl State {
     }
 
     fn is_running_here(&self) -> bool {
-        self.running == Some(std::thread::current().id())
+        self.running == Some(this_thread())
     }
 }
 
@@ -156,7 +165,7 @@ impl Callbacks {
                 return;
             }
             let Some(call) = state.next() else { return };
-            state.running = Some(std::thread::current().id());
+            state.running = Some(this_thread());
             drop(state);
             let _running = Running(self);
             call();

@@ -8,6 +8,8 @@
 use super::status::Failure;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::Once;
 
 /// The start of every stub, by which its kind is told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +39,23 @@ pub(super) trait Handle: Sized {
 #[derive(Debug)]
 pub(super) struct Stub<T> {
     kind: u64,
+    /// See [`FORKS`].
+    forks: u32,
     pub(super) content: T,
+}
+
+/// How many times this process and those before it were forked since the first handle was made. A handle with another
+/// number was copied from a parent: its files, sockets and threads belong to that, and so do the locks that were held.
+static FORKS: AtomicU32 = AtomicU32::new(0);
+
+/// Counts from here on.
+fn count_forks() {
+    unsafe extern "C" fn forked() {
+        FORKS.fetch_add(1, Relaxed);
+    }
+    static ONCE: Once = Once::new();
+    // SAFETY: the function may run in a child, where it touches nothing but an atomic number.
+    ONCE.call_once(|| _ = unsafe { libc::pthread_atfork(None, None, Some(forked)) });
 }
 
 /// Content that is gone when the handle was closed.
@@ -53,7 +71,8 @@ static KEPT: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 
 /// Makes a handle that stays valid to look at for the life of the process.
 pub(super) fn create<H: Handle>(content: H::Content) -> *mut H {
-    let stub = Stub { kind: H::KIND as u64, content };
+    count_forks();
+    let stub = Stub { kind: H::KIND as u64, forks: FORKS.load(Relaxed), content };
     let handle = Box::into_raw(Box::new(H::from_stub(stub)));
     KEPT.lock().push(handle as usize);
     handle
@@ -85,7 +104,11 @@ impl Retired {
         };
         let handle = oldest as *mut H;
         // SAFETY: `add` was given a handle of this kind, which is never freed.
-        *unsafe { &*handle }.stub().content.lock() = Some(content);
+        let stub = unsafe { &*handle }.stub();
+        if stub.forks != FORKS.load(Relaxed) {
+            return create(closable(content));
+        }
+        *stub.content.lock() = Some(content);
         handle
     }
 
@@ -125,7 +148,11 @@ pub(super) unsafe fn stub<'a, H: Handle + 'a>(handle: *const H) -> Result<&'a St
         return Err(Failure::handle(format!("the handle is not a {}", H::NAME)));
     }
     // SAFETY: the kind says that it is an `H`.
-    Ok(unsafe { &*handle }.stub())
+    let stub = unsafe { &*handle }.stub();
+    match stub.forks == FORKS.load(Relaxed) {
+        true => Ok(stub),
+        false => Err(Failure::forked(H::NAME)),
+    }
 }
 
 /// Opens a handle for the time of a call.

@@ -53,6 +53,12 @@ impl Failure {
         Failure { status: LIMESTONE_ERR_TOO_LARGE, errno: 0, message }
     }
 
+    pub(super) fn forked(kind: &str) -> Failure {
+        let message =
+            format!("the {kind} was made by the process that this one was forked from, and is of no use here");
+        Failure { status: LIMESTONE_ERR_WRONG_STATE, errno: 0, message }
+    }
+
     pub(super) fn handle(message: String) -> Failure {
         Failure { status: LIMESTONE_ERR_INVALID_HANDLE, errno: 0, message }
     }
@@ -82,7 +88,8 @@ thread_local! {
 
 fn remember(failure: &Failure) {
     let text = failure.message.replace('\0', "\u{fffd}");
-    LAST.with_borrow_mut(|last| *last = (CString::new(text).unwrap_or_default(), failure.errno));
+    // In the destructors of a thread that ends there may be no place any more: the status must do.
+    let _ = LAST.try_with(|last| *last.borrow_mut() = (CString::new(text).unwrap_or_default(), failure.errno));
 }
 
 /// Runs the body of an exported function: a failure is remembered for this thread, a panic becomes a status.
@@ -134,15 +141,15 @@ pub extern "C" fn limestone_status_text(status: i32) -> *const c_char {
     text.as_ptr()
 }
 
-/// Text of the last failed call of this thread, empty when there was none. Valid until the next failing call of this
-/// thread.
+/// Text of the last failed call of this thread, empty when there was none, and within the last destructors of a thread that
+/// ends. Valid until the next failing call of this thread.
 #[no_mangle]
 pub extern "C" fn limestone_last_error_message() -> *const c_char {
-    LAST.with_borrow(|last| last.0.as_ptr())
+    LAST.try_with(|last| last.borrow().0.as_ptr()).unwrap_or(c"".as_ptr())
 }
 
 /// Error number of the system for the last failed call of this thread, 0 when it had none.
 #[no_mangle]
 pub extern "C" fn limestone_last_error_errno() -> i32 {
-    LAST.with_borrow(|last| last.1)
+    LAST.try_with(|last| last.borrow().1).unwrap_or(0)
 }

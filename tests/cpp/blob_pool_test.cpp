@@ -126,6 +126,21 @@ TEST_F(blob_pools, release_deletes_what_no_entry_refers_to) {
     EXPECT_TRUE(object.get_persistent_blob_ids_for_tests().empty());
 }
 
+TEST_F(blob_pools, release_deletes_what_only_an_aborted_session_refers_to) {
+    open_datastore object(settings(scratch_.location()));
+    auto& channel = object.create_channel();
+    object.ready();
+    auto pool = object.acquire_blob_pool();
+    auto id = pool->register_data("aborted");
+    object.switch_epoch(1);
+    channel.begin_session();
+    channel.add_entry(1, "k", "v", api::write_version_type(1, 0), {id});
+    channel.abort_session(limestone::status::err_broken_data, "no commit");
+    EXPECT_TRUE(is_available(object, id));
+    pool->release();
+    EXPECT_FALSE(is_available(object, id));
+}
+
 TEST_F(blob_pools, refuse_everything_after_the_release) {
     api::datastore object(settings(scratch_.location()));
     object.ready();

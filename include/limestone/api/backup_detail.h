@@ -39,7 +39,7 @@ class datastore;
 class backup_detail {
 public:
     /// Ends the backup if `notify_end_backup()` was not called.
-    ~backup_detail() noexcept;
+    ~backup_detail() noexcept { notify_end_backup(); }  // inline: compiled callers bring their own (section 12.2)
 
     backup_detail(backup_detail const&) = delete;
     backup_detail& operator=(backup_detail const&) = delete;

@@ -352,6 +352,9 @@ protected:
     }
 
 private:
+    /// Keeps ids for `get_persistent_blob_ids_for_tests()`; the core has marked them.
+    void note_persistent_blob_ids(const std::vector<blob_id_type>& blob_ids);
+
     // The offsets that section 12.4 lists, and the size, are part of the binary interface. Everything that is not in
     // that list is in `impl_`.
     std::function<void(epoch_id_type)> write_epoch_callback_{};
