@@ -39,8 +39,15 @@ struct Reporter {
 impl upstream::Observer for Arc<Reporter> {
     fn propagated(&self, epoch: Epoch) {
         if let Some(store) = self.store.upgrade() {
+            store.set_retained_epoch(Some(epoch));
             // After a shutdown or a failure nothing is acknowledged any more.
             let _ = store.confirm_propagated(epoch);
+        }
+    }
+
+    fn given_up(&self) {
+        if let Some(store) = self.store.upgrade() {
+            store.set_retained_epoch(None);
         }
     }
 
@@ -164,8 +171,8 @@ pub fn ready(store: &Arc<Datastore>, replication: Option<&Replication>) -> Resul
     };
     match replication.role() {
         Role::Upstream(primary, _) => {
-            store.subscribe(primary.clone())?;
-            primary.ready(report.last_epoch);
+            let subscription = store.subscribe(primary.clone())?;
+            primary.ready(report.last_epoch, subscription)?;
         }
         Role::NotStarted | Role::Native(_) => {
             let primary = Primary::start(store.clone(), replication.settings.clone(), state)?;

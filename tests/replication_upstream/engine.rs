@@ -35,6 +35,8 @@ impl Observer for Report {
         }
     }
 
+    fn given_up(&self) {}
+
     fn degraded(&self, change: Change, _: Option<&str>) {
         if let Some(store) = self.0.upgrade() {
             store.set_degraded(matches!(change, Change::Degraded { .. })).unwrap();
@@ -82,8 +84,8 @@ impl Engine {
 
     pub fn ready(&self) {
         self.store.ready().unwrap();
-        self.store.subscribe(self.primary.clone()).unwrap();
-        self.primary.ready(self.store.last_epoch());
+        let subscription = self.store.subscribe(self.primary.clone()).unwrap();
+        self.primary.ready(self.store.last_epoch(), subscription).unwrap();
     }
 
     pub fn switch(&self, epoch: u64) {

@@ -14,7 +14,7 @@ use limestone_core::replication::policy::rule::Mode;
 use limestone_core::replication::replica_store::StandbyStore;
 use limestone_core::replication::settings::ReplicationSettings;
 use limestone_core::replication::status::{LinkState, Status};
-use limestone_core::replication::upstream::primary::Phase;
+use limestone_core::replication::upstream::primary::{Phase, CONFIRMED_NAME};
 use limestone_core::replication::upstream::protocol::codec::{flag, Message};
 use limestone_core::replication::upstream::protocol::reader::{Budget, Reader};
 use limestone_core::replication::upstream::replica::{Options, Replica};
@@ -71,7 +71,9 @@ fn every_captured_sequence_of_calls_gives_the_captured_bytes() {
             engine.call(call);
         }
         let found = replica.all(case.connections());
-        let expected: Vec<_> = (0..case.connections()).map(|conn| corrected(&case.stream(conn, "m2r"))).collect();
+        let mut expected: Vec<_> = (0..case.connections()).map(|conn| corrected(&case.stream(conn, "m2r"))).collect();
+        // The original connects its log channels first, against its own description; some replicas of it then abort.
+        expected.sort_by_key(|stream| stream.first() != Some(&1));
         assert_eq!(found, expected, "{}", case.name);
     }
 }
@@ -103,7 +105,7 @@ fn a_group_commit_follows_the_acknowledgement_of_its_sessions() {
     allowed.store(true, SeqCst);
     engine.wait_propagated(1);
     engine.shutdown();
-    let control = replica.all(2).pop().unwrap();
+    let control = replica.all(2).swap_remove(0);
     assert_eq!(control[22..], [3, 0, 0, 0, 0, 0, 0, 0, 1]);
 }
 
@@ -116,7 +118,7 @@ fn epochs_without_writes_are_propagated_without_traffic() {
     }
     engine.wait_propagated(4);
     engine.shutdown();
-    assert_eq!(replica.all(2).iter().map(Vec::len).collect::<Vec<_>>(), [14, 22]);
+    assert_eq!(replica.all(2).iter().map(Vec::len).collect::<Vec<_>>(), [22, 14]);
 }
 
 #[test]
@@ -132,9 +134,75 @@ fn a_start_on_existing_data_sends_nothing_of_it() {
         engine.wait_propagated(first);
         engine.shutdown();
         let streams = replica.all(2);
-        assert_eq!(streams[1][22..], [&[3][..], &first.to_be_bytes()].concat(), "one GROUP_COMMIT");
-        assert_eq!(streams[0].len(), 14 + 14 + 53 + 14, "one session with one entry");
+        assert_eq!(streams[0][22..], [&[3][..], &first.to_be_bytes()].concat(), "one GROUP_COMMIT");
+        assert_eq!(streams[1].len(), 14 + 14 + 53 + 14, "one session with one entry");
     }
+}
+
+/// Sessions of a life, each with the key of its epoch; the last of them are stored and confirmed by nobody.
+fn write_some(engine: &Engine, epochs: std::ops::RangeInclusive<u64>) {
+    for epoch in epochs {
+        engine.switch(epoch);
+        engine.write(0, &format!("{epoch:04}"), epoch);
+    }
+}
+
+#[test]
+fn what_was_stored_and_not_propagated_in_an_earlier_run_is_sent_before_anything_later_is_propagated() {
+    let (near, far) = (quick_dir(), quick_dir());
+    let mut epoch = 1;
+    for life in 0..12 {
+        let mut replica = standby(far.path(), None);
+        let engine = Engine::start(near.path(), replica.address(), SHORT, 1);
+        write_some(&engine, epoch..=epoch + 3);
+        engine.switch(epoch + 4);
+        engine.wait_propagated(epoch + 3);
+        // Whatever was propagated is there, also what earlier lives had stored only.
+        replica.stop();
+        drop(replica);
+        assert_eq!(recovered(far.path()), recovered_copy(near.path()), "life {life}");
+        write_some(&engine, epoch + 4..=epoch + 6);
+        engine.switch(epoch + 7);
+        assert!(engine.store.durability(Epoch(epoch + 6)).stored);
+        assert!(!engine.store.durability(Epoch(epoch + 6)).propagated);
+        engine.primary.shutdown(Duration::ZERO);
+        engine.store.shutdown();
+        epoch += 8;
+    }
+}
+
+/// The rows of a directory that an engine is using, from a copy.
+fn recovered_copy(dir: &Path) -> Vec<Row> {
+    let copy = quick_dir();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_file() {
+            std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+        }
+    }
+    recovered(copy.path())
+}
+
+#[test]
+fn nothing_is_propagated_when_the_log_has_not_all_that_the_replica_lacks() {
+    let dir = quick_dir();
+    let engine = Engine::start(dir.path(), StandIn::start().address, DEADLINE, 1);
+    write_some(&engine, 1..=2);
+    engine.switch(3);
+    engine.wait_propagated(2);
+    engine.shutdown();
+    // As after a restore of an older state: the replica has more than this directory.
+    let file = dir.path().join(CONFIRMED_NAME);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "{\"format\":1,\"epoch\":2}\n");
+    std::fs::write(&file, "{\"format\":1,\"epoch\":9}\n").unwrap();
+    let engine = Engine::start(dir.path(), StandIn::start().address, SHORT, 1);
+    write_some(&engine, 11..=11);
+    engine.switch(12);
+    assert!(!engine.store.wait_durable(Epoch(11), Durability::Propagated, Some(SHORT)).unwrap());
+    let status = engine.primary.status();
+    assert_eq!(status.phase, Phase::GivenUp);
+    assert!(status.last_error.unwrap().contains("set back"), "the reason is told");
+    engine.shutdown();
 }
 
 #[test]

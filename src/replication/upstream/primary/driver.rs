@@ -3,10 +3,13 @@
 //! for each log channel that sends sessions and waits for their acknowledgements, one for the control connection, one
 //! that connects again after a loss, and one that reports progress.
 
+use super::confirmed;
 use super::link::{Exchange, Target};
 use super::queue::Queue;
 use super::state::{Observer, Phase, Shared, State};
-use crate::datastore::{EndedSession, Tap};
+use crate::datastore::{EndedSession, Subscription, Tap};
+use crate::error::Result;
+use crate::replication::backlog::Source;
 use crate::replication::policy::rule::{Mode, Policy};
 use crate::replication::settings::Endpoint;
 use crate::types::{Epoch, WriteVersion};
@@ -89,6 +92,7 @@ impl Primary {
             target: Target { endpoints, timeout },
             vfs,
             blobs: location.join(names::BLOB_DIR),
+            location,
             retain_bytes: options.retain_bytes.max(RETAIN_BYTES_MIN),
             async_session_close: options.async_session_close,
             async_group_commit: options.async_group_commit,
@@ -103,15 +107,16 @@ impl Primary {
         Ok(primary)
     }
 
-    /// Connects a log channel; to be called for each that is created, in order, without locks of the data store. When
-    /// the replica cannot be reached it counts as lost, and this returns all the same.
+    /// Connects a log channel; to be called for each that is created, in order, without locks of the data store. Before
+    /// [`Self::ready`] it is only counted: a replica of the original wants the control connection first. When the replica
+    /// cannot be reached it counts as lost, and this returns all the same.
     pub fn add_channel(&self, channel: usize) {
         let shared = &self.shared;
         let (link, id) = {
             let mut state = shared.state.lock();
             state.channels = state.channels.max(channel + 1);
             match state.phase {
-                Phase::Starting | Phase::Connected => (state.link, state.first_id + channel as u64),
+                Phase::Connected => (state.link, state.first_id + channel as u64),
                 _ => return,
             }
         };
@@ -119,23 +124,56 @@ impl Primary {
         shared.settle(link, opened);
     }
 
-    /// Makes the control connection; from now on sessions are sent. The replica is taken to have everything up to
-    /// `recorded`, as in the original.
-    pub fn ready(&self, recorded: Epoch) {
+    /// Connects, the control connection first; from now on sessions are sent. What the replica has confirmed in an earlier
+    /// run is in a file; what was stored since then is read from the log and sent first. In the first run the replica is
+    /// taken for a copy of this directory, as in the original.
+    ///
+    /// # Errors
+    /// [`Error::BrokenMetadata`] or [`Error::Io`] when the file cannot be read or written.
+    pub fn ready(&self, recorded: Epoch, subscription: Subscription) -> Result<()> {
         let shared = &self.shared;
-        let link = {
-            let mut state = shared.state.lock();
-            state.ready = true;
-            state.queue.start(recorded);
-            state.stored = state.stored.max(recorded);
-            shared.changed.notify_all();
-            match state.phase {
-                Phase::Starting => state.link,
-                _ => return,
+        let confirmed = match confirmed::load(&*shared.vfs, &shared.location)? {
+            Some(confirmed) => confirmed,
+            None => {
+                if recorded > Epoch(0) {
+                    log::info!("replication: the replica is taken for a copy of this directory up to epoch {recorded}");
+                }
+                recorded
             }
         };
-        let opened = Exchange::control(&shared.target).and_then(|control| shared.start_control(link, control));
-        shared.settle(link, opened);
+        // On the disk before anything is stored that the replica may lack.
+        confirmed::save(&*shared.vfs, &shared.location, confirmed)?;
+        let missing = match confirmed > recorded {
+            true => Err(format!("it has epoch {confirmed}, this directory was set back to epoch {recorded}")),
+            false => missing_sessions(subscription, confirmed, shared.retain_bytes),
+        };
+        let (link, channels, first_id) = {
+            let mut state = shared.state.lock();
+            state.ready = true;
+            state.stored = state.stored.max(recorded);
+            match missing {
+                Ok(sessions) => {
+                    if !sessions.is_empty() {
+                        let count = sessions.len();
+                        log::info!("replication: {count} sessions above epoch {confirmed} are sent from the log");
+                    }
+                    state.queue.start(confirmed, recorded, sessions);
+                }
+                Err(reason) => {
+                    let confirmed = confirmed.min(recorded);
+                    state.queue.start(confirmed, confirmed, []);
+                    shared.give_up(&mut state, &reason);
+                }
+            }
+            shared.changed.notify_all();
+            match state.phase {
+                Phase::Starting => (state.link, state.channels, state.first_id),
+                _ => return Ok(()),
+            }
+        };
+        let connected = shared.connect_all(link, channels, first_id);
+        shared.settle(link, connected);
+        Ok(())
     }
 
     /// What is going on.
@@ -181,6 +219,28 @@ impl Primary {
             let _ = thread.join();
         }
     }
+}
+
+/// The sessions above `confirmed` that the log on disk has, in the order of their epochs, or why it has not all of them.
+fn missing_sessions(
+    subscription: Subscription,
+    confirmed: Epoch,
+    bytes_max: u64,
+) -> std::result::Result<Vec<EndedSession>, String> {
+    let source = Source::new(subscription, confirmed).map_err(|e| e.to_string())?;
+    let (mut sessions, mut bytes, mut above) = (Vec::new(), 0, Some(confirmed));
+    while let Some(from) = above {
+        let mut window = source.window(from).map_err(|e| e.to_string())?;
+        bytes += window.bytes;
+        if bytes > bytes_max {
+            return Err(format!("at least {bytes} bytes of the log are missing there, at most {bytes_max} are kept"));
+        }
+        above = window.rest_above;
+        while let Some(session) = source.next(&mut window) {
+            sessions.push(session);
+        }
+    }
+    Ok(sessions)
 }
 
 impl Drop for Primary {

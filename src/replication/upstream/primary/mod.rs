@@ -4,6 +4,7 @@
 //! (`threads`), and the way in (`driver`). Promises that nothing is called propagated before the replica has confirmed
 //! it, that every wait ends, and that a replica that fails never stops the engine.
 
+mod confirmed;
 mod driver;
 mod encode;
 mod link;
@@ -11,5 +12,6 @@ pub mod queue;
 mod state;
 mod threads;
 
+pub use confirmed::NAME as CONFIRMED_NAME;
 pub use driver::{Options, Primary, Status};
 pub use state::{Observer, Phase};

@@ -3,6 +3,7 @@
 //! become one reference, so that a replica that is away for long costs next to no memory. What was acknowledged is kept
 //! until a group commit covers it, because a replica may forget it before.
 
+use crate::datastore::EndedSession;
 use crate::types::Epoch;
 use crate::vfs::VfsFile;
 use std::collections::VecDeque;
@@ -59,12 +60,24 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Nothing is missing up to `recorded`: as in the original, the replica is taken to have what was there before.
-    pub fn start(&mut self, recorded: Epoch) {
+    /// Nothing is missing up to `confirmed`; what is recorded above it has to be sent, `sessions` in the order of their
+    /// epochs. One channel sends them all.
+    pub fn start(&mut self, confirmed: Epoch, recorded: Epoch, sessions: impl IntoIterator<Item = EndedSession>) {
         self.queued = self.queued.max(recorded);
-        self.complete = self.complete.max(recorded);
+        self.complete = self.complete.max(confirmed);
         // What a tap was told of these epochs before the start.
-        self.committed(recorded);
+        self.commits.clear();
+        for EndedSession { epoch, file, start, len, .. } in sessions {
+            self.ended(0, file, start, len, epoch);
+            self.synced(0);
+            if self.commits.back().is_none_or(|last| last.epoch < epoch) {
+                self.commits.push_back(Commit { epoch, stored: epoch });
+            }
+        }
+        match self.commits.back_mut() {
+            Some(last) => last.stored = last.stored.max(recorded),
+            None => self.complete = self.complete.max(recorded),
+        }
     }
 
     /// A session has ended. Those of one channel come in the order of their epochs. It waits for [`Self::synced`].
@@ -228,7 +241,7 @@ mod tests {
     #[test]
     fn epochs_without_writes_are_complete_with_the_one_before() {
         let (mut queue, file) = (Queue::default(), file());
-        queue.start(Epoch(3));
+        queue.start(Epoch(3), Epoch(3), []);
         queue.stored(Epoch(5), None);
         assert_eq!(queue.complete(), Epoch(5));
         end(&mut queue, 0, file, 0, 10, Epoch(6));

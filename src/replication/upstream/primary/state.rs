@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the threads of the primary share, and what becomes of it when a connection is made, fails, or is given up.
 
+use super::confirmed;
 use super::link::{Exchange, LinkError, Target};
 use super::queue::Queue;
 use crate::replication::net::transport;
@@ -20,6 +21,8 @@ use std::time::Instant;
 pub trait Observer: Send + Sync {
     /// The replica has everything up to `epoch`; epochs increase.
     fn propagated(&self, epoch: Epoch);
+    /// Nothing of the log need be kept for the replica any more.
+    fn given_up(&self);
     /// Callers are not kept waiting for the replica any more, or are again. `problem` is what the replica suffers from.
     fn degraded(&self, change: Change, problem: Option<&str>);
 }
@@ -40,6 +43,7 @@ pub enum Phase {
 pub(super) struct Shared {
     pub(super) target: Target,
     pub(super) vfs: Arc<dyn Vfs>,
+    pub(super) location: PathBuf,
     pub(super) blobs: PathBuf,
     pub(super) retain_bytes: u64,
     pub(super) async_session_close: bool,
@@ -192,16 +196,17 @@ impl Shared {
     pub(super) fn give_up(&self, state: &mut State, reason: &str) {
         log::error!(
             "replication: the replica at {} is given up: {reason}; epochs above {} are not propagated any more: stop both \
-             sides, copy the data directory to the replica, and start the replica first",
+             sides, copy the data directory to the replica, delete {} here, and start the replica first",
             self.name(),
-            state.queue.complete()
+            state.queue.complete(),
+            confirmed::NAME
         );
         state.last_error = Some(reason.to_owned());
         state.end(Phase::GivenUp);
         // Lets go of the log files.
         let complete = state.queue.complete();
         state.queue = Queue::default();
-        state.queue.start(complete);
+        state.queue.start(complete, complete, []);
     }
 
     pub(super) fn name(&self) -> String {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What each thread of the primary does.
 
+use super::confirmed;
 use super::encode::{epoch_at, send_session, BlobFiles};
 use super::link::{Exchange, LinkError};
 use super::state::{Phase, Shared};
@@ -14,6 +15,8 @@ const SEND_BYTES: usize = 64 << 10;
 /// Waits between attempts to connect again; each is twice the one before.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(5);
+/// How often what the replica has confirmed is put on the disk.
+const RECORD_INTERVAL: Duration = Duration::from_millis(500);
 
 impl Shared {
     /// Sends the sessions of a channel until the link ends.
@@ -122,6 +125,8 @@ impl Shared {
     /// Tells how far the replica is, and what the mode makes of it.
     pub(super) fn report(self: &Arc<Shared>) {
         let mut reported = Epoch(0);
+        let mut record = Record { shared: self, saved: Epoch(0), at: Instant::now(), failed: false };
+        let mut told_given_up = false;
         let mut state = self.state.lock();
         loop {
             let complete = state.queue.complete();
@@ -130,9 +135,16 @@ impl Shared {
             let change = state.policy.update(stored, complete, live, now);
             if complete > reported {
                 reported = complete;
-                MutexGuard::unlocked(&mut state, || self.observer.propagated(complete));
+                MutexGuard::unlocked(&mut state, || {
+                    self.observer.propagated(complete);
+                    record.note(complete, false);
+                });
+            } else if state.phase == Phase::GivenUp && !told_given_up {
+                told_given_up = true;
+                MutexGuard::unlocked(&mut state, || self.observer.given_up());
             } else if change.is_none() {
                 if state.phase == Phase::Closed {
+                    MutexGuard::unlocked(&mut state, || record.note(complete, true));
                     return;
                 }
                 match state.policy.deadline() {
@@ -147,6 +159,37 @@ impl Shared {
                 let problem = state.last_error.clone();
                 MutexGuard::unlocked(&mut state, || self.observer.degraded(change, problem.as_deref()));
             }
+        }
+    }
+}
+
+/// Keeps what the replica has confirmed on the disk, seldom: a run that finds less than the truth sends more.
+struct Record<'a> {
+    shared: &'a Shared,
+    saved: Epoch,
+    at: Instant,
+    failed: bool,
+}
+
+impl Record<'_> {
+    fn note(&mut self, complete: Epoch, last: bool) {
+        let (ready, stored) = {
+            let state = self.shared.state.lock();
+            (state.ready && state.phase != Phase::GivenUp, state.stored)
+        };
+        // A group commit that is sent early may be ahead of this side's disk.
+        let confirmed = complete.min(stored);
+        if !ready || confirmed <= self.saved || (!last && self.at.elapsed() < RECORD_INTERVAL) {
+            return;
+        }
+        self.at = Instant::now();
+        match confirmed::save(&*self.shared.vfs, &self.shared.location, confirmed) {
+            Ok(()) => (self.saved, self.failed) = (confirmed, false),
+            Err(e) if !self.failed => {
+                self.failed = true;
+                log::warn!("replication: what the replica has confirmed cannot be kept, more is sent again later: {e}");
+            }
+            Err(_) => {}
         }
     }
 }
