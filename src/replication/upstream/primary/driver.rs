@@ -9,7 +9,7 @@ use super::queue::Queue;
 use super::state::{Observer, Phase, Shared, State};
 use crate::datastore::{EndedSession, Subscription, Tap};
 use crate::error::Result;
-use crate::replication::backlog::Source;
+use crate::replication::backlog::Backlog;
 use crate::replication::policy::rule::{Mode, Policy};
 use crate::replication::settings::Endpoint;
 use crate::types::{Epoch, WriteVersion};
@@ -227,16 +227,16 @@ fn missing_sessions(
     confirmed: Epoch,
     bytes_max: u64,
 ) -> std::result::Result<Vec<EndedSession>, String> {
-    let source = Source::new(subscription, confirmed).map_err(|e| e.to_string())?;
+    let backlog = Backlog::new(subscription, confirmed).map_err(|e| e.to_string())?;
     let (mut sessions, mut bytes, mut above) = (Vec::new(), 0, Some(confirmed));
     while let Some(from) = above {
-        let mut window = source.window(from).map_err(|e| e.to_string())?;
+        let mut window = backlog.window(from).map_err(|e| e.to_string())?;
         bytes += window.bytes;
         if bytes > bytes_max {
             return Err(format!("at least {bytes} bytes of the log are missing there, at most {bytes_max} are kept"));
         }
         above = window.rest_above;
-        while let Some(session) = source.next(&mut window) {
+        while let Some(session) = backlog.next(&mut window) {
             sessions.push(session);
         }
     }
