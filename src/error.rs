@@ -92,7 +92,13 @@ impl std::fmt::Display for Damage {
             Remedy::RestoreFile => write!(f, "restore this file or the whole directory from a backup)"),
             Remedy::RestoreEpochFile => {
                 let epoch_file = directory.join("epoch");
-                write!(f, "restore \"{}\" from where it went or from a backup)", epoch_file.display())
+                write!(
+                    f,
+                    "restore \"{}\" from where it went or from a backup; only if nothing in the directory was ever \
+                     acknowledged may epoch 0 take its place, see \"the epoch file is missing or empty\" in \
+                     docs/operations.md)",
+                    epoch_file.display()
+                )
             }
         }
     }

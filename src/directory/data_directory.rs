@@ -46,15 +46,16 @@ struct Loaded {
 
 impl Directory {
     pub(crate) fn open(vfs: Arc<dyn Vfs>, location: &Path) -> Result<Directory> {
-        let (vfs, location) = create_or_open_once(&vfs, location)?;
+        let by_name = vfs;
+        let (vfs, location) = create_or_open_once(&by_name, location)?;
         let location = location.as_path();
         let files = file_names(&*vfs, location)?;
-        if files.is_empty() {
+        if files.iter().all(|file| file == names::MANIFEST_NEW) {
             // The process that created the directory may have died before it synced the name.
             let parent = crashsafe::parent(location);
             vfs.sync_dir(parent).map_err(|e| Error::io("cannot sync the directory", parent, e))?;
-        }
-        if !files.is_empty() && !files.iter().any(|file| file == names::MANIFEST) {
+            manifest_file::create(&*by_name, location)?;
+        } else if !files.iter().any(|file| file == names::MANIFEST) {
             manifest_file::restore_missing(&*vfs, location)?;
         }
         let (manifest_file, lock) = lock_manifest(&*vfs, location)?;
@@ -85,13 +86,15 @@ impl Directory {
     fn load(vfs: &Arc<dyn Vfs>, location: &Path, held: &dyn VfsFile, files: &[String]) -> Result<Loaded> {
         let path = |name: &str| location.join(name);
         // First both are checked, then both are put right: a refusal changes nothing.
-        let manifest = manifest_file::read(&**vfs, location, files)?;
+        let manifest = manifest_file::read(&**vfs, location)?;
         let catalog = catalog_file::read(&**vfs, location)?;
         let current = manifest_file::settle(&**vfs, location, held, &manifest)?;
         catalog_file::settle(&**vfs, location, &catalog)?;
         rotation::avoid_detached(&catalog.content);
-        let removed = crashsafe::unlink(&**vfs, &path(names::EPOCH_TEMPORARY));
-        removed.map_err(|e| Error::io("cannot delete", &path(names::EPOCH_TEMPORARY), e))?;
+        for leftover in [names::EPOCH_TEMPORARY, names::MANIFEST_NEW] {
+            let removed = crashsafe::unlink(&**vfs, &path(leftover));
+            removed.map_err(|e| Error::io("cannot delete", &path(leftover), e))?;
+        }
         // A directory in which nothing was written gets its first record now, so that a missing or empty epoch file
         // always means that one was lost.
         if !files.iter().any(|file| names::is_epoch(file) || names::is_log(file)) {
@@ -207,6 +210,14 @@ pub(crate) fn apply(vfs: &dyn Vfs, path: &Path, edits: &[Edit]) -> Result<()> {
                     log::info!("marked invalid \"{}\" at offset {offset}", path.display());
                 }
                 Edit::Confirm { offset, epoch } => file.write_at(offset as u64, &marker(tag::BEGIN, epoch))?,
+                Edit::Void { offset } => {
+                    let mut nothing = vec![0; (file.len()? as usize).saturating_sub(offset)];
+                    if let Some(first) = nothing.first_mut() {
+                        *first = tag::INVALIDATED;
+                    }
+                    file.write_at(offset as u64, &nothing)?;
+                    log::info!("marked invalid \"{}\" at offset {offset}", path.display());
+                }
                 Edit::Cut { offset } => {
                     file.set_len(offset as u64)?;
                     log::info!("trimmed \"{}\" at offset {offset}", path.display());

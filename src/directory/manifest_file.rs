@@ -4,14 +4,15 @@
 
 use super::small_file::{read_file, Found, Source};
 use crate::error::{Error, Result};
-use crate::vfs::{crashsafe, Vfs, VfsFile};
+use crate::vfs::{crashsafe, Lock, LockError, Open, Vfs, VfsFile};
 use crate::wal::manifest::{self, Manifest};
 use crate::wal::names;
+use std::io::ErrorKind;
 use std::path::Path;
 
 const GUIDE: &str = "see https://github.com/project-tsurugi/tsurugidb/blob/master/docs/upgrade-guide.md";
 
-pub(crate) fn version_mismatch(location: &Path, detail: &str) -> Error {
+fn version_mismatch(location: &Path, detail: &str) -> Error {
     let manifest = location.join(names::MANIFEST);
     Error::UnsupportedVersion(format!(
         "/:limestone unsupported dbdir persistent format version: {GUIDE} (version mismatch: {detail}): {}",
@@ -19,19 +20,55 @@ pub(crate) fn version_mismatch(location: &Path, detail: &str) -> Error {
     ))
 }
 
+/// What stands here is no data directory.
+pub(crate) fn no_manifest(location: &Path) -> Error {
+    version_mismatch(location, "version 0, server supports version 1")
+}
+
+/// Gives an empty directory its manifest, whole or not at all: a broken one is never what a crash left here. It is made
+/// under a lock of its own, so that of several processes one does. `vfs` finds the directory by its name.
+pub(super) fn create(vfs: &dyn Vfs, location: &Path) -> Result<()> {
+    let (main, new) = (location.join(names::MANIFEST), location.join(names::MANIFEST_NEW));
+    let failed = |e| Error::io("cannot write the manifest", &main, e);
+    let file = vfs.open(&new, Open::Create).map_err(failed)?;
+    let _lock = match vfs.lock(&new, Lock::Exclusive) {
+        Ok(lock) => lock,
+        Err(LockError::Held) => return Err(Error::Locked(location.to_owned())),
+        // Another process has just given it its place.
+        Err(LockError::Io(e)) if e.kind() == ErrorKind::NotFound => return Err(Error::Locked(location.to_owned())),
+        Err(LockError::Io(e)) => {
+            return Err(Error::io("failed to acquire lock for manifest in directory", location, e))
+        }
+    };
+    if vfs.kind(&main).map_err(failed)?.is_some() {
+        return crashsafe::unlink(vfs, &new).map_err(failed);
+    }
+    let make = || {
+        file.set_len(0)?;
+        file.write_at(0, &Manifest::new().encode())?;
+        file.sync()?;
+        crashsafe::rename(vfs, &new, &main)
+    };
+    make().map_err(failed)
+}
+
+/// Whether the backup of a manifest that is missing can take its place.
+pub(super) fn has_usable_backup(vfs: &dyn Vfs, location: &Path) -> bool {
+    let backup = vfs.read(&location.join(names::MANIFEST_BACKUP), manifest::MAX_BYTES);
+    backup.is_ok_and(|bytes| manifest::parse(&bytes).is_ok_and(|manifest| manifest.is_supported()))
+}
+
 /// A directory without a manifest is opened only when a crash of a migration left its backup.
 pub(super) fn restore_missing(vfs: &dyn Vfs, location: &Path) -> Result<()> {
     let (main, backup) = (location.join(names::MANIFEST), location.join(names::MANIFEST_BACKUP));
-    match vfs.read(&backup, manifest::MAX_BYTES) {
-        Ok(bytes) if manifest::parse(&bytes).is_ok_and(|manifest| manifest.is_supported()) => {
-            log::warn!("{} was missing and is restored from {}", main.display(), backup.display());
-            crashsafe::rename(vfs, &backup, &main).map_err(|e| Error::io("cannot restore the manifest", &main, e))
-        }
-        _ => Err(version_mismatch(location, "version 0, server supports version 1")),
+    if !has_usable_backup(vfs, location) {
+        return Err(no_manifest(location));
     }
+    log::warn!("{} was missing and is restored from {}", main.display(), backup.display());
+    crashsafe::rename(vfs, &backup, &main).map_err(|e| Error::io("cannot restore the manifest", &main, e))
 }
 
-/// Overwrites the manifest in place; its backup or an otherwise empty directory protects it meanwhile.
+/// Overwrites the manifest in place; its backup protects it meanwhile.
 fn write(vfs: &dyn Vfs, location: &Path, file: &dyn VfsFile, manifest: &Manifest) -> Result<()> {
     let overwrite = || {
         let bytes = manifest.encode();
@@ -57,18 +94,14 @@ fn confirm(vfs: &dyn Vfs, location: &Path, file: &dyn VfsFile) -> Result<()> {
     write_again().map_err(|e| Error::io("cannot write the manifest", &path, e))
 }
 
-/// Reads the manifest or its backup and checks the version (§4.4). `files` is what the directory held before it was
-/// locked.
-pub(crate) fn read(vfs: &dyn Vfs, location: &Path, files: &[String]) -> Result<Found<Manifest>> {
+/// Reads the manifest or its backup and checks the version (§4.4).
+pub(crate) fn read(vfs: &dyn Vfs, location: &Path) -> Result<Found<Manifest>> {
     let (main, backup) = (location.join(names::MANIFEST), location.join(names::MANIFEST_BACKUP));
     let saved = read_file(vfs, &backup, manifest::MAX_BYTES, manifest::parse)?;
     let found = match (read_file(vfs, &main, manifest::MAX_BYTES, manifest::parse)?, saved) {
         (Some(Ok(content)), saved) => Found { content, source: Source::Main { backup: matches!(saved, Some(Ok(_))) } },
         (Some(Err(reason)), Some(Ok(content))) => Found { content, source: Source::Backup(reason) },
-        // Created by this call, or by one that a crash ended before anything else was written.
-        _ if files.iter().all(|name| name == names::MANIFEST) => {
-            Found { content: Manifest::new(), source: Source::New }
-        }
+        (None, Some(Ok(content))) => Found { content, source: Source::Backup("it is missing".to_owned()) },
         (unusable, _) => {
             let reason = unusable.and_then(|manifest| manifest.err()).unwrap_or_default();
             return Err(Error::BrokenMetadata(format!(
@@ -86,7 +119,7 @@ pub(crate) fn read(vfs: &dyn Vfs, location: &Path, files: &[String]) -> Result<F
     Ok(found)
 }
 
-/// Writes the manifest when it is new or came from the backup, and migrates an old one: at any time at least one of
+/// Writes the manifest when it came from the backup, and migrates an old one: at any time at least one of
 /// manifest and backup is whole. Returns what the manifest then says.
 pub(super) fn settle(vfs: &dyn Vfs, location: &Path, file: &dyn VfsFile, found: &Found<Manifest>) -> Result<Manifest> {
     let drop_backup = || drop_backup(vfs, location);
@@ -103,7 +136,7 @@ pub(super) fn settle(vfs: &dyn Vfs, location: &Path, file: &dyn VfsFile, found: 
             write(vfs, location, file, &found.content)?;
             drop_backup()?;
         }
-        Source::New => write(vfs, location, file, &found.content)?,
+        Source::New => {}
     }
     if found.content.persistent_format_version < manifest::CURRENT_VERSION {
         let migrated = found.content.migrated();

@@ -12,8 +12,10 @@ mod place;
 mod request;
 mod small_file;
 pub(crate) mod start;
+mod verdict;
 
 pub use log_directory::{LogDirectory, Restored};
-pub use offline::OfflineDirectory;
+pub use offline::{Access, OfflineDirectory};
 pub use place::{create_or_open_once, open_once};
 pub use request::{make_control_directory, CompactionRequest};
+pub use verdict::Verdict;

@@ -16,6 +16,15 @@ use crate::wal::{manifest, names};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// What a tool is going to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Several may at a time, also on a medium that cannot be written to.
+    Read,
+    /// One at a time.
+    Change,
+}
+
 /// An existing directory under lock.
 #[derive(Debug)]
 pub struct OfflineDirectory {
@@ -24,47 +33,44 @@ pub struct OfflineDirectory {
     version: i32,
     catalog: Result<Catalog>,
     warnings: Vec<String>,
-    _lock: Box<dyn FileLock>,
+    _lock: Option<Box<dyn FileLock>>,
 }
 
 impl OfflineDirectory {
-    /// Takes the lock and checks the manifest.
+    /// Takes the lock and checks the manifest. To change something, a missing manifest is first put back from its backup;
+    /// to read, nothing has to be writable.
     ///
     /// # Errors
     /// [`Error::Locked`], [`Error::UnsupportedVersion`], [`Error::BrokenMetadata`] or [`Error::Io`];
     /// [`Error::WrongState`] when a start has to complete something first.
-    pub fn open(vfs: Arc<dyn Vfs>, location: &Path) -> Result<OfflineDirectory> {
+    pub fn open(vfs: Arc<dyn Vfs>, location: &Path, access: Access) -> Result<OfflineDirectory> {
         let (vfs, location) = open_once(&vfs, location)?;
         let location = location.as_path();
         let files = file_names(&*vfs, location)?;
-        if !files.iter().any(|name| name == names::MANIFEST) {
-            return Err(manifest_file::version_mismatch(location, "version 0, server supports version 1"));
-        }
-        let failed = |e| Error::io("failed to acquire lock for manifest in directory", location, e);
-        let lock = match vfs.lock(&location.join(names::MANIFEST), Lock::Exclusive) {
-            Ok(lock) => lock,
-            Err(LockError::Held) => return Err(Error::Locked(location.to_owned())),
-            Err(LockError::Io(e)) => return Err(failed(e)),
+        let mut warnings = Vec::new();
+        let locked = match (files.iter().any(|name| name == names::MANIFEST), access) {
+            (true, _) => names::MANIFEST,
+            (false, Access::Change) => {
+                manifest_file::restore_missing(&*vfs, location)?;
+                names::MANIFEST
+            }
+            // What a start would rename, and lock then.
+            (false, Access::Read) if manifest_file::has_usable_backup(&*vfs, location) => names::MANIFEST_BACKUP,
+            (false, Access::Read) => return Err(manifest_file::no_manifest(location)),
         };
+        let lock = lock(&*vfs, location, locked, access, &mut warnings)?;
         if swap::is_decided(&*vfs, location)? {
             return Err(Error::WrongState(format!(
                 "a restore into {} was interrupted: start the server once to complete it, or restore again",
                 location.display()
             )));
         }
-        let mut warnings = Vec::new();
         let mut note = |name: &str, source: &Source| {
             if let Source::Backup(reason) = source {
                 warnings.push(format!("{name} is unusable ({reason}); a start restores it from its backup"));
             }
         };
-        let manifest = manifest_file::read(&*vfs, location, &files)?;
-        if matches!(manifest.source, Source::New) {
-            return Err(Error::WrongState(format!(
-                "the first start in {} was interrupted: start the server once to complete it",
-                location.display()
-            )));
-        }
+        let manifest = manifest_file::read(&*vfs, location)?;
         note(names::MANIFEST, &manifest.source);
         let catalog = match catalog_file::read(&*vfs, location) {
             Ok(found) => {
@@ -118,4 +124,32 @@ impl OfflineDirectory {
     pub fn apply(&self, path: &Path, edits: &[Edit]) -> Result<()> {
         apply(&*self.vfs, path, edits)
     }
+}
+
+/// Locks the file `name`. Who only reads goes on with a warning where files cannot be locked.
+fn lock(
+    vfs: &dyn Vfs,
+    location: &Path,
+    name: &str,
+    access: Access,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Box<dyn FileLock>>> {
+    let how = match access {
+        Access::Read => Lock::Shared,
+        Access::Change => Lock::Exclusive,
+    };
+    match vfs.lock(&location.join(name), how) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(LockError::Held) => Err(Error::Locked(location.to_owned())),
+        Err(LockError::Io(e)) if access == Access::Read && cannot_lock(&e) => {
+            warnings.push(format!("{name} cannot be locked ({e}): nothing shows whether somebody writes meanwhile"));
+            Ok(None)
+        }
+        Err(LockError::Io(e)) => Err(Error::io("failed to acquire lock for manifest in directory", location, e)),
+    }
+}
+
+/// Whether the error says that there are no locks here.
+fn cannot_lock(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOLCK | libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL | libc::EROFS))
 }

@@ -38,11 +38,11 @@ fn create(vfs: &dyn Vfs, location: &Path) -> Result<()> {
     }
 }
 
-/// Takes the lock before anything is written, so that of two processes that create the directory only one does.
+/// Opens and locks the manifest.
 pub(super) fn lock_manifest(vfs: &dyn Vfs, location: &Path) -> Result<(Box<dyn VfsFile>, Box<dyn FileLock>)> {
     let path = location.join(names::MANIFEST);
     let failed = |e| Error::io("failed to acquire lock for manifest in directory", location, e);
-    let file = vfs.open(&path, Open::Create).map_err(failed)?;
+    let file = vfs.open(&path, Open::Existing).map_err(failed)?;
     match vfs.lock(&path, Lock::Exclusive) {
         Ok(lock) => Ok((file, lock)),
         Err(LockError::Held) => Err(Error::Locked(location.to_owned())),

@@ -7,8 +7,11 @@ use super::data_directory::Directory;
 use crate::error::Result;
 use crate::recovery::{self, Input, Recovered, Snapshot};
 use crate::types::{BlobId, Epoch};
+use crate::vfs::Vfs;
+use crate::wal::catalog::Catalog;
 use crate::wal::epoch_file::EpochFile;
 use crate::wal::rotation;
+use std::path::Path;
 
 /// How a directory is read.
 #[derive(Clone, Copy, Debug)]
@@ -57,20 +60,25 @@ pub(crate) struct Started {
 /// # Errors
 /// [`Error::Corrupted`](crate::error::Error::Corrupted) when acknowledged data is damaged.
 pub(crate) fn read<'d>(directory: &'d Directory, reading: Reading) -> Result<Found<'d>> {
-    let input = Input {
-        vfs: &**directory.vfs(),
-        location: directory.location(),
-        catalog: &directory.catalog,
-        end_markers: directory.has_end_markers(),
-        threads: reading.threads,
-        memory_bytes: reading.snapshot_memory_bytes.unwrap_or_default(),
-        stopping: None,
-    };
-    let recovered = match reading.snapshot_memory_bytes {
+    let (vfs, location) = (&**directory.vfs(), directory.location());
+    let recovered = read_log(vfs, location, &directory.catalog, directory.has_end_markers(), reading)?;
+    Ok(Found { directory, recovered })
+}
+
+/// The reading of a start, which changes nothing.
+pub(super) fn read_log(
+    vfs: &dyn Vfs,
+    location: &Path,
+    catalog: &Catalog,
+    end_markers: bool,
+    reading: Reading,
+) -> Result<Recovered> {
+    let memory_bytes = reading.snapshot_memory_bytes.unwrap_or_default();
+    let input = Input { vfs, location, catalog, end_markers, threads: reading.threads, memory_bytes, stopping: None };
+    match reading.snapshot_memory_bytes {
         Some(_) => recovery::recover(&input),
         None => recovery::recover_without_snapshot(&input),
-    }?;
-    Ok(Found { directory, recovered })
+    }
 }
 
 impl Found<'_> {

@@ -2,6 +2,7 @@
 //! The command line of `tglogutil` (§16.1), as clap knows it. Help and man pages are made from what stands here;
 //! [`super::gflags`] brings the forms that the original takes into the ones that clap takes.
 
+use crate::directory::Access;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -188,12 +189,28 @@ impl Command {
         }
     }
 
-    /// Whether standard output is for programs, so that no line of another form may stand there.
-    pub fn prints_data(&self) -> bool {
+    /// Whether one JSON object is to say everything.
+    pub fn wants_json(&self) -> bool {
         match self {
             Command::Repair(_) | Command::Compaction(_) => false,
             Command::Inspect(InspectOptions { json, .. }) | Command::Verify(VerifyOptions { json, .. }) => *json,
+            Command::Dump(DumpOptions { json, .. }) => *json,
+        }
+    }
+
+    /// What the command does to the directory.
+    pub fn access(&self) -> Access {
+        match self {
+            Command::Repair(_) | Command::Compaction(_) => Access::Change,
+            Command::Inspect(_) | Command::Verify(_) | Command::Dump(_) => Access::Read,
+        }
+    }
+
+    /// Whether standard output is for programs, so that no line of another form may stand there.
+    pub fn prints_data(&self) -> bool {
+        match self {
             Command::Dump(_) => true,
+            other => other.wants_json(),
         }
     }
 }

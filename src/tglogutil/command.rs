@@ -64,9 +64,20 @@ pub fn run<A: Into<OsString>>(args: impl IntoIterator<Item = A>, vfs: Arc<dyn Vf
         Ok(exit) => exit,
         Err(error) => {
             log::error!("{error}");
+            if arguments.subcommand.wants_json() {
+                line(out, format_args!("{}", cannot_check(&arguments.subcommand.common().dblogdir, &error)));
+            }
             CANNOT_HANDLE
         }
     }
+}
+
+/// What is printed for programs when a directory cannot be handled.
+fn cannot_check(directory: &Path, error: &Error) -> serde_json::Value {
+    serde_json::json!({
+        "directory": directory.to_string_lossy(), "status": "cannot-check", "warnings": [],
+        "damage": [error.to_string()],
+    })
 }
 
 fn misused(tool: &clap::Command, program: &OsString, message: &str, out: &mut dyn Write) -> i32 {
@@ -120,7 +131,7 @@ fn run_on(vfs: Arc<dyn Vfs>, subcommand: &Command, out: &mut dyn Write) -> Resul
     if matches!(subcommand, Command::Compaction(_)) {
         compaction::check_target(location)?;
     }
-    let directory = match OfflineDirectory::open(vfs, location) {
+    let directory = match OfflineDirectory::open(vfs, location, subcommand.access()) {
         Err(Error::Locked(_)) => {
             return Err(Error::InvalidArgument(format!(
                 "Log directory \"{}\" is already in use by another process. Operation aborted.",

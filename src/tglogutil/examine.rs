@@ -320,8 +320,14 @@ impl Examined {
                 edits.push(Edit::Invalidate { offset });
                 None
             }
-            Some(Tail::Garbage { offset, .. } | Tail::Unprotected { offset }) => Some(offset),
-            Some(Tail::Session { .. }) | None => None,
+            Some(Tail::Garbage { offset, .. }) if cut => Some(offset),
+            Some(Tail::Garbage { offset, .. }) => {
+                edits.push(Edit::Void { offset });
+                None
+            }
+            Some(Tail::Unprotected { offset }) if cut => Some(offset),
+            // A start reads what stands before it.
+            Some(Tail::Unprotected { .. } | Tail::Session { .. }) | None => None,
         };
         if let Some(offset) = cut_at {
             edits.retain(|edit| !matches!(edit, Edit::Invalidate { offset: at } if *at >= offset));

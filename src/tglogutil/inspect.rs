@@ -8,7 +8,7 @@ use super::progress::{FileProgress, Progress};
 use super::salvage::max_ended_anywhere;
 use super::scan::each_file;
 use crate::directory::OfflineDirectory;
-use crate::error::Result;
+use crate::error::{Error, Remedy, Result};
 use crate::types::Epoch;
 use crate::wal::entry::{tag, Entry};
 use serde_json::json;
@@ -28,18 +28,27 @@ pub fn run(
     let mut printer = Printer { out, json: options.json };
     printer.line(format_args!("persistent-format-version: {PRINTED_VERSION}"));
     let found = epochs(directory)?;
-    if let Some(fault) = &found.fault {
-        let problem = report_unreadable_epochs(fault);
+    if let Some(fault @ Fault::Damaged { damage, .. }) = &found.fault {
+        let problem = format!("reading epoch file is failed: {}", fault.reason());
+        log::error!("{problem}");
+        log::error!("{damage}");
         printer.object(&json!({
-            "directory": directory.location().to_string_lossy(), "status": "cannot-check", "damage": [problem],
+            "directory": directory.location().to_string_lossy(), "status": "cannot-check", "start": "refused",
+            "warnings": directory.warnings(), "damage": [problem],
         }));
         return Ok(CANNOT_CHECK);
     }
     let recorded = found.durable.unwrap_or_default();
     printer.line(format_args!("durable-epoch: {recorded}"));
     let mut report = Report { max_epoch: limit.unwrap_or(recorded), ..Report::default() };
-    if let Err(e) = directory.catalog() {
-        report.warning(format!("a start refuses this directory: {e}"));
+    directory.warnings().iter().for_each(|warning| report.warning(warning.clone()));
+    if let Some(fault @ Fault::Torn { path, offset, .. }) = &found.fault {
+        report.repairable = true;
+        report.warning(format!(
+            "{}: the record at offset {offset} was never completely written ({}); a start and a repair cut it off",
+            path.display(),
+            fault.reason()
+        ));
     }
 
     let logs = logs(directory)?;
@@ -55,8 +64,10 @@ pub fn run(
         }
     }
     report.lost_epoch_file(&found, limit);
+    report.judge(directory.verdict(options.common.threads(), None)?.refusal());
 
     let Report { max_epoch, entries, damage, warnings, .. } = &report;
+    let start = if report.refused { "refused" } else { "opens" };
     printer.line(format_args!("max-appeared-epoch: {max_epoch}"));
     printer.line(format_args!("count-durable-wal-entries: {entries}"));
     let (status, exit) = match (damage.is_empty(), report.repairable) {
@@ -68,7 +79,7 @@ pub fn run(
     printer.object(&json!({
         "directory": directory.location().to_string_lossy(), "status": status,
         "persistent_format_version": PRINTED_VERSION, "durable_epoch": recorded.0, "max_appeared_epoch": max_epoch.0,
-        "count_durable_wal_entries": entries, "warnings": warnings, "damage": damage,
+        "count_durable_wal_entries": entries, "start": start, "warnings": warnings, "damage": damage,
     }));
     Ok(exit)
 }
@@ -106,6 +117,8 @@ struct Report {
     max_ended: Epoch,
     entries: u64,
     repairable: bool,
+    /// A start refuses the directory as it is.
+    refused: bool,
     warnings: Vec<String>,
     damage: Vec<String>,
 }
@@ -144,20 +157,20 @@ impl Report {
             ));
         }
     }
-}
 
-/// Logs why the epoch file cannot be read, and returns it.
-fn report_unreadable_epochs(fault: &Fault) -> String {
-    let text = format!("reading epoch file is failed: {}", fault.reason());
-    log::error!("{text}");
-    match fault {
-        Fault::Torn { path, offset, .. } => log::warn!(
-            "{}: the record at offset {offset} was never completely written; a start and a repair cut it off",
-            path.display()
-        ),
-        Fault::Damaged { damage, .. } => log::error!("{damage}"),
+    /// Takes over what a start says. Where it refuses something that a repair puts right, both are said.
+    fn judge(&mut self, refusal: Option<&Error>) {
+        let Some(refusal) = refusal else {
+            return;
+        };
+        self.refused = true;
+        let helps = matches!(refusal, Error::Corrupted(damage) if damage.remedy == Remedy::Repair);
+        if self.damage.is_empty() && self.repairable && helps {
+            self.warning(format!("a start refuses this directory until it is repaired: {refusal}"));
+        } else if self.damage.is_empty() {
+            self.damage(format!("a start refuses this directory: {refusal}"));
+        }
     }
-    text
 }
 
 /// Prints lines for people, or one object for programs.

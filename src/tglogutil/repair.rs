@@ -34,11 +34,19 @@ pub fn run(
         directory,
         limit: limit.unwrap_or(recorded),
         cut: options.cut,
+        threads: options.common.threads(),
         give_up: options.give_up_damaged,
         changed: false,
         unrepairable: false,
     };
     repair.all(&found, limit)?;
+    if !repair.unrepairable {
+        // The last word has the start.
+        if let Some(refusal) = directory.verdict(options.common.threads(), None)?.refusal() {
+            log::error!("a start still refuses this directory: {refusal}");
+            repair.unrepairable = true;
+        }
+    }
     let (status, exit) = match (repair.unrepairable, repair.changed) {
         (true, _) => ("unrepairable", 16),
         (false, true) => ("repaired", 0),
@@ -53,6 +61,7 @@ struct Repair<'a> {
     /// Sessions up to this epoch are durable.
     limit: Epoch,
     cut: bool,
+    threads: usize,
     give_up: bool,
     changed: bool,
     unrepairable: bool,
@@ -68,11 +77,15 @@ impl Repair<'_> {
         // Nothing is changed before the durable epoch is settled: all else follows from it.
         let mut hiding = Vec::new();
         let mut max_ended = Epoch(0);
+        // A start that opens the directory without any record has seen that no session was ended, damage or not.
+        let must_ask = found.durable.is_none() && self.directory.verdict(self.threads, None)?.refusal().is_some();
         let (mut empty, mut zeros) = (true, false);
         for log in logs(self.directory)? {
             let examined = self.examine(&log);
-            max_ended = max_ended.max(examined.max_ended);
-            if found.durable.is_none() {
+            if found.durable.is_some() || must_ask {
+                max_ended = max_ended.max(examined.max_ended);
+            }
+            if must_ask {
                 // Damage must not hide that sessions were ended: without them, epoch 0 would be recorded.
                 max_ended = max_ended.max(max_ended_anywhere(self.subject(&log.bytes, &log.path)));
             }
@@ -135,7 +148,8 @@ impl Repair<'_> {
             (None, _, None) if max_ended > Epoch(0) => {
                 log::error!(
                     "no epoch record is left, but sessions up to epoch {max_ended} were ended and a repair would give \
-                     all of them up: bring the epoch file back, or name the durable epoch with --epoch"
+                     all of them up: bring the epoch file back, or name the durable epoch with --epoch (0 if nothing in this \
+                     directory was ever acknowledged)"
                 );
                 return Ok(false);
             }

@@ -10,8 +10,7 @@ use super::logs::{epochs, logs, Fault, LogFile};
 use super::progress::Progress;
 use super::scan::each_file;
 use crate::directory::OfflineDirectory;
-use crate::error::{Error, Result};
-use crate::recovery::{self, Input, Recovered};
+use crate::error::Result;
 use crate::types::Epoch;
 use serde_json::{json, Value};
 use std::io::Write;
@@ -31,7 +30,7 @@ struct Report {
 }
 
 pub fn run(directory: &OfflineDirectory, options: &VerifyOptions, out: &mut dyn Write) -> Result<i32> {
-    let mut report = Report { warnings: directory.warnings().to_vec(), ..Report::default() };
+    let mut report = Report::default();
     let found = epochs(directory)?;
     if let Some(Fault::Damaged { damage, .. }) = &found.fault {
         report.damage(Some(Epoch(0)), damage.to_string());
@@ -54,14 +53,12 @@ pub fn run(directory: &OfflineDirectory, options: &VerifyOptions, out: &mut dyn 
     }
     drop(logs);
 
-    let blobs = match directory
-        .catalog()
-        .map_err(|e| e.to_string())
-        .and_then(|_| start(directory, options.common.threads(), &mut report))
-    {
+    let verdict = directory.verdict(options.common.threads(), Some(MEMORY_BYTES))?;
+    report.warnings = verdict.warnings;
+    let blobs = match verdict.outcome {
         Ok(recovered) => Some(blobs::check(directory, &recovered.snapshot)?),
         Err(refusal) => {
-            report.damage(Some(Epoch(0)).filter(|_| report.first_damaged.is_none()), refusal);
+            report.damage(Some(Epoch(0)).filter(|_| report.first_damaged.is_none()), refusal.to_string());
             None
         }
     };
@@ -105,23 +102,6 @@ pub fn run(directory: &OfflineDirectory, options: &VerifyOptions, out: &mut dyn 
     report.damage.iter().for_each(|text| line(out, format_args!("damage: {text}")));
     line(out, format_args!("status: {status}"));
     Ok(exit)
-}
-
-/// Recovers as a start does, without changing anything; what a start would warn of goes into the report.
-fn start(directory: &OfflineDirectory, threads: usize, report: &mut Report) -> std::result::Result<Recovered, String> {
-    let catalog = directory.catalog().map_err(|e| e.to_string())?;
-    let input = Input {
-        vfs: &**directory.vfs(),
-        location: directory.location(),
-        catalog,
-        end_markers: directory.has_end_markers(),
-        threads,
-        memory_bytes: MEMORY_BYTES,
-        stopping: None,
-    };
-    let recovered = recovery::recover(&input).map_err(|e: Error| e.to_string())?;
-    report.warnings.extend(recovered.warnings.iter().cloned());
-    Ok(recovered)
 }
 
 impl Report {

@@ -5,6 +5,8 @@ use crate::types::Epoch;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub const MANIFEST: &str = "limestone-manifest.json";
+/// The first manifest of a directory while it is being made.
+pub const MANIFEST_NEW: &str = "limestone-manifest.json.new";
 pub const MANIFEST_BACKUP: &str = "limestone-manifest.json.back";
 pub const CATALOG: &str = "compaction_catalog";
 pub const CATALOG_BACKUP: &str = "compaction_catalog.back";

@@ -36,6 +36,9 @@ pub enum Edit {
     Invalidate { offset: usize },
     /// End the file here.
     Cut { offset: usize },
+    /// Make an invalidated session of epoch 0 without content of everything from here on, so that nothing of it is ever
+    /// read as something else. The file keeps its length.
+    Void { offset: usize },
     /// Write the begin marker here once more as it is: the cache of the system may be all that says that this session,
     /// which counts, is a valid one.
     Confirm { offset: usize, epoch: Epoch },

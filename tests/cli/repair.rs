@@ -86,17 +86,34 @@ fn a_golden_directory_is_never_worse_after_a_repair() {
 }
 
 #[test]
-fn garbage_behind_an_end_marker_is_cut_and_never_becomes_a_session() {
+fn garbage_behind_an_end_marker_is_cut_only_on_request_and_never_becomes_a_session() {
     let whole = session(1, "k", "v");
     let dir = directory(&epoch_record(1), &[("pwal_0000", [&whole[..], &[0xff; 30]].concat())]);
-    let run = on(dir.path(), &["repair"]);
-    assert_eq!((run.exit, run.status()), (0, "status: repaired"));
-    assert!(run.stderr.contains("trimmed \"") && run.stderr.contains(&format!("at offset {}", whole.len())));
-    assert_eq!(files(dir.path(), "pwal_").into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>(), [whole]);
-    assert_eq!(files(dir.path(), "damaged.").len(), 1, "a copy is kept");
+    let marked = [&whole[..], &[0x06], &[0; 29]].concat();
+    for (cut, change, left) in
+        [(&["repair"][..], "marked invalid", marked), (&["repair", "--cut"], "trimmed", whole.clone())]
+    {
+        let run = on(dir.path(), cut);
+        assert_eq!((run.exit, run.status()), (0, "status: repaired"));
+        assert!(run.stderr.contains(&format!("{change} \"")), "{run:?}");
+        assert!(run.stderr.contains(&format!("at offset {}", whole.len())), "{run:?}");
+        assert_eq!(files(dir.path(), "pwal_").into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>(), [left]);
+        assert_eq!(files(dir.path(), "damaged.").len(), 1, "a copy is kept");
+        let again = on(dir.path(), cut);
+        assert_eq!((again.exit, again.status()), (0, "status: OK"));
+    }
     assert_eq!(start(dir.path(), 1).unwrap().last_epoch, 1);
-    let again = on(dir.path(), &["repair"]);
-    assert_eq!((again.exit, again.status()), (0, "status: OK"));
+}
+
+#[test]
+fn a_file_of_zeros_keeps_its_length_unless_cutting_is_asked_for() {
+    for (options, left) in [(&["repair"][..], 64), (&["repair", "--cut=false"], 64), (&["repair", "--cut"], 0)] {
+        let dir = directory(&epoch_record(2), &[("pwal_0000", vec![0; 64])]);
+        let run = on(dir.path(), options);
+        assert_eq!((run.exit, run.status()), (0, "status: repaired"), "{run:?}");
+        assert_eq!(files(dir.path(), "pwal_")[0].1.len(), left, "{options:?}");
+        assert!(start(dir.path(), 1).unwrap().rows.is_empty());
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use super::end::End;
 use super::node::Node;
 use crate::compaction;
-use crate::directory::{make_control_directory, CompactionRequest, OfflineDirectory};
+use crate::directory::{make_control_directory, Access, CompactionRequest, OfflineDirectory};
 use crate::error::{Error, Result};
 use crate::recovery::Input;
 use crate::replication::native::protocol::message::{Code, Reason};
@@ -87,7 +87,7 @@ impl Drop for Apart<'_> {
 
 /// Compacts a directory that nobody has open and returns the number of live entries.
 fn compact(vfs: &Arc<dyn Vfs>, location: &Path) -> Result<usize> {
-    let directory = OfflineDirectory::open(vfs.clone(), location)?;
+    let directory = OfflineDirectory::open(vfs.clone(), location, Access::Change)?;
     let catalog = directory.catalog().map_err(|e| Error::BrokenMetadata(e.to_string()))?;
     let input = Input {
         vfs: &**vfs,

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Whether a start opens a directory, for those who only look at it. It is a start that ends before it changes anything:
+//! the same checks of manifest and catalog, the same reading of the log.
+
+use super::offline::OfflineDirectory;
+use super::start::{read_log, Reading};
+use crate::error::{Error, Result};
+use crate::recovery::Recovered;
+
+/// What a start would make of a directory.
+#[derive(Debug)]
+pub struct Verdict {
+    /// What it reads, or why it refuses the directory.
+    pub outcome: Result<Recovered>,
+    /// What it would warn of.
+    pub warnings: Vec<String>,
+}
+
+impl Verdict {
+    /// Why a start refuses the directory.
+    pub fn refusal(&self) -> Option<&Error> {
+        self.outcome.as_ref().err()
+    }
+}
+
+impl OfflineDirectory {
+    /// What a start would make of this directory as it is now. Without `snapshot_memory_bytes` the snapshot is empty.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when that cannot be known.
+    pub fn verdict(&self, threads: usize, snapshot_memory_bytes: Option<u64>) -> Result<Verdict> {
+        let mut warnings = self.warnings().to_vec();
+        let outcome = match self.catalog() {
+            Err(broken) => Err(Error::BrokenMetadata(broken.to_string())),
+            Ok(catalog) => {
+                let reading = Reading { threads, snapshot_memory_bytes };
+                read_log(&**self.vfs(), self.location(), catalog, self.has_end_markers(), reading)
+            }
+        };
+        match outcome {
+            Err(e @ Error::Io { .. }) => Err(e),
+            outcome => {
+                warnings.extend(outcome.iter().flat_map(|recovered| recovered.warnings.iter().cloned()));
+                Ok(Verdict { outcome, warnings })
+            }
+        }
+    }
+}
