@@ -64,6 +64,7 @@ pub fn scanner(input: &[u8]) {
             }
             Edit::Cut { offset } => after.truncate(offset),
             Edit::Confirm { .. } => panic!("a scan leaves it to the start what to confirm"),
+            Edit::Void { .. } => panic!("only a repair makes an empty session of what never was one"),
         }
     }
     for durable in [durable, durable.max(found.max_epoch)] {

@@ -597,3 +597,15 @@ fn foreign_names_are_left_alone() {
     opens(&dir, &[("a", "5")], &[]);
     assert!(dir.has("junk.txt"));
 }
+
+#[test]
+fn a_directory_with_nothing_but_a_broken_manifest_is_refused_and_stays_as_it_is() {
+    for content in ["", "{", "{}", "broken"] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("limestone-manifest.json"), content).unwrap();
+        let message = engine_run::start(dir.path(), 1).unwrap_err();
+        assert!(message.contains("limestone-manifest.json"), "{message}");
+        let left = golden_data::tree(dir.path()).into_iter().collect::<Vec<_>>();
+        assert_eq!(left, [("limestone-manifest.json".into(), content.as_bytes().to_vec())]);
+    }
+}

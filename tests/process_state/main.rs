@@ -4,7 +4,9 @@
 
 use limestone_core::datastore::{Channel, Datastore, Settings};
 use limestone_core::error::Result;
+use limestone_core::tglogutil;
 use limestone_core::types::{Epoch, StorageId, WriteVersion};
+use limestone_core::vfs::RealFs;
 use std::fs::File;
 use std::path::Path;
 use std::process::Command;
@@ -13,10 +15,11 @@ use std::sync::Arc;
 /// What the child does in the directory of the test; its exit code is what it returns.
 type Child = fn(&Path) -> i32;
 
-const CASES: [(&str, Child); 3] = [
+const CASES: [(&str, Child); 4] = [
     ("no_descriptor_of_the_library_has_the_number_of_a_standard_stream", without_standard_streams),
     ("a_relative_location_stays_where_it_was_when_the_working_directory_changes", after_a_change_of_directory),
     ("a_burst_of_descriptors_elsewhere_in_the_process_stops_nothing", without_descriptors),
+    ("tools_that_change_nothing_need_no_permission_to_write", without_permission_to_write),
 ];
 
 /// Epochs that were written by every child.
@@ -44,7 +47,12 @@ fn run(name: &str) {
     let status = Command::new(program).args(["--child", name]).arg(folder.path()).status().unwrap();
     assert_eq!(status.code(), Some(0), "{name}");
     let written: usize = std::fs::read_to_string(folder.path().join(WRITTEN)).unwrap().parse().unwrap();
-    let store = Datastore::open(Settings::new(folder.path().join("log"))).unwrap();
+    let location = folder.path().join("log");
+    std::fs::set_permissions(&location, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    for entry in std::fs::read_dir(&location).unwrap() {
+        std::fs::set_permissions(entry.unwrap().path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let store = Datastore::open(Settings::new(location)).unwrap();
     store.ready().unwrap();
     assert_eq!(store.snapshot().unwrap().len(), written, "{name}");
 }
@@ -154,5 +162,35 @@ fn without_descriptors(directory: &Path) -> i32 {
     drop(burst);
     engine.write(0).unwrap();
     engine.stop(directory);
+    0
+}
+
+fn without_permission_to_write(directory: &Path) -> i32 {
+    use std::os::unix::fs::PermissionsExt;
+    let location = directory.join("log");
+    let mut engine = Engine::start(&location, 1);
+    engine.write(0).unwrap();
+    engine.stop(directory);
+    let mode = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    for entry in std::fs::read_dir(&location).unwrap() {
+        let entry = entry.unwrap();
+        mode(&entry.path(), if entry.file_type().unwrap().is_dir() { 0o555 } else { 0o444 });
+    }
+    mode(&location, 0o555);
+    mode(directory, 0o755);
+    // SAFETY: the process ends soon; where it is not allowed the modes are enough.
+    unsafe { libc::setuid(65534) };
+    assert!(File::options().write(true).open(location.join("epoch")).is_err());
+    let run = |words: &[&str]| {
+        let words = ["tglogutil"].iter().chain(words).map(std::ffi::OsString::from);
+        let mut printed = Vec::new();
+        let exit = tglogutil::run(words.chain([location.clone().into()]), Arc::new(RealFs), &mut printed);
+        (exit, String::from_utf8(printed).unwrap())
+    };
+    for words in [&["inspect"][..], &["verify"], &["dump"], &["dump", "--live"]] {
+        let (exit, printed) = run(words);
+        assert_eq!(exit, 0, "{words:?}: {printed}");
+    }
+    assert_eq!(run(&["repair"]).0, 64);
     0
 }

@@ -6,7 +6,7 @@ use crate::world::{is_violation, violation, World};
 use crate::writer::text;
 use limestone_core::compaction;
 use limestone_core::datastore::Outcome;
-use limestone_core::directory::OfflineDirectory;
+use limestone_core::directory::{Access, OfflineDirectory};
 use limestone_core::recovery::Input;
 use limestone_core::vfs::Vfs;
 use limestone_core::wal::catalog;
@@ -114,7 +114,7 @@ impl World {
 
     fn compact_directory(&mut self, vfs: &dyn Vfs) -> Result<(), String> {
         let (work, copy) = (self.unused_directory("work"), self.unused_directory("copy"));
-        let directory = OfflineDirectory::open(self.disk.vfs(), &self.location).map_err(text)?;
+        let directory = OfflineDirectory::open(self.disk.vfs(), &self.location, Access::Change).map_err(text)?;
         vfs.create_dir(&work).map_err(|e| e.to_string())?;
         let input = Input {
             vfs,
