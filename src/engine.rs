@@ -9,9 +9,9 @@ use crate::replication::policy::degraded_intervals::{self, Degradation};
 use crate::replication::policy::rule::Change;
 use crate::replication::settings::{Mode, Protocol, ReplicationSettings};
 use crate::replication::state_file;
-use crate::replication::status::{Lag, LinkState, Side, Status};
+use crate::replication::status::{Known, LinkState, Status};
 use crate::replication::upstream::primary as upstream;
-use crate::types::{Epoch, WriteVersion};
+use crate::types::Epoch;
 use parking_lot::Mutex;
 use std::sync::{Arc, Weak};
 
@@ -109,30 +109,15 @@ impl Replication {
 
     /// What is going on.
     pub fn status(&self, store: &Datastore) -> Status {
+        let known = Known { policy: Some(self.settings.mode.to_string()), ..Known::of_store(store) };
         match self.role() {
             Role::Native(primary) => primary.status(),
-            Role::NotStarted => self.describe(store, "native", LinkState::Connecting),
+            Role::NotStarted => Known { protocol: Some("native"), state: LinkState::Connecting, ..known }.document(),
             Role::Upstream(primary, reporter) => {
-                let found = primary.status();
-                let state = match found.phase {
-                    upstream::Phase::Starting | upstream::Phase::Lost => LinkState::Connecting,
-                    upstream::Phase::Connected => LinkState::Streaming,
-                    upstream::Phase::GivenUp => LinkState::Refused,
-                    upstream::Phase::Closed => LinkState::Stopped,
-                };
-                let mut status = self.describe(store, "upstream", state);
-                status.state_ms = found.since.as_millis() as u64;
-                status.peer = found.peer.map(|peer| peer.to_string());
-                status.lag.bytes = found.behind_bytes;
-                status.degraded_since = reporter.degradation.lock().since_unix_ms();
-                status.last_error = found.last_error;
-                status
+                let degraded_since = reporter.degradation.lock().since_unix_ms();
+                Known { degraded_since, ..primary.describe(known) }.document()
             }
         }
-    }
-
-    fn describe(&self, store: &Datastore, protocol: &str, state: LinkState) -> Status {
-        Status { state, policy: Some(self.settings.mode.to_string()), ..idle(store, protocol) }
     }
 
     fn role(&self) -> Role {
@@ -182,25 +167,7 @@ pub fn ready(store: &Arc<Datastore>, replication: Option<&Replication>) -> Resul
     Ok(report)
 }
 
-/// The status of a data store without a connection to a replica.
-pub fn idle(store: &Datastore, protocol: &str) -> Status {
-    let (propagated, stored) = (store.propagated_epoch().0, store.last_epoch().0);
-    Status {
-        role: Side::Primary,
-        protocol: protocol.to_owned(),
-        state: LinkState::Stopped,
-        state_ms: 0,
-        peer: None,
-        instance_uuid: store.instance_uuid().to_owned(),
-        term: 0,
-        switched_epoch: store.switched_epoch().0,
-        stored_epoch: stored,
-        propagated_epoch: propagated,
-        lag: Lag { epochs: stored.saturating_sub(propagated), bytes: 0, ms: 0 },
-        policy: None,
-        degraded_since: None,
-        boundary: Some(store.available_boundary_version()).filter(|version| *version > WriteVersion::default()),
-        safe_snapshot: store.safe_snapshot().map(|snapshot| snapshot.version),
-        last_error: None,
-    }
+/// The status of a data store without replication.
+pub fn idle(store: &Datastore) -> Status {
+    Known { state: LinkState::NotReplicated, ..Known::of_store(store) }.document()
 }

@@ -26,7 +26,7 @@ pub unsafe extern "C" fn limestone_datastore_replication_status(
         let opened = opened(datastore)?;
         let status = match opened.replication() {
             Some(replication) => replication.status(opened.store()),
-            None => engine::idle(opened.store(), "none"),
+            None => engine::idle(opened.store()),
         };
         let json = status.to_json();
         let room = std::mem::replace(&mut *len, json.len());

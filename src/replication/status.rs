@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What each side says about itself: one document, the same for a primary and a replica.
+//! What each side says about itself: one document, the same for a primary and a replica and for both protocols. Both
+//! hand in what they know as [`Known`]; here it becomes a document. Nothing that is unknown is ever shown as a number,
+//! and `switched >= stored >= propagated` in each document.
 
-use crate::types::WriteVersion;
+use crate::datastore::Datastore;
+use crate::types::{Epoch, WriteVersion};
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::fmt::{self, Write};
+use std::time::{Duration, Instant};
 
 /// Which side speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,11 +18,15 @@ pub enum Side {
 }
 
 /// How the two sides stand to each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LinkState {
     /// No program serves the directory.
+    #[default]
     #[serde(rename = "stopped")]
     Stopped,
+    /// An engine serves the directory, which is set to no replica.
+    #[serde(rename = "not replicated")]
+    NotReplicated,
     /// A primary tries to connect; a replica waits for one.
     #[serde(rename = "connecting")]
     Connecting,
@@ -26,6 +34,7 @@ pub enum LinkState {
     BaseSync,
     #[serde(rename = "catch-up")]
     CatchUp,
+    /// The replica had everything that was stored, and gets the rest as it comes.
     #[serde(rename = "streaming")]
     Streaming,
     /// Connected, but the replica's epoch does not move.
@@ -41,6 +50,7 @@ impl LinkState {
     pub fn name(self) -> &'static str {
         match self {
             LinkState::Stopped => "stopped",
+            LinkState::NotReplicated => "not replicated",
             LinkState::Connecting => "connecting",
             LinkState::BaseSync => "base sync",
             LinkState::CatchUp => "catch-up",
@@ -60,42 +70,141 @@ impl fmt::Display for LinkState {
 /// How far the replica is behind what is stored on the primary.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lag {
-    pub epochs: u64,
-    /// Log bytes that are not durable on the replica. A replica counts what it has received.
-    pub bytes: u64,
-    /// For how long there has been something that is stored and not propagated.
-    pub ms: u64,
+    /// Stored epochs that are not propagated; 0 when those left wrote nothing.
+    pub epochs: Option<u64>,
+    /// Log bytes that are not durable on the replica: a primary counts what it has handed to the connections, a replica
+    /// what it has received.
+    pub bytes: Option<u64>,
+    /// For how many milliseconds there has been something that is stored and not propagated.
+    pub ms: Option<u64>,
+    /// How many milliseconds old the other side's part of these numbers is.
+    pub age_ms: Option<u64>,
 }
 
-/// The document.
+/// What a side knows. What it does not know stays `None`.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    pub role: Option<Side>,
+    pub protocol: Option<&'static str>,
+    pub state: LinkState,
+    /// How long it has been in this state.
+    pub state_for: Option<Duration>,
+    pub peer: Option<String>,
+    /// When something came from the other side last.
+    pub heard: Option<Instant>,
+    pub instance_uuid: String,
+    pub term: Option<u64>,
+    pub switched: Option<Epoch>,
+    pub stored: Option<Epoch>,
+    pub propagated: Option<Epoch>,
+    /// The last stored epoch that wrote anything.
+    pub written: Option<Epoch>,
+    /// When the other side's part of the lag was heard; `None` when nothing is known of the lag now.
+    pub lag_heard: Option<Instant>,
+    pub lag_bytes: Option<u64>,
+    pub lag_for: Option<Duration>,
+    pub policy: Option<String>,
+    pub degraded_since: Option<u64>,
+    pub boundary: Option<WriteVersion>,
+    pub safe_snapshot: Option<WriteVersion>,
+    pub last_error: Option<String>,
+}
+
+impl Known {
+    /// What the data store of a primary knows by itself.
+    pub fn of_store(store: &Datastore) -> Known {
+        let known = |epoch: Epoch| Some(epoch).filter(|epoch| *epoch > Epoch(0));
+        // In this order each is at least what was read before.
+        let (propagated, recorded) = (store.propagated_epoch(), store.recorded_epoch());
+        let stored = store.last_epoch();
+        Known {
+            role: Some(Side::Primary),
+            instance_uuid: store.instance_uuid().to_owned(),
+            propagated: known(propagated),
+            written: Some(recorded.min(stored)),
+            stored: known(stored),
+            switched: known(store.switched_epoch()),
+            boundary: Some(store.available_boundary_version()).filter(|version| *version > WriteVersion::default()),
+            safe_snapshot: store.safe_snapshot().map(|snapshot| snapshot.version),
+            ..Known::default()
+        }
+    }
+
+    fn lag(&self, stored: Option<Epoch>) -> Lag {
+        let age_ms = self.lag_heard.map(|heard| ms(heard.elapsed()));
+        let epochs = match (self.propagated, self.written, stored) {
+            (Some(has), Some(written), _) if has >= written => Some(0),
+            (Some(has), _, Some(stored)) if has >= stored => Some(0),
+            (Some(has), Some(_), Some(stored)) => Some(stored.0 - has.0),
+            _ => None,
+        };
+        // How long something has been waiting is known without the other side.
+        let ms = self.lag_for.map(ms);
+        match age_ms {
+            Some(_) => Lag { epochs, bytes: self.lag_bytes, ms, age_ms },
+            None => Lag { ms, ..Lag::default() },
+        }
+    }
+
+    /// The document.
+    pub fn document(self) -> Status {
+        // A side may have heard of the one before the other.
+        let stored = self.stored.map(|stored| stored.max(self.propagated.unwrap_or_default()));
+        let switched = self.switched.map(|switched| switched.max(stored.or(self.propagated).unwrap_or_default()));
+        let lag = self.lag(stored);
+        let number = |epoch: Option<Epoch>| epoch.map(|epoch| epoch.0);
+        Status {
+            role: self.role,
+            protocol: self.protocol.map(str::to_owned),
+            state: self.state,
+            state_ms: self.state_for.map(ms),
+            peer: self.peer.map(|peer| printable(&peer)),
+            heard_ms: self.heard.map(|heard| ms(heard.elapsed())),
+            instance_uuid: Some(printable(&self.instance_uuid)).filter(|uuid| !uuid.is_empty()),
+            term: self.term,
+            switched_epoch: number(switched),
+            stored_epoch: number(stored),
+            propagated_epoch: number(self.propagated),
+            lag,
+            policy: self.policy,
+            degraded_since: self.degraded_since,
+            boundary: self.boundary,
+            safe_snapshot: self.safe_snapshot,
+            last_error: self.last_error.map(|error| printable(&error)),
+        }
+    }
+}
+
+/// The document. `None`, `null` in JSON, is what the side that speaks does not know or does not have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    pub role: Side,
+    pub role: Option<Side>,
     /// `native` or `upstream`.
-    pub protocol: String,
+    pub protocol: Option<String>,
     pub state: LinkState,
     /// Milliseconds since the state was entered.
-    pub state_ms: u64,
+    pub state_ms: Option<u64>,
     /// Address of the other side while there is a connection.
     pub peer: Option<String>,
+    /// Milliseconds since something came from the other side.
+    pub heard_ms: Option<u64>,
     /// The instance that the directory belongs to.
-    pub instance_uuid: String,
-    pub term: u64,
-    /// Of the primary, as far as this side knows.
-    pub switched_epoch: u64,
-    pub stored_epoch: u64,
-    /// Durable on the replica.
-    pub propagated_epoch: u64,
+    pub instance_uuid: Option<String>,
+    pub term: Option<u64>,
+    /// Of the primary; on a replica as it was told last.
+    pub switched_epoch: Option<u64>,
+    pub stored_epoch: Option<u64>,
+    /// Durable on the replica; on a primary as it was told last.
+    pub propagated_epoch: Option<u64>,
     pub lag: Lag,
     /// What the primary does without the replica; unknown on a replica.
     pub policy: Option<String>,
     /// Milliseconds since 1970; while the notify level has fallen to STORED.
     pub degraded_since: Option<u64>,
     /// The GC boundary and the safe snapshot that the engine of the primary switched to last.
-    #[serde(default)]
     pub boundary: Option<WriteVersion>,
-    #[serde(default)]
     pub safe_snapshot: Option<WriteVersion>,
+    /// Why the last session failed or did not come about; gone when the replica has everything again.
     pub last_error: Option<String>,
 }
 
@@ -106,31 +215,65 @@ impl Status {
     }
 }
 
-/// Lines for people.
+fn ms(time: Duration) -> u64 {
+    time.as_millis() as u64
+}
+
+/// The text with control characters written out, so that what a peer says never steers a terminal or ends a line.
+pub fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() {
+            true => write!(shown, "{}", c.escape_default()).expect("a string takes everything"),
+            false => shown.push(c),
+        }
+    }
+    shown
+}
+
+fn or_unknown<T: fmt::Display>(value: &Option<T>, unit: &str) -> String {
+    value.as_ref().map_or_else(|| "unknown".to_owned(), |value| format!("{value}{unit}"))
+}
+
+/// Lines for people, from the same document.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let side = match self.role {
-            Side::Primary => "primary",
-            Side::Replica => "replica",
+            Some(Side::Primary) => "primary",
+            Some(Side::Replica) => "replica",
+            None => "none yet",
         };
+        let protocol = self.protocol.as_ref().map_or_else(String::new, |protocol| format!(" ({protocol} protocol)"));
         let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
-        writeln!(f, "role:       {side} ({} protocol)", self.protocol)?;
-        writeln!(f, "state:      {} for {} ms", self.state, self.state_ms)?;
-        writeln!(f, "peer:       {}", or_none(&self.peer))?;
-        writeln!(f, "instance:   {}, term {}", self.instance_uuid, self.term)?;
+        let version = |version: Option<WriteVersion>| {
+            version.map_or("-".to_owned(), |version| format!("({}, {})", version.major, version.minor))
+        };
+        let state_for = self.state_ms.map_or_else(String::new, |ms| format!(" for {ms} ms"));
+        let heard = self.heard_ms.map_or_else(String::new, |ms| format!(", heard {ms} ms ago"));
+        let Lag { epochs, bytes, ms, age_ms } = &self.lag;
+        writeln!(f, "role:       {side}{protocol}")?;
+        writeln!(f, "state:      {}{state_for}", self.state)?;
+        writeln!(f, "peer:       {}{heard}", or_none(&self.peer))?;
+        writeln!(f, "instance:   {}, term {}", or_none(&self.instance_uuid), or_unknown(&self.term, ""))?;
         writeln!(
             f,
             "epochs:     switched {}, stored {}, propagated {}",
-            self.switched_epoch, self.stored_epoch, self.propagated_epoch
+            or_unknown(&self.switched_epoch, ""),
+            or_unknown(&self.stored_epoch, ""),
+            or_unknown(&self.propagated_epoch, "")
         )?;
-        writeln!(f, "lag:        {} epochs, {} bytes, {} ms", self.lag.epochs, self.lag.bytes, self.lag.ms)?;
+        let age = age_ms.map_or_else(String::new, |age| format!(", as of {age} ms ago"));
+        writeln!(
+            f,
+            "lag:        epochs {}, bytes {}, time {}{age}",
+            or_unknown(epochs, ""),
+            or_unknown(bytes, ""),
+            or_unknown(ms, " ms")
+        )?;
         if let Some(policy) = &self.policy {
             let degraded = self.degraded_since.map_or("-".to_owned(), |since| format!("{since} ms since 1970"));
             writeln!(f, "policy:     {policy}, degraded since: {degraded}")?;
         }
-        let version = |version: Option<WriteVersion>| {
-            version.map_or("-".to_owned(), |version| format!("({}, {})", version.major, version.minor))
-        };
         writeln!(
             f,
             "versions:   GC boundary {}, safe snapshot {}",
@@ -142,37 +285,5 @@ impl fmt::Display for Status {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_document_is_read_back_as_written_and_uses_the_words_of_the_log() {
-        let status = Status {
-            role: Side::Replica,
-            protocol: "native".to_owned(),
-            state: LinkState::CatchUp,
-            state_ms: 5,
-            peer: None,
-            instance_uuid: "u".to_owned(),
-            term: 1,
-            switched_epoch: 9,
-            stored_epoch: 8,
-            propagated_epoch: 6,
-            lag: Lag { epochs: 2, bytes: 100, ms: 3 },
-            policy: None,
-            degraded_since: None,
-            boundary: Some(WriteVersion { major: 7, minor: 1 }),
-            safe_snapshot: None,
-            last_error: Some("a \"quoted\" reason".to_owned()),
-        };
-        let json = status.to_json();
-        assert!(json.contains("\"role\":\"replica\"") && json.contains("\"state\":\"catch-up\""), "{json}");
-        assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), status);
-        for state in [LinkState::Stopped, LinkState::Connecting, LinkState::BaseSync, LinkState::CatchUp] {
-            assert_eq!(serde_json::to_value(state).unwrap(), state.name());
-        }
-        for state in [LinkState::Streaming, LinkState::Stalled, LinkState::Refused] {
-            assert_eq!(serde_json::to_value(state).unwrap(), state.name());
-        }
-    }
-}
+#[path = "status_tests.rs"]
+mod tests;

@@ -7,7 +7,7 @@ use crate::replication::net::transport;
 use crate::replication::replica_store::{versions, StandbyStore};
 use crate::replication::settings::{Endpoint, Protocol, ReplicationSettings};
 use crate::replication::state_file::ReplicationState;
-use crate::replication::status::{Lag, LinkState, Side, Status};
+use crate::replication::status::{Known, LinkState, Side, Status};
 use crate::replication::status_socket;
 use crate::replication::upstream;
 use crate::types::Epoch;
@@ -237,7 +237,7 @@ fn native(
         std::thread::sleep(POLL);
     }
     server.stop();
-    let durable = server.status().propagated_epoch;
+    let durable = server.durable();
     match (server.failure(), server.first_session()) {
         (Some(failure), _) => {
             log::error!("tgreplica ends, durable epoch {durable}: {failure}");
@@ -296,8 +296,8 @@ fn of_upstream(
         answer(logdir, move || {
             let connected = served.upgrade().is_some_and(|replica| replica.held() > 0);
             let state = if connected { LinkState::Streaming } else { LinkState::Connecting };
-            let failure = store.failure();
-            Status { last_error: failure, ..at_rest(&logdir_of, "upstream", state, store.durable(), store.identity()) }
+            let known = Known { protocol: Some("upstream"), state, last_error: store.failure(), ..Known::default() };
+            at_rest(&logdir_of, known, store.durable(), store.identity())
         })
     };
     announce(out, replica.address());
@@ -322,28 +322,20 @@ fn of_upstream(
     }
 }
 
-/// The document of a directory of which only that much is known.
-fn at_rest(logdir: &Path, protocol: &str, state: LinkState, durable: Epoch, identity: String) -> Status {
+/// The document of a replica's directory of which only that much is known.
+fn at_rest(logdir: &Path, known: Known, durable: Epoch, identity: String) -> Status {
     let terms = ReplicationState::load(&RealFs, logdir).ok().flatten();
     let found = versions::load(&RealFs, logdir, &identity);
-    Status {
-        role: Side::Replica,
-        protocol: protocol.to_owned(),
-        state,
-        state_ms: 0,
-        peer: None,
+    Known {
+        role: Some(Side::Replica),
         instance_uuid: identity,
-        term: terms.map_or(0, |state| state.term),
-        switched_epoch: 0,
-        stored_epoch: 0,
-        propagated_epoch: durable.0,
-        lag: Lag::default(),
-        policy: None,
-        degraded_since: None,
+        term: terms.map(|state| state.term),
+        propagated: Some(durable),
         boundary: found.boundary,
         safe_snapshot: found.safe_snapshot,
-        last_error: None,
+        ..known
     }
+    .document()
 }
 
 fn status(logdir: &Path, json: bool, out: &mut dyn Write) -> i32 {
@@ -372,5 +364,5 @@ fn stopped(logdir: &Path) -> std::result::Result<Status, Error> {
     let durable = epoch_file::parse(&epochs, &logdir.join(names::EPOCH)).map_err(Error::Corrupted)?.max;
     let manifest = manifest::parse(&read(names::MANIFEST, manifest::MAX_BYTES)?).ok();
     let identity = manifest.and_then(|manifest| manifest.instance_uuid).unwrap_or_default();
-    Ok(at_rest(logdir, "native", LinkState::Stopped, durable.unwrap_or_default(), identity))
+    Ok(at_rest(logdir, Known::default(), durable.unwrap_or_default(), identity))
 }

@@ -127,6 +127,12 @@ impl Primary {
         }
     }
 
+    /// Tells of the epochs: what is stored, and which of them wrote last.
+    pub fn heartbeat(&mut self, stored: u64, written: Option<u64>) {
+        let (stored, written) = (Epoch(stored), written.map(Epoch));
+        self.control.send(&Message::Heartbeat { switched: stored, stored, written });
+    }
+
     /// Waits until the replica has `epoch`, alive all the time.
     pub fn durable(&mut self, epoch: u64) {
         loop {
@@ -134,7 +140,7 @@ impl Primary {
             match self.control.receive().expect("the session goes on") {
                 Message::Durable { epoch: durable } if durable == Epoch(epoch) => return,
                 Message::Durable { epoch: durable } => assert!(durable < Epoch(epoch), "{durable} was never sent"),
-                Message::Alive { .. } => self.control.send(&Message::Heartbeat { switched: stored, stored }),
+                Message::Alive { .. } => self.heartbeat(stored.0, Some(self.stored)),
                 other => panic!("{other:?}"),
             }
         }

@@ -35,8 +35,8 @@ pub(super) struct Link {
     pub(super) peer: Option<SocketAddr>,
     /// The first attempt has not ended, or another is under way or follows at once.
     pub(super) attempting: bool,
-    /// A replica has told in this run what it has.
-    pub(super) was_heard: bool,
+    /// When the replica said something last in this run.
+    pub(super) heard: Option<Instant>,
     /// Whether the present session has got through the catch-up.
     streamed: bool,
     pub(super) last_error: Option<String>,
@@ -49,7 +49,7 @@ impl Core {
             since: Instant::now(),
             peer: None,
             attempting: true,
-            was_heard: false,
+            heard: None,
             streamed: false,
             last_error: None,
         };
@@ -142,7 +142,12 @@ impl Core {
     /// The control connection is open, and the replica has said what it has.
     pub(super) fn connected(&self, peer: SocketAddr) {
         let mut link = self.link.lock();
-        (link.peer, link.was_heard) = (Some(peer), true);
+        (link.peer, link.heard) = (Some(peer), Some(Instant::now()));
+    }
+
+    /// The replica has said something.
+    pub(super) fn heard(&self) {
+        self.link.lock().heard = Some(Instant::now());
     }
 
     /// The replica lacks nothing that is not under way.

@@ -7,8 +7,8 @@ use super::session::{self, Session};
 use crate::replication::native::protocol::heartbeat_interval;
 use crate::replication::net::backoff::Backoff;
 use crate::replication::policy::keeper::PolicyKeeper;
-use crate::replication::status::{Lag, Side, Status};
-use crate::types::{Epoch, WriteVersion};
+use crate::replication::status::{Known, Status};
+use crate::types::Epoch;
 use crate::wal::names;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -153,7 +153,7 @@ impl Keeper {
         let propagated = propagated.max(core.store.propagated_epoch());
         let link = core.link();
         let error = link.last_error.as_ref().map_or_else(String::new, |error| format!(" ({error})"));
-        match (propagated >= stored, link.was_heard) {
+        match (propagated >= stored, link.heard.is_some()) {
             (true, _) => log::info!("replication: shut down with everything up to epoch {stored} PROPAGATED"),
             (false, true) => log::warn!(
                 "replication: shut down with epochs {} to {stored} STORED only: the replica has not confirmed them{error}",
@@ -169,31 +169,29 @@ impl Keeper {
     /// What is going on.
     pub(super) fn status(&self) -> Status {
         let core = &self.core;
-        let (propagated, stored) = (core.store.propagated_epoch(), core.store.last_epoch());
+        // What is not streamed yet is nowhere counted.
+        let streaming = self.session().filter(|session| session.is_streaming());
         let (behind, degraded_since) = {
             let policy = self.policy.lock();
             (policy.behind(), policy.degraded_since())
         };
-        let bytes = self.session().map_or(0, |session| session.unconfirmed_bytes());
+        let known = Known::of_store(&core.store);
         let link = core.link();
-        Status {
-            role: Side::Primary,
-            protocol: "native".to_owned(),
+        Known {
+            protocol: Some("native"),
             state: link.state,
-            state_ms: link.since.elapsed().as_millis() as u64,
+            state_for: Some(link.since.elapsed()),
             peer: link.peer.map(|peer| peer.to_string()),
-            instance_uuid: core.store.instance_uuid().to_owned(),
-            term: core.state.term,
-            switched_epoch: core.store.switched_epoch().0,
-            stored_epoch: stored.0,
-            propagated_epoch: propagated.0,
-            lag: Lag { epochs: stored.0.saturating_sub(propagated.0), bytes, ms: behind.as_millis() as u64 },
+            heard: link.heard,
+            term: Some(core.state.term),
+            lag_heard: link.heard,
+            lag_bytes: streaming.map(|session| session.unconfirmed_bytes()),
+            lag_for: Some(behind),
             policy: Some(core.settings.mode.to_string()),
             degraded_since,
-            boundary: Some(core.store.available_boundary_version())
-                .filter(|version| *version > WriteVersion::default()),
-            safe_snapshot: core.store.safe_snapshot().map(|snapshot| snapshot.version),
             last_error: link.last_error,
+            ..known
         }
+        .document()
     }
 }

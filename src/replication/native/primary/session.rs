@@ -391,6 +391,7 @@ impl Session {
     fn receive(&self, mut receiver: Receiver) -> Result<(), End> {
         loop {
             let message = receiver.next()?;
+            self.core.heard();
             let Some(feed) = self.feed() else {
                 match message {
                     // A base sync goes on.
@@ -447,7 +448,7 @@ impl Session {
                     Err(reason) => return self.finish(End::Stalled(reason)),
                 }
             }
-            None => messages.push(Message::Heartbeat { switched, stored }),
+            None => messages.push(Message::Heartbeat { switched, stored, written: None }),
         }
         if let Err(end) = messages.iter().try_for_each(|message| self.send_control(message)) {
             self.finish(end);

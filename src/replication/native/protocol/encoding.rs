@@ -29,6 +29,7 @@ impl Message {
             Message::Channel { channel } | Message::ChannelEnd { channel } => (0, *channel),
             Message::Commit { epoch, .. } | Message::Durable { epoch } => (epoch.0, 0),
             Message::Alive { durable } => (durable.0, 0),
+            Message::Heartbeat { written, .. } => (written.map_or(0, |written| written.0.saturating_add(1)), 0),
             _ => (0, 0),
         };
         write_frame(out, self.kind(), epoch, channel, &self.payload());
@@ -71,7 +72,7 @@ impl Message {
             Message::Commit { blob_seq, .. } => {
                 p.u64(*blob_seq);
             }
-            Message::Heartbeat { switched, stored } => {
+            Message::Heartbeat { switched, stored, .. } => {
                 p.u64(switched.0).u64(stored.0);
             }
             Message::Boundary { version } | Message::SafeSnapshot { version } => {
@@ -108,7 +109,10 @@ impl Message {
     /// The message in a frame.
     pub fn decode(frame: Frame) -> Result<Message, MessageError> {
         let Frame { kind, epoch, channel, payload } = frame;
-        let uses_epoch = matches!(kind, FrameKind::Log | FrameKind::Commit | FrameKind::Durable | FrameKind::Alive);
+        let uses_epoch = matches!(
+            kind,
+            FrameKind::Log | FrameKind::Commit | FrameKind::Durable | FrameKind::Alive | FrameKind::Heartbeat
+        );
         let uses_channel = matches!(kind, FrameKind::Log | FrameKind::Channel | FrameKind::ChannelEnd);
         let wrong = |found: String, expected| Err(MessageError { kind, found, expected });
         if epoch != 0 && !uses_epoch {
@@ -143,7 +147,10 @@ impl Message {
             FrameKind::ChannelEnd => Message::ChannelEnd { channel },
             FrameKind::Log => unreachable!("handled above"),
             FrameKind::Commit => Message::Commit { epoch, blob_seq: p.u64()? },
-            FrameKind::Heartbeat => Message::Heartbeat { switched: Epoch(p.u64()?), stored: Epoch(p.u64()?) },
+            FrameKind::Heartbeat => {
+                let written = epoch.0.checked_sub(1).map(Epoch);
+                Message::Heartbeat { switched: Epoch(p.u64()?), stored: Epoch(p.u64()?), written }
+            }
             FrameKind::Alive => Message::Alive { durable: epoch },
             FrameKind::Durable => Message::Durable { epoch },
             FrameKind::Boundary => Message::Boundary { version: p.version()? },

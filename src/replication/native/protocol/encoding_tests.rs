@@ -115,7 +115,9 @@ fn message() -> impl Strategy<Value = Message> {
             Log { epoch, channel, first, last, bytes }
         )),
         (epoch(), any::<u64>()).prop_map(|(epoch, blob_seq)| Message::Commit { epoch, blob_seq }),
-        (epoch(), epoch()).prop_map(|(switched, stored)| Message::Heartbeat { switched, stored }),
+        (epoch(), epoch(), proptest::option::of(0..u64::MAX)).prop_map(|(switched, stored, written)| {
+            Message::Heartbeat { switched, stored, written: written.map(Epoch) }
+        }),
         epoch().prop_map(|durable| Message::Alive { durable }),
         epoch().prop_map(|epoch| Message::Durable { epoch }),
         version().prop_map(|version| Message::Boundary { version }),

@@ -144,28 +144,65 @@ pub struct Offer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     Hello(Hello),
-    Challenge { version: u16, nonce: Nonce, proof: Proof },
-    Identity { proof: Proof, primary: Option<PrimaryIdentity> },
-    Answer { replica: Option<ReplicaIdentity> },
+    Challenge {
+        version: u16,
+        nonce: Nonce,
+        proof: Proof,
+    },
+    Identity {
+        proof: Proof,
+        primary: Option<PrimaryIdentity>,
+    },
+    Answer {
+        replica: Option<ReplicaIdentity>,
+    },
     Refused(Reason),
-    Channel { channel: u32 },
-    ChannelEnd { channel: u32 },
+    Channel {
+        channel: u32,
+    },
+    ChannelEnd {
+        channel: u32,
+    },
     Log(Log),
-    Commit { epoch: Epoch, blob_seq: u64 },
+    Commit {
+        epoch: Epoch,
+        blob_seq: u64,
+    },
     Sync,
-    Heartbeat { switched: Epoch, stored: Epoch },
-    Alive { durable: Epoch },
-    Durable { epoch: Epoch },
-    Boundary { version: WriteVersion },
-    SafeSnapshot { version: WriteVersion },
+    /// `written` is the last epoch up to `stored` that wrote anything, if the primary knows: a replica that has it lacks
+    /// nothing.
+    Heartbeat {
+        switched: Epoch,
+        stored: Epoch,
+        written: Option<Epoch>,
+    },
+    Alive {
+        durable: Epoch,
+    },
+    Durable {
+        epoch: Epoch,
+    },
+    Boundary {
+        version: WriteVersion,
+    },
+    SafeSnapshot {
+        version: WriteVersion,
+    },
     Error(Reason),
     Bye,
     Blob(BlobPiece),
     Offer(Offer),
-    Want { offset: u64 },
-    Data { offset: u64, bytes: Vec<u8> },
+    Want {
+        offset: u64,
+    },
+    Data {
+        offset: u64,
+        bytes: Vec<u8>,
+    },
     FileEnd,
-    Done { files: u64 },
+    Done {
+        files: u64,
+    },
     Staged,
 }
 

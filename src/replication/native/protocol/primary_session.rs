@@ -32,12 +32,16 @@ pub struct PrimarySession {
     stored: Epoch,
     /// The last epoch up to `stored` that the epoch file of this disk covers: none behind it wrote anything.
     last_written: Epoch,
+    /// `last_written` was told in this session.
+    knows_written: bool,
     committed: Epoch,
     confirmed: Epoch,
     propagated: Epoch,
     timeout: Millis,
     heard: Millis,
     sent: Millis,
+    /// A heartbeat is due before its time.
+    announce: bool,
     /// Since when the replica owes a confirmation and its epoch has not moved.
     owing_since: Option<Millis>,
 }
@@ -51,12 +55,14 @@ impl PrimarySession {
             switched: stored,
             stored,
             last_written: Epoch(0),
+            knows_written: false,
             committed: replica.durable,
             confirmed: replica.durable,
             propagated: replica.durable,
             timeout,
             heard: now,
             sent: now,
+            announce: false,
             owing_since: None,
         }
     }
@@ -83,9 +89,11 @@ impl PrimarySession {
         }
     }
 
-    /// The catch-up is complete: every session that has ended is on its lane, and every other will be when it ends.
+    /// The catch-up is complete: every session that has ended is on its lane, and every other will be when it ends. The
+    /// replica hears of the epochs at once, so that it knows when it has them.
     pub fn go_live(&mut self) {
         self.delivered = None;
+        self.announce = true;
     }
 
     /// The primary has switched to an epoch.
@@ -98,6 +106,7 @@ impl PrimarySession {
         self.stored = self.stored.max(stored);
         self.switched = self.switched.max(stored);
         self.last_written = self.last_written.max(last_written.unwrap_or_default());
+        self.knows_written |= last_written.is_some();
     }
 
     /// The epoch whose COMMIT has to be put on every lane now, behind all sessions there; it counts as sent.
@@ -168,11 +177,13 @@ impl PrimarySession {
             let text = format!("the replica stays at epoch {confirmed} for {owing} ms, committed is {committed}");
             return Err(Reason::new(Code::TIMEOUT, text));
         }
-        if now.saturating_sub(self.sent) < heartbeat_interval(self.timeout) {
+        if !self.announce && now.saturating_sub(self.sent) < heartbeat_interval(self.timeout) {
             return Ok(None);
         }
-        self.sent = now;
-        Ok(Some(Message::Heartbeat { switched: self.switched, stored: self.stored }))
+        (self.announce, self.sent) = (false, now);
+        let (switched, stored) = (self.switched, self.stored);
+        let written = self.knows_written.then_some(self.last_written);
+        Ok(Some(Message::Heartbeat { switched, stored, written }))
     }
 }
 

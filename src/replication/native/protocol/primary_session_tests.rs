@@ -104,8 +104,9 @@ fn a_replica_whose_epoch_does_not_move_is_stalled_although_it_says_that_it_is_al
 fn a_silent_replica_is_lost_and_heartbeats_show_growing_epochs() {
     let mut session = session(10, 10);
     session.switched(Epoch(12));
+    session.stored(Epoch(10), Some(Epoch(10)));
     assert_eq!(session.tick(249), Ok(None));
-    let heartbeat = Message::Heartbeat { switched: Epoch(12), stored: Epoch(10) };
+    let heartbeat = Message::Heartbeat { switched: Epoch(12), stored: Epoch(10), written: Some(Epoch(10)) };
     assert_eq!(session.tick(250), Ok(Some(heartbeat)));
     assert!(session.tick(1000).is_ok());
     assert_eq!(session.tick(1001).unwrap_err().code, Code::TIMEOUT);

@@ -50,6 +50,7 @@ pub struct ReplicaSession {
     durable: Epoch,
     switched: Epoch,
     stored: Epoch,
+    written: Option<Epoch>,
     timeout: Millis,
     heard: Millis,
     sent: Millis,
@@ -77,6 +78,7 @@ impl ReplicaSession {
             durable,
             switched: Epoch(0),
             stored: primary.stored,
+            written: None,
             timeout,
             heard: now,
             sent: now,
@@ -91,9 +93,10 @@ impl ReplicaSession {
         self.durable
     }
 
-    /// The epochs of the primary as far as the replica has heard: switched and stored.
-    pub fn primary_epochs(&self) -> (Epoch, Epoch) {
-        (self.switched, self.stored)
+    /// The epochs of the primary as far as the replica has heard: switched, stored, and the last stored one that wrote
+    /// anything.
+    pub fn primary_epochs(&self) -> (Epoch, Epoch, Option<Epoch>) {
+        (self.switched, self.stored, self.written)
     }
 
     /// The number of channels that both sides can do.
@@ -180,13 +183,13 @@ impl ReplicaSession {
     pub fn on_control(&mut self, message: Message, now: Millis) -> Result<Option<ReplicaAction>, Reason> {
         self.heard(now);
         match message {
-            Message::Heartbeat { switched, stored } => {
-                if switched < self.switched || stored < self.stored || stored > switched {
-                    let found = format!("switched {switched} and stored {stored}");
+            Message::Heartbeat { switched, stored, written } => {
+                if switched < self.switched || stored < self.stored || stored > switched || written > Some(stored) {
+                    let found = format!("switched {switched}, stored {stored} and written {written:?}");
                     let text = format!("{found} after switched {} and stored {}", self.switched, self.stored);
                     return Err(Reason::new(Code::PROTOCOL, text));
                 }
-                (self.switched, self.stored) = (switched, stored);
+                (self.switched, self.stored, self.written) = (switched, stored, written.max(self.written));
                 Ok(None)
             }
             Message::Boundary { version } => Ok(Some(ReplicaAction::Boundary(version))),

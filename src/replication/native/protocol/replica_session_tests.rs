@@ -162,11 +162,17 @@ fn a_silent_primary_is_lost_and_a_silent_replica_says_that_it_is_alive() {
 
 #[test]
 fn the_epochs_of_a_primary_never_go_back() {
-    let heartbeat = |switched, stored| Message::Heartbeat { switched: Epoch(switched), stored: Epoch(stored) };
+    let beat = |switched, stored, written| Message::Heartbeat {
+        switched: Epoch(switched),
+        stored: Epoch(stored),
+        written: u64::checked_sub(written, 1).map(Epoch),
+    };
+    let heartbeat = |switched, stored| beat(switched, stored, 0);
     let mut session = session(1);
+    assert_eq!(session.on_control(beat(12, 11, 8), 1), Ok(None));
     assert_eq!(session.on_control(heartbeat(12, 11), 1), Ok(None));
-    assert_eq!(session.primary_epochs(), (Epoch(12), Epoch(11)));
-    for wrong in [heartbeat(11, 11), heartbeat(12, 10), heartbeat(13, 14)] {
+    assert_eq!(session.primary_epochs(), (Epoch(12), Epoch(11), Some(Epoch(7))), "what is known stays known");
+    for wrong in [heartbeat(11, 11), heartbeat(12, 10), heartbeat(13, 14), beat(12, 11, 13)] {
         assert_eq!(session.on_control(wrong, 1).unwrap_err().code, Code::PROTOCOL);
     }
     assert_eq!(session.on_control(Message::Bye, 1), Ok(Some(ReplicaAction::Ended)));

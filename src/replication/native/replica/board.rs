@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a replica knows of its link, for the status document and the log: one log line for each change of state.
 
-use crate::replication::status::{Lag, LinkState};
+use crate::replication::status::{Known, LinkState, Side};
 use crate::types::Epoch;
 use parking_lot::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Kept up to date by the threads of the connections.
 #[derive(Debug)]
-pub(super) struct Board(Mutex<Known>);
+pub(super) struct Board(Mutex<Facts>);
 
 #[derive(Debug)]
-struct Known {
+struct Facts {
     state: LinkState,
     since: Instant,
     peer: Option<String>,
@@ -20,22 +20,29 @@ struct Known {
     received: u64,
     committed: u64,
     durable: u64,
-    /// Since when there have been bytes that are not durable.
+    /// Since when there has been something that is not durable.
     behind_since: Option<Instant>,
-    switched: Epoch,
-    stored: Epoch,
+    /// When anything came from a primary that was accepted.
+    heard: Option<Instant>,
+    told: Option<Told>,
+    /// For how long something may be behind.
+    stall_ms: u64,
 }
 
-/// A copy for the document.
-#[derive(Debug)]
-pub(super) struct View {
-    pub state: LinkState,
-    pub state_ms: u64,
-    pub peer: Option<String>,
-    pub last_error: Option<String>,
-    pub switched: Epoch,
-    pub stored: Epoch,
-    pub lag: Lag,
+/// What the primary said last about itself.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    at: Instant,
+    switched: Epoch,
+    stored: Epoch,
+    /// The last of the stored epochs that wrote anything.
+    written: Option<Epoch>,
+}
+
+impl Told {
+    fn lacks_nothing(&self, durable: Epoch) -> bool {
+        durable >= self.written.unwrap_or(self.stored)
+    }
 }
 
 fn ms(since: Instant) -> u64 {
@@ -43,8 +50,9 @@ fn ms(since: Instant) -> u64 {
 }
 
 impl Board {
-    pub(super) fn new() -> Board {
-        Board(Mutex::new(Known {
+    /// `stall_ms`: for how long something may be behind before the link counts as stalled.
+    pub(super) fn new(stall_ms: u64) -> Board {
+        Board(Mutex::new(Facts {
             state: LinkState::Connecting,
             since: Instant::now(),
             peer: None,
@@ -53,134 +61,150 @@ impl Board {
             committed: 0,
             durable: 0,
             behind_since: None,
-            switched: Epoch(0),
-            stored: Epoch(0),
+            heard: None,
+            told: None,
+            stall_ms,
         }))
     }
 
     /// A primary was accepted.
     pub(super) fn connected(&self, peer: String, state: LinkState, durable: Epoch, stored: Epoch) {
-        let mut known = self.0.lock();
-        known.peer = Some(peer);
-        known.stored = stored;
-        (known.received, known.committed, known.durable, known.behind_since) = (0, 0, 0, None);
-        enter(&mut known, state, &format!("durable epoch {durable}, the primary has {stored}"));
+        let now = Instant::now();
+        let mut facts = self.0.lock();
+        facts.peer = Some(peer);
+        facts.heard = Some(now);
+        facts.told = Some(Told { at: now, switched: stored, stored, written: None });
+        (facts.received, facts.committed, facts.durable, facts.behind_since) = (0, 0, 0, None);
+        facts.enter(state, &format!("durable epoch {durable}, the primary has {stored}"));
+        facts.look(durable);
     }
 
     /// The session is over, or a peer was turned away.
     pub(super) fn disconnected(&self, state: LinkState, reason: &str, is_error: bool) {
-        let mut known = self.0.lock();
-        known.peer = None;
-        (known.received, known.committed, known.durable, known.behind_since) = (0, 0, 0, None);
+        let mut facts = self.0.lock();
+        facts.peer = None;
+        (facts.received, facts.committed, facts.durable, facts.behind_since) = (0, 0, 0, None);
         if is_error {
-            known.last_error = Some(reason.to_owned());
+            facts.last_error = Some(reason.to_owned());
         }
-        enter(&mut known, state, reason);
+        facts.enter(state, reason);
     }
 
-    /// A connection that had no part in the session was turned away.
-    pub(super) fn noted(&self, reason: &str) {
-        self.0.lock().last_error = Some(reason.to_owned());
-    }
-
+    /// Bytes of the log came.
     pub(super) fn received(&self, bytes: u64) {
-        let mut known = self.0.lock();
-        known.received += bytes;
-        known.behind_since.get_or_insert_with(Instant::now);
+        let mut facts = self.0.lock();
+        facts.received += bytes;
+        facts.heard = Some(Instant::now());
+        facts.behind_since.get_or_insert_with(Instant::now);
+    }
+
+    /// Something came that is not for this page.
+    pub(super) fn heard(&self) {
+        self.0.lock().heard = Some(Instant::now());
     }
 
     pub(super) fn committed(&self) {
-        let mut known = self.0.lock();
-        known.committed = known.received;
+        let mut facts = self.0.lock();
+        facts.committed = facts.received;
     }
 
-    /// Everything that was received before the last COMMIT is durable.
-    pub(super) fn durable(&self) {
-        let mut known = self.0.lock();
-        known.durable = known.committed;
-        known.behind_since = (known.received > known.durable).then(Instant::now);
+    /// Everything that was received before the last COMMIT is durable, up to this epoch.
+    pub(super) fn durable(&self, epoch: Epoch) {
+        let mut facts = self.0.lock();
+        facts.durable = facts.committed;
+        facts.behind_since = (facts.received > facts.durable).then(Instant::now);
+        facts.look(epoch);
     }
 
-    /// The primary's epochs. `stall_ms`: for how long what was received may wait for its COMMIT.
-    pub(super) fn epochs(&self, switched: Epoch, stored: Epoch, durable: Epoch, stall_ms: u64) {
-        let mut known = self.0.lock();
-        (known.switched, known.stored) = (switched, stored);
-        let behind = known.behind_since.map_or(0, ms);
-        match known.state {
-            LinkState::CatchUp if durable >= stored || known.behind_since.is_none() => {
-                enter(&mut known, LinkState::Streaming, &format!("caught up at epoch {durable}"));
-            }
-            LinkState::Streaming if behind > stall_ms => {
-                enter(&mut known, LinkState::Stalled, &format!("epoch {durable} has not moved for {behind} ms"));
-            }
-            LinkState::Stalled if behind <= stall_ms => {
-                enter(&mut known, LinkState::Streaming, &format!("epoch {durable} moves again"));
-            }
-            _ => {}
-        }
+    /// The primary's epochs.
+    pub(super) fn epochs(&self, switched: Epoch, stored: Epoch, written: Option<Epoch>, durable: Epoch) {
+        let mut facts = self.0.lock();
+        facts.told = Some(Told { at: Instant::now(), switched, stored, written });
+        facts.look(durable);
     }
 
-    pub(super) fn view(&self, durable: Epoch) -> View {
-        let known = self.0.lock();
-        let bytes = known.received.saturating_sub(known.durable);
-        // Epochs without writes are not sent, so they are no lag.
-        let epochs = if bytes > 0 { known.stored.0.saturating_sub(durable.0) } else { 0 };
-        View {
-            state: known.state,
-            state_ms: ms(known.since),
-            peer: known.peer.clone(),
-            last_error: known.last_error.clone(),
-            switched: known.switched,
-            stored: known.stored,
-            lag: Lag { epochs, bytes, ms: known.behind_since.map_or(0, ms) },
+    /// Looks whether time has made a difference.
+    pub(super) fn tick(&self, durable: Epoch) {
+        self.0.lock().look(durable);
+    }
+
+    /// What is known, for the document.
+    pub(super) fn view(&self, durable: Epoch) -> Known {
+        let facts = self.0.lock();
+        // What was told holds while the primary is there; afterwards it may have stored more.
+        let lag_heard = facts.told.filter(|_| facts.peer.is_some()).map(|told| told.at);
+        let behind_bytes = facts.received.saturating_sub(facts.durable);
+        let lacks_nothing = facts.told.is_some_and(|told| told.lacks_nothing(durable));
+        // In a catch-up or a base sync nobody has said how much is still to come.
+        let lag_bytes = match facts.state {
+            LinkState::Streaming | LinkState::Stalled if behind_bytes > 0 || lacks_nothing => Some(behind_bytes),
+            _ => None,
+        };
+        let knows_it_is_behind = behind_bytes > 0 || facts.told.is_some_and(|told| told.written.is_some());
+        let lag_for = match facts.behind_since.filter(|_| lag_heard.is_some()) {
+            Some(since) => knows_it_is_behind.then(|| since.elapsed()),
+            None => (lacks_nothing && lag_heard.is_some()).then_some(Duration::ZERO),
+        };
+        Known {
+            role: Some(Side::Replica),
+            protocol: Some("native"),
+            state: facts.state,
+            state_for: Some(facts.since.elapsed()),
+            peer: facts.peer.clone(),
+            heard: facts.heard,
+            switched: facts.told.map(|told| told.switched),
+            stored: facts.told.map(|told| told.stored),
+            propagated: Some(durable),
+            written: facts.told.and_then(|told| told.written),
+            lag_heard,
+            lag_bytes,
+            lag_for,
+            last_error: facts.last_error.clone(),
+            ..Known::default()
         }
     }
 }
 
-fn enter(known: &mut Known, state: LinkState, why: &str) {
-    let peer = known.peer.as_ref().map_or(String::new(), |peer| format!(" with {peer}"));
-    let after = ms(known.since);
-    if state != known.state {
-        log::info!("replication: {state}{peer} after {after} ms of {}: {why}", known.state);
-        (known.state, known.since) = (state, Instant::now());
-    } else {
-        log::info!("replication: still {state}{peer}: {why}");
+impl Facts {
+    /// Whether the state is still right.
+    fn look(&mut self, durable: Epoch) {
+        let Some(told) = self.told else { return };
+        if told.lacks_nothing(durable) {
+            // What has come since is not waited for yet.
+            self.behind_since = self.behind_since.filter(|_| self.received > self.durable);
+        } else if !matches!(self.state, LinkState::BaseSync) {
+            self.behind_since.get_or_insert_with(Instant::now);
+        }
+        let behind = self.behind_since.map_or(0, ms);
+        match self.state {
+            LinkState::CatchUp if told.lacks_nothing(durable) => {
+                self.enter(LinkState::Streaming, &format!("caught up at epoch {durable}"));
+            }
+            LinkState::Streaming if behind > self.stall_ms => {
+                self.enter(LinkState::Stalled, &format!("epoch {durable} has not moved for {behind} ms"));
+            }
+            LinkState::Stalled if behind <= self.stall_ms => {
+                self.enter(LinkState::Streaming, &format!("epoch {durable} moves again"));
+            }
+            _ => {}
+        }
+        if self.state == LinkState::Streaming {
+            self.last_error = None;
+        }
+    }
+
+    fn enter(&mut self, state: LinkState, why: &str) {
+        let peer = self.peer.as_ref().map_or(String::new(), |peer| format!(" with {peer}"));
+        if state != self.state {
+            let after = ms(self.since);
+            log::info!("replication: {state}{peer} after {after} ms of {}: {why}", self.state);
+            (self.state, self.since) = (state, Instant::now());
+        } else {
+            log::info!("replication: still {state}{peer}: {why}");
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lag_is_what_was_received_and_is_not_durable() {
-        let board = Board::new();
-        board.connected("p".to_owned(), LinkState::CatchUp, Epoch(3), Epoch(9));
-        board.epochs(Epoch(10), Epoch(9), Epoch(3), 1000);
-        assert_eq!(board.view(Epoch(3)).state, LinkState::Streaming, "nothing was missing but epochs without writes");
-        assert_eq!(board.view(Epoch(3)).lag, Lag::default());
-        board.received(100);
-        board.committed();
-        board.received(50);
-        assert_eq!((board.view(Epoch(3)).lag.epochs, board.view(Epoch(3)).lag.bytes), (6, 150));
-        board.durable();
-        assert_eq!(board.view(Epoch(8)).lag.bytes, 50);
-        board.disconnected(LinkState::Connecting, "lost", true);
-        let view = board.view(Epoch(8));
-        assert_eq!((view.lag, view.peer, view.last_error.as_deref()), (Lag::default(), None, Some("lost")));
-    }
-
-    #[test]
-    fn a_link_whose_epoch_does_not_move_is_stalled_until_it_does() {
-        let board = Board::new();
-        board.connected("p".to_owned(), LinkState::Streaming, Epoch(3), Epoch(3));
-        board.received(1);
-        std::thread::sleep(std::time::Duration::from_millis(5));
-        board.epochs(Epoch(5), Epoch(4), Epoch(3), 1);
-        assert_eq!(board.view(Epoch(3)).state, LinkState::Stalled);
-        board.committed();
-        board.durable();
-        board.epochs(Epoch(5), Epoch(4), Epoch(4), 1);
-        assert_eq!(board.view(Epoch(4)).state, LinkState::Streaming);
-    }
-}
+#[path = "board_tests.rs"]
+mod tests;

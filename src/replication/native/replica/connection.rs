@@ -30,7 +30,6 @@ pub(super) fn serve(node: &Arc<Node>, stream: TcpStream, peer: SocketAddr) {
         Ok(None) => {}
         Err(reason) => {
             log::warn!("replication: the connection from {peer} is not accepted: {reason}");
-            node.board.noted(&format!("{peer}: {reason}"));
         }
     }
 }
@@ -143,9 +142,9 @@ fn accept_primary(
             let needs_person = !matches!(reason.code, Code::BUSY | Code::SHUTDOWN);
             let told = refuse(incoming.stream(), reason);
             log::warn!("replication: the primary at {peer} is refused: {told}");
-            match needs_person && node.session().is_none() {
-                true => node.board.disconnected(LinkState::Refused, &format!("{peer}: {told}"), true),
-                false => node.board.noted(&format!("{peer}: {told}")),
+            // One that comes while another is served is no trouble of this side.
+            if needs_person && node.session().is_none() {
+                node.board.disconnected(LinkState::Refused, &format!("{peer}: {told}"), true);
             }
         }
     }
@@ -169,7 +168,7 @@ fn record_one(node: &Node, session: &Session, epoch: Epoch) -> bool {
         session.end(End::Told(node.failed(&e)));
         return false;
     }
-    node.board.durable();
+    node.board.durable(epoch);
     let actions = session.machine.lock().recorded(epoch, node.now());
     if let Err(end) = session.carry_out(actions) {
         session.end(end);

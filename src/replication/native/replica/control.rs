@@ -6,7 +6,7 @@ use super::incoming::{Incoming, Next};
 use super::node::Node;
 use super::session::Session;
 use crate::replication::native::protocol::heartbeat_interval;
-use crate::replication::native::protocol::message::{Code, Reason};
+use crate::replication::native::protocol::message::{Code, Message, Reason};
 use std::time::Duration;
 
 /// How long a read may take, so that heartbeats go out in time.
@@ -26,29 +26,37 @@ pub(super) fn run(node: &Node, session: &Session, incoming: &mut Incoming) -> En
         if let Some(end) = session.ended() {
             return end;
         }
+        let mut told = false;
         let step = match next {
             Next::Message(message) => {
                 session.heard(node.now());
+                node.board.heard();
+                told = matches!(message, Message::Heartbeat { .. });
                 let step = session.machine.lock().on_control(message, node.now());
-                step.map_err(told)
+                step.map_err(end_of)
             }
             Next::Closed => return End::Lost("the control connection was closed".to_owned()),
             Next::Idle => Ok(None),
         };
         let done = step.and_then(|action| session.carry_out(action)).and_then(|()| {
             let tick = session.machine.lock().tick(node.now());
-            tick.map_err(told).and_then(|action| session.carry_out(action))
+            tick.map_err(end_of).and_then(|action| session.carry_out(action))
         });
         if let Err(end) = done {
             return end;
         }
-        let (switched, stored) = session.machine.lock().primary_epochs();
-        node.board.epochs(switched, stored, session.store.durable(), node.timeout_ms());
+        let durable = session.store.durable();
+        if told {
+            let (switched, stored, written) = session.machine.lock().primary_epochs();
+            node.board.epochs(switched, stored, written, durable);
+        } else {
+            node.board.tick(durable);
+        }
     }
 }
 
 /// What the machine objects to is told to the primary, but for what the primary itself said and its silence.
-fn told(reason: Reason) -> End {
+fn end_of(reason: Reason) -> End {
     match reason.code {
         Code::TIMEOUT => End::Lost(reason.to_string()),
         _ => End::Told(reason),

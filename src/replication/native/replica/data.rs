@@ -98,6 +98,7 @@ pub(super) fn blobs(node: &Node, session: &Session, incoming: &mut Incoming) -> 
             Next::Closed => return Ok(()),
         };
         session.heard(node.now());
+        node.board.heard();
         let BlobPiece { seq, id, size, offset, last, crc, bytes } = piece;
         if seq != whole + 1 {
             return Err(violation(format!("a piece of BLOB number {seq} of the session, expected {}", whole + 1)));
@@ -124,6 +125,7 @@ pub(super) fn base(node: &Node, session: &Session, incoming: &mut Incoming) -> R
             Next::Closed => return Ok(()),
         };
         session.heard(node.now());
+        node.board.heard();
         match message {
             Message::Offer(offer) => {
                 let offset = staging.offer(&offer.name, offer.size, offer.crc).map_err(failed)?;
@@ -131,7 +133,6 @@ pub(super) fn base(node: &Node, session: &Session, incoming: &mut Incoming) -> R
             }
             Message::Data { offset, bytes } => {
                 staging.data(offset, &bytes).map_err(failed)?;
-                node.board.received(bytes.len() as u64);
             }
             Message::FileEnd => staging.file_end().map_err(failed)?,
             Message::Done { files } => {

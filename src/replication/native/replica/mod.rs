@@ -21,6 +21,7 @@ pub use node::Options;
 use crate::error::Result;
 use crate::replication::net::transport;
 use crate::replication::status::Status;
+use crate::types::Epoch;
 use crate::vfs::Vfs;
 use node::Node;
 use parking_lot::Mutex;
@@ -101,6 +102,11 @@ impl Server {
     pub fn status_source(&self) -> impl Fn() -> Status + Send + 'static {
         let node = self.node.clone();
         move || node.status()
+    }
+
+    /// The last epoch that is durable here.
+    pub fn durable(&self) -> Epoch {
+        self.node.durable()
     }
 
     /// The failure of the disk after which nothing is acknowledged any more.

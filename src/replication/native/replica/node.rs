@@ -8,10 +8,10 @@ use crate::error::{Error, Result};
 use crate::replication::native::protocol::handshake::Standing;
 use crate::replication::native::protocol::message::{Code, Outcome, PrimaryIdentity, Reason};
 use crate::replication::native::protocol::Millis;
-use crate::replication::replica_store::{BaseStaging, StandbyStore};
+use crate::replication::replica_store::{BaseStaging, StandbyStore, SwitchedVersions};
 use crate::replication::secret::Secret;
 use crate::replication::state_file::{ReplicationState, Term};
-use crate::replication::status::{Side, Status};
+use crate::replication::status::{Known, Status};
 use crate::types::Epoch;
 use crate::vfs::Vfs;
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -46,6 +46,8 @@ pub(super) struct Node {
     /// Held while a primary is accepted: one at a time.
     pub(super) accepting: Mutex<()>,
     pub(super) board: Board,
+    /// What the store said last, for the status while it is being replaced.
+    seen: Mutex<Seen>,
     started: Instant,
     stopping: AtomicBool,
     stopped: Mutex<bool>,
@@ -55,12 +57,29 @@ pub(super) struct Node {
     outcome: Mutex<Option<std::result::Result<(), String>>>,
 }
 
+/// What the status tells of the store.
+#[derive(Clone, Debug)]
+struct Seen {
+    durable: Epoch,
+    identity: String,
+    versions: SwitchedVersions,
+    term: Option<u64>,
+}
+
+impl Seen {
+    fn of(store: &StandbyStore, term: Option<u64>) -> Seen {
+        Seen { durable: store.durable(), identity: store.identity(), versions: store.versions(), term }
+    }
+}
+
 impl Node {
     pub(super) fn new(vfs: Arc<dyn Vfs>, location: &Path, options: Options) -> Result<Node> {
         let store = StandbyStore::open(vfs, location)?;
         // From here on the directory is found through its descriptor only.
         let (vfs, location) = (store.vfs().clone(), store.location().to_owned());
         let terms = ReplicationState::load(&*vfs, &location)?;
+        let timeout_ms = options.timeout.as_millis() as u64;
+        let seen = Seen::of(&store, terms.as_ref().map(|state| state.term));
         Ok(Node {
             location,
             options,
@@ -68,7 +87,8 @@ impl Node {
             terms: Mutex::new(terms),
             session: Mutex::default(),
             accepting: Mutex::default(),
-            board: Board::new(),
+            board: Board::new(timeout_ms),
+            seen: Mutex::new(seen),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
             stopped: Mutex::new(false),
@@ -226,30 +246,36 @@ impl Node {
         self.outcome.lock().clone()
     }
 
+    fn look(&self) -> Seen {
+        let mut seen = self.seen.lock();
+        let term = match self.terms.try_lock() {
+            Some(terms) => terms.as_ref().map(|state| state.term),
+            None => seen.term,
+        };
+        if let Some(store) = self.store.try_read().as_deref().and_then(Option::as_ref) {
+            *seen = Seen::of(store, term);
+        }
+        seen.clone()
+    }
+
+    /// The last epoch that is durable, as far as the store can be asked.
+    pub(super) fn durable(&self) -> Epoch {
+        self.look().durable
+    }
+
+    /// Never waits for the disk or for a session.
     pub(super) fn status(&self) -> Status {
-        let store = self.store.read().clone();
-        let durable = store.as_ref().map_or(Epoch(0), |store| store.durable());
-        let view = self.board.view(durable);
-        let versions = store.as_ref().map(|store| store.versions()).unwrap_or_default();
-        let terms = self.terms.lock();
-        Status {
-            role: Side::Replica,
-            protocol: "native".to_owned(),
-            state: view.state,
-            state_ms: view.state_ms,
-            peer: view.peer,
-            instance_uuid: store.map_or(String::new(), |store| store.identity()),
-            term: terms.as_ref().map_or(0, |state| state.term),
-            switched_epoch: view.switched.0,
-            stored_epoch: view.stored.0,
-            propagated_epoch: durable.0,
-            lag: view.lag,
-            policy: None,
-            degraded_since: None,
+        let Seen { durable, identity, versions, term } = self.look();
+        let known = self.board.view(durable);
+        Known {
+            instance_uuid: identity,
+            term,
             boundary: versions.boundary,
             safe_snapshot: versions.safe_snapshot,
-            last_error: view.last_error,
+            last_error: self.failure().or(known.last_error.clone()),
+            ..known
         }
+        .document()
     }
 }
 

@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::replication::backlog::Backlog;
 use crate::replication::policy::rule::{Mode, Policy};
 use crate::replication::settings::Endpoint;
+use crate::replication::status::{Known, LinkState};
 use crate::types::{Epoch, WriteVersion};
 use crate::vfs::Vfs;
 use crate::wal::names;
@@ -59,6 +60,8 @@ pub struct Status {
     pub propagated: Epoch,
     /// Bytes of the log that it may not have.
     pub behind_bytes: u64,
+    /// When the replica acknowledged something last.
+    pub heard: Option<Instant>,
     pub last_error: Option<String>,
 }
 
@@ -86,6 +89,7 @@ impl Primary {
             control: None,
             logs: BTreeMap::new(),
             threads: Vec::new(),
+            heard: None,
             last_error: None,
         };
         let shared = Arc::new(Shared {
@@ -186,7 +190,30 @@ impl Primary {
             stored: state.stored,
             propagated: state.queue.complete(),
             behind_bytes: state.queue.bytes(),
+            heard: state.heard,
             last_error: state.last_error.clone(),
+        }
+    }
+
+    /// Adds what is known of the link to what is known of the data store.
+    pub fn describe(&self, known: Known) -> Known {
+        let Status { phase, since, peer, behind_bytes, last_error, heard, .. } = self.status();
+        Known {
+            protocol: Some("upstream"),
+            state: match phase {
+                Phase::Starting | Phase::Lost => LinkState::Connecting,
+                // There is one way to send; how much waits, the lag tells.
+                Phase::Connected => LinkState::Streaming,
+                Phase::GivenUp => LinkState::Refused,
+                Phase::Closed => LinkState::Stopped,
+            },
+            state_for: Some(since),
+            peer: peer.map(|peer| peer.to_string()),
+            heard,
+            lag_heard: heard,
+            lag_bytes: Some(behind_bytes).filter(|_| phase != Phase::GivenUp),
+            last_error,
+            ..known
         }
     }
 

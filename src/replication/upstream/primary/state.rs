@@ -72,6 +72,8 @@ pub(super) struct State {
     pub(super) control: Option<TcpStream>,
     pub(super) logs: BTreeMap<usize, TcpStream>,
     pub(super) threads: Vec<JoinHandle<()>>,
+    /// When the replica acknowledged something last.
+    pub(super) heard: Option<Instant>,
     pub(super) last_error: Option<String>,
 }
 
@@ -143,6 +145,7 @@ impl Shared {
             state.control = Some(handle);
             state.had_control = true;
             state.enter(Phase::Connected);
+            state.heard = Some(Instant::now());
             state.last_error = None;
             self.changed.notify_all();
         }

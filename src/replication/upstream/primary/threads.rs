@@ -45,6 +45,7 @@ impl Shared {
                 return Ok(());
             }
             state.queue.acknowledged(channel, len, next);
+            state.heard = Some(Instant::now());
             self.changed.notify_all();
         }
     }
@@ -69,6 +70,7 @@ impl Shared {
                 return Ok(());
             }
             state.queue.committed(epoch);
+            state.heard = Some(Instant::now());
             self.changed.notify_all();
         }
     }
