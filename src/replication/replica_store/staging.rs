@@ -1,6 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A base sync as it arrives: whole files, gathered in a folder of their own and checked, so that an interrupted base
 //! sync goes on where it stopped. What is in place in the directory is not touched.
+//!
+//! What the cache of the system shows of a file whose sync failed may never reach the disk, though a later sync succeeds.
+//! So the name of a file says how far it has come, and after a failure nothing of it is used again:
+//!
+//! | name | meaning | the next base sync |
+//! |---|---|---|
+//! | `<name>.<process>.part` | bytes come in, no sync has been tried | goes on with it in the same process |
+//! | `<name>.<process>.sync` | all bytes are there, a sync has begun | begins anew |
+//! | `<name>` | whole, checked and synced | takes it |
 
 use super::STAGING_DIR;
 use crate::backup::swap;
@@ -13,11 +22,17 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 const FOLDER: &str = "base";
 /// Bytes that are read at a time when a staged file is checked again.
 const READ_BYTES: usize = 256 << 10;
+
+/// Tells this process from those before it, which may have left something.
+fn process() -> &'static str {
+    static PROCESS: OnceLock<String> = OnceLock::new();
+    PROCESS.get_or_init(|| uuid::Uuid::new_v4().simple().to_string())
+}
 
 /// Gathers the files of one base sync.
 #[derive(Debug)]
@@ -83,7 +98,11 @@ impl BaseStaging {
         if self.whole.contains(staged) {
             return Err(wrong(name, "it is offered twice".to_owned()));
         }
-        let path = self.folder.join(staged);
+        if self.has_whole(staged, size, crc)? {
+            self.whole.insert(staged.to_owned());
+            return Ok(size);
+        }
+        let path = self.folder.join(format!("{staged}.{}.part", process()));
         let file = self.vfs.open(&path, Open::Create).map_err(|e| Error::io("cannot create", &path, e))?;
         let mut incoming = Incoming {
             name: staged.to_owned(),
@@ -135,13 +154,29 @@ impl BaseStaging {
         }
         let crc = crc.finalize();
         if crc != expected {
-            file.set_len(0).map_err(|e| Error::io("cannot empty", &path, e))?;
+            self.vfs.unlink(&path).map_err(|e| Error::io("cannot delete", &path, e))?;
             return Err(wrong(&name, format!("expected CRC {expected:08x}, found {crc:08x}; it has to come again")));
         }
-        // Also of an earlier process, whose writes may be in the cache only.
-        file.sync().map_err(|e| Error::io("cannot sync", &path, e))?;
+        let (syncing, whole) = (path.with_extension("sync"), self.folder.join(&name));
+        self.vfs.rename(&path, &syncing).map_err(|e| Error::io("cannot rename", &path, e))?;
+        file.sync().map_err(|e| Error::io("cannot sync", &syncing, e))?;
+        self.vfs.rename(&syncing, &whole).map_err(|e| Error::io("cannot rename", &syncing, e))?;
         self.whole.insert(name);
         Ok(())
+    }
+
+    /// Whether an earlier base sync has brought this very file.
+    fn has_whole(&self, staged: &str, size: u64, crc: u32) -> Result<bool> {
+        let path = self.folder.join(staged);
+        let read = || match self.vfs.open(&path, Open::Read) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            opened => {
+                let file = opened?;
+                let mut found = crc32fast::Hasher::new();
+                Ok(file.len()? == size && read_up_to(&*file, size, &mut found)? == size && found.finalize() == crc)
+            }
+        };
+        read().map_err(|e| Error::io("cannot read", &path, e))
     }
 
     /// Every file has come. Returns where they are staged, each under its own name without folders; what an earlier base
@@ -166,6 +201,8 @@ impl BaseStaging {
             }
         }
         self.vfs.sync_dir(&self.folder).map_err(failed)?;
+        // An earlier attempt may have failed to make the name of the folder durable.
+        self.vfs.sync_dir(crashsafe::parent(&self.folder)).map_err(failed)?;
         Ok(self.whole.iter().map(|name| self.folder.join(name)).collect())
     }
 }
@@ -188,19 +225,10 @@ impl BaseStaging {
 impl Incoming {
     /// Takes up what is there already. A file that cannot be what is offered begins anew.
     fn take_up(&mut self) -> Result<()> {
-        let failed = |path: &Path, e| Error::io("cannot read", path, e);
-        let len = self.file.len().map_err(|e| failed(&self.path, e))?;
+        let failed = |e| Error::io("cannot read", &self.path, e);
+        let len = self.file.len().map_err(failed)?;
         if len <= self.size {
-            let mut buffer = vec![0; READ_BYTES.min(len as usize)];
-            while self.written < len {
-                let wanted = (len - self.written).min(READ_BYTES as u64) as usize;
-                let got = self.file.read_at(self.written, &mut buffer[..wanted]).map_err(|e| failed(&self.path, e))?;
-                if got == 0 {
-                    break;
-                }
-                self.crc.update(&buffer[..got]);
-                self.written += got as u64;
-            }
+            self.written = read_up_to(&*self.file, len, &mut self.crc).map_err(failed)?;
         }
         let is_other = len > self.size || (len == self.size && self.crc.clone().finalize() != self.expected);
         if is_other {
@@ -209,6 +237,22 @@ impl Incoming {
         }
         Ok(())
     }
+}
+
+/// Reads the beginning of a file, `len` bytes if it has as many; returns how many it has.
+fn read_up_to(file: &dyn VfsFile, len: u64, crc: &mut crc32fast::Hasher) -> io::Result<u64> {
+    let mut buffer = vec![0; READ_BYTES.min(len as usize)];
+    let mut read = 0;
+    while read < len {
+        let wanted = (len - read).min(READ_BYTES as u64) as usize;
+        let got = file.read_at(read, &mut buffer[..wanted])?;
+        if got == 0 {
+            break;
+        }
+        crc.update(&buffer[..got]);
+        read += got as u64;
+    }
+    Ok(read)
 }
 
 fn wrong(name: &str, what: String) -> Error {
@@ -286,6 +330,39 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn nothing_of_a_file_is_used_after_its_sync_failed_also_without_a_restart_of_the_machine() {
+        let files = files();
+        let fs = fresh();
+        let before = fs.operations();
+        sync(&fs, &files).unwrap();
+        for n in before + 1..=fs.operations() {
+            for fault in [Fault::SyncLoses, Fault::TornWrite, Fault::IoError] {
+                let fs = fresh();
+                fs.fail_at(n, fault);
+                // The system goes on, with its cache.
+                let (staged, _) = (0..=files.len()).find_map(|_| sync(&fs, &files).ok()).expect("completed");
+                check(&fs, &staged, &files);
+            }
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_file_is_taken_up_in_the_same_process() {
+        let fs = fresh();
+        let content = vec![5; 3000];
+        let open = || BaseStaging::open(Arc::new(fs.clone()), Path::new(DIR)).unwrap();
+        let crc = crc32fast::hash(&content);
+        let mut staging = open();
+        assert_eq!(staging.offer("pwal_0000", 3000, crc).unwrap(), 0);
+        staging.data(0, &content[..700]).unwrap();
+        let mut again = open();
+        assert_eq!(again.offer("pwal_0000", 3000, crc).unwrap(), 700);
+        again.data(700, &content[700..]).unwrap();
+        again.file_end().unwrap();
+        assert_eq!(open().offer("pwal_0000", 3000, crc).unwrap(), 3000);
     }
 
     #[test]
