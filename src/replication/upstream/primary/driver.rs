@@ -4,9 +4,9 @@
 //! that connects again after a loss, and one that reports progress.
 
 use super::confirmed;
-use super::link::{Exchange, Target};
+use super::connection::{Exchange, Target};
+use super::core::{Observer, Phase, Shared, State};
 use super::queue::Queue;
-use super::state::{Observer, Phase, Shared, State};
 use crate::datastore::{EndedSession, Subscription, Tap};
 use crate::error::Result;
 use crate::replication::backlog::Backlog;

@@ -2,9 +2,9 @@
 //! What each thread of the primary does.
 
 use super::confirmed;
+use super::connection::{Exchange, LinkError};
+use super::core::{Phase, Shared};
 use super::encode::{epoch_at, send_session, BlobFiles};
-use super::link::{Exchange, LinkError};
-use super::state::{Phase, Shared};
 use crate::types::Epoch;
 use parking_lot::MutexGuard;
 use std::io::BufWriter;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The bytes of the protocol of the original: messages and how they are read.
+//! The protocol of the original without any I/O: the bytes of messages, how they are read, and what each means to a replica.
 
 pub mod codec;
+pub mod connection;
 pub mod reader;

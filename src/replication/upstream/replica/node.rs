@@ -2,14 +2,14 @@
 //! The threads of the replica: one that accepts, one for each connection. A connection is served strictly in order, and
 //! its reply is sent before its next message is read.
 
-use super::connection::{Action, Connection};
+use super::incoming::{self, Source};
 use super::registry::{Holding, Refusal, Registry, Wanted};
 use super::session::{Blobs, Collect, Session, SinkError, Skip};
-use super::socket::{self, Source};
 use crate::error::Error;
 use crate::replication::net::transport;
 use crate::replication::replica_store::{LaneLog, StandbyStore};
 use crate::replication::upstream::protocol::codec::Message;
+use crate::replication::upstream::protocol::connection::{Action, Connection};
 use crate::replication::upstream::protocol::reader::{Budget, Incoming, Reader, WireError};
 use crate::types::Epoch;
 use parking_lot::{Mutex, RwLock};
@@ -227,7 +227,7 @@ impl Shared {
         }
         // What it held is given back before the peer is told, so that it may come again at once.
         drop(served);
-        socket::close(stream);
+        incoming::close(stream);
     }
 }
 

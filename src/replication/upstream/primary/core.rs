@@ -2,7 +2,7 @@
 //! What the threads of the primary share, and what becomes of it when a connection is made, fails, or is given up.
 
 use super::confirmed;
-use super::link::{Exchange, LinkError, Target};
+use super::connection::{Exchange, LinkError, Target};
 use super::queue::Queue;
 use crate::replication::net::transport;
 use crate::replication::policy::rule::{Change, Policy};
