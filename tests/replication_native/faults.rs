@@ -55,12 +55,13 @@ fn a_peer_that_says_nothing_or_nonsense_holds_nobody_up() {
     let listener = transport::listen(&endpoint).unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut engine = Engine::start(primary.path(), settings(port, &[("TIMEOUT_MS", "300")]));
-    let (silent, _) = transport::accept(&listener, Duration::from_secs(20)).unwrap().unwrap();
+    let silent = transport::accept(&listener, Duration::from_secs(20)).unwrap().unwrap();
     for n in 0..20 {
         engine.write(&[&n.to_string()]);
     }
     // The silent one is given up, and the next attempt meets one that talks nonsense.
-    let (mut stream, _) = transport::accept(&listener, Duration::from_secs(20)).unwrap().unwrap();
+    let stream = transport::accept(&listener, Duration::from_secs(20)).unwrap().unwrap();
+    let mut stream = stream.into_stream().unwrap();
     stream.write_all(&[0xff; 4096]).unwrap();
     let status = engine.wait_status(|status| status.last_error.as_ref().is_some_and(|e| e.contains("frame")));
     assert_eq!(status.state, LinkState::Refused, "{status:?}");

@@ -4,6 +4,7 @@
 use crate::golden::{cases, Case};
 use crate::golden_data::{number, unhex, Row};
 use crate::peer::{entry, Peer};
+use limestone_core::replication::net::limits::Limits;
 use limestone_core::replication::replica_store::StandbyStore;
 use limestone_core::replication::upstream::protocol::codec::{flag, Blob, Message};
 use limestone_core::replication::upstream::protocol::reader::Budget;
@@ -356,12 +357,15 @@ fn a_peer_that_says_nothing_or_half_a_message_is_dropped() {
 
 #[test]
 fn connections_and_memory_are_bounded() {
-    let options = Options { connections_max: 2, budget: Budget::new(1 << 20), ..Options::default() };
+    let limits = Some(Limits { known_max: 2, strangers_max: 3 });
+    let options = Options { limits, budget: Budget::new(1 << 20), ..Options::default() };
     let standby = Standby::with(options);
     let address = standby.address();
     let mut log = Peer::log(address, 0);
     let control = Peer::control(address);
-    Peer::connect(address).expect_closed();
+    let mut third = Peer::connect(address);
+    third.send(&Message::log_channel_create(1));
+    third.expect_closed();
     control.end();
     log.begin(1);
     let mut bytes = Vec::new();
@@ -370,6 +374,21 @@ fn connections_and_memory_are_bounded() {
     // The replica closes in the midst of it.
     let _ = log.stream.write_all(&bytes);
     assert_eq!(log.rest(), b"");
+}
+
+#[test]
+fn nothing_of_a_large_first_message_is_held_and_no_silent_peer_keeps_the_primary_out() {
+    let standby = Standby::start();
+    let mut large = Peer::connect(standby.address());
+    // Three gigabytes are announced; the answer comes before any of them.
+    large.send_bytes(&[0x11, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0xc0, 0, 0, 0]);
+    assert_eq!(large.receive(8)[..4], [0x22, 1, 0, 1]);
+    let strangers: Vec<Peer> = std::iter::repeat_with(|| Peer::connect(standby.address())).take(300).collect();
+    let begun = std::time::Instant::now();
+    let mut log = Peer::log(standby.address(), 0);
+    log.session(1, "k");
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    drop(strangers);
 }
 
 #[test]

@@ -12,6 +12,8 @@ use crate::replication::native::protocol::handshake::{decide, Identified, Replic
 use crate::replication::native::protocol::message::{Code, ConnectionKind, Message, Outcome, PrimaryIdentity, Reason};
 use crate::replication::native::protocol::message::{ReplicaIdentity, CHANNELS_MAX};
 use crate::replication::native::protocol::replica_session::ReplicaSession;
+use crate::replication::net::connection::Connection;
+use crate::replication::net::listener::Guest;
 use crate::replication::secret;
 use crate::replication::status::LinkState;
 use crate::types::Epoch;
@@ -21,16 +23,22 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Serves a connection until it ends.
-pub(super) fn serve(node: &Arc<Node>, stream: TcpStream, peer: SocketAddr) {
-    match open(node, stream, peer) {
-        Ok(Some((incoming, identified))) => match identified.primary {
-            Some(primary) => accept_primary(node, incoming, peer, identified.session_id, primary),
-            None => join_session(node, incoming, peer, &identified),
-        },
-        Ok(None) => {}
-        Err(reason) => {
-            log::warn!("replication: the connection from {peer} is not accepted: {reason}");
+pub(super) fn serve(node: &Arc<Node>, connection: Connection, guest: &Guest) {
+    let peer = guest.peer();
+    let opened = connection.into_stream().map_err(|e| e.to_string()).and_then(|stream| open(node, stream, peer));
+    match opened {
+        Ok(Some((incoming, identified))) => {
+            if let Err(reason) = guest.admit() {
+                return guest.turned_away(refuse(incoming.stream(), Reason::new(Code::BUSY, reason)));
+            }
+            match identified.primary {
+                Some(primary) => accept_primary(node, incoming, peer, identified.session_id, primary),
+                None => join_session(node, incoming, peer, &identified),
+            }
         }
+        Ok(None) => {}
+        Err(_) if guest.is_sent_away() => guest.turned_away("it said nothing until others came"),
+        Err(reason) => guest.turned_away(reason),
     }
 }
 

@@ -19,39 +19,29 @@ mod syncer;
 pub use node::Options;
 
 use crate::error::Result;
-use crate::replication::net::transport;
+use crate::replication::net::limits::Limits;
+use crate::replication::net::listener::Listener;
 use crate::replication::status::Status;
 use crate::types::Epoch;
 use crate::vfs::Vfs;
 use node::Node;
-use parking_lot::Mutex;
-use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-/// A session needs one connection for each lane and three more; strangers get what is left.
+/// A session needs one connection for each lane and three more, and the next one may begin while the last one ends.
 const CONNECTIONS_MAX: usize = 256;
-/// How often the accepting thread looks whether it shall end.
-const POLL: Duration = Duration::from_millis(50);
+/// What a connection takes: itself, the handles of it that end it, and a file of the log.
+const DESCRIPTORS_EACH: u64 = 4;
 
 /// A replica that serves. Dropping it stops it.
 #[derive(Debug)]
 pub struct Server {
     node: Arc<Node>,
-    address: SocketAddr,
-    threads: Vec<JoinHandle<()>>,
-    streams: Arc<Mutex<Streams>>,
-}
-
-/// Connections that are being served.
-#[derive(Debug, Default)]
-struct Streams {
-    next: u64,
-    open: BTreeMap<u64, (TcpStream, Option<JoinHandle<()>>)>,
+    listener: Listener,
+    maintenance: Option<JoinHandle<()>>,
 }
 
 /// Opens the directory; [`Opened::serve`] begins.
@@ -70,27 +60,24 @@ impl Opened {
     /// When the system gives no thread.
     pub fn serve(self, listener: TcpListener) -> io::Result<Server> {
         let Opened(node) = self;
-        let address = listener.local_addr()?;
-        let streams: Arc<Mutex<Streams>> = Arc::default();
-        let acceptor = {
-            let (node, streams) = (node.clone(), streams.clone());
-            let name = "replica-accept".to_owned();
-            std::thread::Builder::new().name(name).spawn(move || accept(&node, &streams, &listener))?
+        let limits = Limits::of_this_process(DESCRIPTORS_EACH, CONNECTIONS_MAX)?;
+        let listener = {
+            let node = node.clone();
+            Listener::start(listener, limits, move |connection, guest| connection::serve(&node, connection, guest))?
         };
         let maintenance = {
             let node = node.clone();
             std::thread::Builder::new().name("replica-compact".to_owned()).spawn(move || compaction::work(&node))
         };
-        let threads = std::iter::once(Ok(acceptor)).chain([maintenance]).collect::<io::Result<Vec<_>>>();
-        let threads = threads.inspect_err(|_| node.stop())?;
-        Ok(Server { node, address, threads, streams })
+        let maintenance = maintenance.inspect_err(|_| node.stop())?;
+        Ok(Server { node, listener, maintenance: Some(maintenance) })
     }
 }
 
 impl Server {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.listener.address()
     }
 
     /// The status document.
@@ -122,71 +109,17 @@ impl Server {
     /// Ends all connections and waits for their threads; what came is on the disk then.
     pub fn stop(&mut self) {
         self.node.stop();
-        for thread in self.threads.drain(..) {
+        self.listener.stop_accepting();
+        if let Some(thread) = self.maintenance.take() {
             // A thread that panicked has said so.
             let _ = thread.join();
         }
-        let open = std::mem::take(&mut self.streams.lock().open);
-        for (stream, _) in open.values() {
-            transport::close(stream);
-        }
-        for (_, thread) in open.into_values() {
-            let _ = thread.map(JoinHandle::join);
-        }
+        self.listener.stop();
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-fn accept(node: &Arc<Node>, streams: &Arc<Mutex<Streams>>, listener: &TcpListener) {
-    while !node.is_stopping() {
-        match transport::accept(listener, POLL) {
-            Ok(None) => {}
-            Ok(Some((stream, peer))) => {
-                if let Err(e) = admit(node, streams, stream, peer) {
-                    log::warn!("replication: the connection from {peer} is not served: {e}");
-                }
-            }
-            Err(e) => {
-                log::error!("replication: cannot accept connections: {e}");
-                std::thread::sleep(POLL);
-            }
-        }
-    }
-}
-
-fn admit(node: &Arc<Node>, streams: &Arc<Mutex<Streams>>, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
-    let mut held = streams.lock();
-    if held.open.len() >= CONNECTIONS_MAX {
-        return Err(io::Error::other(format!("there are {} connections, the most that are allowed", held.open.len())));
-    }
-    let number = held.next;
-    held.next += 1;
-    held.open.insert(number, (stream.try_clone()?, None));
-    let spawned = {
-        let (node, streams) = (node.clone(), streams.clone());
-        std::thread::Builder::new().name(format!("replica-{number}")).spawn(move || {
-            connection::serve(&node, stream, peer);
-            let entry = streams.lock().open.remove(&number);
-            // The last handle of the socket: the peer sees the end now.
-            drop(entry);
-        })
-    };
-    match spawned {
-        Ok(thread) => {
-            // The lock has been held since the entry was made, so the thread has not taken it away yet.
-            if let Some((_, handle)) = held.open.get_mut(&number) {
-                *handle = Some(thread);
-            }
-            Ok(())
-        }
-        Err(e) => {
-            held.open.remove(&number);
-            Err(e)
-        }
     }
 }

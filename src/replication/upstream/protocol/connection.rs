@@ -24,8 +24,6 @@ pub enum Action {
     ClaimChannel(u64),
     /// Make everything up to the epoch durable and record it, then acknowledge.
     Commit(Epoch),
-    /// Read the entries and drop them, then call [`Connection::on_flags`].
-    Skip,
     /// Read the entries into the open session, or one of this epoch, then call [`Connection::on_flags`].
     Collect(Epoch),
     /// End the session, make it durable, then acknowledge.
@@ -82,7 +80,8 @@ impl Connection {
     /// The beginning of a LOG_ENTRY message.
     pub fn on_log_head(&self, head: LogHead) -> Action {
         match self.state {
-            State::New => Action::Skip,
+            // Nothing of it is read: whoever sends it has not said who it is.
+            State::New => unexpected("LOG_ENTRY"),
             State::Control => Action::Close("found LOG_ENTRY on the control connection".to_owned()),
             State::Log { .. } => Action::Collect(head.epoch),
         }

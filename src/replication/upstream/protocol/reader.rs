@@ -150,6 +150,11 @@ impl<R: Read> Reader<R> {
         &mut self.input
     }
 
+    /// Gives it back.
+    pub fn into_input(self) -> R {
+        self.input
+    }
+
     /// The next message; `None` when the connection ended between two.
     pub fn next_message(&mut self) -> Result<Option<Incoming>, WireError> {
         let mut first = [0];

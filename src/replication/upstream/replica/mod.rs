@@ -4,6 +4,7 @@
 //! of the log ([`session`]) and the threads ([`node`]). Promises that a session without its end never counts, that an
 //! acknowledgement follows the sync, and that nothing a peer sends ends the process or makes it wait for ever.
 
+mod connection;
 mod incoming;
 mod node;
 mod registry;

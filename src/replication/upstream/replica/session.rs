@@ -162,26 +162,3 @@ impl EntrySink for Collect<'_> {
         Ok(())
     }
 }
-
-/// Drops what comes: a first message that does not open a connection writes nothing.
-pub(super) struct Skip;
-
-impl EntrySink for Skip {
-    type Error = WireError;
-
-    fn blob(&mut self, _: BlobId, _: u32) -> std::result::Result<(), WireError> {
-        Ok(())
-    }
-
-    fn blob_bytes(&mut self, _: &[u8]) -> std::result::Result<(), WireError> {
-        Ok(())
-    }
-
-    fn blob_end(&mut self) -> std::result::Result<(), WireError> {
-        Ok(())
-    }
-
-    fn entry(&mut self, _: ReadEntry<'_>) -> std::result::Result<(), WireError> {
-        Ok(())
-    }
-}

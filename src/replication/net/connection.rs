@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A connection in three parts that share one descriptor: a half that reads, one that writes, and one that ends it from
+//! any thread. Whatever waits here ends at a deadline or when the connection is closed.
+
+use super::deadline::{in_words, Deadline};
+use crate::vfs::descriptor::above_standard_streams;
+use socket2::{SockRef, TcpKeepalive};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long an idle connection is trusted before the system asks the other end.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
+const KEEPALIVE_RETRIES: u32 = 3;
+/// What is still taken from a peer whose connection is being closed, so that it can read the last reply.
+const LINGER_BYTES_MAX: usize = 1 << 20;
+const LINGER: Duration = Duration::from_millis(500);
+
+/// A connection that is one piece.
+#[derive(Debug)]
+pub struct Connection {
+    stream: Arc<TcpStream>,
+    peer: SocketAddr,
+}
+
+/// Reads; every call has its deadline.
+#[derive(Debug)]
+pub struct ReadHalf {
+    stream: Arc<TcpStream>,
+    deadline: Deadline,
+    /// What the socket is set to.
+    set: Option<Duration>,
+}
+
+/// Writes; every call has its deadline.
+#[derive(Clone, Debug)]
+pub struct WriteHalf {
+    stream: Arc<TcpStream>,
+    deadline: Deadline,
+}
+
+/// Ends the connection for all threads that use it: their calls return at once.
+#[derive(Clone, Debug)]
+pub struct Closer(Arc<TcpStream>);
+
+impl Connection {
+    /// Small messages go out at once, and a peer that is gone without a word is noticed.
+    pub(super) fn new(stream: TcpStream) -> io::Result<Connection> {
+        let stream = above_standard_streams(stream)?;
+        let peer = stream.peer_addr()?;
+        stream.set_nodelay(true)?;
+        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE);
+        let keepalive = keepalive.with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_RETRIES);
+        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        Ok(Connection { stream: Arc::new(stream), peer })
+    }
+
+    /// The other end.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// What ends it.
+    pub fn closer(&self) -> Closer {
+        Closer(self.stream.clone())
+    }
+
+    /// The socket alone, for who has no use for halves.
+    pub fn into_stream(self) -> io::Result<TcpStream> {
+        Arc::try_unwrap(self.stream).or_else(|shared| shared.try_clone())
+    }
+
+    /// Both halves, with one deadline to begin with.
+    pub fn split(self, deadline: Deadline) -> (ReadHalf, WriteHalf) {
+        let read = ReadHalf { stream: self.stream.clone(), deadline, set: None };
+        (read, WriteHalf { stream: self.stream, deadline })
+    }
+}
+
+impl ReadHalf {
+    /// Holds for all calls from now on.
+    pub fn set_deadline(&mut self, deadline: Deadline) {
+        self.deadline = deadline;
+    }
+}
+
+impl Read for ReadHalf {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.deadline.left()?;
+        if self.set != Some(left) {
+            self.stream.set_read_timeout(Some(left))?;
+            self.set = Some(left);
+        }
+        (&*self.stream).read(buffer).map_err(in_words)
+    }
+}
+
+impl WriteHalf {
+    /// Holds for all calls from now on.
+    pub fn set_deadline(&mut self, deadline: Deadline) {
+        self.deadline = deadline;
+    }
+
+    /// What ends the connection.
+    pub fn closer(&self) -> Closer {
+        Closer(self.stream.clone())
+    }
+
+    /// Says that nothing more comes. Fails only when the peer has gone already.
+    pub fn end(&self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+}
+
+impl Write for WriteHalf {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(Some(self.deadline.left()?))?;
+        (&*self.stream).write(bytes).map_err(in_words)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Closer {
+    /// Ends it now; the other end sees that. May be called again.
+    pub fn close(&self) {
+        // Fails only when the peer has ended it already.
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
+}
+
+/// Ends a connection so that the last reply arrives: closing with bytes unread would take it back.
+pub fn close_in_order(mut read: ReadHalf, write: &WriteHalf) {
+    let mut left = LINGER_BYTES_MAX;
+    let mut piece = [0; 4096];
+    write.end();
+    read.set_deadline(Deadline::after(LINGER));
+    while left > 0 {
+        // Whatever fails here, the connection is over.
+        match read.read(&mut piece) {
+            Ok(0) | Err(_) => break,
+            Ok(read) => left = left.saturating_sub(read),
+        }
+    }
+    write.closer().close();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replication::net::deadline::is_timeout;
+    use std::net::TcpListener;
+    use std::time::Instant;
+
+    fn pair() -> (Connection, Connection) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let far = listener.accept().unwrap().0;
+        (Connection::new(near).unwrap(), Connection::new(far).unwrap())
+    }
+
+    #[test]
+    fn what_one_half_writes_the_other_end_reads() {
+        let soon = Deadline::after(Duration::from_secs(10));
+        let (near, far) = pair();
+        assert_eq!(near.peer(), far.stream.local_addr().unwrap());
+        let ((_near_read, mut write), (mut read, _far_write)) = (near.split(soon), far.split(soon));
+        write.write_all(&[7]).unwrap();
+        let mut byte = [0];
+        read.read_exact(&mut byte).unwrap();
+        assert_eq!(byte, [7]);
+    }
+
+    #[test]
+    fn single_bytes_do_not_move_a_deadline_for_all_calls() {
+        let (near, far) = pair();
+        let dripping = std::thread::spawn(move || {
+            let (_read, mut write) = near.split(Deadline::Each(Duration::from_secs(10)));
+            while write.write_all(&[1]).is_ok() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let begun = Instant::now();
+        let (mut read, write) = far.split(Deadline::after(Duration::from_millis(60)));
+        let error = std::iter::repeat_with(|| read.read(&mut [0])).find_map(|read| read.err()).unwrap();
+        assert!(is_timeout(&error) && error.to_string() == "the time is over", "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        write.closer().close();
+        drop((read, write));
+        dripping.join().unwrap();
+    }
+
+    #[test]
+    fn a_reader_ends_when_the_connection_is_closed_from_another_thread() {
+        let (near, _far) = pair();
+        let closer = near.closer();
+        let (mut read, _write) = near.split(Deadline::Each(Duration::from_secs(60)));
+        let reading = std::thread::spawn(move || read.read(&mut [0]).unwrap());
+        closer.close();
+        assert_eq!(reading.join().unwrap(), 0);
+    }
+}
