@@ -2,7 +2,7 @@
 //! Changes of names and whole files that a power cut leaves either undone or done. Each function says which sync
 //! protects what; nobody else renames or replaces a file of the data directory.
 
-use crate::vfs::{Open, Vfs, VfsFile};
+use super::interface::{Open, Vfs, VfsFile};
 use std::io;
 use std::path::Path;
 

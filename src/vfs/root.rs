@@ -70,8 +70,8 @@ impl Root {
     pub(super) fn confirm(&self) -> io::Result<()> {
         let expect = |path: &Path, expected: Identity| match identity(CWD, path) {
             Ok(found) if found == expected => Ok(()),
-            Ok(_) => Err(super::not_the_same(path, "something else stands there")),
-            Err(e) => Err(super::not_the_same(path, &e.to_string())),
+            Ok(_) => Err(super::interface::not_the_same(path, "something else stands there")),
+            Err(e) => Err(super::interface::not_the_same(path, &e.to_string())),
         };
         expect(&self.location, self.identity)?;
         match &*self.locked.lock() {

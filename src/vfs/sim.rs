@@ -6,16 +6,18 @@
 
 mod content;
 mod disk;
+mod faults;
 mod file;
 mod state;
 #[cfg(test)]
 mod tests;
 
-use crate::vfs::{DirEntry, FileKind, FileLock, Lock, LockError, Open, Vfs, VfsFile};
+use super::interface::{DirEntry, FileKind, FileLock, Lock, LockError, Open, Vfs, VfsFile};
 use disk::{errno, At, Disk, Ino};
+pub use faults::{Fault, Loss};
 use file::{SimFile, SimLock};
 use parking_lot::Mutex;
-use state::{Call, Held, Kind, Plan, State};
+use state::{Call, Held, Kind, Plan, Root, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
@@ -23,67 +25,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
 
-/// What happens to the call that [`SimFs::fail_at`] names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The power goes: this call and all later ones fail. The call may have been carried out in part, unsynced.
-    PowerCut,
-    /// The call fails and does nothing; what was unsynced stays unsynced.
-    IoError,
-    /// The sync of a file fails and the writes that it should have made durable never will be, though programs still
-    /// see them and a later sync succeeds, as on Linux. Other calls fail as with `IoError`.
-    SyncLoses,
-    /// A write fails after it wrote a part. Other calls fail as with `IoError`.
-    TornWrite,
-    /// The disk is full: a write fails after it wrote a part; other calls that need space or write back fail and do
-    /// nothing; calls that need none succeed.
-    NoSpace,
-    /// The process has no descriptor left: what would open a file or a directory fails and does nothing.
-    NoDescriptors,
-}
-
-/// What a power cut takes of that which was not synced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Loss {
-    /// Everything.
-    DropUnsynced,
-    /// Nothing.
-    KeepUnsynced,
-    /// Any part: single sectors of 512 bytes, sizes, names, in no order. A lost sector inside a grown file reads as
-    /// zeros.
-    Torn { seed: u64 },
-}
-
 /// See [`SimFs::images_made`].
 static IMAGES_MADE: AtomicU64 = AtomicU64::new(0);
-
-/// Repeatable pseudo-random numbers (splitmix64).
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Random {
-        Random(seed)
-    }
-
-    /// A number below `bound`, which is not 0.
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
-}
-
-/// A directory that was opened once.
-#[derive(Debug)]
-struct Root {
-    location: PathBuf,
-    ino: Ino,
-    /// The file in it that is locked.
-    locked: Mutex<Option<(PathBuf, Ino)>>,
-}
 
 /// The simulated file system. Clones are handles to the same one; usable from any thread. Relative paths start at the
 /// root, which is empty at first.
@@ -123,23 +66,6 @@ impl SimFs {
         match below {
             Some((root, path)) => At { start: root.ino, path },
             None => At::root(path),
-        }
-    }
-
-    /// Fails when something else stands under the name of the anchored directory. Not counted.
-    fn confirm_place(&self, state: &State) -> io::Result<()> {
-        let Some(root) = &self.root else {
-            return Ok(());
-        };
-        let expect = |path: &Path, expected: Ino| match state.disk.find(At::root(path)) {
-            Ok(found) if found == expected => Ok(()),
-            Ok(_) => Err(super::not_the_same(path, "something else stands there")),
-            Err(e) => Err(super::not_the_same(path, &e.to_string())),
-        };
-        expect(&root.location, root.ino)?;
-        match &*root.locked.lock() {
-            Some((path, ino)) => expect(path, *ino),
-            None => Ok(()),
         }
     }
 
@@ -240,7 +166,14 @@ impl SimFs {
     }
 
     fn file(&self, ino: Ino, path: &Path, writable: bool, unnamed: bool) -> Box<dyn VfsFile> {
-        Box::new(SimFile { fs: self.clone(), ino, path: path.to_path_buf(), writable, unnamed })
+        Box::new(SimFile {
+            state: self.state.clone(),
+            root: self.root.clone(),
+            ino,
+            path: path.to_path_buf(),
+            writable,
+            unnamed,
+        })
     }
 }
 
@@ -260,7 +193,7 @@ impl Vfs for SimFs {
         let mut state = self.state.lock();
         state.reading("anchor", dir, None)?;
         if self.root.as_ref().is_some_and(|root| root.location == dir) {
-            self.confirm_place(&state)?;
+            state.confirm_place(self.root.as_deref())?;
             return Ok(Arc::new(self.clone()));
         }
         let ino = state.disk.find(At::root(dir))?;
@@ -272,7 +205,7 @@ impl Vfs for SimFs {
     }
 
     fn confirm(&self) -> io::Result<()> {
-        self.confirm_place(&self.state.lock())
+        self.state.lock().confirm_place(self.root.as_deref())
     }
 
     fn absolute(&self, path: &Path) -> io::Result<PathBuf> {
@@ -379,7 +312,7 @@ impl Vfs for SimFs {
         state.call(Kind::Sync, "sync_dir", dir, None).map_err(|(error, _)| error)?;
         let ino = state.disk.find(self.at(dir))?;
         state.disk.sync_dir(ino)?;
-        self.confirm_place(&state)
+        state.confirm_place(self.root.as_deref())
     }
 
     fn lock(&self, path: &Path, how: Lock) -> Result<Box<dyn FileLock>, LockError> {
@@ -396,6 +329,6 @@ impl Vfs for SimFs {
         if let Some(root) = &self.root {
             *root.locked.lock() = Some((path.to_owned(), ino));
         }
-        Ok(Box::new(SimLock { fs: self.clone(), ino }))
+        Ok(Box::new(SimLock { state: self.state.clone(), root: self.root.clone(), ino }))
     }
 }

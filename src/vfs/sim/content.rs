@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The content of a simulated file: what programs see, what a power cut leaves, and what lies between.
 
-use super::{Loss, Random};
+use super::faults::{Loss, Random};
 
 /// The unit that a disk writes whole or not at all.
 const SECTOR_BYTES: usize = 512;

@@ -3,8 +3,8 @@
 //! cut leaves. Knows nothing of calls, faults or handles.
 
 use super::content::{Change, Content};
-use super::{Loss, Random};
-use crate::vfs::{DirEntry, FileKind};
+use super::faults::{Loss, Random};
+use crate::vfs::interface::{DirEntry, FileKind};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;

@@ -2,15 +2,17 @@
 //! Open files and held locks of a simulated file system.
 
 use super::disk::{errno, Ino};
-use super::state::{Held, Kind, Outcome, State};
-use super::SimFs;
-use crate::vfs::{FileLock, Mapping, VfsFile};
+use super::state::{Held, Kind, Outcome, Root, State};
+use crate::vfs::interface::{FileLock, Mapping, VfsFile};
+use parking_lot::Mutex;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 #[derive(Debug)]
 pub(super) struct SimLock {
-    pub(super) fs: SimFs,
+    pub(super) state: Arc<Mutex<State>>,
+    pub(super) root: Option<Arc<Root>>,
     pub(super) ino: Ino,
 }
 
@@ -18,12 +20,12 @@ impl FileLock for SimLock {}
 
 impl Drop for SimLock {
     fn drop(&mut self) {
-        let mut state = self.fs.state.lock();
+        let mut state = self.state.lock();
         match state.locked.get_mut(&self.ino) {
             Some(Held::Together(holders)) if *holders > 1 => *holders -= 1,
             _ => drop(state.locked.remove(&self.ino)),
         }
-        if let Some(root) = &self.fs.root {
+        if let Some(root) = &self.root {
             *root.locked.lock() = None;
         }
     }
@@ -31,7 +33,8 @@ impl Drop for SimLock {
 
 #[derive(Debug)]
 pub(super) struct SimFile {
-    pub(super) fs: SimFs,
+    pub(super) state: Arc<Mutex<State>>,
+    pub(super) root: Option<Arc<Root>>,
     pub(super) ino: Ino,
     pub(super) path: PathBuf,
     pub(super) writable: bool,
@@ -41,7 +44,7 @@ pub(super) struct SimFile {
 impl Drop for SimFile {
     fn drop(&mut self) {
         if self.unnamed {
-            self.fs.state.lock().disk.forget(self.ino);
+            self.state.lock().disk.forget(self.ino);
         }
     }
 }
@@ -54,14 +57,14 @@ impl SimFile {
 
 impl VfsFile for SimFile {
     fn len(&self) -> io::Result<u64> {
-        let mut state = self.fs.state.lock();
+        let mut state = self.state.lock();
         let path = self.name(&state);
         state.reading("len", &path, None)?;
         Ok(state.disk.bytes(self.ino)?.len() as u64)
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut state = self.fs.state.lock();
+        let mut state = self.state.lock();
         let path = self.name(&state);
         state.reading("read", &path, Some((offset, buffer.len() as u64)))?;
         let bytes = state.disk.bytes(self.ino)?;
@@ -72,7 +75,7 @@ impl VfsFile for SimFile {
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut state = self.fs.state.lock();
+        let mut state = self.state.lock();
         let path = self.name(&state);
         let verdict = state.call(Kind::Write, "write", &path, Some((offset, data.len() as u64)));
         if !self.writable {
@@ -94,13 +97,13 @@ impl VfsFile for SimFile {
         if !self.writable {
             return Err(errno(libc::EINVAL));
         }
-        let mut state = self.fs.state.lock();
+        let mut state = self.state.lock();
         let path = self.name(&state);
         state.changing(Kind::Name, "set_len", &path, |disk| disk.set_len(self.ino, len))
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut state = self.fs.state.lock();
+        let mut state = self.state.lock();
         let path = self.name(&state);
         match state.call(Kind::Sync, "sync", &path, None) {
             Ok(()) => {
@@ -108,7 +111,7 @@ impl VfsFile for SimFile {
                 // A file that never had a name is nowhere.
                 match self.unnamed {
                     true => Ok(()),
-                    false => self.fs.confirm_place(&state),
+                    false => state.confirm_place(self.root.as_deref()),
                 }
             }
             Err((error, Outcome::LoseUnsynced)) => {
@@ -120,7 +123,7 @@ impl VfsFile for SimFile {
     }
 
     fn map(&self) -> io::Result<Mapping> {
-        let mut state = self.fs.state.lock();
+        let mut state = self.state.lock();
         let path = self.name(&state);
         state.reading("map", &path, None)?;
         Ok(Mapping::owned(state.disk.bytes(self.ino)?.to_vec()))

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What all handles to one simulated file system share: its disk, the calls that were made, and which of them fail.
 
-use super::disk::{errno, Disk, Ino};
-use super::{Fault, Random};
+use super::disk::{errno, At, Disk, Ino};
+use super::faults::{Fault, Random};
+use crate::vfs::interface::not_the_same;
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
@@ -72,6 +74,23 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Fails when something else stands under the name of an anchored directory. Not counted.
+    pub(super) fn confirm_place(&self, root: Option<&Root>) -> io::Result<()> {
+        let Some(root) = root else {
+            return Ok(());
+        };
+        let expect = |path: &Path, expected: Ino| match self.disk.find(At::root(path)) {
+            Ok(found) if found == expected => Ok(()),
+            Ok(_) => Err(not_the_same(path, "something else stands there")),
+            Err(e) => Err(not_the_same(path, &e.to_string())),
+        };
+        expect(&root.location, root.ino)?;
+        match &*root.locked.lock() {
+            Some((path, ino)) => expect(path, *ino),
+            None => Ok(()),
+        }
+    }
+
     /// Counts a call and decides whether it fails, and with what effect.
     pub(super) fn call(
         &mut self,
@@ -139,4 +158,13 @@ impl State {
             Err((error, _)) => Err(error),
         }
     }
+}
+
+/// A directory that was opened once.
+#[derive(Debug)]
+pub(super) struct Root {
+    pub(super) location: PathBuf,
+    pub(super) ino: Ino,
+    /// The file in it that is locked.
+    pub(super) locked: Mutex<Option<(PathBuf, Ino)>>,
 }
