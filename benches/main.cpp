@@ -28,6 +28,9 @@ constexpr char const* usage = R"(usage: limestone_bench <subcommand> [--name val
   compact-floor   --dir D
   compact-beside-writers  --dir D [--channels 4] [--entries 10] [--seconds 1] (changes it)
   replicated-load --dir D --mode none|async|strict [--channels 4] [--entries 1000] [--sessions 500] [--epoch-ms 3]
+  engine-like     --dir D [--threads 4] [--seconds 1] [--epoch-ms 3]
+  commit-load     --dir D [--channels 4] [--entries 10] [--seconds 1] [--epoch-ms 3]
+  commit-floor    --dir D [--bytes 1500] [--rounds 300] [--epoch-ms 3]
   catch-up        --dir D [--channels 4] [--entries 1000] [--bytes 1000000000] [--epoch-ms 3]
 )";
 
@@ -53,6 +56,9 @@ int main(int argc, char** argv) {
         {"compact-beside-writers", bench::compact_beside_writers},
         {"replicated-load", bench::replicated_load},
         {"catch-up", bench::catch_up},
+        {"engine-like", bench::engine_like},
+        {"commit-load", bench::commit_load},
+        {"commit-floor", bench::commit_floor},
     };
     std::vector<std::string> arguments(argv + 1, argv + argc);
     try {

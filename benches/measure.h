@@ -140,6 +140,9 @@ fields compact_floor(options const& given);
 fields compact_beside_writers(options const& given);
 fields replicated_load(options const& given);
 fields catch_up(options const& given);
+fields engine_like(options const& given);
+fields commit_load(options const& given);
+fields commit_floor(options const& given);
 
 /// Runs all rows, prints the table, writes the JSON file; returns the exit code.
 int report(std::vector<std::string> const& arguments);

@@ -43,6 +43,7 @@ int report(std::vector<std::string> const& arguments) {
         {"compaction", &runner::compaction},
         {"replication", &runner::replication},
         {"catch-up", &runner::catch_up},
+        {"commit-modes", &runner::commit_modes},
     };
     scale size;
     bool report_only = false;

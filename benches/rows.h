@@ -63,6 +63,7 @@ public:
     void compaction(std::vector<row>& rows);
     void replication(std::vector<row>& rows);
     void catch_up(std::vector<row>& rows);
+    void commit_modes(std::vector<row>& rows);
 
 private:
     // Runs a subcommand that changes the directory.
@@ -91,6 +92,13 @@ private:
     static void check_equal(fields const& measured, fields const& floor);
 
     fields sessions(std::string const& subcommand, std::size_t channels);
+
+    // Runs a subcommand in a new directory with one way to commit.
+    fields committed(std::string const& mode, std::vector<std::string> arguments);
+
+    void commit_latency(std::vector<row>& rows, std::size_t channels);
+    void engine_rows(std::vector<row>& rows, std::size_t threads);
+    void bulk_rows(std::vector<row>& rows);
 
     fields under_load(std::string const& subcommand);
 
