@@ -94,7 +94,9 @@ public:
         : workers_(given.number("--threads", 4)),
           seconds_(given.real("--seconds", 1)),
           length_(given.number("--epoch-ms", 3)),
-          epochs_(static_cast<std::size_t>(seconds_ * 2000 / static_cast<double>(std::max<std::int64_t>(length_.count(), 1))) + 1000),
+          epochs_(static_cast<std::size_t>(seconds_ * 2000 /
+                                           static_cast<double>(std::max<std::int64_t>(length_.count(), 1))) +
+                  1000),
           store_(given.text("--dir"), workers_, [this](auto epoch) { epochs_.reported(epoch); }),
           channels_(workers_) {
         for (std::size_t i = 0; i < workers_; ++i) {
@@ -214,8 +216,8 @@ private:
 
 }  // namespace
 
-// Each transaction begins a session, adds one entry and ends the session; some are left to a daemon that ends idle ones.
-// The epoch thread switches under a lock that every transaction takes, shared.
+// Each transaction begins a session, adds one entry and ends the session; some are left to a daemon that ends idle
+// ones. The epoch thread switches under a lock that every transaction takes, shared.
 fields engine_like(options const& given) {
     engine engine(given);
     return engine.run();
@@ -227,7 +229,9 @@ fields commit_load(options const& given) {
     auto const entries = given.number("--entries", 10);
     auto const seconds = given.real("--seconds", 1);
     std::chrono::milliseconds const length(given.number("--epoch-ms", 3));
-    epoch_log epochs(static_cast<std::size_t>(seconds * 2000 / static_cast<double>(std::max<std::int64_t>(length.count(), 1))) + 1000);
+    epoch_log epochs(
+        static_cast<std::size_t>(seconds * 2000 / static_cast<double>(std::max<std::int64_t>(length.count(), 1))) +
+        1000);
     std::vector<double> ends;
     std::mutex mutex;
     std::atomic<std::uint64_t> total{0};

@@ -38,12 +38,23 @@ void runner::commit_latency(std::vector<row>& rows, std::size_t channels) {
         found["us"].push_back(journal.at("epoch_p50_us"));
         found["per_second"].push_back(journal.at("per_second"));
     }
-    std::map<std::size_t, std::pair<double, double>> const rates{{1, {10, 30}}, {4, {5, 15}}, {16, {3, 8}}, {64, {3, 6}}};
+    std::map<std::size_t, std::pair<double, double>> const rates{
+        {1, {10, 30}}, {4, {5, 15}}, {16, {3, 8}}, {64, {3, 6}}};
     auto const [must, aim] = rates.at(channels);
-    rows.push_back({name, "switch to callback, p50 over one prepared sync", median(found["p50"]), better::lower, 2.5,
-                    1.5, {{"us", median(found["us"])}}});
+    rows.push_back({name,
+                    "switch to callback, p50 over one prepared sync",
+                    median(found["p50"]),
+                    better::lower,
+                    2.5,
+                    1.5,
+                    {{"us", median(found["us"])}}});
     rows.push_back({name, "the same, p99", median(found["p99"]), better::lower, 4, 2, {}});
-    rows.push_back({name, "sessions/s, journal over direct", median(found["rate"]), better::higher, must, aim,
+    rows.push_back({name,
+                    "sessions/s, journal over direct",
+                    median(found["rate"]),
+                    better::higher,
+                    must,
+                    aim,
                     {{"per_second", median(found["per_second"])}}});
     if (channels == 4) {
         rows.push_back({name, "CPU per entry, journal over direct", median(found["cpu"]), better::lower, 0.5, 0.3, {}});

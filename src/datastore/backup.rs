@@ -9,6 +9,7 @@ use crate::backup::{Progress, Snapshot as RestoreState};
 use crate::error::{Error, Result};
 use crate::types::{Durability, Epoch};
 use crate::wal::epoch_file;
+use crate::wal::journal::Pause;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ pub struct Backup {
     files: Vec<BackupFile>,
     log_finish: Epoch,
     _ticket: Ticket,
+    /// The manifest that is copied must not speak of a journal, which is not.
+    _pause: Option<Pause>,
 }
 
 impl Backup {
@@ -42,9 +45,10 @@ impl Datastore {
         // What is listed must not be renamed, replaced or deleted before it is copied.
         let ticket = self.hold_files();
         let _lifecycle = self.lifecycle.lock();
+        let pause = self.pause_journal()?;
         let (log_finish, unneeded) = (self.last_epoch(), self.blobs.unneeded());
         let files = set::all_files(&*self.settings.vfs, &self.settings.location, &unneeded)?;
-        Ok(Backup { files, log_finish, _ticket: ticket })
+        Ok(Backup { files, log_finish, _ticket: ticket, _pause: pause })
     }
 
     /// Begins a detailed backup: files that nobody changes any more, with a rotated epoch file that says up to which epoch
@@ -58,6 +62,7 @@ impl Datastore {
         let ticket = self.hold_files();
         let lifecycle = self.lifecycle.lock();
         self.check_ready(&lifecycle)?;
+        let pause = self.pause_journal()?;
         // First the epoch, then the logs: all its sessions have ended, so the rotated files hold them. Sessions of later
         // epochs may be in there as well and do not count.
         let log_finish = self.coordinator.epochs().stored();
@@ -68,7 +73,14 @@ impl Datastore {
         epoch_file::write_rotated(vfs, location, log_finish, self.coordinator.epochs().switched())?;
         epoch_file::sync_names(vfs, location).map_err(|e| self.coordinator.poison(e))?;
         let files = set::settled_files(vfs, location, log_finish, &unneeded)?;
-        Ok(Backup { files, log_finish, _ticket: ticket })
+        Ok(Backup { files, log_finish, _ticket: ticket, _pause: pause })
+    }
+
+    /// Everything in the journal is settled, and until the backup ends all is committed without it.
+    fn pause_journal(&self) -> Result<Option<Pause>> {
+        let journaling = self.coordinator.journaling();
+        let pause = journaling.map(|journaling| journaling.journal.pause()).transpose();
+        pause.map_err(|e| self.coordinator.poison(e))
     }
 
     fn check_ready(&self, lifecycle: &Lifecycle) -> Result<()> {

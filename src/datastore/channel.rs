@@ -15,6 +15,7 @@ use crate::lock_order::{Mutex, MutexGuard, Rank};
 use crate::types::{BlobId, Epoch, StorageId, WriteVersion};
 use crate::vfs::{Open, Vfs};
 use crate::wal::entry::{self, tag};
+use crate::wal::journal::LogFile;
 use crate::wal::session_file::{Ended, OldContent, SessionFile};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,6 +58,8 @@ struct Writer {
     /// The BLOBs of the open session, one for each time that an entry refers to it.
     blob_ids: Vec<BlobId>,
     tap: Option<TapHandle>,
+    /// The file as the journal knows it.
+    journaled: Option<Arc<LogFile>>,
     /// The last cut of the log that this channel has made.
     cut: Option<Epoch>,
 }
@@ -72,7 +75,8 @@ impl Channel {
     ) -> Channel {
         let file = SessionFile::new(vfs.clone(), path.clone(), names.sync());
         let (state, tap, blobs, blob_ids) = (State::Idle, coordinator.tap(), Directories::default(), Vec::new());
-        let writer = Mutex::new(Rank::Channel, Writer { state, file, blobs, blob_ids, tap, cut: None });
+        let parts = Writer { state, file, blobs, blob_ids, tap, journaled: None, cut: None };
+        let writer = Mutex::new(Rank::Channel, parts);
         let slot = Arc::new(Slot::new());
         Channel { vfs, path, number, coordinator, names, blob_store, slot, finished: AtomicU64::new(0), writer }
     }
@@ -146,18 +150,22 @@ impl Channel {
         writer.file.open(old).map_err(|e| self.coordinator.poison(e))
     }
 
-    /// Ends the session: when this returns, its bytes are on the disk. They count when the epoch becomes durable.
+    /// Ends the session. Without a commit journal its bytes are on the disk when this returns, and count when the epoch
+    /// becomes durable; with one they are when it does.
     pub fn end_session(&self) -> Result<()> {
-        let epoch = {
+        let (epoch, much) = {
             let mut writer = self.writer.lock();
             let session = self.open_session(&writer, "end_session")?;
-            self.finish(&mut writer, session).map_err(|e| self.coordinator.poison(e))?;
+            let much = self.finish(&mut writer, session).map_err(|e| self.coordinator.poison(e))?;
             writer.state = State::Idle;
             self.finished.store(session.epoch.0, Ordering::Release);
             self.coordinator.sessions.end(&self.slot, session.epoch);
-            session.epoch
+            (session.epoch, much)
         };
         log::trace!("{}: session of epoch {epoch} ended", self.path.display());
+        if much {
+            self.coordinator.ask_for_group();
+        }
         self.coordinator.advance()
     }
 
@@ -189,19 +197,39 @@ impl Channel {
         }
     }
 
-    /// Writes and syncs what the session still has in its buffer.
-    fn finish(&self, writer: &mut Writer, session: Session) -> Result<()> {
-        // A session that counts has its BLOBs (W14).
-        self.blob_store.sync_names(writer.blobs)?;
+    /// Writes what the session still has in its buffer, and syncs it or gives it to the journal. Returns whether it is time
+    /// for a group.
+    fn finish(&self, writer: &mut Writer, session: Session) -> Result<bool> {
+        let journaling = self.coordinator.journaling().filter(|_| !session.late);
+        if journaling.is_none() {
+            // A session that counts has its BLOBs (W14).
+            self.blob_store.sync_names(writer.blobs)?;
+        }
         entry::encode_end(writer.file.buffer(), session.epoch);
         let ended = writer.file.end()?;
         writer.file.flush()?;
         self.tell_tap(writer, session.epoch, ended);
-        writer.file.sync()?;
+        let much = match journaling {
+            Some(journaling) => journaling.add(&mut writer.file, ended, writer.blobs, &mut writer.journaled)?,
+            None => writer.file.sync().map(|()| false)?,
+        };
         if let Some(TapHandle(tap)) = &writer.tap {
             tap.session_synced(self.number);
         }
-        Ok(())
+        Ok(much)
+    }
+
+    /// What the journal has of the file is settled: it may get another name.
+    fn settle(&self, writer: &Writer) -> Result<()> {
+        match (self.coordinator.journaling(), &writer.journaled) {
+            (Some(journaling), Some(file)) => journaling.journal.settle_file(file),
+            _ => Ok(()),
+        }
+    }
+
+    fn rotate_file(&self, writer: &mut Writer) -> Result<()> {
+        self.settle(writer).map_err(|e| self.coordinator.poison(e))?;
+        writer.file.rotate()
     }
 
     /// Gives the session to the replicas while it is synced here.
@@ -300,7 +328,7 @@ impl Channel {
             return Ok(());
         }
         self.coordinator.check()?;
-        writer.file.rotate().map_err(|e| self.coordinator.poison(e))
+        self.rotate_file(&mut writer).map_err(|e| self.coordinator.poison(e))
     }
 
     /// Makes the cut behind `epoch`, of which all sessions have ended unless they began before the first switch of
@@ -313,7 +341,7 @@ impl Channel {
             State::Idle => self.cut_idle(&mut writer, epoch).map(|()| false),
             State::Open(_) => {
                 self.coordinator.check()?;
-                writer.file.rotate().map_err(|e| self.coordinator.poison(e))?;
+                self.rotate_file(&mut writer).map_err(|e| self.coordinator.poison(e))?;
                 writer.cut = Some(epoch);
                 Ok(true)
             }
@@ -326,7 +354,7 @@ impl Channel {
             return Ok(());
         }
         if !writer.file.is_empty() {
-            if let Err(e) = writer.file.rotate() {
+            if let Err(e) = self.rotate_file(writer) {
                 return Err(if writer.file.has_failed() { self.coordinator.poison(e) } else { e });
             }
         }

@@ -10,6 +10,7 @@ use super::callbacks::{Callbacks, EpochEvent};
 use super::committer::Committer;
 use super::epochs::Epochs;
 use super::events::{EventKind, Events};
+use super::journaling::{Ask, Journaling};
 use super::open_sessions::{OpenSessions, Slot};
 use super::progress::{NotifyLevel, Progress};
 use super::tap::TapHandle;
@@ -17,14 +18,13 @@ use crate::error::{Error, Result};
 use crate::lock_order::{Mutex, Rank, RwLock};
 use crate::types::{Durability, Epoch};
 use crate::vfs::Vfs;
-use crate::wal::epoch_file::EpochFile;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 pub(super) struct Coordinator {
     /// No session begins in an epoch before this one. 0 without replication.
@@ -36,6 +36,8 @@ pub(super) struct Coordinator {
     /// Counts requests to advance, so that the leader sees those that came while it was at work.
     requests: AtomicU64,
     leader: Mutex<Leader>,
+    /// From the start to the shutdown, if sessions go through a journal.
+    journaling: parking_lot::RwLock<Option<Arc<Journaling>>>,
     /// Replication.
     tap: RwLock<Option<TapHandle>>,
     failure: OnceLock<String>,
@@ -61,6 +63,7 @@ impl Coordinator {
             events: Events::default(),
             requests: AtomicU64::new(0),
             leader: Mutex::new(Rank::Leader, Leader::default()),
+            journaling: parking_lot::RwLock::default(),
             tap: RwLock::new(Rank::Tap, None),
             failure: OnceLock::new(),
             started: AtomicBool::new(false),
@@ -98,16 +101,25 @@ impl Coordinator {
 
     /// Begins to count epochs at the recovered one, which the epoch file covers. With `above_recovered` no session begins
     /// in it.
-    pub(super) fn start(&self, epoch_file: EpochFile, recovered: Epoch, above_recovered: bool) {
+    pub(super) fn start(&self, committer: Committer, recovered: Epoch, above_recovered: bool) {
         let mut leader = self.leader.lock();
         self.sessions.forget_all_written();
-        self.progress.start(recovered, epoch_file.recorded());
-        leader.committer = Some(Committer::new(epoch_file));
+        self.progress.start(recovered, committer.recorded());
+        leader.committer = Some(committer);
         if above_recovered {
             // A replica that has the recovered epoch would take a session in it for one that it has.
             self.floor.store(recovered.0 + 1, SeqCst);
         }
         self.started.store(true, SeqCst);
+    }
+
+    /// Sessions that end from now on go through a journal, or do not any more.
+    pub(super) fn set_journaling(&self, journaling: Option<Arc<Journaling>>) -> Option<Arc<Journaling>> {
+        std::mem::replace(&mut *self.journaling.write(), journaling)
+    }
+
+    pub(super) fn journaling(&self) -> Option<Arc<Journaling>> {
+        self.journaling.read().clone()
     }
 
     /// Fails when a write or sync has failed before, or after the shutdown.
@@ -124,6 +136,9 @@ impl Coordinator {
     pub(super) fn poison(&self, error: Error) -> Error {
         let first = self.failure.set(error.to_string()).is_ok();
         self.callbacks.close();
+        if let Some(journaling) = self.journaling() {
+            journaling.journal.refuse(&error.to_string());
+        }
         if first {
             log::error!("a write or sync failed; nothing is acknowledged from now on: {error}");
             self.progress.wake();
@@ -170,10 +185,24 @@ impl Coordinator {
             return Ok(());
         }
         self.requests.fetch_add(1, SeqCst);
-        self.lead()
+        match self.journaling() {
+            Some(journaling) => {
+                journaling.bell.ring(Ask::Advance);
+                Ok(())
+            }
+            None => self.lead(),
+        }
     }
 
-    fn lead(&self) -> Result<()> {
+    /// So much has gathered for the journal that it should not wait for an epoch.
+    pub(super) fn ask_for_group(&self) {
+        if let Some(journaling) = self.journaling() {
+            journaling.bell.ring(Ask::Group);
+        }
+    }
+
+    /// What [`Self::advance`] asks for.
+    pub(super) fn lead(&self) -> Result<()> {
         loop {
             let Some(mut leader) = self.leader.try_lock() else {
                 return Ok(());
@@ -277,7 +306,7 @@ impl Coordinator {
             };
             // Without a session up to it the record must not say that anything is durable.
             let recorded = match self.sessions.last_written(epoch) {
-                Some(_) => committer.commit(epoch),
+                Some(_) => committer.record(epoch),
                 None => committer.record_without_sessions(epoch),
             };
             self.note_record(committer, epoch, recorded)
@@ -317,7 +346,12 @@ impl fmt::Debug for Coordinator {
 mod tests {
     use super::*;
     use crate::vfs::SimFs;
-    use std::sync::Arc;
+    use crate::wal::epoch_file::EpochFile;
+
+    fn committer(fs: SimFs, location: &Path) -> Committer {
+        let epoch_file = EpochFile::replace(Arc::new(fs), location, Epoch(0)).unwrap();
+        Committer::new(Arc::new(parking_lot::Mutex::new(epoch_file)), None)
+    }
 
     #[test]
     fn a_session_that_begins_during_a_switch_is_never_in_an_epoch_that_is_stored() {
@@ -327,7 +361,7 @@ mod tests {
         let coordinator = Coordinator::new(NotifyLevel::Stored, false);
         let slot = Arc::new(Slot::new());
         coordinator.sessions.register(slot.clone());
-        coordinator.start(EpochFile::replace(Arc::new(fs), location, Epoch(0)).unwrap(), Epoch(0), false);
+        coordinator.start(committer(fs, location), Epoch(0), false);
         coordinator.switch(Epoch(1)).unwrap();
         let mut next = 2;
         let epoch = coordinator.begin_with(&slot, || {
@@ -352,7 +386,7 @@ mod tests {
         let location = Path::new("/log");
         fs.create_dir(location).unwrap();
         let coordinator = Coordinator::new(NotifyLevel::Stored, false);
-        coordinator.start(EpochFile::replace(Arc::new(fs), location, Epoch(0)).unwrap(), Epoch(0), false);
+        coordinator.start(committer(fs, location), Epoch(0), false);
         let switched = coordinator.instead_of_leading(|_| coordinator.switch(Epoch(2)));
         switched.unwrap();
         assert_eq!(coordinator.epochs().stored(), Epoch(1));

@@ -3,6 +3,7 @@
 
 use super::progress::NotifyLevel;
 use crate::vfs::{RealFs, Vfs};
+use crate::wal::journal;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,6 +13,17 @@ const DEFAULT_RECOVERY_MEMORY_BYTES: u64 = 1 << 30;
 const RECOVERY_MEMORY_BYTES_MIN: u64 = 1 << 20;
 /// As in the original's configuration.
 const DEFAULT_RECOVERY_THREADS: usize = 8;
+
+/// How what sessions have written becomes durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Commit {
+    /// The thread that ends a session syncs it; epochs are recorded, and callbacks called, before the call returns that
+    /// completes them.
+    #[default]
+    Direct,
+    /// Sessions are gathered and made durable together, with one sync, by a thread that also calls back.
+    Journal(journal::Settings),
+}
 
 /// How to open a data store.
 #[derive(Clone, Debug)]
@@ -25,6 +37,7 @@ pub struct Settings {
     pub(super) sessions_above_recovered: bool,
     pub(super) instance_id: String,
     pub(super) db_name: String,
+    pub(super) commit: Commit,
 }
 
 impl Settings {
@@ -40,6 +53,7 @@ impl Settings {
             sessions_above_recovered: true,
             instance_id: String::new(),
             db_name: String::new(),
+            commit: Commit::default(),
         }
     }
 
@@ -87,6 +101,12 @@ impl Settings {
     /// a replica that is brought up to date epoch by epoch needs that. Default: yes.
     pub fn sessions_above_recovered(mut self, above: bool) -> Settings {
         self.sessions_above_recovered = above;
+        self
+    }
+
+    /// How commits become durable. Default: [`Commit::Direct`].
+    pub fn commit(mut self, commit: Commit) -> Settings {
+        self.commit = commit;
         self
     }
 

@@ -1,12 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The start of a data store: recovers what was acknowledged, puts the directory right, begins the epochs.
 
+use super::committer::Committer;
 use super::events::EventKind;
+use super::journaling::Journaling;
+use super::settings::Commit;
 use super::store::{Datastore, Lifecycle, State};
+use crate::directory::data_directory::Directory;
 use crate::directory::make_control_directory;
 use crate::directory::start::{self, Found, Reading, Record, Started};
 use crate::error::{Error, Result};
 use crate::types::{BlobId, Epoch};
+use crate::wal::epoch_file::EpochFile;
+use parking_lot::Mutex;
+use std::sync::Arc;
 
 /// What a start found.
 #[derive(Clone, Debug, Default)]
@@ -75,13 +82,28 @@ impl Datastore {
         let report = RecoveryReport { durable_epoch: durable, last_epoch, entries, max_blob_id, warnings };
         *self.max_blob_id.write() = report.max_blob_id;
         let above_recovered = self.settings.replicated && self.settings.sessions_above_recovered;
-        self.coordinator.start(epoch_file, report.last_epoch, above_recovered);
+        let committer = self.committer(directory, epoch_file).map_err(|e| self.coordinator.poison(e))?;
+        self.coordinator.start(committer, report.last_epoch, above_recovered);
         self.blobs.start(report.max_blob_id, blob_files, snapshot.share());
         *self.snapshot.write() = Some(snapshot);
         self.compactor.start(directory.catalog.clone(), directory.has_end_markers());
         self.maintenance.start(self.settings.vfs.clone(), &self.settings.location, self.compactor.clone());
         *state = State::Ready;
         Ok(report)
+    }
+
+    /// Starts the commit journal, if there is to be one.
+    fn committer(&self, directory: &Directory, epoch_file: EpochFile) -> Result<Committer> {
+        let epoch_file = Arc::new(Mutex::new(epoch_file));
+        let Commit::Journal(settings) = self.settings.commit else {
+            return Ok(Committer::new(epoch_file, None));
+        };
+        let surroundings = (directory.manifest(), self.blobs.clone(), &self.coordinator);
+        let (vfs, location) = (self.settings.vfs.clone(), &self.settings.location);
+        let journaling = Journaling::start(vfs, location, settings, epoch_file.clone(), surroundings)?;
+        journaling.commit_in_background(&self.coordinator)?;
+        self.coordinator.set_journaling(Some(journaling.clone()));
+        Ok(Committer::new(epoch_file, Some(journaling.journal.clone())))
     }
 
     fn put_right(&self, found: Found<'_>) -> Result<Started> {

@@ -84,7 +84,7 @@ impl Datastore {
         let compactor = Arc::new(Compactor::new(&settings, &coordinator, &names, &backups, &channels, &blobs));
         let tags = Tags::open(settings.vfs.clone(), &settings.location);
         Ok(Arc::new(Datastore {
-            instance_uuid: directory.identity().to_owned(),
+            instance_uuid: directory.identity(),
             blobs,
             tags,
             safe_snapshots: SafeSnapshots::default(),
@@ -279,6 +279,10 @@ impl Datastore {
             return Err(Error::WrongState("rotation is possible only between ready() and shutdown()".to_owned()));
         }
         let _changing = self.names.lock();
+        if let Some(journaling) = self.coordinator.journaling() {
+            // At once for all channels, so that little is left to each.
+            journaling.journal.settle().map_err(|e| self.coordinator.poison(e))?;
+        }
         let channels = self.channels.read();
         for channel in channels.iter() {
             channel.rotate()?;
@@ -288,15 +292,33 @@ impl Datastore {
         rotation::rotate_idle(&*self.settings.vfs, &self.settings.location, |name| !own(name))
     }
 
+    /// Waits until every epoch that has ended is stored and has been told; with a commit journal that is done by another
+    /// thread. Returns at once inside a callback.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] when a write or sync has failed.
+    pub fn drain(&self) -> Result<()> {
+        match self.coordinator.journaling() {
+            Some(journaling) if !self.coordinator.callbacks.is_calling() => journaling.drain(),
+            _ => {}
+        }
+        self.coordinator.check()
+    }
+
     /// Ends the data store: no session can begin or end any more, the lock is given back. Open sessions are left
     /// unended, so the next start does not see them. Waits for running syncs, and for a running callback unless it is
-    /// called from within it. Calling it again does nothing.
+    /// called from within it; with a commit journal, for what has ended to be stored and told, and for the journal to be
+    /// put away. Calling it again does nothing.
     pub fn shutdown(&self) {
         self.compactor.give_up();
+        let _ = self.drain();
         self.coordinator.shut_down();
         self.coordinator.set_tap(None);
         for channel in self.channels.write().iter() {
             channel.close();
+        }
+        if let Some(journaling) = self.coordinator.set_journaling(None) {
+            journaling.close();
         }
         let mut lifecycle = self.lifecycle.lock();
         // A compaction and the threads end while the directory is still locked.

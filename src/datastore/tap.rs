@@ -27,7 +27,8 @@ pub struct EndedSession {
 pub trait Tap: Send + Sync {
     /// A session is written and not yet synced. Comes before its epoch can be stored; its channel is locked meanwhile.
     fn session_ended(&self, session: EndedSession);
-    /// The session that the channel gave last is on the disk; the channel is still locked.
+    /// The session that the channel gave last is on the disk, or in the hands of the commit journal; the channel is still
+    /// locked.
     fn session_synced(&self, _channel: u32) {}
     /// The current epoch is `epoch` now. Sessions of earlier ones may still be given.
     fn switched(&self, _epoch: Epoch) {}

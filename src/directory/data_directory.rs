@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The data directory itself: opened, locked, checked and migrated (disk format §§1.2, 4, 7.3).
 
+use super::manifest_file::ManifestOnDisk;
 use super::place::{create_or_open_once, lock_manifest};
 use super::small_file::Source;
-use super::{catalog_file, manifest_file};
+use super::{catalog_file, commit_journal, manifest_file};
 use crate::backup::{self, swap};
 use crate::error::{Error, Result};
 use crate::types::Epoch;
@@ -11,6 +12,7 @@ use crate::vfs::{crashsafe, FileKind, FileLock, Open, Vfs, VfsFile};
 use crate::wal::catalog::Catalog;
 use crate::wal::entry::{marker, tag};
 use crate::wal::epoch_file::EpochFile;
+use crate::wal::journal::redo;
 use crate::wal::manifest::{self, Manifest};
 use crate::wal::names;
 use crate::wal::rotation;
@@ -24,9 +26,7 @@ pub(crate) struct Directory {
     vfs: Arc<dyn Vfs>,
     location: PathBuf,
     pub(crate) catalog: Catalog,
-    /// Says which directory this is; kept for life.
-    manifest_file: Box<dyn VfsFile>,
-    manifest: Manifest,
+    manifest: Arc<ManifestOnDisk>,
     /// The version before the migration.
     version: i32,
     /// Whether the catalog stood under its own name.
@@ -71,8 +71,7 @@ impl Directory {
         Ok(Directory {
             location: location.to_owned(),
             catalog,
-            manifest_file,
-            manifest,
+            manifest: Arc::new(ManifestOnDisk::new(vfs.clone(), location, manifest_file, manifest)),
             version,
             catalog_intact,
             replaced: false,
@@ -88,7 +87,14 @@ impl Directory {
         // First both are checked, then both are put right: a refusal changes nothing.
         let manifest = manifest_file::read(&**vfs, location)?;
         let catalog = catalog_file::read(&**vfs, location)?;
-        let current = manifest_file::settle(&**vfs, location, held, &manifest)?;
+        let unsettled = commit_journal::read(&**vfs, location, &manifest.content)?;
+        let mut current = manifest_file::settle(&**vfs, location, held, &manifest)?;
+        match unsettled {
+            Some(unsettled) => current = commit_journal::settle(vfs, location, held, &current, &unsettled)?,
+            // Left by one that was put away.
+            None if files.iter().any(|name| names::is_journal_segment(name)) => redo::delete(&**vfs, location)?,
+            None => {}
+        }
         catalog_file::settle(&**vfs, location, &catalog)?;
         rotation::avoid_detached(&catalog.content);
         for leftover in [names::EPOCH_TEMPORARY, names::MANIFEST_NEW] {
@@ -120,7 +126,7 @@ impl Directory {
         restore: impl FnOnce(&backup::Target<'_>) -> Result<()>,
     ) -> Result<()> {
         let (vfs, location) = (&*self.vfs, &*self.location);
-        let result = restore(&backup::Target { vfs, location, held_manifest: &*self.manifest_file, progress });
+        let result = restore(&backup::Target { vfs, location, held_manifest: &*self.manifest.file, progress });
         self.replaced |= progress.get().phase == backup::Phase::Completed;
         result
     }
@@ -130,9 +136,9 @@ impl Directory {
     pub(crate) fn reload(&mut self) -> Result<()> {
         if self.replaced {
             let files = file_names(&*self.vfs, &self.location)?;
-            let loaded = Directory::load(&self.vfs, &self.location, &*self.manifest_file, &files)?;
+            let loaded = Directory::load(&self.vfs, &self.location, &*self.manifest.file, &files)?;
             (self.catalog, self.catalog_intact, self.version) = (loaded.catalog, loaded.catalog_intact, loaded.version);
-            self.manifest = loaded.manifest;
+            self.manifest.set(loaded.manifest);
             self.replaced = false;
         }
         Ok(())
@@ -147,16 +153,18 @@ impl Directory {
     }
 
     /// The instance UUID.
-    pub(crate) fn identity(&self) -> &str {
-        self.manifest.instance_uuid.as_deref().unwrap_or_default()
+    pub(crate) fn identity(&self) -> String {
+        self.manifest.identity()
+    }
+
+    /// The manifest, for somebody who keeps it.
+    pub(crate) fn manifest(&self) -> Arc<ManifestOnDisk> {
+        self.manifest.clone()
     }
 
     /// Gives the directory another instance UUID, durably.
     pub(crate) fn set_identity(&mut self, uuid: &str) -> Result<()> {
-        let manifest = Manifest { instance_uuid: Some(uuid.to_owned()), ..self.manifest.clone() };
-        manifest_file::replace(&*self.vfs, &self.location, &*self.manifest_file, &manifest)?;
-        self.manifest = manifest;
-        Ok(())
+        self.manifest.set_identity(uuid)
     }
 
     /// Whether sessions were written with end markers.

@@ -52,7 +52,7 @@ impl LogDirectory {
     }
 
     /// The instance UUID.
-    pub fn identity(&self) -> &str {
+    pub fn identity(&self) -> String {
         self.directory.identity()
     }
 

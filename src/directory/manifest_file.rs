@@ -5,10 +5,13 @@
 use super::small_file::{read_file, Found, Source};
 use crate::error::{Error, Result};
 use crate::vfs::{crashsafe, Lock, LockError, Open, Vfs, VfsFile};
+use crate::wal::journal::JournalId;
 use crate::wal::manifest::{self, Manifest};
 use crate::wal::names;
+use parking_lot::Mutex;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const GUIDE: &str = "see https://github.com/project-tsurugi/tsurugidb/blob/master/docs/upgrade-guide.md";
 
@@ -144,6 +147,51 @@ pub(super) fn settle(vfs: &dyn Vfs, location: &Path, file: &dyn VfsFile, found: 
         return Ok(migrated);
     }
     Ok(found.content.clone())
+}
+
+/// The manifest of an open directory; it may be replaced by whoever has a part of it.
+#[derive(Debug)]
+pub(crate) struct ManifestOnDisk {
+    vfs: Arc<dyn Vfs>,
+    location: PathBuf,
+    /// Says which directory this is; kept for life.
+    pub(super) file: Box<dyn VfsFile>,
+    content: Mutex<Manifest>,
+}
+
+impl ManifestOnDisk {
+    /// The manifest that was read from `file`.
+    pub(super) fn new(vfs: Arc<dyn Vfs>, location: &Path, file: Box<dyn VfsFile>, content: Manifest) -> ManifestOnDisk {
+        ManifestOnDisk { vfs, location: location.to_owned(), file, content: Mutex::new(content) }
+    }
+
+    /// The instance UUID.
+    pub(super) fn identity(&self) -> String {
+        self.content.lock().instance_uuid.clone().unwrap_or_default()
+    }
+
+    /// It has been read anew.
+    pub(super) fn set(&self, content: Manifest) {
+        *self.content.lock() = content;
+    }
+
+    /// Gives the directory another instance UUID, durably.
+    pub(super) fn set_identity(&self, uuid: &str) -> Result<()> {
+        self.change(|manifest| Manifest { instance_uuid: Some(uuid.to_owned()), ..manifest.clone() })
+    }
+
+    /// Says durably which commit journal is in use, or that none is.
+    pub(crate) fn set_journal(&self, journal: Option<&JournalId>) -> Result<()> {
+        self.change(|manifest| manifest.with_journal(journal))
+    }
+
+    fn change(&self, change: impl FnOnce(&Manifest) -> Manifest) -> Result<()> {
+        let mut content = self.content.lock();
+        let changed = change(&content);
+        replace(&*self.vfs, &self.location, &*self.file, &changed)?;
+        *content = changed;
+        Ok(())
+    }
 }
 
 /// Overwrites a whole manifest with another one. The backup holds the new one meanwhile.

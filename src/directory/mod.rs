@@ -4,6 +4,7 @@
 //! running sessions and epochs.
 
 mod catalog_file;
+mod commit_journal;
 pub(crate) mod data_directory;
 mod log_directory;
 mod manifest_file;
@@ -13,6 +14,8 @@ mod request;
 mod small_file;
 pub(crate) mod start;
 mod verdict;
+
+pub(crate) use manifest_file::ManifestOnDisk;
 
 pub use log_directory::{LogDirectory, Restored};
 pub use offline::{Access, OfflineDirectory};

@@ -4,15 +4,16 @@
 
 use super::data_directory::{apply, file_names};
 use super::place::open_once;
-use super::small_file::Source;
-use super::{catalog_file, manifest_file};
+use super::small_file::{Found, Source};
+use super::{catalog_file, commit_journal, manifest_file};
 use crate::backup::swap;
 use crate::error::{Error, Result};
-use crate::vfs::{FileLock, Lock, LockError, Vfs};
+use crate::vfs::{FileLock, Lock, LockError, Open, Vfs};
 use crate::wal::catalog::Catalog;
+use crate::wal::manifest::{self, Manifest};
+use crate::wal::names;
 use crate::wal::rotation;
 use crate::wal::scanner::Edit;
-use crate::wal::{manifest, names};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,6 +24,8 @@ pub enum Access {
     Read,
     /// One at a time.
     Change,
+    /// To settle the commit journal first, and then as [`Access::Change`]. The others refuse a directory with one.
+    Settle,
 }
 
 /// An existing directory under lock.
@@ -33,6 +36,7 @@ pub struct OfflineDirectory {
     version: i32,
     catalog: Result<Catalog>,
     warnings: Vec<String>,
+    settled: Option<usize>,
     _lock: Option<Box<dyn FileLock>>,
 }
 
@@ -50,7 +54,7 @@ impl OfflineDirectory {
         let mut warnings = Vec::new();
         let locked = match (files.iter().any(|name| name == names::MANIFEST), access) {
             (true, _) => names::MANIFEST,
-            (false, Access::Change) => {
+            (false, Access::Change | Access::Settle) => {
                 manifest_file::restore_missing(&*vfs, location)?;
                 names::MANIFEST
             }
@@ -70,7 +74,17 @@ impl OfflineDirectory {
                 warnings.push(format!("{name} is unusable ({reason}); a start restores it from its backup"));
             }
         };
-        let manifest = manifest_file::read(&*vfs, location)?;
+        let mut manifest = manifest_file::read(&*vfs, location)?;
+        let settled = match (&manifest.content.journal, access) {
+            (None, _) => None,
+            (Some(_), Access::Settle) => Some(settle(&vfs, location, &mut manifest)?),
+            (Some(_), _) => {
+                return Err(Error::WrongState(format!(
+                    "the commit journal in {} is not settled: run tglogutil settle, or start the server once",
+                    location.display()
+                )))
+            }
+        };
         note(names::MANIFEST, &manifest.source);
         let catalog = match catalog_file::read(&*vfs, location) {
             Ok(found) => {
@@ -89,7 +103,13 @@ impl OfflineDirectory {
             warnings.push(format!("{} does not list {}; a start completes it", names::CATALOG, names::COMPACTED));
         }
         let version = manifest.content.persistent_format_version;
-        Ok(OfflineDirectory { location: location.to_owned(), version, catalog, warnings, _lock: lock, vfs })
+        let location = location.to_owned();
+        Ok(OfflineDirectory { location, version, catalog, warnings, settled, _lock: lock, vfs })
+    }
+
+    /// The groups of the commit journal that were settled; `None` when no journal was in use.
+    pub fn settled(&self) -> Option<usize> {
+        self.settled
     }
 
     /// What a start would put right in manifest and catalog.
@@ -126,6 +146,18 @@ impl OfflineDirectory {
     }
 }
 
+/// Settles the commit journal as a start does; returns the number of its groups.
+fn settle(vfs: &Arc<dyn Vfs>, location: &Path, manifest: &mut Found<Manifest>) -> Result<usize> {
+    let Some(unsettled) = commit_journal::read(&**vfs, location, &manifest.content)? else {
+        return Ok(0);
+    };
+    let path = location.join(names::MANIFEST);
+    let held = vfs.open(&path, Open::Existing).map_err(|e| Error::io("cannot open the manifest", &path, e))?;
+    let current = manifest_file::settle(&**vfs, location, &*held, manifest)?;
+    manifest.content = commit_journal::settle(vfs, location, &*held, &current, &unsettled)?;
+    Ok(unsettled.groups())
+}
+
 /// Locks the file `name`. Who only reads goes on with a warning where files cannot be locked.
 fn lock(
     vfs: &dyn Vfs,
@@ -136,7 +168,7 @@ fn lock(
 ) -> Result<Option<Box<dyn FileLock>>> {
     let how = match access {
         Access::Read => Lock::Shared,
-        Access::Change => Lock::Exclusive,
+        Access::Change | Access::Settle => Lock::Exclusive,
     };
     match vfs.lock(&location.join(name), how) {
         Ok(lock) => Ok(Some(lock)),

@@ -2,6 +2,7 @@
 //! `limestone_datastore`.
 
 use super::channel::limestone_channel;
+use super::commit;
 use super::handle::{self, closable, handle, Closable, Stub};
 use super::settings::limestone_settings;
 use super::status::{guard, Failure};
@@ -55,6 +56,8 @@ impl Opened {
 
     /// Ends replication, while epochs can still be reported, and then the data store.
     fn shut_down(&self) {
+        // Replicas get what has ended by now; a failure has poisoned the data store, which says so itself.
+        let _ = self.store.drain();
         if let Some(replication) = &self.replication {
             replication.shutdown();
         }
@@ -64,8 +67,9 @@ impl Opened {
 
 /// Told when everything of `epoch` and of all before it has reached `state` (`LIMESTONE_STORED` or
 /// `LIMESTONE_PROPAGATED`). Epochs of one state strictly increase and may skip. Runs on a thread that is inside
-/// `limestone_datastore_switch_epoch`, `limestone_channel_end_session` or `…_abort_session`, or on one that hears from
-/// the replicas; may call back into the library; must not throw or jump out.
+/// `limestone_datastore_switch_epoch`, `limestone_channel_end_session` or `…_abort_session`, on one that hears from the
+/// replicas, or, with a commit journal, on a thread of the library; may call back into the library; must not throw or
+/// jump out.
 #[allow(non_camel_case_types)]
 pub type limestone_persistent_callback = Option<unsafe extern "C" fn(context: *mut c_void, epoch: u64, state: i32)>;
 
@@ -133,6 +137,7 @@ pub unsafe extern "C" fn limestone_datastore_open(
         let settings = Settings::new(location)
             .recovery_threads(given.recovery_threads)
             .recovery_memory_bytes(memory)
+            .commit(commit::from_environment()?)
             .instance_id(given.instance_id)
             .db_name(given.db_name);
         let replication = given.replication.map(Replication::new).map(Arc::new);

@@ -13,6 +13,7 @@ mod backup;
 mod blob;
 mod blob_pool;
 mod channel;
+mod commit;
 mod compaction;
 mod cursor;
 mod datastore;

@@ -40,6 +40,12 @@ const VERIFY_CODES: &str = "\
 Exit codes: 0 everything is fine; 1 warnings: a start would log them; 2 damage: a start refuses the directory, a log \
 file is damaged, or a BLOB is missing; 64 cannot check.";
 
+const SETTLE_CODES: &str = "\
+A server that does not end in order leaves a commit journal if it was started with LIMESTONE_COMMIT=journal. A start does \
+the same. An interrupted run is run again.
+
+Exit codes: 0 settled, or there was nothing to settle; 64 cannot settle: the journal is damaged.";
+
 const DUMP_CODES: &str = "\
 Exit codes: 0 done; 2 damage ended the reading of a file; 64 cannot read the directory.";
 
@@ -77,6 +83,16 @@ pub enum Command {
     /// Print the entries of durable sessions; changes nothing.
     #[command(after_help = DUMP_CODES)]
     Dump(DumpOptions),
+    /// Write what is only in the commit journal to the log files, so that every program can open the directory.
+    #[command(after_help = SETTLE_CODES)]
+    Settle(SettleOptions),
+}
+
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+pub struct SettleOptions {
+    #[command(flatten)]
+    pub common: CommonOptions,
 }
 
 /// What every subcommand takes.
@@ -186,13 +202,14 @@ impl Command {
             Command::Inspect(options) => &options.common,
             Command::Verify(options) => &options.common,
             Command::Dump(options) => &options.common,
+            Command::Settle(options) => &options.common,
         }
     }
 
     /// Whether one JSON object is to say everything.
     pub fn wants_json(&self) -> bool {
         match self {
-            Command::Repair(_) | Command::Compaction(_) => false,
+            Command::Repair(_) | Command::Compaction(_) | Command::Settle(_) => false,
             Command::Inspect(InspectOptions { json, .. }) | Command::Verify(VerifyOptions { json, .. }) => *json,
             Command::Dump(DumpOptions { json, .. }) => *json,
         }
@@ -203,6 +220,7 @@ impl Command {
         match self {
             Command::Repair(_) | Command::Compaction(_) => Access::Change,
             Command::Inspect(_) | Command::Verify(_) | Command::Dump(_) => Access::Read,
+            Command::Settle(_) => Access::Settle,
         }
     }
 

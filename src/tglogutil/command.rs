@@ -120,6 +120,13 @@ fn run_on(vfs: Arc<dyn Vfs>, subcommand: &Command, out: &mut dyn Write) -> Resul
             let filter = dump::Filter::new(options)?;
             Box::new(move |directory, out| dump::run(directory, &filter, options, out))
         }
+        Command::Settle(_) => Box::new(|directory, out| {
+            match directory.settled() {
+                Some(groups) => line(out, format_args!("settled: {groups} groups of the commit journal")),
+                None => line(out, format_args!("settled: no commit journal is in use")),
+            }
+            Ok(0)
+        }),
     };
     let location = subcommand.common().dblogdir.as_path();
     if !subcommand.prints_data() {

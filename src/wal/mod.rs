@@ -7,6 +7,7 @@ pub mod catalog;
 pub mod entry;
 pub mod epoch_file;
 pub mod file_sync;
+pub mod journal;
 pub mod manifest;
 pub mod names;
 pub(crate) mod rotation;

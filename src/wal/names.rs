@@ -32,10 +32,22 @@ pub const RESTORE_DIR: &str = "restoring";
 pub const OTHER_DIRS: [&str; 2] = ["compaction_temp", "data"];
 
 const LOG_PREFIX: &str = "pwal_";
+const JOURNAL_PREFIX: &str = "limestone-journal.";
 
 /// Whether the name is that of a log file of any kind.
 pub fn is_log(name: &str) -> bool {
     name.starts_with(LOG_PREFIX)
+}
+
+/// The name of a segment of the commit journal. Ours: the original ignores it (§1.1).
+pub fn journal_segment(number: u32) -> String {
+    format!("{JOURNAL_PREFIX}{number:04}")
+}
+
+/// Whether the name is that of a segment of the commit journal.
+pub fn is_journal_segment(name: &str) -> bool {
+    name.strip_prefix(JOURNAL_PREFIX)
+        .is_some_and(|digits| digits.len() >= 4 && digits.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// Whether the name is that of a compacted file, in place or just replaced.

@@ -204,6 +204,17 @@ impl SessionFile {
         self.buffer.get(at..at + ended.len as usize)
     }
 
+    /// The bytes of an ended session as the system has them, also when they are not in the buffer any more.
+    pub fn read_back(&self, ended: Ended) -> Result<Vec<u8>> {
+        let failed = |e| Error::io("cannot read back", &self.path, e);
+        let mut bytes = vec![0; ended.len as usize];
+        let got = self.log()?.sync.file.read_at(ended.start, &mut bytes).map_err(failed)?;
+        match got == bytes.len() {
+            true => Ok(bytes),
+            false => Err(failed(io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+
     /// All that was appended is on the disk when this returns, and so is the name.
     pub fn sync(&mut self) -> Result<()> {
         self.start_sync()?.map_or(Ok(()), |pending| pending.run())

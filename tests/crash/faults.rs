@@ -9,8 +9,11 @@ use crate::sweep::sweep;
 use limestone_core::vfs::{Fault, Loss};
 
 pub fn fail_everywhere(script: &Script, faults: &[Fault], lasting: bool) {
-    let start = Start::fresh();
-    let calls = dry_run(&start, script).fs.operations();
+    Start::fresh().ways().iter().for_each(|start| fail_at_every_call(start, script, faults, lasting));
+}
+
+fn fail_at_every_call(start: &Start, script: &Script, faults: &[Fault], lasting: bool) {
+    let calls = dry_run(start, script).fs.operations();
     let cases: Vec<(u64, Fault)> = (1..=calls).flat_map(|n| faults.iter().map(move |fault| (n, *fault))).collect();
     sweep(&cases, |&(n, fault)| {
         let mut run = start.run();

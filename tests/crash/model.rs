@@ -3,6 +3,7 @@
 //! nothing overwrites, its first and its last entry, so that the recovered content tells which sessions survived; the
 //! whole content must then be the merge of exactly these sessions.
 
+use limestone_core::datastore::Commit;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -51,12 +52,15 @@ pub struct Model {
     pub sessions: Vec<Session>,
     /// The largest epoch reported as STORED, shared with the callback.
     pub acknowledged: Arc<AtomicU64>,
+    /// How commits become durable.
+    pub commit: Commit,
 }
 
 impl Clone for Model {
     /// A model of its own, which the callback of the first does not change.
     fn clone(&self) -> Model {
-        Model { sessions: self.sessions.clone(), acknowledged: Arc::new(AtomicU64::new(self.acknowledged())) }
+        let acknowledged = Arc::new(AtomicU64::new(self.acknowledged()));
+        Model { sessions: self.sessions.clone(), acknowledged, commit: self.commit }
     }
 }
 

@@ -85,7 +85,7 @@ impl Run {
 
     /// Opens the directory and makes it ready; checks what is there against the model, which is final from then on.
     pub fn start(&mut self, channels: usize) -> Result<BTreeSet<SessionId>, String> {
-        let settings = Settings::new(LOCATION).vfs(Arc::new(self.fs.clone()));
+        let settings = Settings::new(LOCATION).vfs(Arc::new(self.fs.clone())).commit(self.model.commit);
         let store = Datastore::open(settings).map_err(text)?;
         self.watch(&store);
         self.channels = (0..channels).map(|_| store.create_channel()).collect::<Result<_, _>>().map_err(text)?;
@@ -207,11 +207,23 @@ impl Run {
         self.open.clear();
         self.backups.clear();
         if let Some(store) = self.store.take() {
+            let failed = self.fs.has_failed();
             store.shutdown();
+            if self.fs.has_failed() && !failed {
+                // Nobody is told but the log: nothing depends on it.
+                self.errors.push("a call failed in the shutdown".to_owned());
+            }
         }
     }
 
+    /// Makes a step and waits until its epochs are told, so that the calls to the disk have one order.
     fn step(&mut self, step: &Step) -> Result<(), String> {
+        let made = self.make_step(step);
+        let drained = self.store().drain().map_err(text);
+        made.and(drained)
+    }
+
+    fn make_step(&mut self, step: &Step) -> Result<(), String> {
         match step {
             Step::Begin(channel) => self.begin(*channel),
             Step::Put { channel, storage, key, value_len } => {
@@ -327,6 +339,7 @@ impl Run {
         self.begin(0)?;
         self.end(0)?;
         self.switch()?;
+        self.store().drain().map_err(text)?;
         match self.model.acknowledged() {
             acknowledged if acknowledged < epoch => {
                 Err(format!("epoch {epoch} has ended, but only {acknowledged} was acknowledged"))

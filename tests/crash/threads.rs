@@ -5,10 +5,11 @@
 use crate::model::{first_marker, last_marker, Change, Content, Model, Progress, SessionId, MARKERS};
 use crate::random::{seeds, Random};
 use crate::runner::{read, LOCATION};
-use limestone_core::datastore::{Channel, Datastore, Outcome, Settings};
+use limestone_core::datastore::{Channel, Commit, Datastore, Outcome, Settings};
 use limestone_core::error::Result;
 use limestone_core::types::{Epoch, StorageId, WriteVersion};
 use limestone_core::vfs::{Fault, Loss, RealFs, SimFs, Vfs};
+use limestone_core::wal::journal;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -28,8 +29,8 @@ struct Shared {
 }
 
 impl Shared {
-    fn open(vfs: Arc<dyn Vfs>, location: &Path) -> Result<Shared> {
-        let store = Datastore::open(Settings::new(location).vfs(vfs))?;
+    fn open(vfs: Arc<dyn Vfs>, location: &Path, commit: Commit) -> Result<Shared> {
+        let store = Datastore::open(Settings::new(location).vfs(vfs).commit(commit))?;
         let model = Model::default();
         let acknowledged = model.acknowledged.clone();
         store.set_persistent_callback(Some(Arc::new(move |event| {
@@ -152,13 +153,20 @@ impl Shared {
     }
 }
 
+/// The seeds with each way to commit. The journal is as small as it may be, and settles often.
+fn cases(count: u64) -> impl Iterator<Item = (u64, Commit)> {
+    let idle = Some(Duration::from_millis(1));
+    let journal = Commit::Journal(journal::Settings::default().bytes_max(0).idle(idle));
+    seeds(count).into_iter().flat_map(move |seed| [(seed, Commit::Direct), (seed, journal)])
+}
+
 #[test]
 fn threads_that_are_stopped_in_full_flight_leave_what_was_acknowledged() {
-    for seed in seeds(6) {
-        println!("LIMESTONE_TEST_SEED={seed}");
+    for (seed, commit) in cases(6) {
+        println!("LIMESTONE_TEST_SEED={seed} {commit:?}");
         let dir = tempfile::tempdir().unwrap();
         let location = dir.path().join("log");
-        let shared = Shared::open(Arc::new(RealFs), &location).unwrap();
+        let shared = Shared::open(Arc::new(RealFs), &location, commit).unwrap();
         shared.run(seed, None);
         let sessions = shared.model.lock().unwrap().sessions.len();
         shared.check(Arc::new(RealFs), &location).unwrap_or_else(|e| panic!("seed {seed}, {sessions} sessions: {e}"));
@@ -167,10 +175,10 @@ fn threads_that_are_stopped_in_full_flight_leave_what_was_acknowledged() {
 
 #[test]
 fn power_cut_under_threads_leaves_what_was_acknowledged() {
-    for seed in seeds(80) {
-        println!("LIMESTONE_TEST_SEED={seed}");
+    for (seed, commit) in cases(80) {
+        println!("LIMESTONE_TEST_SEED={seed} {commit:?}");
         let fs = SimFs::new();
-        let shared = Shared::open(Arc::new(fs.clone()), Path::new(LOCATION)).unwrap();
+        let shared = Shared::open(Arc::new(fs.clone()), Path::new(LOCATION), commit).unwrap();
         fs.fail_at(fs.operations() + 1 + Random::new(seed).below(600), Fault::PowerCut);
         shared.run(seed, None);
         let torn = (0..4).map(|n| Loss::Torn { seed: seed.wrapping_add(n) });
@@ -184,11 +192,11 @@ fn power_cut_under_threads_leaves_what_was_acknowledged() {
 
 #[test]
 fn compaction_under_long_sessions_leaves_what_was_acknowledged() {
-    for seed in seeds(4) {
-        println!("LIMESTONE_TEST_SEED={seed}");
+    for (seed, commit) in cases(4) {
+        println!("LIMESTONE_TEST_SEED={seed} {commit:?}");
         let dir = tempfile::tempdir().unwrap();
         let location = dir.path().join("log");
-        let shared = Shared::open(Arc::new(RealFs), &location).unwrap();
+        let shared = Shared::open(Arc::new(RealFs), &location, commit).unwrap();
         shared.run(seed, Some(2));
         let compactions = shared.compactions.load(Ordering::SeqCst);
         assert!(compactions >= 2, "seed {seed}: {compactions} compactions were completed");
@@ -199,10 +207,10 @@ fn compaction_under_long_sessions_leaves_what_was_acknowledged() {
 
 #[test]
 fn power_cut_under_threads_and_compactions_leaves_what_was_acknowledged() {
-    for seed in seeds(80) {
-        println!("LIMESTONE_TEST_SEED={seed}");
+    for (seed, commit) in cases(80) {
+        println!("LIMESTONE_TEST_SEED={seed} {commit:?}");
         let fs = SimFs::new();
-        let shared = Shared::open(Arc::new(fs.clone()), Path::new(LOCATION)).unwrap();
+        let shared = Shared::open(Arc::new(fs.clone()), Path::new(LOCATION), commit).unwrap();
         fs.fail_at(fs.operations() + 1 + Random::new(seed).below(1200), Fault::PowerCut);
         shared.run(seed, Some(0));
         let torn = (0..4).map(|n| Loss::Torn { seed: seed.wrapping_add(n) });

@@ -112,7 +112,7 @@ impl StandbyStore {
         }
         blobs::remove_leftovers(&*vfs, &staging)?;
         let durable = restored.epoch_file.recorded();
-        let identity = directory.identity().to_owned();
+        let identity = directory.identity();
         let versions = versions::Versions::new(versions::load(&*vfs, &location, &identity));
         Ok(StandbyStore {
             shared: Arc::new(Shared {

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The commit journal of a running data store: what sessions hand to it when they end, and what surrounds it.
+
+use super::coordinator::Coordinator;
+use crate::blob::paths::Directories;
+use crate::blob::BlobStore;
+use crate::directory::ManifestOnDisk;
+use crate::error::{Error, Result};
+use crate::vfs::Vfs;
+use crate::wal::epoch_file::EpochFile;
+use crate::wal::journal::{self, Host, Journal, JournalId, LogFile};
+use crate::wal::session_file::{Ended, SessionFile};
+use parking_lot::{Condvar, Mutex};
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+
+/// What sessions and rotations need of the journal.
+#[derive(Debug)]
+pub(super) struct Journaling {
+    pub(super) journal: Arc<Journal>,
+    surroundings: Arc<Surroundings>,
+    pub(super) bell: Bell,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the thread that commits is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// Complete the epochs that have ended.
+    Advance,
+    /// Write a group: much has gathered.
+    Group,
+}
+
+/// Wakes the thread that commits.
+#[derive(Debug, Default)]
+pub(super) struct Bell {
+    state: Mutex<Rung>,
+    changed: Condvar,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Rung {
+    advance: bool,
+    group: bool,
+    /// Times that it was rung, and up to which of them all is done.
+    asked: u64,
+    done: u64,
+    ended: bool,
+}
+
+impl Bell {
+    pub(super) fn ring(&self, what: Ask) {
+        let mut state = self.state.lock();
+        state.asked += 1;
+        let already = state.advance || state.group;
+        match what {
+            Ask::Advance => state.advance = true,
+            Ask::Group => state.group = true,
+        }
+        if !already {
+            self.changed.notify_all();
+        }
+    }
+
+    /// What is asked for; `None` at the end.
+    fn wait(&self) -> Option<Rung> {
+        let mut state = self.state.lock();
+        while !state.advance && !state.group && !state.ended {
+            self.changed.wait(&mut state);
+        }
+        let asked = *state;
+        (state.advance, state.group) = (false, false);
+        (!state.ended).then_some(asked)
+    }
+
+    fn done(&self, asked: u64) {
+        self.state.lock().done = asked;
+        self.changed.notify_all();
+    }
+
+    fn end(&self) {
+        self.state.lock().ended = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until all is done that was asked for before this call, or the end.
+    fn wait_until_done(&self) {
+        let mut state = self.state.lock();
+        let asked = state.asked;
+        while state.done < asked && !state.ended {
+            self.changed.wait(&mut state);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Surroundings {
+    manifest: Arc<ManifestOnDisk>,
+    blobs: Arc<BlobStore>,
+    /// Where the BLOBs are that sessions refer to which are not yet in a group.
+    unsynced: Mutex<Directories>,
+    coordinator: Weak<Coordinator>,
+}
+
+impl Host for Surroundings {
+    fn before_group(&self) -> Result<()> {
+        let unsynced = std::mem::take(&mut *self.unsynced.lock());
+        // A session that counts has its BLOBs (W14).
+        self.blobs.sync_names(unsynced)
+    }
+
+    fn set_in_use(&self, journal: Option<&JournalId>) -> Result<()> {
+        self.manifest.set_journal(journal)
+    }
+
+    fn failed(&self, error: Error) {
+        if let Some(coordinator) = self.coordinator.upgrade() {
+            coordinator.poison(error);
+        }
+    }
+}
+
+impl Journaling {
+    /// Starts the thread that settles; nothing is written before the first group.
+    pub(super) fn start(
+        vfs: Arc<dyn Vfs>,
+        location: &Path,
+        settings: journal::Settings,
+        epoch_file: Arc<Mutex<EpochFile>>,
+        surroundings: (Arc<ManifestOnDisk>, Arc<BlobStore>, &Arc<Coordinator>),
+    ) -> Result<Arc<Journaling>> {
+        let (manifest, blobs, coordinator) = surroundings;
+        let (unsynced, coordinator) = (Mutex::default(), Arc::downgrade(coordinator));
+        let surroundings = Arc::new(Surroundings { manifest, blobs, unsynced, coordinator });
+        let journal = Arc::new(Journal::new(vfs, location, settings, surroundings.clone(), epoch_file));
+        journal.start()?;
+        let (bell, thread) = (Bell::default(), Mutex::default());
+        Ok(Arc::new(Journaling { journal, surroundings, bell, thread }))
+    }
+
+    /// Starts the thread that commits and calls back.
+    pub(super) fn commit_in_background(self: &Arc<Self>, coordinator: &Arc<Coordinator>) -> Result<()> {
+        let (journaling, coordinator) = (self.clone(), coordinator.clone());
+        let commit = move || journaling.commit_when_asked(&coordinator);
+        let thread = std::thread::Builder::new().name("lstone_commit".to_owned()).spawn(commit);
+        let failed = |source| Error::Io { message: "cannot start the thread that commits".to_owned(), source };
+        *self.thread.lock() = Some(thread.map_err(failed)?);
+        Ok(())
+    }
+
+    fn commit_when_asked(&self, coordinator: &Coordinator) {
+        while let Some(rung) = self.bell.wait() {
+            let work = || {
+                if rung.group {
+                    self.journal.commit(None).map_err(|e| coordinator.poison(e))?;
+                }
+                coordinator.lead()
+            };
+            // Whatever fails poisons the data store, which says so to every caller.
+            if std::panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
+                coordinator.poison(Error::WrongState("a callback panicked on the thread that commits".to_owned()));
+            }
+            self.bell.done(rung.asked);
+        }
+    }
+
+    /// Waits until what has ended by now is stored and told. Not for a callback.
+    pub(super) fn drain(&self) {
+        self.bell.ring(Ask::Advance);
+        self.bell.wait_until_done();
+    }
+
+    /// Ends the threads, settles everything and puts the journal away. After a failure, or when that fails, the next start
+    /// does it.
+    pub(super) fn close(&self) {
+        self.bell.end();
+        let thread = self.thread.lock().take();
+        // A callback may shut down.
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
+            // Its panics are caught.
+            let _ = thread.join();
+        }
+        if let Err(e) = self.journal.close() {
+            log::warn!("the commit journal is not settled, which the next start does: {e}");
+        }
+    }
+
+    /// Takes a session that has ended and is not on the disk. `known` is what was returned for the file before; one that was
+    /// opened anew is another one. Returns whether it is time for a group.
+    pub(super) fn add(
+        &self,
+        file: &mut SessionFile,
+        ended: Ended,
+        blobs: Directories,
+        known: &mut Option<Arc<LogFile>>,
+    ) -> Result<bool> {
+        let large = ended.len >= self.journal.large_bytes() as u64;
+        let Some(written) = file.start_sync()? else {
+            return Err(Error::WrongState(format!("the file is not open: {}", file.path().display())));
+        };
+        if large {
+            written.run()?;
+        }
+        let log = match known {
+            Some(log) if log.is(&written) => log,
+            other => {
+                let name = file.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+                other.insert(Arc::new(LogFile::new(name, &written)))
+            }
+        };
+        // Before the session can be in a group.
+        let mut unsynced = self.surroundings.unsynced.lock();
+        *unsynced = unsynced.with(blobs);
+        drop(unsynced);
+        if large {
+            return self.journal.add_synced(log, &written, ended.start, ended.len);
+        }
+        match file.buffered(ended) {
+            Some(bytes) => self.journal.add(log, &written, ended.start, bytes),
+            None => self.journal.add(log, &written, ended.start, &file.read_back(ended)?),
+        }
+    }
+}

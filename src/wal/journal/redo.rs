@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a process that ended without settling its journal left: read, checked, and written to its files once more.
+//!
+//! Groups were synced one after the other, so a group that is missing with a later one behind it was acknowledged and is
+//! damaged: that is refused. One that is not whole at the end was never acknowledged and counts for nothing.
+
+use super::format::{decode_group, group_bytes, Group, JournalId, BLOCK_BYTES};
+use crate::error::{Damage, Error, Remedy, Result};
+use crate::types::Epoch;
+use crate::vfs::{FileKind, Mapping, Open, Vfs, VfsFile};
+use crate::wal::epoch_file::{self, EpochFile};
+use crate::wal::names;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A longer epoch file is not ours: it is replaced at the hundredth record.
+const EPOCH_FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// The groups of a journal that were not settled, checked.
+#[derive(Debug)]
+pub struct Unsettled {
+    location: PathBuf,
+    segments: Vec<(PathBuf, Mapping)>,
+    /// In their order: segment and offset.
+    groups: Vec<(usize, usize)>,
+    journal: JournalId,
+    epoch: Epoch,
+}
+
+/// A log file as far as it has been written to.
+struct Redone {
+    file: Box<dyn VfsFile>,
+    len: u64,
+    /// Where its last piece ends.
+    end: u64,
+}
+
+/// The segments of a journal in the directory, in order of their names.
+pub fn segments(vfs: &dyn Vfs, location: &Path) -> Result<Vec<PathBuf>> {
+    let listed = vfs.names(location).map_err(|e| Error::io("cannot list", location, e))?;
+    let ours = listed
+        .into_iter()
+        .filter(|(name, kind)| *kind == FileKind::File && name.to_str().is_some_and(names::is_journal_segment));
+    let mut paths: Vec<PathBuf> = ours.map(|(name, _)| location.join(name)).collect();
+    paths.sort();
+    Ok(paths)
+}
+
+/// Reads the journal. Changes nothing.
+///
+/// # Errors
+/// [`Error::Corrupted`] when a group in the durable range is damaged or no segment is there.
+pub fn read(vfs: &dyn Vfs, location: &Path, journal: &JournalId) -> Result<Unsettled> {
+    let mut mapped = Vec::new();
+    for path in segments(vfs, location)? {
+        let bytes = vfs.open(&path, Open::Read).and_then(|file| file.map());
+        mapped.push((path.clone(), bytes.map_err(|e| Error::io("cannot read the commit journal", &path, e))?));
+    }
+    let mut found = BTreeMap::new();
+    for (segment, (_, bytes)) in mapped.iter().enumerate() {
+        let mut at = 0;
+        while at < bytes.len() {
+            at += match decode_group(&bytes[at..], journal) {
+                Some(group) => {
+                    found.insert(group.header.sequence, (segment, at, group.header));
+                    group_bytes(group.body.len())
+                }
+                None => BLOCK_BYTES,
+            };
+        }
+    }
+    let first = mapped.first().map_or_else(|| location.join(names::journal_segment(0)), |(path, _)| path.clone());
+    if mapped.is_empty() {
+        let expected = "the commit journal that the manifest says is in use";
+        return Err(damaged(first, 0, "the commit journal is missing", "no segment of it".to_owned(), expected));
+    }
+    let last = found.last_key_value().map(|(_, (_, _, header))| *header);
+    let settled = last.map_or(0, |header| header.settled);
+    let mut groups = Vec::new();
+    for (expected, (sequence, (segment, at, _))) in (settled + 1..).zip(found.range(settled + 1..)) {
+        if *sequence != expected {
+            let found = format!("group {sequence} behind it");
+            let path = mapped[*segment].0.clone();
+            let reason = "the commit journal is damaged";
+            return Err(damaged(path, *at, reason, found, &format!("group {expected}, which was durable")));
+        }
+        groups.push((*segment, *at));
+    }
+    let epoch = last.map_or(Epoch(0), |header| header.epoch);
+    let unsettled = Unsettled { location: location.to_owned(), segments: mapped, groups, journal: *journal, epoch };
+    unsettled.check(vfs)?;
+    Ok(unsettled)
+}
+
+fn damaged(file: PathBuf, offset: usize, reason: &str, found: String, expected: &str) -> Error {
+    let (offset, reason, expected) = (offset as u64, reason.to_owned(), expected.to_owned());
+    let remedy = Remedy::RestoreFile;
+    Error::Corrupted(Box::new(Damage { file, offset, epoch: None, reason, found, expected, remedy }))
+}
+
+impl Unsettled {
+    /// How many groups there are.
+    pub fn groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// The epoch that is durable with them; 0 when they make none durable.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    fn group(&self, &(segment, at): &(usize, usize)) -> Result<Group<'_>> {
+        let (path, bytes) = &self.segments[segment];
+        decode_group(&bytes[at..], &self.journal).ok_or_else(|| {
+            damaged(path.clone(), at, "the commit journal changed", "no group".to_owned(), "the group that was read")
+        })
+    }
+
+    /// Every piece goes on where its file ends, or lies before it.
+    fn check(&self, vfs: &dyn Vfs) -> Result<()> {
+        let mut lengths: BTreeMap<&str, u64> = BTreeMap::new();
+        for place in &self.groups {
+            let refuse = |found: String, expected: &str| {
+                let (path, reason) = (self.segments[place.0].0.clone(), "the commit journal is damaged");
+                damaged(path, place.1, reason, found, expected)
+            };
+            let group = self.group(place)?;
+            let pieces = group.pieces().map_err(|found| refuse(found, "whole pieces"))?;
+            for piece in pieces {
+                if !names::is_log(piece.file) || piece.file.contains('/') {
+                    return Err(refuse(format!("a piece of {:?}", piece.file), "the name of a log file"));
+                }
+                let len = match lengths.get(piece.file) {
+                    Some(len) => *len,
+                    None => len_of(vfs, &self.location.join(piece.file))?,
+                };
+                let (needed, end) = (piece.bytes.map_or(piece.len, |_| 0), piece.offset + piece.len);
+                if piece.offset + needed > len {
+                    let found = format!("{len} bytes in {}", piece.file);
+                    return Err(refuse(found, &format!("at least {}", piece.offset + needed)));
+                }
+                lengths.insert(piece.file, len.max(end));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all pieces to their files, cuts what stands behind the last of each, and records the epoch; all of it is
+    /// durable when this returns, and doing it again changes nothing. Nobody may have written to the files since.
+    pub fn settle(&self, vfs: &Arc<dyn Vfs>) -> Result<()> {
+        let mut files: BTreeMap<&str, Redone> = BTreeMap::new();
+        for place in &self.groups {
+            // Checked when the journal was read.
+            let pieces = self.group(place)?.pieces().unwrap_or_default();
+            for piece in pieces {
+                let path = self.location.join(piece.file);
+                let failed = |e| Error::io("cannot write to", &path, e);
+                let redone = match files.entry(piece.file) {
+                    std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
+                    std::collections::btree_map::Entry::Vacant(new) => {
+                        let file = vfs.open(&path, Open::Create).map_err(failed)?;
+                        let len = file.len().map_err(failed)?;
+                        new.insert(Redone { file, len, end: 0 })
+                    }
+                };
+                if let Some(bytes) = piece.bytes {
+                    redone.file.write_at(piece.offset, bytes).map_err(failed)?;
+                }
+                redone.end = piece.offset + piece.len;
+                redone.len = redone.len.max(redone.end);
+            }
+        }
+        for (name, redone) in &files {
+            let cut = || match redone.len > redone.end {
+                true => redone.file.set_len(redone.end),
+                false => Ok(()),
+            };
+            let synced = cut().and_then(|()| redone.file.sync());
+            synced.map_err(|e| Error::io("cannot sync", &self.location.join(name), e))?;
+        }
+        vfs.sync_dir(&self.location).map_err(|e| Error::io("cannot sync the directory", &self.location, e))?;
+        self.record(vfs)
+    }
+
+    /// Lets the epoch file cover the durable epoch. It is written anew: the last record may be torn.
+    fn record(&self, vfs: &Arc<dyn Vfs>) -> Result<()> {
+        if self.epoch == Epoch(0) {
+            return Ok(());
+        }
+        let path = self.location.join(names::EPOCH);
+        let records = match vfs.read(&path, EPOCH_FILE_BYTES_MAX) {
+            Ok(bytes) => epoch_file::parse(&bytes, &path).map_err(Error::Corrupted)?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Default::default(),
+            Err(e) => return Err(Error::io("cannot read", &path, e)),
+        };
+        EpochFile::replace(vfs.clone(), &self.location, records.max.unwrap_or_default().max(self.epoch)).map(drop)
+    }
+}
+
+fn len_of(vfs: &dyn Vfs, path: &Path) -> Result<u64> {
+    match vfs.open(path, Open::Read).and_then(|file| file.len()) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        len => len.map_err(|e| Error::io("cannot open", path, e)),
+    }
+}
+
+/// Deletes every segment, durably. To be called when the manifest says that no journal is in use.
+pub fn delete(vfs: &dyn Vfs, location: &Path) -> Result<()> {
+    let segments = segments(vfs, location)?;
+    for path in &segments {
+        vfs.unlink(path).map_err(|e| Error::io("cannot delete", path, e))?;
+    }
+    match segments.is_empty() {
+        true => Ok(()),
+        false => vfs.sync_dir(location).map_err(|e| Error::io("cannot sync the directory", location, e)),
+    }
+}

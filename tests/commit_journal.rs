@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A data store that commits with a journal: what it does to the disk, what a start makes of what a process left that
+//! did not end in order, who calls back, and copies of the directory.
+
+use limestone_core::datastore::{Channel, Commit, Datastore, EpochEvent, Settings};
+use limestone_core::error::Error;
+use limestone_core::tglogutil;
+use limestone_core::types::{Epoch, StorageId, WriteVersion};
+use limestone_core::vfs::{Loss, Open, SimFs, Vfs};
+use limestone_core::wal::{journal, manifest};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const LOCATION: &str = "/log";
+
+fn small() -> Commit {
+    Commit::Journal(journal::Settings::default().bytes_max(0).idle(None).settles_ahead(false))
+}
+
+struct Engine {
+    store: Arc<Datastore>,
+    channels: Vec<Arc<Channel>>,
+    epoch: u64,
+    minor: u64,
+}
+
+impl Engine {
+    fn open(fs: &SimFs, commit: Commit, channels: usize) -> Result<Engine, Error> {
+        let store = Datastore::open(Settings::new(LOCATION).vfs(Arc::new(fs.clone())).commit(commit))?;
+        let channels = (0..channels).map(|_| store.create_channel()).collect::<Result<_, _>>()?;
+        store.ready()?;
+        let epoch = store.last_epoch().0 + 1;
+        store.switch_epoch(Epoch(epoch))?;
+        Ok(Engine { store, channels, epoch, minor: 0 })
+    }
+
+    fn session(&mut self, channel: usize, key: &str) {
+        self.minor += 1;
+        let version = WriteVersion { major: self.epoch, minor: self.minor };
+        self.channels[channel].begin_session().unwrap();
+        self.channels[channel].add_entry(StorageId(2), key.as_bytes(), b"value", version, &[]).unwrap();
+        self.channels[channel].end_session().unwrap();
+    }
+
+    fn switch(&mut self) {
+        self.epoch += 1;
+        self.store.switch_epoch(Epoch(self.epoch)).unwrap();
+    }
+
+    /// The keys that are there.
+    fn keys(&self) -> Vec<String> {
+        let mut cursor = self.store.snapshot().unwrap().cursor();
+        let mut keys = Vec::new();
+        while let Some(row) = cursor.next().unwrap() {
+            keys.push(String::from_utf8(row.key.to_vec()).unwrap());
+        }
+        keys
+    }
+}
+
+fn format(fs: &SimFs) -> i32 {
+    let bytes = fs.read(&Path::new(LOCATION).join("limestone-manifest.json"), 1 << 20).unwrap();
+    manifest::parse(&bytes).unwrap().persistent_format_version
+}
+
+fn segments(files: &BTreeMap<PathBuf, Vec<u8>>) -> Vec<&PathBuf> {
+    files.keys().filter(|path| path.to_string_lossy().contains("limestone-journal.")).collect()
+}
+
+/// A disk after the power went: sessions `a` and `b` were acknowledged, `c` was not.
+fn left_by_a_power_cut(loss: Loss) -> SimFs {
+    let fs = SimFs::new();
+    let mut engine = Engine::open(&fs, small(), 2).unwrap();
+    engine.session(0, "a");
+    engine.switch();
+    engine.store.drain().unwrap();
+    engine.session(1, "b");
+    engine.switch();
+    engine.store.drain().unwrap();
+    assert_eq!(engine.store.last_epoch(), Epoch(2));
+    engine.session(0, "c");
+    fs.reboot(loss)
+}
+
+#[test]
+fn any_number_of_sessions_costs_one_sync_and_their_ends_none() {
+    let fs = SimFs::new();
+    let mut engine = Engine::open(&fs, small(), 8).unwrap();
+    engine.session(0, "first");
+    engine.switch();
+    engine.store.drain().unwrap();
+    let before = fs.trace().len();
+    let syncs = |from: usize| {
+        let trace = fs.trace();
+        trace[from..].iter().filter(|call| call.starts_with("sync")).cloned().collect::<Vec<_>>()
+    };
+    for channel in 0..8 {
+        engine.session(channel, &format!("key {channel}"));
+    }
+    assert_eq!(syncs(before), [""; 0]);
+    engine.switch();
+    engine.store.drain().unwrap();
+    assert_eq!(syncs(before), ["sync /log/limestone-journal.0000"]);
+    assert_eq!(engine.store.last_epoch(), Epoch(2));
+    engine.switch();
+    engine.store.drain().unwrap();
+    assert_eq!(syncs(before).len(), 1, "an epoch without writes costs nothing");
+}
+
+#[test]
+fn the_manifest_says_version_8_while_a_journal_is_in_use_and_7_after_an_orderly_end() {
+    let fs = SimFs::new();
+    let mut engine = Engine::open(&fs, small(), 1).unwrap();
+    assert_eq!(format(&fs), 7, "nothing was written");
+    engine.session(0, "a");
+    engine.switch();
+    engine.store.drain().unwrap();
+    assert_eq!(format(&fs.reboot(Loss::DropUnsynced)), 8);
+    engine.session(0, "b");
+    engine.switch();
+    engine.store.shutdown();
+    let left = fs.reboot(Loss::DropUnsynced);
+    assert_eq!((format(&left), segments(&left.files()).len()), (7, 0));
+    let engine = Engine::open(&left, Commit::Direct, 1).unwrap();
+    assert_eq!(engine.keys(), ["a", "b"], "a shutdown stores what has ended");
+}
+
+#[test]
+fn a_start_finds_what_was_only_in_the_journal_and_puts_it_away() {
+    for loss in (0..40).map(|seed| Loss::Torn { seed }).chain([Loss::DropUnsynced, Loss::KeepUnsynced]) {
+        let left = left_by_a_power_cut(loss);
+        assert_eq!(format(&left), 8);
+        let engine = Engine::open(&left, Commit::Direct, 2).unwrap();
+        assert_eq!(engine.keys(), ["a", "b"], "{loss:?}");
+        assert_eq!((format(&left), segments(&left.files()).len()), (7, 0));
+    }
+}
+
+#[test]
+fn a_start_refuses_a_journal_that_is_damaged_in_its_durable_range_or_gone_and_changes_nothing() {
+    let damages: [fn(&SimFs, &Path); 2] = [
+        |fs, segment| fs.open(segment, Open::Existing).unwrap().write_at(100, b"damage").unwrap(),
+        |fs, segment| fs.unlink(segment).unwrap(),
+    ];
+    for damage in damages {
+        let left = left_by_a_power_cut(Loss::DropUnsynced);
+        damage(&left, &Path::new(LOCATION).join("limestone-journal.0000"));
+        let before = left.files();
+        let error = Engine::open(&left, small(), 1).err().unwrap();
+        assert!(matches!(error, Error::Corrupted(_)) && error.to_string().contains("the commit journal is"), "{error}");
+        assert_eq!(left.files(), before);
+    }
+}
+
+#[test]
+fn tools_refuse_a_directory_whose_journal_is_not_settled_until_it_is() {
+    let left = left_by_a_power_cut(Loss::DropUnsynced);
+    let run = |word: &str| {
+        let mut out = Vec::new();
+        let exit = tglogutil::run(["tglogutil", word, LOCATION], Arc::new(left.clone()), &mut out);
+        (exit, String::from_utf8(out).unwrap())
+    };
+    let before = left.files();
+    assert_eq!(run("inspect").0, 64);
+    assert_eq!(left.files(), before);
+    let (exit, text) = run("settle");
+    assert!(exit == 0 && text.contains("settled: 2 groups of the commit journal"), "{exit}: {text}");
+    assert_eq!(format(&left.reboot(Loss::DropUnsynced)), 7);
+    let (exit, text) = run("settle");
+    assert!(exit == 0 && text.contains("no commit journal is in use"), "{exit}: {text}");
+    assert_eq!(run("inspect").0, 0);
+    assert_eq!(Engine::open(&left, Commit::Direct, 1).unwrap().keys(), ["a", "b"]);
+}
+
+#[test]
+fn a_backup_is_of_settled_files_and_sessions_beside_it_are_durable() {
+    let fs = SimFs::new();
+    let mut engine = Engine::open(&fs, small(), 2).unwrap();
+    engine.session(0, "a");
+    engine.switch();
+    let backup = engine.store.begin_detailed_backup(Duration::from_secs(60)).unwrap();
+    assert_eq!((format(&fs), segments(&fs.files()).len()), (7, 0));
+    engine.session(1, "beside");
+    engine.switch();
+    engine.store.drain().unwrap();
+    assert_eq!(format(&fs), 7, "the manifest is copied while sessions end");
+    assert_eq!(engine.store.last_epoch(), Epoch(engine.epoch - 1));
+    let left = fs.reboot(Loss::DropUnsynced);
+    assert_eq!(Engine::open(&left, Commit::Direct, 1).unwrap().keys(), ["a", "beside"]);
+    let copy = SimFs::new();
+    for file in backup.files() {
+        copy.put(&Path::new(LOCATION).join(&file.destination), &fs.files()[&file.source]).unwrap();
+    }
+    assert_eq!(Engine::open(&copy, Commit::Direct, 1).unwrap().keys(), ["a"]);
+    drop(backup);
+    engine.session(0, "behind");
+    engine.switch();
+    engine.store.drain().unwrap();
+    assert_eq!(format(&fs), 8);
+}
+
+/// A callback may call whatever it likes, also what settles the journal or ends the data store.
+#[test]
+fn callbacks_come_in_order_on_one_thread_and_may_call_back_in() {
+    let fs = SimFs::new();
+    let mut engine = Engine::open(&fs, small(), 2).unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let (weak, log) = (Arc::downgrade(&engine.store), told.clone());
+    engine.store.set_persistent_callback(Some(Arc::new(move |event: EpochEvent| {
+        let store = weak.upgrade().unwrap();
+        let name = std::thread::current().name().unwrap_or_default().to_owned();
+        let mut told = log.lock().unwrap();
+        told.push((event.epoch.0, name));
+        match told.len() {
+            1 => store.rotate().unwrap(),
+            2 => drop(store.begin_backup().unwrap()),
+            3 => store.drain().unwrap(),
+            4 => store.shutdown(),
+            _ => panic!("told after the shutdown"),
+        }
+    })));
+    for round in 0..4 {
+        engine.session(round % 2, &round.to_string());
+        engine.switch();
+        engine.store.drain().or_else(|e| if round == 3 { Ok(()) } else { Err(e) }).unwrap();
+    }
+    engine.store.shutdown();
+    let told = told.lock().unwrap();
+    assert_eq!(told.iter().map(|(epoch, _)| *epoch).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    assert!(told.iter().all(|(_, thread)| thread == "lstone_commit"), "{told:?}");
+    assert_eq!(Engine::open(&fs.reboot(Loss::DropUnsynced), Commit::Direct, 1).unwrap().keys(), ["0", "1", "2", "3"]);
+}
+
+#[test]
+fn a_panic_of_a_callback_stops_acknowledgement_and_hangs_nobody() {
+    let fs = SimFs::new();
+    let mut engine = Engine::open(&fs, small(), 1).unwrap();
+    engine.store.set_persistent_callback(Some(Arc::new(|_| panic!("as the test wants it"))));
+    engine.session(0, "a");
+    engine.switch();
+    assert!(matches!(engine.store.drain(), Err(Error::Poisoned(_))));
+    assert!(engine.channels[0].begin_session().is_err());
+    engine.store.shutdown();
+    assert_eq!(Engine::open(&fs.reboot(Loss::DropUnsynced), Commit::Direct, 1).unwrap().keys(), ["a"]);
+}
