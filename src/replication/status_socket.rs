@@ -4,6 +4,7 @@
 
 use crate::replication::replica_store::STAGING_DIR;
 use crate::replication::status::Status;
+use crate::vfs::descriptor::above_standard_streams;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
@@ -24,7 +25,7 @@ const POLL: Duration = Duration::from_millis(100);
 /// The name of a socket may have about a hundred bytes only; this one is short for any directory. The file keeps the
 /// name valid.
 fn short_name(location: &Path) -> io::Result<(File, PathBuf)> {
-    let folder = File::open(location.join(STAGING_DIR))?;
+    let folder = above_standard_streams(File::open(location.join(STAGING_DIR))?)?;
     let name = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(NAME);
     Ok((folder, name))
 }
@@ -45,14 +46,14 @@ impl StatusSocket {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
             _ => {}
         }
-        let listener = UnixListener::bind(&name)?;
+        let listener = above_standard_streams(UnixListener::bind(&name)?)?;
         socket2::SockRef::from(&listener).set_read_timeout(Some(POLL))?;
         let stopping = Arc::new(AtomicBool::new(false));
         let thread = {
             let stopping = stopping.clone();
             let answer = move || {
                 while !stopping.load(SeqCst) {
-                    if let Ok((stream, _)) = listener.accept() {
+                    if let Ok(stream) = listener.accept().and_then(|(stream, _)| above_standard_streams(stream)) {
                         // Who asked and does not listen gets nothing.
                         let _ = send(stream, &status());
                     }
