@@ -5,11 +5,12 @@
 
 use limestone_core::replication::native::protocol::frame::{Frame, FrameKind, FrameReader, HEADER_LEN, TRAILER_LEN};
 use limestone_core::replication::native::protocol::handshake::{PrimaryHandshake, ReplicaHandshake};
+use limestone_core::replication::native::protocol::lane_order::LaneOrder;
 use limestone_core::replication::native::protocol::message::{
     ConnectionKind, Message, Outcome, PrimaryIdentity, ReplicaIdentity,
 };
 use limestone_core::replication::native::protocol::primary_session::PrimarySession;
-use limestone_core::replication::native::protocol::replica_session::{LaneOrder, ReplicaSession};
+use limestone_core::replication::native::protocol::replica_session::ReplicaSession;
 use limestone_core::replication::secret::Secret;
 use limestone_core::replication::upstream::protocol::reader::{Budget, Reader};
 use limestone_core::types::Epoch;
@@ -191,7 +192,7 @@ impl Peers {
         let (secret, kind) = (Secret::default(), ConnectionKind::Control);
         let (primary_handshake, _) =
             PrimaryHandshake::start(kind, [0; 16], [0; 32], secret.clone(), Some(identity.clone()));
-        let mut replica = ReplicaSession::new([0; 16], &identity, Epoch(0), 1000, 0);
+        let mut replica = ReplicaSession::new([0; 16], &identity, (Outcome::CatchUp, Epoch(0)), 1000, 0);
         let lane = replica.attach([0; 16], ConnectionKind::Lane(0)).expect("a lane").expect("its order");
         Peers {
             primary_handshake,

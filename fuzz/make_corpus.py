@@ -67,8 +67,8 @@ history = struct.pack("<QHQQQQ", 2, 2, 1, 0, 2, 8)
 identity = bytes(32) + b"\1" + name(b"uuid") + history + struct.pack("<QQIIQ", 10, 1, 2, 8, 0)
 answer = b"\1" + name(b"uuid") + struct.pack("<QQBIQ", 2, 9, 2, 8, 0)
 frames = [
-    frame(0x01, struct.pack("<HHBI", 1, 1, 2, 3) + bytes(range(48))),
-    frame(0x02, struct.pack("<H", 1) + bytes(64)),
+    frame(0x01, struct.pack("<HHBI", 2, 2, 2, 3) + bytes(range(48))),
+    frame(0x02, struct.pack("<H", 2) + bytes(64)),
     frame(0x03, identity),
     frame(0x03, bytes(33)),
     frame(0x04, answer),
@@ -80,7 +80,7 @@ frames = [
     frame(0x13, struct.pack("<Q", 2), 12),
     frame(0x11, channel=3),
     frame(0x20, struct.pack("<QQ", 12, 11)),
-    frame(0x21, epoch=11),
+    frame(0x21, struct.pack("<QQ", 5000, 4000), epoch=11),
     frame(0x22, epoch=12),
     frame(0x23, struct.pack("<QQ", 1, 2)),
     frame(0x24, struct.pack("<QQ", 1, 2)),

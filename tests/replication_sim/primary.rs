@@ -9,10 +9,11 @@ use limestone_core::datastore::{Channel, Datastore, EndedSession, Settings, Tap}
 use limestone_core::replication::backlog::{Backlog, Window};
 use limestone_core::replication::native::protocol::frame::LogFrame;
 use limestone_core::replication::native::protocol::handshake::{PrimaryHandshake, PrimaryStep};
+use limestone_core::replication::native::protocol::lane_order::lane_of;
 use limestone_core::replication::native::protocol::message::{
     BlobPiece, Code, ConnectionKind, Message, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, Term,
 };
-use limestone_core::replication::native::protocol::primary_session::{lane_of, PrimarySession};
+use limestone_core::replication::native::protocol::primary_session::PrimarySession;
 use limestone_core::replication::native::protocol::Millis;
 use limestone_core::replication::secret::Secret;
 use limestone_core::types::{Epoch, StorageId, WriteVersion};
@@ -369,6 +370,7 @@ impl Open {
 
     fn commit(&mut self, now: Millis) {
         if let Some(epoch) = self.session.take_commit(now) {
+            self.session.announce(now).iter().for_each(|message| self.control.send(message));
             self.lanes.iter().for_each(|lane| lane.end.send(&Message::Commit { epoch, blob_seq: self.blob_seq }));
         }
     }

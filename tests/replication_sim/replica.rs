@@ -8,10 +8,9 @@ use crate::world::{Sabotage, Setup, TIMEOUT};
 use limestone_core::replication::native::protocol::handshake::{
     decide, Identified, ReplicaHandshake, ReplicaStep, Standing,
 };
+use limestone_core::replication::native::protocol::lane_order::{LaneOrder, LaneStep};
 use limestone_core::replication::native::protocol::message::{Code, ConnectionKind, Message, Reason, ReplicaIdentity};
-use limestone_core::replication::native::protocol::replica_session::{
-    LaneOrder, LaneStep, ReplicaAction, ReplicaSession,
-};
+use limestone_core::replication::native::protocol::replica_session::{ReplicaAction, ReplicaSession};
 use limestone_core::replication::native::protocol::Millis;
 use limestone_core::replication::replica_store::{BlobReceiver, StandbyStore};
 use limestone_core::replication::secret::Secret;
@@ -137,7 +136,7 @@ impl Replica {
                     return Ok(());
                 }
                 let durable = self.store.durable();
-                let session = ReplicaSession::new(peer.session_id, &primary, durable, TIMEOUT, now);
+                let session = ReplicaSession::new(peer.session_id, &primary, (outcome, durable), TIMEOUT, now);
                 let replica = ReplicaIdentity {
                     uuid: standing.uuid,
                     term: 0,
@@ -212,7 +211,8 @@ impl Open {
         };
         match (synced, commit) {
             (Ok(()), Some((epoch, blob_seq))) => {
-                self.session.lane_synced(*number, epoch, blob_seq).into_iter().collect()
+                // What contradicts itself is found by the invariants: an honest primary does not.
+                self.session.lane_synced(*number, epoch, blob_seq).expect("COMMITs that agree").into_iter().collect()
             }
             _ => Vec::new(),
         }
@@ -307,7 +307,7 @@ impl Open {
                     let blob_seq = if self.sabotage == Some(Sabotage::IgnoreBlobs) { 0 } else { blob_seq };
                     if log.is_synced_up_to(epoch) {
                         let action = self.session.lane_synced(lane.number, epoch, blob_seq);
-                        self.carry_out(action);
+                        self.carry_out(action.map_err(|reason| reason.to_string())?);
                     } else {
                         lane.commit = Some((epoch, blob_seq));
                     }

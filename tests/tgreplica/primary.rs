@@ -5,7 +5,7 @@ use crate::program::DEADLINE;
 use limestone_core::replication::native::protocol::frame::{read_frame, MAGIC, PAYLOAD_BYTES_MAX};
 use limestone_core::replication::native::protocol::handshake::{PrimaryHandshake, PrimaryStep};
 use limestone_core::replication::native::protocol::message::{
-    BlobPiece, ConnectionKind, Log, Message, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, Term,
+    BlobPiece, ConnectionKind, Log, Message, Outcome, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, Term,
 };
 use limestone_core::replication::secret::Secret;
 use limestone_core::types::{BlobId, Epoch, StorageId, WriteVersion};
@@ -96,13 +96,15 @@ impl Primary {
         let session_id = *uuid::Uuid::new_v4().as_bytes();
         let (lanes, stored) = (identity.lanes, identity.stored.0);
         let (control, replica) = connect(address, ConnectionKind::Control, session_id, secret, Some(identity))?;
-        let lanes = (0..lanes).map(|lane| {
-            let (mut lane, _) = connect(address, ConnectionKind::Lane(lane), session_id, secret, None)?;
-            lane.send(&Message::Channel { channel: 0 });
+        let replica = replica.expect("says who it is");
+        let lanes = if replica.outcome == Outcome::BaseSync { 0 } else { lanes };
+        let lanes = (0..lanes).map(|number| {
+            let (mut lane, _) = connect(address, ConnectionKind::Lane(number), session_id, secret, None)?;
+            lane.send(&Message::Channel { channel: number });
             Ok(lane)
         });
         let lanes = lanes.collect::<Result<_, Refused>>()?;
-        Ok(Primary { control, lanes, replica: replica.expect("says who it is"), address, session_id, stored })
+        Ok(Primary { control, lanes, replica, address, session_id, stored })
     }
 
     /// Sends a session with one entry, in pieces of at most `piece` bytes, and only `pieces` of them.
@@ -111,7 +113,7 @@ impl Primary {
         let all: Vec<&[u8]> = bytes.chunks(piece).collect();
         for (at, bytes) in all.iter().enumerate().take(pieces) {
             let (first, last) = (at == 0, at + 1 == all.len());
-            let log = Log { epoch: Epoch(epoch), channel: 0, first, last, bytes: bytes.to_vec() };
+            let log = Log { epoch: Epoch(epoch), channel: lane as u32, first, last, bytes: bytes.to_vec() };
             self.lanes[lane].send(&Message::Log(log));
         }
     }
@@ -122,6 +124,7 @@ impl Primary {
 
     pub fn commit(&mut self, epoch: u64, blob_seq: u64) {
         self.stored = self.stored.max(epoch);
+        self.heartbeat(self.stored, Some(self.stored));
         for lane in &mut self.lanes {
             lane.send(&Message::Commit { epoch: Epoch(epoch), blob_seq });
         }
@@ -140,7 +143,7 @@ impl Primary {
             match self.control.receive().expect("the session goes on") {
                 Message::Durable { epoch: durable } if durable == Epoch(epoch) => return,
                 Message::Durable { epoch: durable } => assert!(durable < Epoch(epoch), "{durable} was never sent"),
-                Message::Alive { .. } => self.heartbeat(stored.0, Some(self.stored)),
+                Message::Alive(_) => self.heartbeat(stored.0, Some(self.stored)),
                 other => panic!("{other:?}"),
             }
         }
@@ -151,7 +154,7 @@ impl Primary {
         loop {
             match self.control.receive()? {
                 Message::Error(reason) => return Some(reason),
-                Message::Alive { .. } | Message::Durable { .. } => {}
+                Message::Alive(_) | Message::Durable { .. } => {}
                 other => panic!("{other:?}"),
             }
         }

@@ -14,10 +14,12 @@
 use super::STAGING_DIR;
 use crate::backup::swap;
 use crate::blob::paths;
+use crate::directory::{Access, OfflineDirectory};
 use crate::error::{Error, Result};
 use crate::replication::state_file::{self, ReplicationState};
+use crate::types::Epoch;
 use crate::vfs::{crashsafe, FileKind, Open, Vfs, VfsFile};
-use crate::wal::names;
+use crate::wal::{manifest, names};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
@@ -208,6 +210,34 @@ impl BaseStaging {
 }
 
 impl BaseStaging {
+    /// Every file has come: reads them as a start would, before anything else is given up for them. They must be of the
+    /// instance `uuid`, and end with an epoch up to `stored`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for what a start would refuse, and for another instance or a later epoch.
+    pub fn verify(&mut self, files: u64, uuid: &str, stored: Epoch) -> Result<()> {
+        self.finish(files)?;
+        let refused = |e| match e {
+            e @ Error::Io { .. } => e,
+            other => Error::InvalidArgument(format!("base sync: what came cannot be started from: {other}")),
+        };
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let directory = OfflineDirectory::open(self.vfs.clone(), &self.folder, Access::Read).map_err(refused)?;
+        let recovered = directory.verdict(threads, None)?.outcome.map_err(refused)?;
+        let durable = recovered.durable.unwrap_or_default();
+        if durable > stored {
+            let text = format!("base sync: it ends with epoch {durable}, but the primary has stored {stored} only");
+            return Err(Error::InvalidArgument(text));
+        }
+        let path = self.folder.join(names::MANIFEST);
+        let manifest = self.vfs.read(&path, manifest::MAX_BYTES).map_err(|e| Error::io("cannot read", &path, e))?;
+        let found = manifest::parse(&manifest).ok().and_then(|manifest| manifest.instance_uuid);
+        match found.as_deref() == Some(uuid) {
+            true => Ok(()),
+            false => Err(Error::InvalidArgument(format!("base sync: expected instance {uuid}, found {found:?}"))),
+        }
+    }
+
     /// Every file has come: decides that they, with `state`, are the content of the directory from now on. The next
     /// opening puts them in place; whatever interrupts this, it finds the old content or the new one.
     pub fn install(&mut self, files: u64, state: &ReplicationState) -> Result<()> {

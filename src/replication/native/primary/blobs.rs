@@ -74,32 +74,19 @@ impl Blobs {
         self.queue.close();
     }
 
-    /// Sends what comes until the queue is closed; `progress` is told bytes that were sent.
-    pub(super) fn send(
-        &self,
-        sender: &mut Sender,
-        vfs: &dyn Vfs,
-        store: &BlobStore,
-        progress: impl Fn(u64),
-    ) -> Result<(), End> {
+    /// Sends what comes until the queue is closed.
+    pub(super) fn send(&self, sender: &mut Sender, vfs: &dyn Vfs, store: &BlobStore) -> Result<(), End> {
         let mut items = VecDeque::new();
         while self.queue.take(&mut items) {
             for (seq, id) in items.drain(..) {
-                send_one(sender, vfs, store, seq, id, &progress)?;
+                send_one(sender, vfs, store, seq, id)?;
             }
         }
         Ok(())
     }
 }
 
-fn send_one(
-    sender: &mut Sender,
-    vfs: &dyn Vfs,
-    store: &BlobStore,
-    seq: u64,
-    id: BlobId,
-    progress: &impl Fn(u64),
-) -> Result<(), End> {
+fn send_one(sender: &mut Sender, vfs: &dyn Vfs, store: &BlobStore, seq: u64, id: BlobId) -> Result<(), End> {
     let (path, _) = store.file(id);
     let failed = |e: std::io::Error| End::Local(format!("BLOB {id} cannot be read: {}: {e}", path.display()));
     let file = vfs.open(&path, Open::Read).map_err(failed)?;
@@ -116,7 +103,6 @@ fn send_one(
         let last = offset + got as u64 == size;
         let crc = if last { checksum.clone().finalize() } else { 0 };
         sender.send(&Message::Blob(BlobPiece { seq, id, size, offset, last, crc, bytes }))?;
-        progress(got as u64);
         offset += got as u64;
         if last {
             return Ok(());

@@ -9,10 +9,13 @@ use crate::replication::native::protocol::message::{
 };
 use crate::replication::net::transport;
 use crate::replication::secret::{self, Secret};
+use socket2::SockRef;
 use std::io::{BufReader, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+/// Bytes that the system takes beyond those that are under way.
+const UNSENT_BYTES_MAX: u32 = 128 << 10;
 /// Bytes that are read at a time; what comes from a replica is small.
 const READ_BYTES: usize = 4096;
 
@@ -42,6 +45,11 @@ pub(super) struct Sender {
 }
 
 impl Sender {
+    /// For so long a call may wait without anything being taken.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     pub(super) fn send(&mut self, message: &Message) -> Result<(), End> {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
@@ -75,6 +83,8 @@ impl Opening<'_> {
     ) -> Result<(Sender, Receiver, Option<ReplicaIdentity>), End> {
         let broken = |e: std::io::Error| End::of_io(&e, self.timeout);
         transport::set_timeouts(&stream, Some(self.timeout)).map_err(broken)?;
+        // What waits to be sent waits in the queues, not in the system: there nobody knows how much it is.
+        SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX).map_err(broken)?;
         let reader = stream.try_clone().map_err(broken)?;
         let frames = FrameReader::new(BufReader::with_capacity(READ_BYTES, reader));
         let mut receiver = Receiver { frames, timeout: self.timeout };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the threads of a primary share, and what it says about the link: one log line for each change of state.
 
+use super::base_set::BaseSet;
 use super::end::End;
 use crate::datastore::Datastore;
 use crate::replication::settings::ReplicationSettings;
@@ -23,6 +24,9 @@ pub(super) struct Core {
     /// Beyond what the catalog says, because the log has something that cannot be sent.
     oldest_shippable: AtomicU64,
     link: Mutex<Link>,
+    /// The set of a base sync that broke off, and since when there is none because nobody took anything of the last one.
+    base_set: Mutex<Option<BaseSet>>,
+    base_set_dropped: Mutex<Option<Instant>>,
     /// Counts what the watching thread has to look at.
     events: Mutex<u64>,
     event: Condvar,
@@ -37,8 +41,6 @@ pub(super) struct Link {
     pub(super) attempting: bool,
     /// When the replica said something last in this run.
     pub(super) heard: Option<Instant>,
-    /// Whether the present session has got through the catch-up.
-    streamed: bool,
     pub(super) last_error: Option<String>,
 }
 
@@ -50,7 +52,6 @@ impl Core {
             peer: None,
             attempting: true,
             heard: None,
-            streamed: false,
             last_error: None,
         };
         Core {
@@ -61,6 +62,8 @@ impl Core {
             awaited: AtomicBool::new(false),
             oldest_shippable: AtomicU64::new(0),
             link: Mutex::new(link),
+            base_set: Mutex::default(),
+            base_set_dropped: Mutex::default(),
             events: Mutex::default(),
             event: Condvar::new(),
         }
@@ -84,11 +87,6 @@ impl Core {
     /// An attempt to have a session begins.
     pub(super) fn attempts(&self) {
         self.link.lock().attempting = true;
-    }
-
-    /// Whether the session that ended had got through the catch-up.
-    pub(super) fn take_streamed(&self) -> bool {
-        std::mem::take(&mut self.link.lock().streamed)
     }
 
     /// Says why there is no session, once for each reason.
@@ -153,7 +151,6 @@ impl Core {
     /// The replica lacks nothing that is not under way.
     pub(super) fn streaming(&self, from: Epoch, bytes: u64, took: Duration) {
         let mut link = self.link.lock();
-        link.streamed = true;
         link.last_error = None;
         let peer = link.peer.map_or_else(String::new, |peer| peer.to_string());
         drop(link);
@@ -180,6 +177,36 @@ impl Core {
     pub(super) fn wake(&self) {
         *self.events.lock() += 1;
         self.event.notify_all();
+    }
+
+    /// What a base sync is to go on with, if there is something. An error: for how long none is to be begun.
+    pub(super) fn take_base_set(&self) -> std::result::Result<Option<BaseSet>, Duration> {
+        self.drop_stale_base_set();
+        match (self.base_set.lock().take(), self.base_set_dropped.lock().take()) {
+            (Some(set), _) => Ok(Some(set)),
+            (None, Some(since)) => Err(self.settings.timeout.saturating_sub(since.elapsed())),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Keeps the set of a base sync that broke off for the next attempt.
+    pub(super) fn keep_base_set(&self, set: BaseSet) {
+        *self.base_set.lock() = Some(set);
+        self.drop_stale_base_set();
+    }
+
+    /// Lets a set go that a replica has not taken anything of for long: it holds up compactions.
+    pub(super) fn drop_stale_base_set(&self) {
+        if let Some(set) = self.base_set.lock().take_if(|set| set.is_stale(self.settings.timeout)) {
+            drop(set);
+            log::info!("replication: the files of the base sync are not held any more: nobody took anything of them");
+            *self.base_set_dropped.lock() = Some(Instant::now());
+        }
+    }
+
+    /// Lets the set of a base sync go, whatever its state.
+    pub(super) fn drop_base_set(&self) {
+        *self.base_set.lock() = None;
     }
 
     /// The replica has confirmed more.

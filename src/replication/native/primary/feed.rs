@@ -7,8 +7,9 @@ use super::lane::Item;
 use super::queue::Queue;
 use crate::blob::BlobStore;
 use crate::datastore::{Datastore, EndedSession, Tap};
+use crate::replication::native::protocol::lane_order::lane_of;
 use crate::replication::native::protocol::message::{Message, Reason};
-use crate::replication::native::protocol::primary_session::{lane_of, PrimaryEvent, PrimarySession};
+use crate::replication::native::protocol::primary_session::{PrimaryEvent, PrimarySession};
 use crate::replication::native::protocol::Millis;
 use crate::types::{Epoch, WriteVersion};
 use parking_lot::Mutex;
@@ -59,8 +60,6 @@ enum Phase {
 struct State {
     phase: Phase,
     machine: PrimarySession,
-    /// The last commit that is on the wire.
-    on_wire: Epoch,
     /// The current epoch as far as a switch has been told.
     switched: Epoch,
     /// Lanes with sessions that the replica was not asked to sync.
@@ -81,7 +80,6 @@ impl Feed {
         let state = State {
             phase: Phase::Overflowed,
             machine,
-            on_wire: Epoch(0),
             switched: Epoch(0),
             unsynced: vec![false; lanes.len()],
             unconfirmed: VecDeque::new(),
@@ -199,21 +197,25 @@ impl Feed {
         state.machine.tick(self.now())
     }
 
-    /// A lane has sent something; `commit` is the last one in it.
-    pub(super) fn sent(&self, commit: Option<Epoch>) {
-        let mut state = self.state.lock();
-        if state.on_wire <= state.machine.confirmed() {
-            // The replica cannot confirm what has not come.
-            let now = self.now();
-            state.machine.busy(now);
-        }
-        state.on_wire = state.on_wire.max(commit.unwrap_or_default());
+    /// What the replica has to be told before a COMMIT goes out on the first lane.
+    pub(super) fn announce(&self) -> Option<Message> {
+        let now = self.now();
+        self.state.lock().machine.announce(now)
     }
 
-    /// Bytes of a BLOB were sent: the replica is busy with something that may take long.
-    pub(super) fn moved(&self) {
+    /// The replica has something of a base sync to take, from now on; or nothing, or its answer may take long.
+    pub(super) fn expects(&self, something: bool) {
         let now = self.now();
-        self.state.lock().machine.busy(now);
+        let machine = &mut self.state.lock().machine;
+        match something {
+            true => machine.expect(now),
+            false => machine.expect_nothing(),
+        }
+    }
+
+    /// Whether the replica has reported or confirmed anything in this session.
+    pub(super) fn has_progressed(&self) -> bool {
+        self.state.lock().machine.has_progressed()
     }
 
     /// Whether every session goes over as it ends.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Keeps a session with the replica: one after the other, watched over while it lasts, and ended in good order.
 
+use super::attempt;
 use super::core::Core;
 use super::end::End;
 use super::session::{self, Session};
@@ -46,12 +47,12 @@ impl Keeper {
         while !core.is_stopping() {
             core.attempts();
             let begun = Instant::now();
-            let end = match Session::new(core.clone()) {
+            let (end, progressed) = match Session::new(core.clone()) {
                 Ok(session) => self.run(Arc::new(session)),
-                Err(end) => end,
+                Err(end) => (end, false),
             };
             core.failed(&end, begun.elapsed());
-            if core.take_streamed() {
+            if progressed {
                 backoff.reset();
             }
             match end {
@@ -65,15 +66,17 @@ impl Keeper {
                 core.sleep(backoff.next());
             }
         }
+        core.drop_base_set();
         core.stopped();
     }
 
-    fn run(&self, session: Arc<Session>) -> End {
+    /// Returns why the session ended, and whether the replica made any progress in it.
+    fn run(&self, session: Arc<Session>) -> (End, bool) {
         *self.session.lock() = Some(session.clone());
         // Whoever stops replication sees the session, or this sees that it is stopped.
-        let end = if self.core.is_stopping() { End::Stopped } else { session.run() };
+        let end = if self.core.is_stopping() { End::Stopped } else { attempt::run(&session) };
         *self.session.lock() = None;
-        end
+        (end, session.has_progressed())
     }
 
     /// Ends everything; the threads end soon.
@@ -104,6 +107,7 @@ impl Keeper {
                 self.retain(confirmed);
                 retained = Instant::now();
             }
+            core.drop_stale_base_set();
             let streaming = session.is_some_and(|session| session.is_streaming());
             let problem = core.link().last_error;
             let mut policy = self.policy.lock();

@@ -40,28 +40,27 @@ impl Lane {
         Lane { sender, buffer, filled: 0, channels: BTreeSet::new(), channels_max }
     }
 
-    /// Sends what comes until the queue is closed. `progress` is told bytes that were sent and the last commit among them.
-    pub(super) fn run(mut self, queue: &Queue<Item>, progress: impl Fn(u64, Option<Epoch>)) -> Result<(), End> {
+    /// Sends what comes until the queue is closed. `announce` is called before each commit goes out.
+    pub(super) fn run(mut self, queue: &Queue<Item>, announce: impl Fn() -> Result<(), End>) -> Result<(), End> {
         let mut items = VecDeque::new();
         while queue.take(&mut items) {
-            let mut commit = None;
             for item in items.drain(..) {
                 match item {
                     Item::Session(session) => {
                         self.announce(session.channel)?;
-                        self.append(&session, &progress)?;
+                        self.append(&session)?;
                     }
                     Item::Commit { epoch, blob_seq } => {
+                        announce()?;
                         self.message(&Message::Commit { epoch, blob_seq });
-                        commit = Some(epoch);
                     }
                     Item::Sync => self.message(&Message::Sync),
                 }
                 if self.filled >= BATCH_BYTES {
-                    self.flush(&progress, commit.take())?;
+                    self.flush()?;
                 }
             }
-            self.flush(&progress, commit)?;
+            self.flush()?;
         }
         Ok(())
     }
@@ -85,11 +84,11 @@ impl Lane {
         self.filled += bytes.len();
     }
 
-    fn append(&mut self, session: &EndedSession, progress: &impl Fn(u64, Option<Epoch>)) -> Result<(), End> {
+    fn append(&mut self, session: &EndedSession) -> Result<(), End> {
         let mut offset = 0;
         while offset < session.len {
             if self.filled >= BATCH_BYTES {
-                self.flush(progress, None)?;
+                self.flush()?;
             }
             let len = (session.len - offset).min(PIECE_BYTES_MAX as u64) as usize;
             let (head, rest) = self.buffer[self.filled..].split_at_mut(HEAD_LEN);
@@ -110,10 +109,9 @@ impl Lane {
         Ok(())
     }
 
-    fn flush(&mut self, progress: &impl Fn(u64, Option<Epoch>), commit: Option<Epoch>) -> Result<(), End> {
+    fn flush(&mut self) -> Result<(), End> {
         if self.filled > 0 {
             self.sender.write(&self.buffer[..self.filled])?;
-            progress(self.filled as u64, commit);
             self.filled = 0;
         }
         Ok(())

@@ -4,8 +4,11 @@
 //! sockets of it; what a message means is in `native`. Promises that the engine never waits for it, but for a bounded
 //! time in [`Primary::shutdown`], and that no thread is left behind by that.
 
+mod attempt;
+mod base_set;
 mod base_sync;
 mod blobs;
+mod catch_up;
 mod connection;
 mod core;
 mod end;

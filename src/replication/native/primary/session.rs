@@ -1,40 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One session with the replica, from connecting to its end: handshakes, the threads of its connections, catch-up, and
-//! then waiting for the end, which whoever sees a failure first brings about for all.
+//! One session with the replica: its connections with their handshakes, its threads, and its end, which whoever sees a
+//! failure first brings about for all.
 
-use super::base_sync;
 use super::blobs::Blobs;
-use super::connection::{unexpected, Opening, Receiver, Sender};
+use super::connection::{Opening, Receiver, Sender};
 use super::core::Core;
 use super::end::End;
 use super::feed::{Feed, Observer};
 use super::lane::{Item, Lane};
 use super::queue::Queue;
-use crate::datastore::{EndedSession, Subscription, Tap};
-use crate::replication::backlog::{Backlog, BacklogError, NotShippable};
 use crate::replication::native::protocol::message::{
-    Code, ConnectionKind, Message, Outcome, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, Term, CHANNELS_MAX,
+    Code, ConnectionKind, Message, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, Term, CHANNELS_MAX,
 };
 use crate::replication::native::protocol::primary_session::PrimarySession;
 use crate::replication::net::transport;
 use crate::replication::secret;
-use crate::replication::status::LinkState;
-use crate::types::{Epoch, WriteVersion};
+use crate::types::Epoch;
 use parking_lot::{Condvar, Mutex};
 use std::cell::Cell;
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Sessions that wait in a lane while the replica catches up.
-const CATCH_UP_QUEUE: usize = 1 << 10;
-/// While the replica catches up it is asked to confirm after so many bytes.
-const CATCH_UP_COMMIT_BYTES: u64 = 16 << 20;
-/// Sessions above the stored epoch that a subscription may find.
-const HELD_MAX: usize = 1 << 16;
+/// Connections that are opened at a time.
+const JOINING_MAX: usize = 8;
+/// For so long the replica's reason is waited for when a connection is gone: it was sent before the end.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 thread_local! {
     static OWN_THREAD: Cell<bool> = const { Cell::new(false) };
@@ -50,9 +43,21 @@ pub(super) fn is_own_thread() -> bool {
     OWN_THREAD.get()
 }
 
+/// What a session is for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Base {
+    /// It sends the log.
+    #[default]
+    None,
+    /// A base sync.
+    Sending,
+    /// All files of a base sync were sent; their content ends with this epoch.
+    Sent(Epoch),
+}
+
 /// A session; its threads share it.
 pub(super) struct Session {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
     id: SessionId,
     streams: Mutex<Vec<TcpStream>>,
     lanes: Mutex<Vec<Arc<Queue<Item>>>>,
@@ -61,7 +66,11 @@ pub(super) struct Session {
     feed: Mutex<Option<Arc<Feed>>>,
     end: Mutex<Option<End>>,
     ended: Condvar,
-    pub(super) sent_bytes: AtomicU64,
+    base: Mutex<Base>,
+    /// Connections that are being opened.
+    joining: Mutex<usize>,
+    joined: Condvar,
+    progressed: AtomicBool,
 }
 
 impl Observer for Session {
@@ -86,7 +95,10 @@ impl Session {
             feed: Mutex::default(),
             end: Mutex::default(),
             ended: Condvar::new(),
-            sent_bytes: AtomicU64::new(0),
+            base: Mutex::default(),
+            joining: Mutex::default(),
+            joined: Condvar::new(),
+            progressed: AtomicBool::new(false),
         })
     }
 
@@ -103,7 +115,30 @@ impl Session {
         self.ended.notify_all();
     }
 
-    fn check(&self) -> Result<(), End> {
+    /// Ends the session because a thread of it cannot go on. When its connection is gone, the replica may have said why on
+    /// the control connection.
+    pub(super) fn lost(&self, reason: End) {
+        if matches!(reason, End::Lost(_)) {
+            self.wait_for_end_until(Instant::now() + LAST_WORDS);
+        }
+        self.finish(reason);
+    }
+
+    /// Waits for the end of the session.
+    pub(super) fn wait_for_end(&self) {
+        let mut end = self.end.lock();
+        while end.is_none() {
+            self.ended.wait(&mut end);
+        }
+    }
+
+    /// Waits for the end of the session, at most until then.
+    pub(super) fn wait_for_end_until(&self, deadline: Instant) {
+        let mut end = self.end.lock();
+        while end.is_none() && !self.ended.wait_until(&mut end, deadline).timed_out() {}
+    }
+
+    pub(super) fn check(&self) -> Result<(), End> {
         self.end.lock().clone().map_or(Ok(()), Err)
     }
 
@@ -115,53 +150,20 @@ impl Session {
         self.check().inspect_err(|_| transport::close(stream))
     }
 
-    /// Runs the session and returns why it ended. All its threads have ended then.
-    pub(super) fn run(self: &Arc<Self>) -> End {
-        let mut threads = Vec::new();
-        let end = match self.connect_and_send(&mut threads) {
-            Ok(()) => {
-                let mut end = self.end.lock();
-                while end.is_none() {
-                    self.ended.wait(&mut end);
-                }
-                end.clone().unwrap_or(End::Stopped)
-            }
-            Err(end) => end,
-        };
-        self.finish(end);
+    /// Waits for the end and returns why it came. All threads of the session have ended then.
+    pub(super) fn finished(&self, threads: Vec<JoinHandle<()>>) -> End {
         self.core.store.unsubscribe();
         for thread in threads {
             // A thread that panicked has ended the session.
             let _ = thread.join();
         }
-        *self.feed.lock() = None;
+        if let Some(feed) = self.feed.lock().take() {
+            self.progressed.store(feed.has_progressed(), SeqCst);
+        }
         self.end.lock().clone().unwrap_or(End::Stopped)
     }
 
-    fn connect_and_send(self: &Arc<Self>, threads: &mut Vec<JoinHandle<()>>) -> Result<(), End> {
-        let settings = &self.core.settings;
-        let stream =
-            transport::connect(&settings.endpoints, settings.timeout).map_err(|e| End::Unreachable(e.to_string()))?;
-        let peer = stream.peer_addr().map_err(|e| End::Lost(e.to_string()))?;
-        if !secret::is_peer_allowed(peer.ip(), &settings.secret, settings.allow_no_secret) {
-            return Err(End::Local(format!(
-                "{peer} is not on this machine and no secret is set: set TSURUGI_REPLICATION_SECRET_FILE on both sides, \
-                 or TSURUGI_REPLICATION_ALLOW_NO_SECRET=1"
-            )));
-        }
-        let identity = self.identity();
-        let (sender, receiver, replica) = self.open(stream, ConnectionKind::Control, Some(&identity))?;
-        let replica =
-            replica.ok_or_else(|| End::Protocol("the Answer on the control connection is empty".to_owned()))?;
-        self.core.connected(peer);
-        if replica.outcome == Outcome::BaseSync {
-            return self.base_sync(peer, sender, receiver, threads);
-        }
-        let feed = self.start_threads(peer, sender, receiver, (identity.stored, &replica), threads)?;
-        self.catch_up(&feed, replica.durable)
-    }
-
-    fn identity(&self) -> PrimaryIdentity {
+    pub(super) fn identity(&self) -> PrimaryIdentity {
         let core = &self.core;
         PrimaryIdentity {
             uuid: core.store.instance_uuid().to_owned(),
@@ -180,7 +182,7 @@ impl Session {
         }
     }
 
-    fn open(
+    pub(super) fn open(
         &self,
         stream: TcpStream,
         kind: ConnectionKind,
@@ -197,14 +199,14 @@ impl Session {
     }
 
     /// One more connection to the replica that answered on the control connection.
-    fn join(&self, peer: SocketAddr, kind: ConnectionKind) -> Result<(Sender, Receiver), End> {
+    pub(super) fn join(&self, peer: SocketAddr, kind: ConnectionKind) -> Result<(Sender, Receiver), End> {
         let stream = transport::connect_address(peer, self.core.settings.timeout)
             .map_err(|e| End::Unreachable(format!("{kind}: {peer}: {e}")))?;
         let (sender, receiver, _) = self.open(stream, kind, None)?;
         Ok((sender, receiver))
     }
 
-    fn spawn(
+    pub(super) fn spawn(
         self: &Arc<Self>,
         threads: &mut Vec<JoinHandle<()>>,
         name: &str,
@@ -222,165 +224,67 @@ impl Session {
             mark_own_thread();
             let session = finish.0.clone();
             if let Err(end) = body(&session) {
-                session.finish(end);
+                session.lost(end);
             }
         });
         threads.push(thread.map_err(|e| End::Local(format!("cannot start a thread: {e}")))?);
         Ok(())
     }
 
-    fn start_threads(
+    /// Makes known what sends and hears from now on.
+    pub(super) fn begin(
         self: &Arc<Self>,
-        peer: SocketAddr,
-        sender: Sender,
-        receiver: Receiver,
+        control: Sender,
         (stored, replica): (Epoch, &ReplicaIdentity),
-        threads: &mut Vec<JoinHandle<()>>,
+        lanes: usize,
     ) -> Result<Arc<Feed>, End> {
-        let mut lanes = Vec::new();
-        for number in 0..self.core.settings.lanes as u32 {
-            // Nothing comes back on a lane.
-            let (sender, _) = self.join(peer, ConnectionKind::Lane(number))?;
-            let lane = Lane::new(sender, replica.max_channels.min(CHANNELS_MAX));
-            let queue = Arc::new(Queue::new());
-            lanes.push(queue.clone());
-            self.lanes.lock().push(queue.clone());
-            self.spawn(threads, &format!("lane_{number}"), move |session| {
-                lane.run(&queue, |bytes, commit| session.sent(bytes, commit))
-            })?;
-        }
-        let (mut blob_sender, _) = self.join(peer, ConnectionKind::Blob)?;
-        self.spawn(threads, "blobs", move |session| {
-            let store = &session.core.store;
-            let moved = |bytes| session.moved(bytes);
-            session.blobs.send(&mut blob_sender, store.vfs(), store.blobs(), moved)
-        })?;
         let observer: Weak<dyn Observer> = Arc::downgrade(&(self.clone() as Arc<dyn Observer>));
         let timeout = self.core.settings.timeout.as_millis() as u64;
         let machine = PrimarySession::new(stored, replica, timeout, 0);
+        let lanes: Vec<_> = (0..lanes).map(|_| Arc::new(Queue::new())).collect();
+        *self.lanes.lock() = lanes.clone();
         let feed = Arc::new(Feed::new(lanes, self.blobs.clone(), &self.core.store, observer, machine));
+        *self.control.lock() = Some(control);
         *self.feed.lock() = Some(feed.clone());
-        *self.control.lock() = Some(sender);
-        self.spawn(threads, "control", move |session| session.receive(receiver))?;
+        // The end may have come before the queues could be closed with it.
         self.check().map(|()| feed)
     }
 
-    /// Sends what the replica lacks from the log, then lets everything through as it comes.
-    fn catch_up(&self, feed: &Arc<Feed>, durable: Epoch) -> Result<(), End> {
-        let mut above = durable;
-        let mut told = false;
-        let (begun, mut bytes) = (Instant::now(), 0);
-        loop {
-            self.core.store.unsubscribe();
-            feed.begin_pass();
-            let subscription = self.core.store.subscribe(feed.clone()).map_err(|e| End::Local(e.to_string()))?;
-            if !std::mem::replace(&mut told, true) {
-                // Later switches reach the tap.
-                self.tell_versions(feed);
-            }
-            let stored_before = subscription.stored_before;
-            let (held, sent) = self.send_log(feed, subscription, above)?;
-            bytes += sent;
-            if held.len() <= HELD_MAX && feed.go_live(held) {
-                self.core.streaming(durable, bytes, begun.elapsed());
-                return Ok(());
-            }
-            // Everything up to the stored epoch has been sent, and nothing else; the next pass begins above it.
-            above = above.max(stored_before);
-        }
-    }
-
-    /// Lets the replica know the versions that were switched to before the session.
-    fn tell_versions(&self, feed: &Feed) {
-        let boundary = self.core.store.available_boundary_version();
-        if boundary > WriteVersion::default() {
-            feed.boundary(boundary);
-        }
-        if let Some(snapshot) = self.core.store.safe_snapshot() {
-            feed.safe_snapshot(snapshot.version);
-        }
-    }
-
-    /// Sends the stored sessions of the log above an epoch; returns the others and the bytes that were sent.
-    fn send_log(&self, feed: &Feed, subscription: Subscription, above: Epoch) -> Result<(Vec<EndedSession>, u64), End> {
-        let stored_before = subscription.stored_before;
-        let source = Backlog::new(subscription, above).map_err(|e| self.not_shippable(e, above))?;
-        let (mut held, mut total, mut pending, mut last) = (Vec::new(), 0, 0, None);
-        // BLOBs that are gone belong to entries that later ones have replaced: only with those the replica is right.
-        let mut hold_commits = false;
-        let mut from = above;
-        loop {
-            let mut window = source.window(from).map_err(|e| self.not_shippable(e, from))?;
-            if window.bytes > 0 {
-                self.core.set_state(LinkState::CatchUp);
-            }
-            while let Some(session) = source.next(&mut window) {
-                if session.epoch > stored_before {
-                    held.push(session);
-                    if held.len() > HELD_MAX {
-                        break;
-                    }
-                    continue;
-                }
-                if let Some(last) = last.filter(|&last| last < session.epoch && pending >= CATCH_UP_COMMIT_BYTES) {
-                    if !hold_commits {
-                        feed.delivered(last);
-                        pending = 0;
-                    }
-                }
-                while !feed.wait_for_room(CATCH_UP_QUEUE, self.core.settings.timeout) {
-                    self.check()?;
-                }
-                self.check()?;
-                (total, pending, last) = (total + session.len, pending + session.len, Some(session.epoch));
-                hold_commits |= feed.send_old(session, self.core.store.blobs());
-            }
-            match window.rest_above {
-                Some(rest) if held.len() <= HELD_MAX => from = rest,
-                _ => break,
-            }
-        }
-        if last.is_some() {
-            feed.delivered(stored_before);
-        }
-        Ok((held, total))
-    }
-
-    fn not_shippable(&self, error: BacklogError, above: Epoch) -> End {
-        match error {
-            BacklogError::NotShippable(reason) => {
-                let oldest = match reason {
-                    NotShippable::Compacted { compacted, .. } => compacted,
-                    NotShippable::Unended { epoch, .. } => epoch,
-                    NotShippable::BeforeFirstEpoch { .. } => Epoch(1),
-                };
-                End::NotShippable { oldest: Epoch(oldest.max(above).0 + 1), reason: reason.to_string() }
-            }
-            other => End::Local(other.to_string()),
-        }
-    }
-
-    fn base_sync(
+    /// Opens the lanes and the connection for BLOBs, several at a time; what is to be sent on them may wait already.
+    pub(super) fn join_lanes(
         self: &Arc<Self>,
         peer: SocketAddr,
-        sender: Sender,
-        receiver: Receiver,
+        channels_max: u32,
         threads: &mut Vec<JoinHandle<()>>,
     ) -> Result<(), End> {
-        self.core.set_state(LinkState::BaseSync);
-        let (mut base, mut answers) = self.join(peer, ConnectionKind::Base)?;
-        *self.control.lock() = Some(sender);
-        self.spawn(threads, "control", move |session| session.receive(receiver))?;
-        let store = &self.core.store;
-        let backup = store.begin_detailed_backup(self.core.settings.timeout).map_err(|e| End::Local(e.to_string()))?;
-        let files: Vec<PathBuf> = backup.files().iter().map(|file| file.source.clone()).collect();
-        let moved = |bytes| self.moved(bytes);
-        let sent = base_sync::send(store.vfs(), store.location(), &files, (&mut base, &mut answers), moved);
-        match sent {
-            Ok(()) => Err(End::BaseSynced),
-            // When the other side ended the session it said why on the control connection.
-            Err(end) => Err(self.check().err().unwrap_or(end)),
+        for (number, queue) in self.lanes.lock().clone().into_iter().enumerate() {
+            self.spawn(threads, &format!("lane_{number}"), move |session| {
+                let (sender, _) = session.join_in_turn(peer, ConnectionKind::Lane(number as u32))?;
+                Lane::new(sender, channels_max).run(&queue, || match number {
+                    0 => session.announce(),
+                    _ => Ok(()),
+                })
+            })?;
         }
+        self.spawn(threads, "blobs", move |session| {
+            let (mut sender, _) = session.join_in_turn(peer, ConnectionKind::Blob)?;
+            let store = &session.core.store;
+            session.blobs.send(&mut sender, store.vfs(), store.blobs())
+        })
+    }
+
+    /// As [`Self::join`]; of all threads that call this, a few join at a time.
+    fn join_in_turn(&self, peer: SocketAddr, kind: ConnectionKind) -> Result<(Sender, Receiver), End> {
+        let mut joining = self.joining.lock();
+        while *joining == JOINING_MAX {
+            self.joined.wait(&mut joining);
+        }
+        *joining += 1;
+        drop(joining);
+        let result = self.check().and_then(|()| self.join(peer, kind));
+        *self.joining.lock() -= 1;
+        self.joined.notify_one();
+        result
     }
 
     fn feed(&self) -> Option<Arc<Feed>> {
@@ -388,17 +292,10 @@ impl Session {
     }
 
     /// What comes on the control connection.
-    fn receive(&self, mut receiver: Receiver) -> Result<(), End> {
+    pub(super) fn receive(&self, mut receiver: Receiver, feed: &Feed) -> Result<(), End> {
         loop {
             let message = receiver.next()?;
             self.core.heard();
-            let Some(feed) = self.feed() else {
-                match message {
-                    // A base sync goes on.
-                    Message::Alive { .. } => continue,
-                    other => return Err(unexpected(other, "an Alive")),
-                }
-            };
             let (propagated, ended) = feed.on_control(message).map_err(|reason| match reason.code {
                 Code::PROTOCOL => End::Protocol(reason.text),
                 _ => End::Ended(reason),
@@ -414,45 +311,33 @@ impl Session {
         }
     }
 
-    /// A lane has sent so much.
-    fn sent(&self, bytes: u64, commit: Option<Epoch>) {
-        self.sent_bytes.fetch_add(bytes, SeqCst);
-        if let Some(feed) = self.feed() {
-            feed.sent(commit);
+    /// Tells the replica what is stored, before a COMMIT says so.
+    fn announce(&self) -> Result<(), End> {
+        // Held until it is sent: epochs must not be told in another order.
+        let mut control = self.control.lock();
+        match (&mut *control, self.feed().and_then(|feed| feed.announce())) {
+            (Some(control), Some(message)) => control.send(&message),
+            _ => Ok(()),
         }
     }
 
-    /// Bytes of a BLOB or a file went over.
-    fn moved(&self, bytes: u64) {
-        self.sent_bytes.fetch_add(bytes, SeqCst);
-        if let Some(feed) = self.feed() {
-            feed.moved();
-        }
-    }
-
-    /// To be called now and then: shows the replica that this side is alive, and looks whether its epoch moves.
+    /// To be called now and then: shows the replica that this side is alive, and looks whether it takes what it gets.
     pub(super) fn tick(&self) {
-        if self.end.lock().is_some() {
-            return;
-        }
-        let store = &self.core.store;
-        let (switched, stored) = (store.switched_epoch(), store.last_epoch());
-        let mut messages = Vec::new();
-        match self.feed() {
-            Some(feed) => {
-                let versions = feed.take_versions();
-                messages.extend(versions.boundary.map(|version| Message::Boundary { version }));
-                messages.extend(versions.safe_snapshot.map(|version| Message::SafeSnapshot { version }));
-                match feed.tick(switched) {
-                    Ok(heartbeat) => messages.extend(heartbeat),
-                    Err(reason) => return self.finish(End::Stalled(reason)),
-                }
-            }
-            None => messages.push(Message::Heartbeat { switched, stored, written: None }),
-        }
-        if let Err(end) = messages.iter().try_for_each(|message| self.send_control(message)) {
+        let Some(feed) = self.feed().filter(|_| self.end.lock().is_none()) else { return };
+        if let Err(end) = self.tell(&feed) {
             self.finish(end);
         }
+    }
+
+    fn tell(&self, feed: &Feed) -> Result<(), End> {
+        let mut control = self.control.lock();
+        let Some(control) = &mut *control else { return Ok(()) };
+        let versions = feed.take_versions();
+        let heartbeat = feed.tick(self.core.store.switched_epoch()).map_err(End::Stalled)?;
+        let boundary = versions.boundary.map(|version| Message::Boundary { version });
+        let safe_snapshot = versions.safe_snapshot.map(|version| Message::SafeSnapshot { version });
+        let messages = boundary.into_iter().chain(safe_snapshot).chain(heartbeat);
+        messages.into_iter().try_for_each(|message| control.send(&message))
     }
 
     /// Up to where the replica has everything, when there is a session.
@@ -460,9 +345,23 @@ impl Session {
         self.feed().map(|feed| feed.propagated())
     }
 
-    /// The replica's durable epoch, when there is a session.
+    /// From where on the log must be kept for the replica, when there is a session that tells.
     pub(super) fn confirmed(&self) -> Option<Epoch> {
-        self.feed().map(|feed| feed.confirmed())
+        match *self.base.lock() {
+            Base::None => self.feed().map(|feed| feed.confirmed()),
+            Base::Sending => None,
+            Base::Sent(epoch) => Some(epoch),
+        }
+    }
+
+    /// What became of a base sync.
+    pub(super) fn set_base(&self, base: Base) {
+        *self.base.lock() = base;
+    }
+
+    /// Whether the replica has reported or confirmed anything.
+    pub(super) fn has_progressed(&self) -> bool {
+        self.progressed.load(SeqCst)
     }
 
     /// Bytes that were given to the lanes and are not confirmed.
@@ -475,17 +374,12 @@ impl Session {
         self.feed().is_some_and(|feed| feed.is_streaming())
     }
 
-    fn send_control(&self, message: &Message) -> Result<(), End> {
-        match &mut *self.control.lock() {
-            Some(sender) => sender.send(message),
-            None => Ok(()),
-        }
-    }
-
     /// Ends the session in good order.
     pub(super) fn say_goodbye(&self) {
         // The replica sees the end of the connection in any case.
-        let _ = self.send_control(&Message::Bye);
+        if let Some(control) = &mut *self.control.lock() {
+            let _ = control.send(&Message::Bye);
+        }
         self.finish(End::Stopped);
     }
 }

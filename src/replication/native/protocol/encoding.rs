@@ -6,7 +6,7 @@ use super::frame::{
     write_frame, Frame, FrameKind, FLAG_FIRST, FLAG_LAST, HISTORY_LEN_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX,
 };
 use super::message::{
-    is_base_name, is_history, BlobPiece, ConnectionKind, Hello, Log, Message, Offer, Outcome, PrimaryIdentity,
+    is_base_name, is_history, Alive, BlobPiece, ConnectionKind, Hello, Log, Message, Offer, Outcome, PrimaryIdentity,
     ReplicaIdentity, Term, LANES_MAX,
 };
 use super::reason::{Code, Reason};
@@ -28,7 +28,7 @@ impl Message {
             Message::Log(log) => (log.epoch.0, log.channel),
             Message::Channel { channel } | Message::ChannelEnd { channel } => (0, *channel),
             Message::Commit { epoch, .. } | Message::Durable { epoch } => (epoch.0, 0),
-            Message::Alive { durable } => (durable.0, 0),
+            Message::Alive(alive) => (alive.durable.0, 0),
             Message::Heartbeat { written, .. } => (written.map_or(0, |written| written.0.saturating_add(1)), 0),
             _ => (0, 0),
         };
@@ -75,6 +75,9 @@ impl Message {
             Message::Heartbeat { switched, stored, .. } => {
                 p.u64(switched.0).u64(stored.0);
             }
+            Message::Alive(alive) => {
+                p.u64(alive.received).u64(alive.synced);
+            }
             Message::Boundary { version } | Message::SafeSnapshot { version } => {
                 p.u64(version.major).u64(version.minor);
             }
@@ -96,7 +99,6 @@ impl Message {
             }
             Message::Channel { .. }
             | Message::ChannelEnd { .. }
-            | Message::Alive { .. }
             | Message::Durable { .. }
             | Message::Bye
             | Message::Sync
@@ -151,7 +153,7 @@ impl Message {
                 let written = epoch.0.checked_sub(1).map(Epoch);
                 Message::Heartbeat { switched: Epoch(p.u64()?), stored: Epoch(p.u64()?), written }
             }
-            FrameKind::Alive => Message::Alive { durable: epoch },
+            FrameKind::Alive => Message::Alive(Alive { durable: epoch, received: p.u64()?, synced: p.u64()? }),
             FrameKind::Durable => Message::Durable { epoch },
             FrameKind::Boundary => Message::Boundary { version: p.version()? },
             FrameKind::SafeSnapshot => Message::SafeSnapshot { version: p.version()? },

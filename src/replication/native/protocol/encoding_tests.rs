@@ -118,7 +118,11 @@ fn message() -> impl Strategy<Value = Message> {
         (epoch(), epoch(), proptest::option::of(0..u64::MAX)).prop_map(|(switched, stored, written)| {
             Message::Heartbeat { switched, stored, written: written.map(Epoch) }
         }),
-        epoch().prop_map(|durable| Message::Alive { durable }),
+        (epoch(), any::<u64>(), any::<u64>()).prop_map(|(durable, received, synced)| Message::Alive(Alive {
+            durable,
+            received,
+            synced
+        })),
         epoch().prop_map(|epoch| Message::Durable { epoch }),
         version().prop_map(|version| Message::Boundary { version }),
         version().prop_map(|version| Message::SafeSnapshot { version }),

@@ -76,8 +76,8 @@ frame_kinds! {
     Sync = 0x14, 0, 0;
     /// The primary is alive; its epochs.
     Heartbeat = 0x20, 16, 16;
-    /// The replica is alive; its durable epoch.
-    Alive = 0x21, 0, 0;
+    /// The replica is alive; its durable epoch, and how much it has received and synced.
+    Alive = 0x21, 16, 16;
     /// Everything up to an epoch is durable on the replica.
     Durable = 0x22, 0, 0;
     /// Versions below this one are not needed any more.

@@ -110,10 +110,12 @@ fn messages_out_of_order_end_the_handshake() {
 fn a_version_that_is_not_shared_is_refused() {
     let (mut p, hello) = PrimaryHandshake::start(ConnectionKind::Blob, [5; 16], [1; 32], secret(KEY), None);
     let Message::Hello(hello) = hello else { panic!("a hello") };
-    let mut r = ReplicaHandshake::new([2; 32], secret(KEY));
-    let newer = Hello { version_min: 2, version_max: 9, ..hello };
-    assert_eq!(r.on_message(Message::Hello(newer)).unwrap_err().code, Code::VERSION);
-    let other = Message::Challenge { version: 2, nonce: [0; 32], proof: [0; 32] };
+    for (version_min, version_max) in [(1, VERSION - 1), (VERSION + 1, 9)] {
+        let mut r = ReplicaHandshake::new([2; 32], secret(KEY));
+        let other = Hello { version_min, version_max, ..hello.clone() };
+        assert_eq!(r.on_message(Message::Hello(other)).unwrap_err().code, Code::VERSION);
+    }
+    let other = Message::Challenge { version: VERSION + 1, nonce: [0; 32], proof: [0; 32] };
     assert_eq!(p.on_message(other).unwrap_err().code, Code::VERSION);
 }
 

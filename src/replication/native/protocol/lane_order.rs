@@ -6,6 +6,11 @@ use super::message::{Code, Log, Message, Reason};
 use crate::types::Epoch;
 use std::collections::BTreeSet;
 
+/// The lane that a channel is pinned to.
+pub fn lane_of(channel: u32, lanes: u32) -> u32 {
+    channel % lanes.max(1)
+}
+
 /// What a replica does with a message of a lane.
 #[derive(Debug, PartialEq, Eq)]
 pub enum LaneStep {
@@ -23,6 +28,9 @@ pub enum LaneStep {
 /// One lane of a session on the replica. Belongs to the thread that reads the lane.
 #[derive(Debug)]
 pub struct LaneOrder {
+    /// The number of the lane, of so many.
+    lane: u32,
+    lanes: u32,
     max_channels: u32,
     channels: BTreeSet<u32>,
     /// Channel and epoch of the session that has begun and not ended.
@@ -33,8 +41,10 @@ pub struct LaneOrder {
 }
 
 impl LaneOrder {
-    pub(super) fn new(max_channels: u32, durable: Epoch) -> LaneOrder {
-        LaneOrder { max_channels, channels: BTreeSet::new(), open: None, committed: durable, blob_seq: 0 }
+    /// Lane number `lane` of `lanes`; the replica has everything up to `durable`.
+    pub(super) fn new((lane, lanes): (u32, u32), max_channels: u32, durable: Epoch) -> LaneOrder {
+        let channels = BTreeSet::new();
+        LaneOrder { lane, lanes, max_channels, channels, open: None, committed: durable, blob_seq: 0 }
     }
 
     /// Takes the next message. After an error the session is to be closed.
@@ -48,6 +58,10 @@ impl LaneOrder {
             Message::Channel { channel } if channel >= self.max_channels => {
                 let text = format!("channel {channel} was announced, {} were agreed", self.max_channels);
                 Err(Reason::new(Code::LIMIT, text))
+            }
+            Message::Channel { channel } if lane_of(channel, self.lanes) != self.lane => {
+                let expected = lane_of(channel, self.lanes);
+                violation(format!("channel {channel} on lane {}, it belongs on lane {expected}", self.lane))
             }
             Message::Channel { channel } => match self.channels.insert(channel) {
                 true => Ok(LaneStep::Noted),

@@ -7,8 +7,8 @@ use crate::replication::secret::Proof;
 use crate::types::{BlobId, Epoch, WriteVersion};
 use std::fmt;
 
-/// The only version of the protocol so far.
-pub const VERSION: u16 = 1;
+/// The version of the protocol that is spoken; earlier ones are refused.
+pub const VERSION: u16 = 2;
 /// Most lanes of a session.
 pub const LANES_MAX: u32 = 64;
 /// Most log channels of a session.
@@ -140,6 +140,16 @@ pub struct Offer {
     pub crc: u32,
 }
 
+/// What a replica says of itself now and then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alive {
+    pub durable: Epoch,
+    /// Bytes of this session that came on its lane, BLOB and base connections.
+    pub received: u64,
+    /// How much of it has been synced; only that it grows has a meaning.
+    pub synced: u64,
+}
+
 /// Every message of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
@@ -176,9 +186,7 @@ pub enum Message {
         stored: Epoch,
         written: Option<Epoch>,
     },
-    Alive {
-        durable: Epoch,
-    },
+    Alive(Alive),
     Durable {
         epoch: Epoch,
     },
@@ -233,7 +241,7 @@ impl Message {
             Message::Commit { .. } => FrameKind::Commit,
             Message::Sync => FrameKind::Sync,
             Message::Heartbeat { .. } => FrameKind::Heartbeat,
-            Message::Alive { .. } => FrameKind::Alive,
+            Message::Alive(_) => FrameKind::Alive,
             Message::Durable { .. } => FrameKind::Durable,
             Message::Boundary { .. } => FrameKind::Boundary,
             Message::SafeSnapshot { .. } => FrameKind::SafeSnapshot,

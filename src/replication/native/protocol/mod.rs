@@ -7,7 +7,7 @@ mod clock;
 pub mod encoding;
 pub mod frame;
 pub mod handshake;
-mod lane_order;
+pub mod lane_order;
 pub mod message;
 pub mod primary_session;
 pub mod proofs;

@@ -1,16 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A session as the primary sees it: which epoch may be committed, what the replica has confirmed, whether it is lost or
-//! stalled. COMMIT e goes out when e is stored and every session up to e has been put on its lane, and only for epochs
-//! that had writes.
+//! stalled: what the replica reports, received, synced and durable, is what counts. COMMIT e goes out when e is stored and
+//! every session up to e has been put on its lane, and only for epochs that had writes.
 
 use super::clock::{heartbeat_interval, Millis};
-use super::message::{Code, Message, Reason, ReplicaIdentity};
+use super::message::{Alive, Code, Message, Reason, ReplicaIdentity};
 use crate::types::Epoch;
-
-/// The lane that a channel is pinned to.
-pub fn lane_of(channel: u32, lanes: u32) -> u32 {
-    channel % lanes.max(1)
-}
 
 /// What a message of the replica means.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,13 +37,20 @@ pub struct PrimarySession {
     sent: Millis,
     /// A heartbeat is due before its time.
     announce: bool,
-    /// Since when the replica owes a confirmation and its epoch has not moved.
+    /// The stored epoch that the replica was told.
+    announced: Epoch,
+    /// What the replica has received and synced, as it said last; both only grow.
+    received: u64,
+    synced: u64,
+    has_progressed: bool,
+    /// Since when the replica owes something and has reported nothing new.
     owing_since: Option<Millis>,
 }
 
 impl PrimarySession {
-    /// A session that begins with catch-up, after the replica's Answer; `stored` is what the Identity said. The time after which a silent replica counts as
-    /// lost is also the one after which a replica counts as stalled whose epoch does not move.
+    /// A session that begins with catch-up, after the replica's Answer; `stored` is what the Identity said. The time after
+    /// which a silent replica counts as lost is also the one after which a replica counts as stalled that owes something
+    /// and reports nothing new.
     pub fn new(stored: Epoch, replica: &ReplicaIdentity, timeout: Millis, now: Millis) -> PrimarySession {
         PrimarySession {
             delivered: Some(replica.durable),
@@ -63,6 +65,10 @@ impl PrimarySession {
             heard: now,
             sent: now,
             announce: false,
+            announced: stored,
+            received: 0,
+            synced: 0,
+            has_progressed: false,
             owing_since: None,
         }
     }
@@ -121,11 +127,31 @@ impl PrimarySession {
         Some(epoch)
     }
 
-    /// The replica cannot have confirmed by now what it owes, because what it needs for it is under way.
-    pub fn busy(&mut self, now: Millis) {
-        if let Some(since) = &mut self.owing_since {
-            *since = now.max(*since);
-        }
+    /// What the replica has to know before a COMMIT: that its epoch is stored. To be sent on the control connection before
+    /// the COMMIT is sent on the first lane.
+    pub fn announce(&mut self, now: Millis) -> Option<Message> {
+        (self.stored > self.announced).then(|| self.heartbeat(now))
+    }
+
+    fn heartbeat(&mut self, now: Millis) -> Message {
+        (self.announce, self.sent, self.announced) = (false, now, self.stored);
+        let written = self.knows_written.then_some(self.last_written);
+        Message::Heartbeat { switched: self.switched, stored: self.stored, written }
+    }
+
+    /// The replica has something to take, from now on; outside of COMMITs, for a base sync.
+    pub fn expect(&mut self, now: Millis) {
+        self.owing_since.get_or_insert(now);
+    }
+
+    /// The replica has nothing to take, or its answer may take long.
+    pub fn expect_nothing(&mut self) {
+        self.owing_since = None;
+    }
+
+    /// Whether the replica has reported or confirmed anything.
+    pub fn has_progressed(&self) -> bool {
+        self.has_progressed
     }
 
     /// The epoch up to which everything is durable on the replica: an epoch without writes needs no word with it.
@@ -141,14 +167,32 @@ impl PrimarySession {
         self.heard = self.heard.max(now);
         match message {
             Message::Durable { epoch } => self.confirm(epoch, now),
-            Message::Alive { durable } if durable == self.confirmed => Ok(PrimaryEvent::Alive),
-            Message::Alive { durable } => self.confirm(durable, now),
+            Message::Alive(alive) => self.alive(alive, now),
             Message::Bye => Ok(PrimaryEvent::Ended),
             Message::Error(reason) => Err(reason),
             other => {
                 let text = format!("a {} message of a replica on the control connection", other.kind().name());
                 Err(Reason::new(Code::PROTOCOL, text))
             }
+        }
+    }
+
+    fn alive(&mut self, alive: Alive, now: Millis) -> Result<PrimaryEvent, Reason> {
+        let Alive { durable, received, synced } = alive;
+        if received < self.received || synced < self.synced {
+            let text = format!(
+                "the replica reports {received} bytes received and {synced} synced after {} and {}",
+                self.received, self.synced
+            );
+            return Err(Reason::new(Code::PROTOCOL, text));
+        }
+        if (received, synced) != (self.received, self.synced) {
+            (self.received, self.synced, self.has_progressed) = (received, synced, true);
+            self.owing_since = self.owing_since.map(|_| now);
+        }
+        match durable == self.confirmed {
+            true => Ok(PrimaryEvent::Alive),
+            false => self.confirm(durable, now),
         }
     }
 
@@ -160,7 +204,7 @@ impl PrimarySession {
             );
             return Err(Reason::new(Code::PROTOCOL, text));
         }
-        self.confirmed = epoch;
+        (self.confirmed, self.has_progressed) = (epoch, true);
         self.owing_since = (epoch < self.committed).then_some(now);
         Ok(PrimaryEvent::Confirmed(epoch))
     }
@@ -174,16 +218,15 @@ impl PrimarySession {
         let owing = self.owing_since.map_or(0, |since| now.saturating_sub(since));
         if owing > self.timeout {
             let (confirmed, committed) = (self.confirmed, self.committed);
-            let text = format!("the replica stays at epoch {confirmed} for {owing} ms, committed is {committed}");
+            let text = format!(
+                "the replica has taken nothing more for {owing} ms: it stays at epoch {confirmed}, committed is {committed}"
+            );
             return Err(Reason::new(Code::TIMEOUT, text));
         }
         if !self.announce && now.saturating_sub(self.sent) < heartbeat_interval(self.timeout) {
             return Ok(None);
         }
-        (self.announce, self.sent) = (false, now);
-        let (switched, stored) = (self.switched, self.stored);
-        let written = self.knows_written.then_some(self.last_written);
-        Ok(Some(Message::Heartbeat { switched, stored, written }))
+        Ok(Some(self.heartbeat(now)))
     }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use super::*;
+use crate::replication::native::protocol::lane_order::lane_of;
 use crate::replication::native::protocol::message::Outcome;
 
 const TIMEOUT: Millis = 1000;
@@ -15,6 +16,10 @@ fn session(stored: u64, durable: u64) -> PrimarySession {
         capabilities: 0,
     };
     PrimarySession::new(Epoch(stored), &replica, TIMEOUT, 0)
+}
+
+fn alive(durable: u64, received: u64, synced: u64) -> Message {
+    Message::Alive(Alive { durable: Epoch(durable), received, synced })
 }
 
 fn durable(epoch: u64) -> Message {
@@ -76,8 +81,8 @@ fn a_confirmation_that_cannot_be_ends_the_session() {
     assert_eq!(session.on_control(durable(10), 0).unwrap_err().code, Code::PROTOCOL, "known already");
     assert_eq!(session.on_control(durable(13), 0).unwrap_err().code, Code::PROTOCOL, "never committed");
     assert_eq!(session.on_control(durable(12), 0), Ok(PrimaryEvent::Confirmed(Epoch(12))));
-    assert_eq!(session.on_control(Message::Alive { durable: Epoch(11) }, 0).unwrap_err().code, Code::PROTOCOL);
-    assert_eq!(session.on_control(Message::Alive { durable: Epoch(12) }, 0), Ok(PrimaryEvent::Alive));
+    assert_eq!(session.on_control(alive(11, 0, 0), 0).unwrap_err().code, Code::PROTOCOL);
+    assert_eq!(session.on_control(alive(12, 0, 0), 0), Ok(PrimaryEvent::Alive));
     assert_eq!(session.on_control(Message::Bye, 0), Ok(PrimaryEvent::Ended));
     assert_eq!(session.on_control(Message::Staged, 0).unwrap_err().code, Code::PROTOCOL);
     let reason = Reason::new(Code::DISK, "full");
@@ -90,14 +95,62 @@ fn a_replica_whose_epoch_does_not_move_is_stalled_although_it_says_that_it_is_al
     session.go_live();
     session.stored(Epoch(12), Some(Epoch(12)));
     session.take_commit(100);
-    let alive = Message::Alive { durable: Epoch(10) };
-    session.on_control(alive.clone(), 1100).unwrap();
+    session.on_control(alive(10, 0, 0), 1100).unwrap();
     assert!(session.tick(1100).is_ok());
     let reason = session.tick(1101).unwrap_err();
-    assert_eq!(reason.to_string(), "timeout (14): the replica stays at epoch 10 for 1001 ms, committed is 12");
+    assert_eq!(
+        reason.to_string(),
+        "timeout (14): the replica has taken nothing more for 1001 ms: it stays at epoch 10, committed is 12"
+    );
     session.on_control(durable(12), 1101).unwrap();
-    session.on_control(Message::Alive { durable: Epoch(12) }, 3000).unwrap();
+    session.on_control(alive(12, 0, 0), 3000).unwrap();
     assert!(session.tick(4000).is_ok(), "it owes nothing");
+}
+
+#[test]
+fn a_replica_that_reports_more_bytes_is_not_stalled_however_long_its_epoch_takes() {
+    let mut session = session(10, 10);
+    session.go_live();
+    session.stored(Epoch(12), Some(Epoch(12)));
+    session.take_commit(0);
+    assert!(!session.has_progressed());
+    for step in 1..20 {
+        session.on_control(alive(10, 100 * step, 0), 900 * step).unwrap();
+        assert!(session.tick(900 * step).is_ok(), "received");
+    }
+    for step in 20..40 {
+        session.on_control(alive(10, 1900, step), 900 * step).unwrap();
+        assert!(session.tick(900 * step).is_ok(), "synced");
+    }
+    assert!(session.has_progressed());
+    session.on_control(alive(10, 1900, 39), 36_000).unwrap();
+    assert!(session.tick(36_101).is_err(), "nothing more");
+    assert_eq!(session.on_control(alive(10, 1899, 39), 36_101).unwrap_err().code, Code::PROTOCOL, "it fell");
+}
+
+#[test]
+fn what_a_base_sync_offers_is_to_be_taken_in_time() {
+    let mut session = session(10, 10);
+    session.on_control(alive(10, 0, 0), 2000).unwrap();
+    assert!(session.tick(2000).is_ok(), "nothing is expected");
+    session.expect(2000);
+    session.on_control(alive(10, 5, 0), 2900).unwrap();
+    session.on_control(alive(10, 5, 0), 3800).unwrap();
+    assert!(session.tick(3900).is_ok());
+    assert!(session.tick(3901).is_err());
+    session.expect_nothing();
+    assert!(session.tick(3901).is_ok());
+}
+
+#[test]
+fn an_epoch_is_announced_once_before_its_commit() {
+    let mut session = session(10, 10);
+    assert_eq!(session.announce(0), None, "the Identity said it");
+    session.stored(Epoch(12), Some(Epoch(12)));
+    let heartbeat = Message::Heartbeat { switched: Epoch(12), stored: Epoch(12), written: Some(Epoch(12)) };
+    assert_eq!(session.announce(100), Some(heartbeat));
+    assert_eq!(session.announce(100), None);
+    assert_eq!(session.tick(349), Ok(None), "it was a heartbeat as well");
 }
 
 #[test]

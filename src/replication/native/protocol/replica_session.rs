@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A session as the replica sees it: which connections belong to it, when an epoch may be recorded, when the primary
 //! counts as lost. An epoch is recorded when every lane has synced what it got before the epoch's COMMIT and the BLOBs up
-//! to the COMMIT's number are synced; it is acknowledged when its record is synced. Whatever the primary sends, the
+//! to the COMMIT's number are synced, and the primary has said that it is stored; it is acknowledged when its record is synced. Whatever the primary sends, the
 //! memory held here is bounded.
 
 use super::clock::{heartbeat_interval, Millis};
-pub use super::lane_order::{LaneOrder, LaneStep};
-use super::message::{Code, ConnectionKind, Message, PrimaryIdentity, Reason, SessionId, CHANNELS_MAX};
+use super::lane_order::LaneOrder;
+use super::message::{Alive, Code, ConnectionKind, Message, Outcome, PrimaryIdentity, Reason, SessionId, CHANNELS_MAX};
 use crate::types::{Epoch, WriteVersion};
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 /// Epochs that may wait for BLOBs one by one; beyond that the last ones are recorded together.
@@ -37,6 +38,7 @@ struct Lane {
 #[derive(Debug)]
 pub struct ReplicaSession {
     id: SessionId,
+    outcome: Outcome,
     max_channels: u32,
     lanes: Vec<Lane>,
     blob_attached: bool,
@@ -51,22 +53,28 @@ pub struct ReplicaSession {
     switched: Epoch,
     stored: Epoch,
     written: Option<Epoch>,
+    /// An epoch that was committed and that the primary had not announced as stored then, and when that was.
+    unannounced: Option<(Epoch, Millis)>,
+    /// What [`Message::Alive`] says besides the durable epoch.
+    received: u64,
+    synced: u64,
     timeout: Millis,
     heard: Millis,
     sent: Millis,
 }
 
 impl ReplicaSession {
-    /// A session whose control connection was accepted. Everything beyond `durable` has been discarded.
+    /// A session whose control connection was accepted with this outcome. Everything beyond `durable` has been discarded.
     pub fn new(
         id: SessionId,
         primary: &PrimaryIdentity,
-        durable: Epoch,
+        (outcome, durable): (Outcome, Epoch),
         timeout: Millis,
         now: Millis,
     ) -> ReplicaSession {
         ReplicaSession {
             id,
+            outcome,
             max_channels: primary.max_channels.min(CHANNELS_MAX),
             lanes: vec![Lane { synced: durable, ..Lane::default() }; primary.lanes as usize],
             blob_attached: false,
@@ -79,6 +87,9 @@ impl ReplicaSession {
             switched: Epoch(0),
             stored: primary.stored,
             written: None,
+            unannounced: None,
+            received: 0,
+            synced: 0,
             timeout,
             heard: now,
             sent: now,
@@ -104,7 +115,8 @@ impl ReplicaSession {
         self.max_channels
     }
 
-    /// Takes another connection of the session; on a lane, the returned order watches over it.
+    /// Takes another connection of the session, of a kind that its outcome allows; on a lane, the returned order watches
+    /// over it.
     pub fn attach(&mut self, id: SessionId, kind: ConnectionKind) -> Result<Option<LaneOrder>, Reason> {
         if id != self.id {
             return Err(Reason::new(
@@ -112,11 +124,19 @@ impl ReplicaSession {
                 "the connection belongs to a session that is not open here",
             ));
         }
+        let is_base_sync = self.outcome == Outcome::BaseSync;
+        if kind != ConnectionKind::Control && is_base_sync != (kind == ConnectionKind::Base) {
+            let session = if is_base_sync { "is a base sync" } else { "sends the log" };
+            return Err(Reason::new(Code::PROTOCOL, format!("a {kind} connection in a session that {session}")));
+        }
         let lanes = self.lanes.len();
         let (attached, order) = match kind {
             ConnectionKind::Control => return Err(Reason::new(Code::PROTOCOL, "a second control connection")),
             ConnectionKind::Lane(lane) => match self.lanes.get_mut(lane as usize) {
-                Some(found) => (&mut found.attached, Some(LaneOrder::new(self.max_channels, self.base))),
+                Some(found) => {
+                    let number = (lane, lanes as u32);
+                    (&mut found.attached, Some(LaneOrder::new(number, self.max_channels, self.base)))
+                }
                 None => return Err(Reason::new(Code::LIMIT, format!("lane {lane} of a session with {lanes} lanes"))),
             },
             ConnectionKind::Blob => (&mut self.blob_attached, None),
@@ -129,13 +149,26 @@ impl ReplicaSession {
     }
 
     /// The lane has synced everything that came before the COMMIT of `epoch`.
-    pub fn lane_synced(&mut self, lane: u32, epoch: Epoch, blob_seq: u64) -> Option<ReplicaAction> {
-        let found = self.lanes.get_mut(lane as usize)?;
+    ///
+    /// # Errors
+    /// When COMMITs of different lanes contradict each other.
+    pub fn lane_synced(&mut self, lane: u32, epoch: Epoch, blob_seq: u64) -> Result<Option<ReplicaAction>, Reason> {
+        let Some(found) = self.lanes.get_mut(lane as usize) else { return Ok(None) };
         if epoch > found.synced {
             (found.synced, found.blob_seq) = (epoch, blob_seq);
         }
+        let contradicts = |other: &&Lane| match other.synced.cmp(&epoch) {
+            Ordering::Less => other.blob_seq > blob_seq,
+            Ordering::Equal => other.blob_seq != blob_seq,
+            Ordering::Greater => other.blob_seq < blob_seq,
+        };
+        if let Some(other) = self.lanes.iter().find(contradicts) {
+            let text = format!("COMMIT of epoch {epoch} needs BLOB {blob_seq} on lane {lane}");
+            let text = format!("{text}, that of epoch {} BLOB {} on another", other.synced, other.blob_seq);
+            return Err(Reason::new(Code::PROTOCOL, text));
+        }
         // Every lane gets every COMMIT, so the one that is furthest behind says which epoch all have.
-        let behind = *self.lanes.iter().min_by_key(|lane| lane.synced)?;
+        let Some(&behind) = self.lanes.iter().min_by_key(|lane| lane.synced) else { return Ok(None) };
         let last =
             self.waiting.back().map_or(self.durable.max(self.recording.unwrap_or_default()), |&(epoch, _)| epoch);
         if behind.synced > last {
@@ -144,7 +177,7 @@ impl ReplicaSession {
             }
             self.waiting.push_back((behind.synced, behind.blob_seq));
         }
-        self.next_record()
+        Ok(self.next_record())
     }
 
     /// All BLOBs up to number `seq` and their names are synced.
@@ -157,7 +190,8 @@ impl ReplicaSession {
         if self.recording.is_some() {
             return None;
         }
-        let ready = self.waiting.iter().take_while(|(_, blob)| *blob <= self.blobs_synced).count();
+        let is_ready = |&&(epoch, blob): &&(Epoch, u64)| blob <= self.blobs_synced && epoch <= self.stored;
+        let ready = self.waiting.iter().take_while(is_ready).count();
         let (epoch, _) = self.waiting.drain(..ready).next_back()?;
         self.recording = Some(epoch);
         Some(ReplicaAction::Record(epoch))
@@ -172,6 +206,11 @@ impl ReplicaSession {
         let mut actions = vec![ReplicaAction::Send(Message::Durable { epoch: self.durable })];
         actions.extend(self.next_record());
         actions
+    }
+
+    /// How many bytes have come on other connections than this one, and how much of them was synced.
+    pub fn progress(&mut self, received: u64, synced: u64) {
+        (self.received, self.synced) = (self.received.max(received), self.synced.max(synced));
     }
 
     /// Something came on a lane, BLOB or base connection: the primary is alive.
@@ -190,7 +229,7 @@ impl ReplicaSession {
                     return Err(Reason::new(Code::PROTOCOL, text));
                 }
                 (self.switched, self.stored, self.written) = (switched, stored, written.max(self.written));
-                Ok(None)
+                Ok(self.next_record())
             }
             Message::Boundary { version } => Ok(Some(ReplicaAction::Boundary(version))),
             Message::SafeSnapshot { version } => Ok(Some(ReplicaAction::SafeSnapshot(version))),
@@ -209,11 +248,29 @@ impl ReplicaSession {
         if silent > self.timeout {
             return Err(Reason::new(Code::TIMEOUT, format!("nothing was heard from the primary for {silent} ms")));
         }
+        self.check_announced(now)?;
         if now.saturating_sub(self.sent) < heartbeat_interval(self.timeout) {
             return Ok(None);
         }
         self.sent = now;
-        Ok(Some(ReplicaAction::Send(Message::Alive { durable: self.durable })))
+        let Self { durable, received, synced, .. } = *self;
+        Ok(Some(ReplicaAction::Send(Message::Alive(Alive { durable, received, synced }))))
+    }
+
+    /// A COMMIT may overtake the announcement that its epoch is stored, but not for long.
+    fn check_announced(&mut self, now: Millis) -> Result<(), Reason> {
+        self.unannounced = self.unannounced.filter(|&(epoch, _)| epoch > self.stored);
+        match (self.unannounced, self.waiting.back()) {
+            (Some((epoch, since)), _) if now.saturating_sub(since) > self.timeout => {
+                let text = format!("COMMIT of epoch {epoch}, but the primary has stored {} only", self.stored);
+                Err(Reason::new(Code::PROTOCOL, text))
+            }
+            (None, Some(&(epoch, _))) if epoch > self.stored => {
+                self.unannounced = Some((epoch, now));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -1,11 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use super::*;
+use crate::replication::native::protocol::lane_order::LaneStep;
 use crate::replication::native::protocol::message::Log;
 
 const TIMEOUT: Millis = 1000;
 
 fn session(lanes: u32) -> ReplicaSession {
+    let mut session = session_after(Outcome::CatchUp, lanes);
+    // What the tests commit is stored.
+    session.stored = Epoch(1 << 20);
+    session.switched = session.stored;
+    session
+}
+
+fn session_after(outcome: Outcome, lanes: u32) -> ReplicaSession {
     let primary = PrimaryIdentity {
         uuid: "uuid".to_owned(),
         term: 1,
@@ -16,11 +25,11 @@ fn session(lanes: u32) -> ReplicaSession {
         max_channels: 4,
         capabilities: 0,
     };
-    ReplicaSession::new([1; 16], &primary, Epoch(10), TIMEOUT, 0)
+    ReplicaSession::new([1; 16], &primary, (outcome, Epoch(10)), TIMEOUT, 0)
 }
 
 fn lane() -> LaneOrder {
-    let mut order = session(1).attach([1; 16], ConnectionKind::Lane(0)).unwrap().unwrap();
+    let mut order = session(2).attach([1; 16], ConnectionKind::Lane(1)).unwrap().unwrap();
     order.on_message(Message::Channel { channel: 3 }).unwrap();
     order
 }
@@ -52,13 +61,14 @@ fn every_break_of_the_order_of_a_lane_is_named() {
     let committed = |lane: &mut LaneOrder| drop(lane.on_message(commit(12, 5)).unwrap());
     let nothing = |_: &mut LaneOrder| ();
     type Before = fn(&mut LaneOrder);
-    let cases: [(Before, Message, &str); 17] = [
+    let cases: [(Before, Message, &str); 18] = [
         (nothing, log(10, 3, true, true), "after COMMIT of epoch 10"),
         (nothing, log(11, 2, true, true), "not announced"),
         (nothing, log(11, 3, false, true), "never began"),
         (nothing, commit(10, 0), "after epoch 10"),
         (nothing, Message::Channel { channel: 3 }, "announced twice"),
         (nothing, Message::Channel { channel: 4 }, "4 were agreed"),
+        (nothing, Message::Channel { channel: 2 }, "it belongs on lane 0"),
         (nothing, Message::ChannelEnd { channel: 2 }, "not announced"),
         (nothing, Message::Bye, "a Bye message on a lane"),
         (nothing, Message::Durable { epoch: Epoch(11) }, "a Durable message on a lane"),
@@ -87,23 +97,23 @@ fn every_break_of_the_order_of_a_lane_is_named() {
 #[test]
 fn an_epoch_is_recorded_when_every_lane_has_it() {
     let mut session = session(2);
-    assert_eq!(session.lane_synced(0, Epoch(11), 0), None);
-    assert_eq!(session.lane_synced(0, Epoch(12), 0), None);
-    assert_eq!(session.lane_synced(1, Epoch(11), 0), Some(ReplicaAction::Record(Epoch(11))));
-    assert_eq!(session.lane_synced(1, Epoch(12), 0), None, "one record at a time");
+    assert_eq!(session.lane_synced(0, Epoch(11), 0).unwrap(), None);
+    assert_eq!(session.lane_synced(0, Epoch(12), 0).unwrap(), None);
+    assert_eq!(session.lane_synced(1, Epoch(11), 0).unwrap(), Some(ReplicaAction::Record(Epoch(11))));
+    assert_eq!(session.lane_synced(1, Epoch(12), 0).unwrap(), None, "one record at a time");
     assert_eq!(session.durable(), Epoch(10), "not before the record is synced");
     let durable = Message::Durable { epoch: Epoch(11) };
     let expected = vec![ReplicaAction::Send(durable), ReplicaAction::Record(Epoch(12))];
     assert_eq!(session.recorded(Epoch(11), 5), expected);
     assert_eq!(session.durable(), Epoch(11));
-    assert_eq!(session.lane_synced(7, Epoch(11), 0), None, "a lane that is not there");
+    assert_eq!(session.lane_synced(7, Epoch(11), 0).unwrap(), None, "a lane that is not there");
 }
 
 #[test]
 fn an_epoch_waits_for_its_blobs_and_not_for_those_of_later_epochs() {
     let mut session = session(1);
-    assert_eq!(session.lane_synced(0, Epoch(11), 2), None);
-    assert_eq!(session.lane_synced(0, Epoch(12), 3), None);
+    assert_eq!(session.lane_synced(0, Epoch(11), 2).unwrap(), None);
+    assert_eq!(session.lane_synced(0, Epoch(12), 3).unwrap(), None);
     assert_eq!(session.blobs_synced(1), None);
     assert_eq!(session.blobs_synced(2), Some(ReplicaAction::Record(Epoch(11))));
     assert_eq!(session.blobs_synced(3), None);
@@ -113,9 +123,9 @@ fn an_epoch_waits_for_its_blobs_and_not_for_those_of_later_epochs() {
 #[test]
 fn epochs_that_have_arrived_together_are_recorded_once() {
     let mut session = session(1);
-    assert_eq!(session.lane_synced(0, Epoch(11), 0), Some(ReplicaAction::Record(Epoch(11))));
+    assert_eq!(session.lane_synced(0, Epoch(11), 0).unwrap(), Some(ReplicaAction::Record(Epoch(11))));
     for epoch in 12..20 {
-        assert_eq!(session.lane_synced(0, Epoch(epoch), 0), None);
+        assert_eq!(session.lane_synced(0, Epoch(epoch), 0).unwrap(), None);
     }
     assert_eq!(session.recorded(Epoch(11), 0).last(), Some(&ReplicaAction::Record(Epoch(19))));
 }
@@ -125,7 +135,7 @@ fn epochs_without_end_take_bounded_memory_and_the_last_one_is_not_lost() {
     let mut session = session(1);
     let last = 11 + 10 * WAITING_MAX as u64;
     for epoch in 11..=last {
-        session.lane_synced(0, Epoch(epoch), epoch);
+        session.lane_synced(0, Epoch(epoch), epoch).unwrap();
     }
     assert_eq!(session.waiting.len(), WAITING_MAX);
     assert_eq!(session.blobs_synced(11), Some(ReplicaAction::Record(Epoch(11))));
@@ -142,9 +152,54 @@ fn a_connection_belongs_to_the_session_once() {
     assert_eq!(code(session.attach([1; 16], ConnectionKind::Lane(0))), Err(Code::PROTOCOL));
     assert_eq!(code(session.attach([1; 16], ConnectionKind::Lane(2))), Err(Code::LIMIT));
     assert_eq!(code(session.attach([1; 16], ConnectionKind::Control)), Err(Code::PROTOCOL));
-    for kind in [ConnectionKind::Blob, ConnectionKind::Base] {
-        assert_eq!(code(session.attach([1; 16], kind)), Ok(false));
-        assert_eq!(code(session.attach([1; 16], kind)), Err(Code::PROTOCOL));
+    assert_eq!(code(session.attach([1; 16], ConnectionKind::Blob)), Ok(false));
+    assert_eq!(code(session.attach([1; 16], ConnectionKind::Blob)), Err(Code::PROTOCOL));
+}
+
+#[test]
+fn only_the_connections_that_the_outcome_allows_belong_to_the_session() {
+    let sends_log = [ConnectionKind::Lane(0), ConnectionKind::Blob];
+    for (outcome, base) in [(Outcome::Stream, false), (Outcome::CatchUp, false), (Outcome::BaseSync, true)] {
+        let mut session = session_after(outcome, 1);
+        for kind in sends_log {
+            assert_eq!(session.attach([1; 16], kind).is_err(), base, "{kind} after {outcome:?}");
+        }
+        let attached = session.attach([1; 16], ConnectionKind::Base);
+        assert_eq!(attached.as_ref().err().map(|reason| reason.code), (!base).then_some(Code::PROTOCOL), "{outcome:?}");
+        assert!(session.attach([1; 16], ConnectionKind::Base).is_err(), "not twice");
+    }
+}
+
+#[test]
+fn an_epoch_is_recorded_only_when_the_primary_has_said_that_it_is_stored() {
+    let heartbeat = |stored| {
+        let (switched, stored) = (Epoch(stored), Epoch(stored));
+        Message::Heartbeat { switched, stored, written: None }
+    };
+    let mut session = session_after(Outcome::Stream, 1);
+    assert_eq!(session.lane_synced(0, Epoch(11), 0), Ok(None), "the COMMIT came first");
+    assert!(session.tick(100).is_ok());
+    assert_eq!(session.on_control(heartbeat(11), 900), Ok(Some(ReplicaAction::Record(Epoch(11)))));
+    session.recorded(Epoch(11), 900);
+    assert_eq!(session.lane_synced(0, Epoch(1 << 40), 0), Ok(None));
+    for now in [1000, 1500, 2000] {
+        session.on_control(heartbeat(12), now).unwrap();
+        assert!(session.tick(now).is_ok());
+    }
+    let reason = session.tick(2001).unwrap_err();
+    assert_eq!(
+        reason.to_string(),
+        "protocol violation (9): COMMIT of epoch 1099511627776, but the primary has stored 12 only"
+    );
+    assert_eq!(session.durable(), Epoch(11));
+}
+
+#[test]
+fn commits_of_different_lanes_must_not_contradict_each_other() {
+    for (epoch, blob_seq, fits) in [(11, 5, true), (11, 4, false), (11, 6, false), (12, 5, true), (12, 4, false)] {
+        let mut session = session(2);
+        session.lane_synced(0, Epoch(11), 5).unwrap();
+        assert_eq!(session.lane_synced(1, Epoch(epoch), blob_seq).is_ok(), fits, "epoch {epoch}, BLOB {blob_seq}");
     }
 }
 
@@ -152,7 +207,8 @@ fn a_connection_belongs_to_the_session_once() {
 fn a_silent_primary_is_lost_and_a_silent_replica_says_that_it_is_alive() {
     let mut session = session(1);
     assert_eq!(session.tick(249), Ok(None));
-    let alive = ReplicaAction::Send(Message::Alive { durable: Epoch(10) });
+    session.progress(7, 5);
+    let alive = ReplicaAction::Send(Message::Alive(Alive { durable: Epoch(10), received: 7, synced: 5 }));
     assert_eq!(session.tick(250), Ok(Some(alive)));
     assert_eq!(session.tick(251), Ok(None));
     session.heard(900);
@@ -168,7 +224,7 @@ fn the_epochs_of_a_primary_never_go_back() {
         written: u64::checked_sub(written, 1).map(Epoch),
     };
     let heartbeat = |switched, stored| beat(switched, stored, 0);
-    let mut session = session(1);
+    let mut session = session_after(Outcome::Stream, 1);
     assert_eq!(session.on_control(beat(12, 11, 8), 1), Ok(None));
     assert_eq!(session.on_control(heartbeat(12, 11), 1), Ok(None));
     assert_eq!(session.primary_epochs(), (Epoch(12), Epoch(11), Some(Epoch(7))), "what is known stays known");

@@ -108,11 +108,11 @@ fn join_session(node: &Arc<Node>, mut incoming: Incoming, peer: SocketAddr, iden
         Ok(order) => order,
         Err(reason) => return turned_away(refuse(incoming.stream(), reason)),
     };
-    match session.join(incoming.stream()) {
-        Ok(true) => {}
-        Ok(false) => return turned_away("the session has ended".to_owned()),
+    let _joined = match session.join(&mut incoming) {
+        Ok(Some(joined)) => joined,
+        Ok(None) => return turned_away("the session has ended".to_owned()),
         Err(e) => return turned_away(e.to_string()),
-    }
+    };
     let result = send(incoming.stream(), &Message::Answer { replica: None })
         .and_then(|()| incoming.set_timeout(node.options.timeout))
         .map_err(|e| End::Lost(e.to_string()))
@@ -123,10 +123,10 @@ fn join_session(node: &Arc<Node>, mut incoming: Incoming, peer: SocketAddr, iden
             (kind, _) => Err(End::Told(Reason::new(Code::PROTOCOL, format!("a second {kind} connection")))),
         });
     match result {
-        Ok(()) => session.end(End::Lost(format!("the {} connection was closed", identified.kind))),
+        Ok(()) => session.lost(format!("the {} connection was closed", identified.kind)),
+        Err(End::Lost(reason)) => session.lost(reason),
         Err(end) => session.end(end),
     }
-    session.leave();
 }
 
 /// A primary wants to begin a session; this thread then serves its control connection.
@@ -210,7 +210,7 @@ fn begin_session(
     let outcome = decide(&primary, &standing)?;
     node.adopt(&store, &primary, outcome).map_err(|e| node.failed(&e))?;
     let now = node.now();
-    let session = ReplicaSession::new(session_id, &primary, standing.durable, node.timeout_ms(), now);
+    let session = ReplicaSession::new(session_id, &primary, (outcome, standing.durable), node.timeout_ms(), now);
     let answer = ReplicaIdentity {
         uuid: if standing.empty { String::new() } else { standing.uuid },
         term: standing.term,
@@ -244,16 +244,14 @@ fn finish(node: &Arc<Node>, session: &Arc<Session>, end: End) {
     session.wait();
     let end = session.ended().unwrap_or(End::Bye);
     let durable = session.store.durable();
-    let is_current = node.session().is_some_and(|current| Arc::ptr_eq(&current, session));
-    if is_current {
-        if node.is_stopping() {
-            // Beyond the durable epoch as well: everything that came is on the disk when the program ends.
-            if let Err(e) = session.store.sync() {
-                node.failed(&e);
-            }
+    if node.is_stopping() {
+        // Beyond the durable epoch as well: everything that came is on the disk when the program ends.
+        if let Err(e) = session.store.sync() {
+            node.failed(&e);
         }
-        node.save_versions(&session.store);
-        node.set_session(None);
+    }
+    node.save_versions(&session.store);
+    node.release(session, || {
         let (reason, is_error) = match &end {
             End::Bye => ("the primary has ended the session".to_owned(), false),
             End::Told(reason) if reason.code == Code::SHUTDOWN => (reason.to_string(), false),
@@ -262,6 +260,6 @@ fn finish(node: &Arc<Node>, session: &Arc<Session>, end: End) {
         };
         let text = format!("{reason}; durable epoch {durable}");
         node.board.disconnected(LinkState::Connecting, &text, is_error);
-    }
+    });
     node.session_ended(&end);
 }

@@ -38,10 +38,9 @@ pub(super) fn run(node: &Node, session: &Session, incoming: &mut Incoming) -> En
             Next::Closed => return End::Lost("the control connection was closed".to_owned()),
             Next::Idle => Ok(None),
         };
-        let done = step.and_then(|action| session.carry_out(action)).and_then(|()| {
-            let tick = session.machine.lock().tick(node.now());
-            tick.map_err(end_of).and_then(|action| session.carry_out(action))
-        });
+        let done = step
+            .and_then(|action| session.carry_out(action))
+            .and_then(|()| session.tick(node.now()).map_err(end_of).and_then(|action| session.carry_out(action)));
         if let Err(end) = done {
             return end;
         }

@@ -7,8 +7,8 @@ use super::incoming::{Incoming, Next};
 use super::node::Node;
 use super::session::Session;
 use super::syncer::Syncer;
+use crate::replication::native::protocol::lane_order::{LaneOrder, LaneStep};
 use crate::replication::native::protocol::message::{BlobPiece, Code, Message, Reason};
-use crate::replication::native::protocol::replica_session::{LaneOrder, LaneStep};
 use crate::replication::replica_store::{BaseStaging, LaneLog};
 use crate::types::Epoch;
 use std::io::Write;
@@ -31,20 +31,33 @@ pub(super) fn lane(
     let (log, syncer) = (session.store.lane(number), Syncer::default());
     std::thread::scope(|scope| {
         let sync = || {
-            let result = syncer.run(node, session, number, &log);
-            syncer.close();
+            let sync = |upto| match upto {
+                Some(epoch) => log.sync_up_to(epoch),
+                None => log.sync(),
+            };
+            let result = syncer.run(
+                |upto, bytes| {
+                    sync(upto).map_err(|e| End::Told(node.failed(&e)))?;
+                    session.synced(bytes.max(1));
+                    Ok(())
+                },
+                |epoch, blob_seq| session.lane_synced(number, epoch, blob_seq),
+            );
             if let Err(end) = result {
                 session.end(end);
             }
         };
         let name = format!("replica-sync-{number}");
-        let thread = std::thread::Builder::new().name(name).spawn_scoped(scope, sync);
-        let result = match thread {
-            Ok(_) => receive(node, session, incoming, (number, order), (&log, &syncer)),
-            Err(e) => Err(End::Lost(format!("cannot start a thread: {e}"))),
+        let thread = match std::thread::Builder::new().name(name).spawn_scoped(scope, sync) {
+            Ok(thread) => thread,
+            Err(e) => return Err(End::Lost(format!("cannot start a thread: {e}"))),
         };
+        let result = receive(node, session, incoming, (number, order), (&log, &syncer));
         syncer.close();
-        result
+        match thread.join() {
+            Ok(()) => result,
+            Err(_) => Err(End::Lost("the thread that syncs a lane panicked".to_owned())),
+        }
     })
 }
 
@@ -104,7 +117,10 @@ pub(super) fn blobs(node: &Node, session: &Session, incoming: &mut Incoming) -> 
             return Err(violation(format!("a piece of BLOB number {seq} of the session, expected {}", whole + 1)));
         }
         receiver.piece(id, size, offset, &bytes, last.then_some(crc)).map_err(failed)?;
-        whole += u64::from(last);
+        if last {
+            whole += 1;
+            session.synced(size.max(1));
+        }
         if whole > synced && (whole - synced >= BLOBS_UNSYNCED_MAX || incoming.waiting_bytes() == 0) {
             receiver.sync_names().map_err(failed)?;
             synced = whole;

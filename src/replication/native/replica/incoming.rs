@@ -7,6 +7,8 @@ use crate::replication::native::protocol::message::{Code, Message, Reason};
 use crate::replication::net::transport;
 use std::io::{self, BufReader, Read};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const BUFFER_BYTES: usize = 256 << 10;
@@ -16,6 +18,8 @@ const BUFFER_BYTES: usize = 256 << 10;
 struct Socket {
     stream: TcpStream,
     deadline: Option<Instant>,
+    /// Counts what comes.
+    count: Option<Arc<AtomicU64>>,
 }
 
 impl Read for Socket {
@@ -27,7 +31,11 @@ impl Read for Socket {
             }
             self.stream.set_read_timeout(Some(left))?;
         }
-        self.stream.read(buffer)
+        let read = self.stream.read(buffer)?;
+        if let Some(count) = &self.count {
+            count.fetch_add(read as u64, SeqCst);
+        }
+        Ok(read)
     }
 }
 
@@ -40,7 +48,8 @@ pub(super) struct Incoming {
 impl Incoming {
     /// Takes the first bytes of a connection. Everything has to come by `deadline` until [`Self::set_timeout`] is called.
     pub(super) fn begin(stream: TcpStream, deadline: Instant) -> io::Result<(Incoming, [u8; MAGIC.len()])> {
-        let mut input = BufReader::with_capacity(BUFFER_BYTES, Socket { stream, deadline: Some(deadline) });
+        let mut input =
+            BufReader::with_capacity(BUFFER_BYTES, Socket { stream, deadline: Some(deadline), count: None });
         let mut magic = [0; MAGIC.len()];
         input.read_exact(&mut magic)?;
         Ok((Incoming { frames: FrameReader::new(input) }, magic))
@@ -69,6 +78,11 @@ impl Incoming {
         let socket = self.frames.get_mut().get_mut();
         socket.deadline = None;
         socket.stream.set_read_timeout(Some(timeout))
+    }
+
+    /// From now on `count` grows with every byte that comes, also inside a message.
+    pub(super) fn count(&mut self, count: Arc<AtomicU64>) {
+        self.frames.get_mut().get_mut().count = Some(count);
     }
 
     /// Whether a part of the next message has come.

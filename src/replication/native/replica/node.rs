@@ -140,6 +140,8 @@ impl Node {
     /// Puts a base sync in place of the directory's content and opens it anew.
     pub(super) fn install(&self, session: &Session, staging: &mut BaseStaging, files: u64) -> Result<()> {
         let state = terms_of(&session.primary)?;
+        let (_, stored, _) = session.machine.lock().primary_epochs();
+        staging.verify(files, &session.primary.uuid, stored)?;
         let mut slot = self.store.write();
         staging.install(files, &state)?;
         let own = slot.take();
@@ -187,6 +189,15 @@ impl Node {
 
     pub(super) fn session(&self) -> Option<Arc<Session>> {
         self.session.lock().clone()
+    }
+
+    /// Forgets a session that has ended, unless another has taken its place; `then` runs before another can.
+    pub(super) fn release(&self, session: &Arc<Session>, then: impl FnOnce()) {
+        let mut current = self.session.lock();
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, session)) {
+            *current = None;
+            then();
+        }
     }
 
     pub(super) fn set_session(&self, session: Option<Arc<Session>>) {

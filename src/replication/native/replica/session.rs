@@ -2,8 +2,9 @@
 //! The session of the one primary: its connections, the threads that serve them, and how all of them end together.
 
 use super::end::End;
+use super::incoming::Incoming;
 use super::recorder::Recorder;
-use crate::replication::native::protocol::message::{Message, PrimaryIdentity};
+use crate::replication::native::protocol::message::{Message, PrimaryIdentity, Reason};
 use crate::replication::native::protocol::replica_session::{ReplicaAction, ReplicaSession};
 use crate::replication::native::protocol::Millis;
 use crate::replication::net::transport;
@@ -14,6 +15,10 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// For so long the reason of the primary is waited for when a data connection is gone: it was sent before the end.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// The session of a primary and its connections.
 #[derive(Debug)]
@@ -25,12 +30,28 @@ pub(super) struct Session {
     streams: Mutex<Vec<TcpStream>>,
     /// Why it ended; the first reason counts.
     ended: Mutex<Option<End>>,
+    end_signal: Condvar,
     /// Threads of its connections, but for the control connection's.
     threads: Mutex<usize>,
     idle: Condvar,
     /// When something came last, on the clock of the node.
     heard: AtomicU64,
+    /// Bytes that came on the connections that joined, and how much of them was synced.
+    received: Arc<AtomicU64>,
+    synced: AtomicU64,
     pub(super) recorder: Recorder,
+}
+
+/// A thread of a connection that is a part of the session.
+pub(super) struct Joined<'a>(&'a Session);
+
+impl Drop for Joined<'_> {
+    fn drop(&mut self) {
+        // The first reason counts: this one is that of a thread that panicked.
+        self.0.end(End::Lost("a thread of the session has ended".to_owned()));
+        *self.0.threads.lock() -= 1;
+        self.0.idle.notify_all();
+    }
 }
 
 impl Session {
@@ -49,9 +70,12 @@ impl Session {
             control: Mutex::new(control),
             streams: Mutex::new(streams),
             ended: Mutex::default(),
+            end_signal: Condvar::new(),
             threads: Mutex::default(),
             idle: Condvar::new(),
             heard: AtomicU64::new(now),
+            received: Arc::default(),
+            synced: AtomicU64::new(0),
             recorder: Recorder::default(),
         })
     }
@@ -66,21 +90,29 @@ impl Session {
         now.saturating_sub(self.heard.load(SeqCst))
     }
 
-    /// Takes a connection into the session: it is closed with it. False when the session has ended.
-    pub(super) fn join(&self, stream: &TcpStream) -> std::io::Result<bool> {
+    /// Takes the connection of this thread into the session, of which it is a part until the guard goes: it is closed with
+    /// it, and ends it. `None` when the session has ended.
+    pub(super) fn join(&self, incoming: &mut Incoming) -> std::io::Result<Option<Joined<'_>>> {
         let ended = self.ended.lock();
         if ended.is_some() {
-            return Ok(false);
+            return Ok(None);
         }
-        self.streams.lock().push(stream.try_clone()?);
+        self.streams.lock().push(incoming.stream().try_clone()?);
+        incoming.count(self.received.clone());
         *self.threads.lock() += 1;
-        Ok(true)
+        Ok(Some(Joined(self)))
     }
 
-    /// The thread of a connection that joined ends.
-    pub(super) fn leave(&self) {
-        *self.threads.lock() -= 1;
-        self.idle.notify_all();
+    /// So much of what came was synced.
+    pub(super) fn synced(&self, bytes: u64) {
+        self.synced.fetch_add(bytes, SeqCst);
+    }
+
+    /// What the time asks for, see [`ReplicaSession::tick`].
+    pub(super) fn tick(&self, now: Millis) -> std::result::Result<Option<ReplicaAction>, Reason> {
+        let mut machine = self.machine.lock();
+        machine.progress(self.received.load(SeqCst), self.synced.load(SeqCst));
+        machine.tick(now)
     }
 
     /// Waits for the threads of all connections that joined, and until what they were told to commit is recorded. Nothing
@@ -105,9 +137,20 @@ impl Session {
             let _ = self.send(&Message::Error(reason.clone()));
         }
         *ended = Some(end);
+        self.end_signal.notify_all();
         for stream in self.streams.lock().iter() {
             transport::close(stream);
         }
+    }
+
+    /// Ends the session because one of its data connections is gone, unless the primary says meanwhile on the control
+    /// connection why.
+    pub(super) fn lost(&self, reason: String) {
+        let deadline = Instant::now() + LAST_WORDS;
+        let mut ended = self.ended.lock();
+        while ended.is_none() && !self.end_signal.wait_until(&mut ended, deadline).timed_out() {}
+        drop(ended);
+        self.end(End::Lost(reason));
     }
 
     pub(super) fn ended(&self) -> Option<End> {
@@ -123,7 +166,7 @@ impl Session {
 
     /// Everything up to `epoch` that came on the lane is synced, and a COMMIT asked for it.
     pub(super) fn lane_synced(&self, lane: u32, epoch: Epoch, blob_seq: u64) -> std::result::Result<(), End> {
-        let action = self.machine.lock().lane_synced(lane, epoch, blob_seq);
+        let action = self.machine.lock().lane_synced(lane, epoch, blob_seq).map_err(End::Told)?;
         self.carry_out(action)
     }
 

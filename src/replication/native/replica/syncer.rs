@@ -3,9 +3,6 @@
 //! began, so a replica that is behind syncs as often as its disk can. What has come and is not synced is bounded.
 
 use super::end::End;
-use super::node::Node;
-use super::session::Session;
-use crate::replication::replica_store::LaneLog;
 use crate::types::Epoch;
 use parking_lot::{Condvar, Mutex};
 
@@ -68,29 +65,68 @@ impl Syncer {
         self.synced.notify_one();
     }
 
-    /// Does what is asked for until it is closed, also what was asked for before.
-    pub(super) fn run(&self, node: &Node, session: &Session, lane: u32, log: &LaneLog) -> Result<(), End> {
-        loop {
-            let (sync, commit) = {
-                let mut asked = self.asked.lock();
-                while !asked.sync && asked.commit.is_none() && !asked.closed {
-                    self.wake.wait(&mut asked);
-                }
-                if !asked.sync && asked.commit.is_none() {
-                    return Ok(());
-                }
-                asked.bytes = 0;
-                (std::mem::take(&mut asked.sync), asked.commit.take())
-            };
-            let synced = match commit {
-                Some((epoch, _)) if !sync => log.sync_up_to(epoch),
-                _ => log.sync(),
-            };
-            synced.map_err(|e| End::Told(node.failed(&e)))?;
+    /// Does what is asked for until it is closed, also what was asked for before. `sync` syncs what was appended, or only
+    /// what an epoch needs, and is told how many bytes came since the last time; `committed` is told COMMITs whose sessions
+    /// are synced. However this ends, nobody waits for it any more.
+    pub(super) fn run(
+        &self,
+        mut sync: impl FnMut(Option<Epoch>, u64) -> Result<(), End>,
+        mut committed: impl FnMut(Epoch, u64) -> Result<(), End>,
+    ) -> Result<(), End> {
+        let _closes = Closes(self);
+        while let Some(Work { all, commit, bytes }) = self.next() {
+            let upto = commit.map(|(epoch, _)| epoch).filter(|_| !all);
+            sync(upto, bytes)?;
             self.synced.notify_one();
             if let Some((epoch, blob_seq)) = commit {
-                session.lane_synced(lane, epoch, blob_seq)?;
+                committed(epoch, blob_seq)?;
             }
         }
+        Ok(())
+    }
+
+    /// Waits for something to do; `None` when nothing comes any more.
+    fn next(&self) -> Option<Work> {
+        let mut asked = self.asked.lock();
+        while !asked.sync && asked.commit.is_none() {
+            if asked.closed {
+                return None;
+            }
+            self.wake.wait(&mut asked);
+        }
+        let (all, commit) = (std::mem::take(&mut asked.sync), asked.commit.take());
+        Some(Work { all, commit, bytes: std::mem::take(&mut asked.bytes) })
+    }
+}
+
+/// What [`Syncer::run`] does next.
+struct Work {
+    /// Everything is to be synced, also what no COMMIT asks for.
+    all: bool,
+    commit: Option<(Epoch, u64)>,
+    bytes: u64,
+}
+
+/// Closes the syncer when its thread ends, also by a panic.
+struct Closes<'a>(&'a Syncer);
+
+impl Drop for Closes<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_waits_for_a_sync_is_let_go_when_the_thread_that_syncs_panics() {
+        let syncer = Syncer::default();
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| syncer.run(|_, _| panic!("on purpose"), |_, _| Ok(())));
+            syncer.appended(BEHIND_BYTES_MAX);
+            assert!(thread.join().is_err());
+        });
     }
 }
