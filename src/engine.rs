@@ -10,6 +10,7 @@ use crate::replication::policy::rule::Change;
 use crate::replication::settings::{Mode, Protocol, ReplicationSettings};
 use crate::replication::state_file;
 use crate::replication::status::{Known, LinkState, Status};
+use crate::replication::status_socket::StatusSocket;
 use crate::replication::upstream::primary as upstream;
 use crate::types::Epoch;
 use parking_lot::Mutex;
@@ -170,4 +171,20 @@ pub fn ready(store: &Arc<Datastore>, replication: Option<&Replication>) -> Resul
 /// The status of a data store without replication.
 pub fn idle(store: &Datastore) -> Status {
     Known { state: LinkState::NotReplicated, ..Known::of_store(store) }.document()
+}
+
+/// Answers in the directory for the data store until the result is dropped. An engine works without it, too.
+pub fn serve_status(store: &Arc<Datastore>, replication: Option<&Arc<Replication>>) -> Option<StatusSocket> {
+    let (served, replicated) = (Arc::downgrade(store), replication.map(Arc::downgrade));
+    let answer = move || {
+        let replication = replicated.as_ref().and_then(Weak::upgrade);
+        match (served.upgrade(), replication) {
+            (Some(store), Some(replication)) => replication.status(&store),
+            (Some(store), None) => idle(&store),
+            (None, _) => Known::default().document(),
+        }
+    };
+    StatusSocket::start(store.location(), answer)
+        .inspect_err(|e| log::warn!("questions for the status of {} are not answered: {e}", store.location().display()))
+        .ok()
 }

@@ -61,7 +61,7 @@ impl Directory {
         let (manifest_file, lock) = lock_manifest(&*vfs, location)?;
         let completed = swap::resume(&*vfs, location, &*manifest_file)?;
         let files = if completed {
-            log::warn!("{}: a restore that was interrupted has been completed", location.display());
+            log::info!("{}: the content that a restore or a base sync brought is in place", location.display());
             file_names(&*vfs, location)?
         } else {
             files

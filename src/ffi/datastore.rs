@@ -9,7 +9,9 @@ use super::status::{guard, Failure};
 use crate::datastore::{Datastore, EpochEvent, PersistentCallback, Settings};
 use crate::engine::{self, Replication};
 use crate::error::Error;
+use crate::replication::status_socket::StatusSocket;
 use crate::types::{Durability, Epoch};
+use parking_lot::Mutex;
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -37,13 +39,15 @@ handle!(limestone_datastore, Datastore, Closable<Opened>);
 pub struct Opened {
     store: Arc<Datastore>,
     replication: Option<Arc<Replication>>,
+    /// Between ready and shutdown.
+    status: Arc<Mutex<Option<StatusSocket>>>,
 }
 
 impl Opened {
     /// A data store without replication of its own.
     #[cfg(test)]
     pub(super) fn alone(store: Arc<Datastore>) -> Opened {
-        Opened { store, replication: None }
+        Opened { store, replication: None, status: Arc::default() }
     }
 
     pub(super) fn store(&self) -> &Arc<Datastore> {
@@ -62,6 +66,7 @@ impl Opened {
             replication.shutdown();
         }
         self.store.shutdown();
+        drop(self.status.lock().take());
     }
 }
 
@@ -149,7 +154,7 @@ pub unsafe extern "C" fn limestone_datastore_open(
         if let Some(replication) = &replication {
             replication.opened(&store)?;
         }
-        *out = handle::create(closable(Opened { store, replication }));
+        *out = handle::create(closable(Opened { store, replication, status: Arc::default() }));
         Ok(())
     })
 }
@@ -163,8 +168,10 @@ pub unsafe extern "C" fn limestone_datastore_open(
 #[no_mangle]
 pub unsafe extern "C" fn limestone_datastore_ready(datastore: *mut limestone_datastore) -> i32 {
     guard(|| unsafe {
-        let Opened { store, replication } = opened(datastore)?;
-        Ok(engine::ready(&store, replication.as_deref()).map(drop)?)
+        let Opened { store, replication, status } = opened(datastore)?;
+        engine::ready(&store, replication.as_deref())?;
+        *status.lock() = engine::serve_status(&store, replication.as_ref());
+        Ok(())
     })
 }
 
@@ -200,6 +207,7 @@ pub unsafe extern "C" fn limestone_datastore_destroy(datastore: *mut *mut limest
             store.set_snapshot_callback(None);
             store.set_event_callback(None);
             store.shutdown();
+            drop(opened.status.lock().take());
         }
         Ok(())
     })
@@ -325,7 +333,7 @@ pub unsafe extern "C" fn limestone_datastore_create_channel(
 ) -> i32 {
     guard(|| unsafe {
         handle::check_out(out)?;
-        let Opened { store, replication } = opened(datastore)?;
+        let Opened { store, replication, .. } = opened(datastore)?;
         let channel = store.create_channel()?;
         if let Some(replication) = replication {
             replication.channel_created(channel.number() as usize);

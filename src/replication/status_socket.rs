@@ -1,100 +1,200 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Answers questions for the status of a running replica: a local socket in the staging folder, which nobody else looks
-//! at. Whoever connects gets the document, so what is shown is never stale.
+//! Answers questions for the status of whoever serves a directory, an engine or a replica: a local socket in its control
+//! directory, which nobody else looks at. Whoever connects gets the document, so what is shown is never stale.
 
-use crate::replication::replica_store::STAGING_DIR;
 use crate::replication::status::Status;
 use crate::vfs::descriptor::above_standard_streams;
+use crate::wal::names;
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::AsRawFd;
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const NAME: &str = "status.sock";
 /// A larger answer is not a document.
-const DOCUMENT_BYTES_MAX: u64 = 1 << 20;
-/// For an answer, and how often the answering thread looks whether it shall end.
-const TIMEOUT: Duration = Duration::from_secs(5);
-const POLL: Duration = Duration::from_millis(100);
+const DOCUMENT_BYTES_MAX: usize = 1 << 20;
+/// For whoever asked, to take the answer.
+const SEND_TIMEOUT: Duration = Duration::from_millis(200);
+/// For the whole of a question and its answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// After an error of the listening socket.
+const PAUSE: Duration = Duration::from_millis(100);
 
-/// The name of a socket may have about a hundred bytes only; this one is short for any directory. The file keeps the
-/// name valid.
-fn short_name(location: &Path) -> io::Result<(File, PathBuf)> {
-    let folder = above_standard_streams(File::open(location.join(STAGING_DIR))?)?;
-    let name = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(NAME);
-    Ok((folder, name))
+/// The name of a socket may have about a hundred bytes only; this one is short for any directory, and stays right when
+/// the directory is moved. The file keeps the name valid.
+#[derive(Debug)]
+struct Place {
+    folder: File,
+}
+
+impl Place {
+    fn open(location: &Path) -> io::Result<Place> {
+        let folder = above_standard_streams(OwnedFd::from(File::open(location.join(names::CONTROL_DIR))?))?;
+        Ok(Place { folder: File::from(folder) })
+    }
+
+    fn name(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.folder.as_raw_fd())).join(NAME)
+    }
 }
 
 /// Answers while it lives.
 #[derive(Debug)]
-pub(crate) struct StatusSocket {
+pub struct StatusSocket {
+    place: Place,
+    listener: Arc<UnixListener>,
     stopping: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-    location: PathBuf,
+    /// The process that answers: one that was forked from it has the memory of this, and not the thread.
+    process: u32,
 }
 
 impl StatusSocket {
-    /// Takes the place of what a killed process left; the caller holds the lock of the directory.
-    pub(crate) fn start(location: &Path, status: impl Fn() -> Status + Send + 'static) -> io::Result<StatusSocket> {
-        let (_folder, name) = short_name(location)?;
-        match std::fs::remove_file(&name) {
+    /// Takes the place of what a killed process left; the caller holds the lock of the directory. `status` must not wait
+    /// for anything that can take long.
+    ///
+    /// # Errors
+    /// When the socket cannot be made; the directory can be served all the same.
+    pub fn start(location: &Path, status: impl Fn() -> Status + Send + 'static) -> io::Result<StatusSocket> {
+        match std::fs::create_dir(location.join(names::CONTROL_DIR)) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e),
+            _ => {}
+        }
+        let place = Place::open(location)?;
+        match std::fs::remove_file(place.name()) {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
             _ => {}
         }
-        let listener = above_standard_streams(UnixListener::bind(&name)?)?;
-        socket2::SockRef::from(&listener).set_read_timeout(Some(POLL))?;
+        let listener = Arc::new(above_standard_streams(UnixListener::bind(place.name())?)?);
         let stopping = Arc::new(AtomicBool::new(false));
         let thread = {
-            let stopping = stopping.clone();
+            let (listener, stopping) = (listener.clone(), stopping.clone());
             let answer = move || {
                 while !stopping.load(SeqCst) {
-                    if let Ok(stream) = listener.accept().and_then(|(stream, _)| above_standard_streams(stream)) {
+                    match listener.accept() {
                         // Who asked and does not listen gets nothing.
-                        let _ = send(stream, &status());
+                        Ok((stream, _)) => drop(send(stream, &status())),
+                        Err(_) if stopping.load(SeqCst) => return,
+                        Err(_) => std::thread::sleep(PAUSE),
                     }
                 }
             };
-            std::thread::Builder::new().name("replica-status".to_owned()).spawn(answer)?
+            std::thread::Builder::new().name("status".to_owned()).spawn(answer)?
         };
-        Ok(StatusSocket { stopping, thread: Some(thread), location: location.to_owned() })
+        Ok(StatusSocket { place, listener, stopping, thread: Some(thread), process: std::process::id() })
     }
 }
 
 impl Drop for StatusSocket {
     fn drop(&mut self) {
+        if self.process != std::process::id() {
+            return;
+        }
+        // A name that stays is replaced by the next process.
+        let _ = std::fs::remove_file(self.place.name());
         self.stopping.store(true, SeqCst);
+        // Whoever waits for a connection is woken by that.
+        let _ = SockRef::from(&*self.listener).shutdown(Shutdown::Both);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        // A name that stays is replaced by the next process.
-        let _ = std::fs::remove_file(self.location.join(STAGING_DIR).join(NAME));
     }
 }
 
-fn send(mut stream: UnixStream, status: &Status) -> io::Result<()> {
-    stream.set_write_timeout(Some(TIMEOUT))?;
+fn send(stream: UnixStream, status: &Status) -> io::Result<()> {
+    let mut stream = above_standard_streams(stream)?;
+    stream.set_write_timeout(Some(SEND_TIMEOUT))?;
     stream.write_all(status.to_json().as_bytes())
 }
 
 /// Asks the process that serves the directory; `None` when there is none.
-pub(crate) fn ask(location: &Path) -> io::Result<Option<Status>> {
-    let (_folder, name) = match short_name(location) {
-        Ok(name) => name,
+///
+/// # Errors
+/// [`ErrorKind::TimedOut`] when there is one and it does not answer within a second.
+pub fn ask(location: &Path) -> io::Result<Option<Status>> {
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
+    let place = match Place::open(location) {
+        Ok(place) => place,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
     };
-    let stream = match UnixStream::connect(name) {
-        Ok(stream) => stream,
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // Bounds the connecting as well: a process that has stopped leaves its queue full.
+    socket.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+    match socket.connect(&SockAddr::unix(place.name())?) {
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => return Ok(None),
-        Err(e) => return Err(e),
-    };
-    stream.set_read_timeout(Some(TIMEOUT))?;
+        other => other.map_err(no_answer)?,
+    }
     let mut document = Vec::new();
-    stream.take(DOCUMENT_BYTES_MAX).read_to_end(&mut document)?;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        socket.set_read_timeout(Some(left))?;
+        let mut piece = [0; 4096];
+        let got = (&socket).read(&mut piece).map_err(no_answer)?;
+        document.extend_from_slice(&piece[..got]);
+        match got {
+            0 => break,
+            _ if Instant::now() >= deadline => return Err(no_answer(ErrorKind::WouldBlock.into())),
+            _ if document.len() > DOCUMENT_BYTES_MAX => return Err(ErrorKind::InvalidData.into()),
+            _ => {}
+        }
+    }
     serde_json::from_slice(&document).map(Some).map_err(|e| io::Error::new(ErrorKind::InvalidData, e))
+}
+
+/// A time-out in words.
+fn no_answer(error: io::Error) -> io::Error {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            io::Error::new(ErrorKind::TimedOut, format!("no answer within {} ms", ANSWER_TIMEOUT.as_millis()))
+        }
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replication::status::Known;
+
+    #[test]
+    fn whoever_asks_gets_the_document_and_nobody_is_left_when_it_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(ask(dir.path()).unwrap().is_none());
+        let socket = StatusSocket::start(dir.path(), || Known::default().document()).unwrap();
+        assert_eq!(ask(dir.path()).unwrap(), Some(Known::default().document()));
+        // The directory may be moved meanwhile.
+        let moved = dir.path().with_extension("moved");
+        std::fs::rename(dir.path(), &moved).unwrap();
+        assert!(ask(&moved).unwrap().is_some());
+        drop(socket);
+        assert!(ask(&moved).unwrap().is_none());
+        assert_eq!(std::fs::read_dir(moved.join(names::CONTROL_DIR)).unwrap().count(), 0);
+        std::fs::rename(&moved, dir.path()).unwrap();
+    }
+
+    #[test]
+    fn one_that_does_not_answer_is_said_to_after_a_second() {
+        let dir = tempfile::tempdir().unwrap();
+        let (release, wait) = std::sync::mpsc::channel::<()>();
+        let busy = move || {
+            // Until the other end is gone.
+            let _ = wait.recv();
+            Known::default().document()
+        };
+        let socket = StatusSocket::start(dir.path(), busy).unwrap();
+        let begun = Instant::now();
+        let error = ask(dir.path()).unwrap_err();
+        assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::TimedOut, "no answer within 1000 ms"));
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        drop(release);
+        drop(socket);
+    }
 }

@@ -58,7 +58,7 @@ Exit codes: 0 done; 2 damage ended the reading of a file; 64 cannot read the dir
 pub struct Arguments {
     #[command(subcommand)]
     pub subcommand: Command,
-    /// Print the name of the tool and end.
+    /// Print the name and the version of the tool and end.
     #[arg(long)]
     pub version: bool,
     /// Write the man pages into this directory and end.

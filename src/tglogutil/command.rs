@@ -32,7 +32,7 @@ pub fn run<A: Into<OsString>>(args: impl IntoIterator<Item = A>, vfs: Arc<dyn Vf
         }
     };
     if given.is("version") {
-        line(out, format_args!("tglogutil"));
+        line(out, format_args!("tglogutil {}", env!("CARGO_PKG_VERSION")));
         return 0;
     }
     if let Some(dir) = given.value("generate_man") {

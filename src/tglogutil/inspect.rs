@@ -24,7 +24,6 @@ pub fn run(
     options: &InspectOptions,
     out: &mut dyn Write,
 ) -> Result<i32> {
-    log::warn!("subcommand 'inspect' is under development");
     let mut printer = Printer { out, json: options.json };
     printer.line(format_args!("persistent-format-version: {PRINTED_VERSION}"));
     let found = epochs(directory)?;

@@ -1,4 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The program `tgreplica`: serves a replica's directory and says how it stands.
+//! The program `tgreplica`: serves a replica's directory and says how a directory stands.
 
+mod arguments;
 pub mod command;
+pub mod report;
+mod serve;
+pub mod signals;
+mod status;

@@ -3,6 +3,7 @@
 
 mod base_sync;
 mod command_line;
+mod operator;
 mod pair;
 mod primary;
 mod program;

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A data store that replicates to the program: what it was told is PROPAGATED is what a takeover finds.
 
-use crate::program::{status_when, take_over, Replica, DEADLINE};
+use crate::program::{status, status_when, take_over, Replica, DEADLINE};
 use limestone_core::datastore::{Channel, Datastore, Durability, Outcome, Settings};
 use limestone_core::engine::{self, Replication};
 use limestone_core::replication::settings::ReplicationSettings;
+use limestone_core::replication::status_socket::StatusSocket;
 use limestone_core::types::{Epoch, StorageId, WriteVersion};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,7 +14,8 @@ use std::sync::Arc;
 
 struct Engine {
     store: Arc<Datastore>,
-    replication: Replication,
+    replication: Arc<Replication>,
+    status: Option<StatusSocket>,
     channels: Vec<Arc<Channel>>,
     epoch: u64,
     written: BTreeMap<String, String>,
@@ -25,7 +27,7 @@ impl Engine {
         let variables =
             [("TSURUGI_REPLICATION_ENDPOINT", endpoint.as_str()), ("TSURUGI_REPLICATION_TIMEOUT_MS", "5000")];
         let variables = variables.iter().chain(more).map(|&(name, value)| (name.into(), value.into()));
-        let replication = Replication::new(ReplicationSettings::parse(variables).unwrap().unwrap());
+        let replication = Arc::new(Replication::new(ReplicationSettings::parse(variables).unwrap().unwrap()));
         let store = Datastore::open(replication.apply_to(Settings::new(dir))).unwrap();
         replication.opened(&store).unwrap();
         let channels: Vec<_> = (0..3)
@@ -38,7 +40,8 @@ impl Engine {
         let report = engine::ready(&store, Some(&replication)).unwrap();
         let epoch = report.last_epoch.0 + 1;
         store.switch_epoch(Epoch(epoch)).unwrap();
-        Engine { store, replication, channels, epoch, written: BTreeMap::new() }
+        let status = engine::serve_status(&store, Some(&replication));
+        Engine { store, replication, status, channels, epoch, written: BTreeMap::new() }
     }
 
     /// Writes epochs, each with sessions on some channels, and every fourth with none.
@@ -68,6 +71,7 @@ impl Engine {
     fn stop(self) -> BTreeMap<String, String> {
         self.replication.shutdown();
         self.store.shutdown();
+        drop(self.status);
         self.written
     }
 }
@@ -154,4 +158,30 @@ fn a_pair_that_is_set_to_the_upstream_protocol_works_the_same() {
     let log = replica.stop();
     assert!(log.contains("tgreplica ends, durable epoch"), "{log}");
     assert!(take_over(dirs[1].path()).0 == written);
+}
+
+#[test]
+fn one_command_tells_of_an_engine_and_of_a_replica_while_they_run_and_afterwards() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let replica = Replica::start(dirs[1].path());
+    let mut engine = Engine::start(dirs[0].path(), replica.address, &[]);
+    engine.write(6, 100);
+    engine.propagated();
+    let shown = status_when(dirs[0].path(), |status| status["lag"]["epochs"] == 0);
+    assert_eq!((shown["role"].as_str(), shown["state"].as_str()), (Some("primary"), Some("streaming")), "{shown}");
+    let has = shown["propagated_epoch"].as_u64().unwrap();
+    assert!(shown["heard_ms"].is_u64() && has >= engine.epoch - 1, "{shown}");
+    let shown = status_when(dirs[1].path(), |status| status["lag"]["epochs"] == 0);
+    assert_eq!((shown["role"].as_str(), shown["state"].as_str()), (Some("replica"), Some("streaming")), "{shown}");
+    engine.stop();
+    replica.stop();
+    for (dir, role) in dirs.iter().zip(["primary", "replica"]) {
+        let (exit, shown) = status(dir.path());
+        assert_eq!(
+            (exit, shown["role"].as_str(), shown["state"].as_str()),
+            (6, Some(role), Some("stopped")),
+            "{shown}"
+        );
+        assert!(shown["lag"]["epochs"].is_null() && shown["state_ms"].is_null(), "{shown}");
+    }
 }

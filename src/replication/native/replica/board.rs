@@ -145,10 +145,15 @@ impl Board {
             Some(since) => knows_it_is_behind.then(|| since.elapsed()),
             None => (lacks_nothing && lag_heard.is_some()).then_some(Duration::ZERO),
         };
+        let state = match facts.state {
+            // It was told of something stored of which nothing has come yet.
+            LinkState::Streaming if facts.told.is_some() && !lacks_nothing && behind_bytes == 0 => LinkState::CatchUp,
+            state => state,
+        };
         Known {
             role: Some(Side::Replica),
             protocol: Some("native"),
-            state: facts.state,
+            state,
             state_for: Some(facts.since.elapsed()),
             peer: facts.peer.clone(),
             heard: facts.heard,

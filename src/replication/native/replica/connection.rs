@@ -70,13 +70,13 @@ fn open(node: &Node, stream: TcpStream, peer: SocketAddr) -> Result<Option<(Inco
             "it does not speak the native protocol; is TSURUGI_REPLICATION_PROTOCOL the same on both sides?".to_owned()
         );
     }
-    if !secret::is_peer_allowed(peer.ip(), &node.options.secret, node.options.allow_no_secret) {
+    if !secret::is_peer_allowed(peer.ip(), &node.secret(), node.options.allow_no_secret) {
         let text =
             "without a secret only peers on the replica's own machine are accepted: set a secret file on both sides";
         return Err(refuse(incoming.stream(), Reason::new(Code::NO_SECRET, text)));
     }
     let nonce = secret::random().map_err(text)?;
-    let mut handshake = ReplicaHandshake::new(nonce, node.options.secret.clone());
+    let mut handshake = ReplicaHandshake::new(nonce, node.secret());
     loop {
         let message = match incoming.next() {
             Ok(Next::Message(message)) => message,

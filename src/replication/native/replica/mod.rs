@@ -21,6 +21,7 @@ pub use node::Options;
 use crate::error::Result;
 use crate::replication::net::limits::Limits;
 use crate::replication::net::listener::Listener;
+use crate::replication::secret::Secret;
 use crate::replication::status::Status;
 use crate::types::Epoch;
 use crate::vfs::Vfs;
@@ -89,6 +90,11 @@ impl Server {
     pub fn status_source(&self) -> impl Fn() -> Status + Send + 'static {
         let node = self.node.clone();
         move || node.status()
+    }
+
+    /// Takes another secret for connections that come from now on.
+    pub fn set_secret(&self, secret: Secret) {
+        self.node.set_secret(secret);
     }
 
     /// The last epoch that is durable here.

@@ -38,6 +38,7 @@ pub(super) struct Node {
     vfs: Arc<dyn Vfs>,
     location: PathBuf,
     pub(super) options: Options,
+    secret: RwLock<Secret>,
     /// Gone while a base sync is put in place, and during a compaction.
     store: RwLock<Option<Arc<StandbyStore>>>,
     terms: Mutex<Option<ReplicationState>>,
@@ -82,6 +83,7 @@ impl Node {
         let seen = Seen::of(&store, terms.as_ref().map(|state| state.term));
         Ok(Node {
             location,
+            secret: RwLock::new(options.secret.clone()),
             options,
             store: RwLock::new(Some(Arc::new(store))),
             terms: Mutex::new(terms),
@@ -97,6 +99,15 @@ impl Node {
             outcome: Mutex::default(),
             vfs,
         })
+    }
+
+    /// What peers have to know.
+    pub(super) fn secret(&self) -> Secret {
+        self.secret.read().clone()
+    }
+
+    pub(super) fn set_secret(&self, secret: Secret) {
+        *self.secret.write() = secret;
     }
 
     pub(super) fn now(&self) -> Millis {

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The command line of the program. Help and man page are made from what stands here.
+
+use clap::Parser;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+const DETAILS: &str = "\
+`tgreplica status <LOGDIR>` asks whoever serves the directory, a replica or an engine, how it stands; it is the same as \
+`tgreplica --status <LOGDIR>`.
+
+Settings come from the environment: TSURUGI_REPLICATION_ENDPOINT (tcp://host:port to listen on), \
+TSURUGI_REPLICATION_PROTOCOL (native or upstream, default native), TSURUGI_REPLICATION_TIMEOUT_MS (default 10000), \
+TSURUGI_REPLICATION_SECRET_FILE, TSURUGI_REPLICATION_ALLOW_NO_SECRET (1: peers on other machines need no secret).
+
+SIGTERM and SIGINT end the program; everything received is on the disk then. SIGHUP reads the secret file again. To take over, stop the program and start \
+the engine on the directory.
+
+Exit codes: 0 ended by a signal or, with --once, by the primary in good order; 1 wrong use, a setting that is not \
+understood, or an address that cannot be listened on; 2 the directory cannot be used, nothing was changed: see \
+`tglogutil inspect`; 3 another process uses the directory; 4 the disk failed while serving, nothing was acknowledged \
+since; 5 with --once, the session was lost or refused; 6 with status, nobody serves the directory; 7 with status, who \
+serves it does not answer within a second. With --json every failure is one object with `error` and `exit`.";
+
+/// Serves a data directory as the replica of a primary, or says how it stands.
+#[derive(Debug, Parser)]
+#[command(name = "tgreplica", version, disable_version_flag = true, after_help = DETAILS)]
+#[command(
+    override_usage = "tgreplica [OPTIONS] <LOGDIR>\n       tgreplica status [--json] [--watch[=SECONDS]] <LOGDIR>"
+)]
+pub struct Arguments {
+    /// The data directory; it must exist and may be empty.
+    #[arg(value_name = "LOGDIR", required_unless_present_any = ["generate_man", "version"], num_args = 1..=2)]
+    pub logdir: Vec<PathBuf>,
+    /// Address to listen on, instead of TSURUGI_REPLICATION_ENDPOINT.
+    #[arg(long, value_name = "tcp://HOST:PORT")]
+    pub listen: Option<OsString>,
+    /// File with the shared secret, instead of TSURUGI_REPLICATION_SECRET_FILE.
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<OsString>,
+    /// Serve one session of a primary and end with it.
+    #[arg(long)]
+    pub once: bool,
+    /// Say how whoever serves the directory stands, and end.
+    #[arg(long)]
+    pub status: bool,
+    /// With status: one JSON document. Failures are told as one, too.
+    #[arg(long)]
+    pub json: bool,
+    /// With status: again after so many seconds, until the program is ended [default: 1].
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "1",
+          value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub watch: Option<u32>,
+    /// Print the name and the version, and end.
+    #[arg(long)]
+    pub version: bool,
+    /// Write the man page into this directory and end.
+    #[arg(long = "generate_man", hide = true, value_name = "DIR")]
+    pub generate_man: Option<PathBuf>,
+}
+
+/// What is wanted of the program.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Wanted<'a> {
+    Serve(&'a Path),
+    Status(&'a Path),
+}
+
+impl Arguments {
+    /// What is wanted, or why that cannot be said.
+    pub fn wanted(&self) -> Result<Wanted<'_>, String> {
+        match &self.logdir[..] {
+            [logdir] if self.status => Ok(Wanted::Status(logdir)),
+            [logdir] if self.watch.is_some() => Err(format!("--watch is for: tgreplica status {}", logdir.display())),
+            [logdir] => Ok(Wanted::Serve(logdir)),
+            [word, logdir] if word == Path::new("status") => Ok(Wanted::Status(logdir)),
+            [] => Err("expected one argument, found none".to_owned()),
+            more => Err(format!("expected one argument, found {}", more.len())),
+        }
+    }
+}

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Serves a directory as the replica of a primary until the program is to end.
+
+use super::arguments::Arguments;
+use super::report::{Environment, Output, DIRECTORY, DISK, DONE, ENDPOINT, IN_USE, SECRET_FILE, SESSION, USAGE};
+use super::signals::Signals;
+use super::status;
+use crate::error::Error;
+use crate::replication::native::replica::{open, Options};
+use crate::replication::net::transport;
+use crate::replication::replica_store::StandbyStore;
+use crate::replication::secret::Secret;
+use crate::replication::settings::{Endpoint, Protocol, ReplicationSettings};
+use crate::replication::status::{Known, LinkState, Status};
+use crate::replication::status_socket::StatusSocket;
+use crate::replication::upstream;
+use crate::vfs::RealFs;
+use std::ffi::OsStr;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often the main thread looks whether the program shall end.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Serves until it is to end, or for one session.
+pub fn run(
+    logdir: &Path,
+    arguments: &Arguments,
+    environment: Environment,
+    signals: &Signals,
+    output: &mut Output<'_>,
+) -> i32 {
+    let settings = match settings(arguments, environment) {
+        Ok(settings) => settings,
+        Err(Unusable::NotSet) => return output.misused(&format!("{ENDPOINT} environment variable is not set.")),
+        Err(Unusable::Listen(text)) => return output.fail(USAGE, &text),
+        Err(Unusable::Endpoint) => {
+            output.print("Endpoint: 0.0.0.0:0\n");
+            return output.misused(&format!("Invalid endpoint specified in {ENDPOINT}."));
+        }
+        Err(Unusable::Other(text)) => return output.fail(USAGE, &text),
+    };
+    let Served { settings, secret_file } = settings;
+    // There is at least one, or they would not be there.
+    let Some(endpoint) = settings.endpoints.first() else {
+        return output.misused(&format!("{ENDPOINT} environment variable is not set."));
+    };
+    output.print(&format!("Endpoint: {endpoint}\n"));
+    let once = arguments.once;
+    match settings.protocol {
+        Protocol::Native => native(logdir, endpoint, (&settings, secret_file.as_deref(), once), signals, output),
+        Protocol::Upstream => of_upstream(logdir, endpoint, &settings, once, signals, output),
+    }
+}
+
+/// How to serve.
+struct Served {
+    settings: ReplicationSettings,
+    secret_file: Option<PathBuf>,
+}
+
+enum Unusable {
+    NotSet,
+    Endpoint,
+    /// What was given with `--listen`.
+    Listen(String),
+    Other(String),
+}
+
+fn settings(arguments: &Arguments, environment: Environment) -> Result<Served, Unusable> {
+    let given = [(ENDPOINT, &arguments.listen), (SECRET_FILE, &arguments.secret_file)];
+    let mut variables = environment;
+    for (name, value) in given {
+        if let Some(value) = value {
+            variables.retain(|(known, _)| known != name);
+            variables.push((name.into(), value.clone()));
+        }
+    }
+    let secret_file = variables.iter().find(|(name, _)| name == SECRET_FILE).map(|(_, path)| PathBuf::from(path));
+    let wrong_endpoint = || match &arguments.listen {
+        Some(given) => Unusable::Listen(format!("--listen {}: expected tcp://HOST:PORT", given.to_string_lossy())),
+        None => Unusable::Endpoint,
+    };
+    let is_set = variables.iter().any(|(name, _)| name == OsStr::new(ENDPOINT));
+    match ReplicationSettings::parse(variables) {
+        Ok(Some(settings)) => Ok(Served { settings, secret_file }),
+        Ok(None) if !is_set => Err(Unusable::NotSet),
+        Ok(None) => Err(wrong_endpoint()),
+        Err(e) if e.variable == ENDPOINT => Err(wrong_endpoint()),
+        Err(e) => Err(Unusable::Other(e.to_string())),
+    }
+}
+
+fn refused_directory(e: &Error, output: &mut Output<'_>) -> i32 {
+    let exit = if matches!(e, Error::Locked(_)) { IN_USE } else { DIRECTORY };
+    output.fail(exit, &e.to_string())
+}
+
+fn listen(endpoint: &Endpoint, output: &mut Output<'_>) -> Result<TcpListener, i32> {
+    transport::listen(endpoint).map_err(|e| {
+        log::error!("replication: {endpoint}: {e}");
+        output.fail(USAGE, "Failed to bind socket to the specified address")
+    })
+}
+
+fn native(
+    logdir: &Path,
+    endpoint: &Endpoint,
+    (settings, secret_file, once): (&ReplicationSettings, Option<&Path>, bool),
+    signals: &Signals,
+    output: &mut Output<'_>,
+) -> i32 {
+    let options = Options {
+        timeout: settings.timeout,
+        secret: settings.secret.clone(),
+        allow_no_secret: settings.allow_no_secret,
+        once,
+    };
+    let opened = match open(Arc::new(RealFs), logdir, options) {
+        Ok(opened) => opened,
+        Err(e) => return refused_directory(&e, output),
+    };
+    let listener = match listen(endpoint, output) {
+        Ok(listener) => listener,
+        Err(exit) => return exit,
+    };
+    let mut server = match opened.serve(listener) {
+        Ok(server) => server,
+        Err(e) => return output.fail(USAGE, &format!("cannot serve: {e}")),
+    };
+    let _socket = answer(logdir, server.status_source());
+    announce(output, server.address());
+    while !signals.stop.load(SeqCst) && server.failure().is_none() && !(once && server.first_session().is_some()) {
+        if signals.reload.swap(false, SeqCst) {
+            read_secret_again(secret_file, |secret| server.set_secret(secret));
+        }
+        std::thread::sleep(POLL);
+    }
+    server.stop();
+    let durable = server.durable();
+    match (server.failure(), server.first_session()) {
+        (Some(failure), _) => {
+            log::error!("tgreplica ends, durable epoch {durable}: {failure}");
+            DISK
+        }
+        (None, Some(Err(reason))) if once && !signals.stop.load(SeqCst) => {
+            log::error!("tgreplica ends, durable epoch {durable}: {reason}");
+            SESSION
+        }
+        _ => {
+            log::info!("tgreplica ends, durable epoch {durable}");
+            DONE
+        }
+    }
+}
+
+fn announce(output: &mut Output<'_>, address: std::net::SocketAddr) {
+    log::info!("replication: listening on {address}");
+    output.print("[replica] initialized and listening\n");
+}
+
+/// A secret that cannot be read leaves the former one in force.
+fn read_secret_again(file: Option<&Path>, set: impl FnOnce(Secret)) {
+    match file.map(|file| (file.display(), Secret::read(file))) {
+        None => log::info!("SIGHUP: there is no secret file to read again"),
+        Some((file, Ok(secret))) => {
+            set(secret);
+            log::info!("SIGHUP: the secret was read again from {file}; it holds for connections from now on");
+        }
+        Some((_, Err(e))) => log::error!("SIGHUP: the former secret stays in force: {e}"),
+    }
+}
+
+/// The status socket; a replica without one serves all the same.
+fn answer(logdir: &Path, status: impl Fn() -> Status + Send + 'static) -> Option<StatusSocket> {
+    StatusSocket::start(logdir, status)
+        .inspect_err(|e| log::warn!("replication: tgreplica --status will not be answered: {e}"))
+        .ok()
+}
+
+/// Serves a primary that speaks the protocol of the original.
+fn of_upstream(
+    logdir: &Path,
+    endpoint: &Endpoint,
+    settings: &ReplicationSettings,
+    once: bool,
+    signals: &Signals,
+    output: &mut Output<'_>,
+) -> i32 {
+    if once {
+        return output.fail(USAGE, "--once needs the native protocol: the original's has no end of a session");
+    }
+    let store = match StandbyStore::open(Arc::new(RealFs), logdir) {
+        Ok(store) => Arc::new(store),
+        Err(e) => return refused_directory(&e, output),
+    };
+    let listener = match listen(endpoint, output) {
+        Ok(listener) => listener,
+        Err(exit) => return exit,
+    };
+    let options = upstream::replica::Options { timeout: settings.timeout, ..Default::default() };
+    let mut replica = match upstream::replica::Replica::start(listener, store.clone(), options) {
+        Ok(replica) => Arc::new(replica),
+        Err(e) => return output.fail(USAGE, &format!("cannot serve: {e}")),
+    };
+    let _socket = {
+        let (store, served, logdir_of) = (store.clone(), Arc::downgrade(&replica), logdir.to_owned());
+        answer(logdir, move || {
+            let connected = served.upgrade().is_some_and(|replica| replica.held() > 0);
+            let state = if connected { LinkState::Streaming } else { LinkState::Connecting };
+            let known = Known { protocol: Some("upstream"), state, last_error: store.failure(), ..Known::default() };
+            status::of_replica(&logdir_of, known, store.durable(), store.identity())
+        })
+    };
+    announce(output, replica.address());
+    while !signals.stop.load(SeqCst) && store.failure().is_none() {
+        std::thread::sleep(POLL);
+    }
+    drop(_socket);
+    if let Some(replica) = Arc::get_mut(&mut replica) {
+        replica.stop();
+    }
+    let synced = store.sync();
+    let durable = store.durable();
+    match store.failure().or(synced.err().map(|e| e.to_string())) {
+        Some(failure) => {
+            log::error!("tgreplica ends, durable epoch {durable}: {failure}");
+            DISK
+        }
+        None => {
+            log::info!("tgreplica ends, durable epoch {durable}");
+            DONE
+        }
+    }
+}

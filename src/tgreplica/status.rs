@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How a directory stands: what whoever serves it says, and else what its files say.
+
+use super::report::{Output, DIRECTORY, DONE, NOT_RUNNING, NO_ANSWER};
+use super::signals::Signals;
+use crate::error::Error;
+use crate::replication::replica_store::{versions, STAGING_DIR};
+use crate::replication::state_file::{ReplicationState, Role};
+use crate::replication::status::{Known, Side, Status};
+use crate::replication::status_socket;
+use crate::types::Epoch;
+use crate::vfs::{RealFs, Vfs};
+use crate::wal::{epoch_file, manifest, names};
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+/// How often a watching program looks whether it shall end.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Says once how the directory stands.
+pub fn show(logdir: &Path, output: &mut Output<'_>) -> i32 {
+    let (status, exit) = match status_socket::ask(logdir) {
+        Ok(Some(status)) => (status, DONE),
+        Ok(None) => match stopped(logdir) {
+            Ok(status) => (status, NOT_RUNNING),
+            Err(e) => return output.fail(DIRECTORY, &e.to_string()),
+        },
+        Err(e) if e.kind() == ErrorKind::TimedOut => {
+            let text = format!("the process that serves {} does not answer: {e}", logdir.display());
+            return output.fail(NO_ANSWER, &text);
+        }
+        Err(e) => return output.fail(DIRECTORY, &format!("{} cannot be asked: {e}", logdir.display())),
+    };
+    let text = if output.json { format!("{}\n", status.to_json()) } else { format!("{status}\n") };
+    output.print(&text);
+    exit
+}
+
+/// Says it again and again until the program is to end.
+pub fn watch(logdir: &Path, every: Duration, signals: &Signals, output: &mut Output<'_>) -> i32 {
+    loop {
+        let exit = show(logdir, output);
+        if !output.json {
+            output.print("\n");
+        }
+        let next = Instant::now() + every;
+        while Instant::now() < next {
+            if signals.stop.load(SeqCst) {
+                return exit;
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+}
+
+/// What the files of a directory say that nobody serves; nothing is locked or changed.
+fn stopped(logdir: &Path) -> Result<Status, Error> {
+    let read = |name: &str, max: u64| match RealFs.read(&logdir.join(name), max) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        other => other.map_err(|e| Error::io("cannot read", &logdir.join(name), e)),
+    };
+    let epochs = read(names::EPOCH, 1 << 20)?;
+    let durable = epoch_file::parse(&epochs, &logdir.join(names::EPOCH)).map_err(Error::Corrupted)?.max;
+    let manifest = manifest::parse(&read(names::MANIFEST, manifest::MAX_BYTES)?).ok();
+    let identity = manifest.and_then(|manifest| manifest.instance_uuid).unwrap_or_default();
+    let state = ReplicationState::load(&RealFs, logdir)?;
+    // A primary that never had to do with another term has no state, nor has a replica of the original's protocol.
+    let has_staging = RealFs.kind(&logdir.join(STAGING_DIR)).is_ok_and(|kind| kind.is_some());
+    let role = match state.as_ref().map(|state| state.role) {
+        None if has_staging => Some(Role::Replica),
+        None if durable.is_some() => Some(Role::Primary),
+        role => role,
+    };
+    Ok(match role {
+        Some(Role::Replica) => of_replica(logdir, Known::default(), durable.unwrap_or_default(), identity),
+        role => Known {
+            role: role.map(|_| Side::Primary),
+            instance_uuid: identity,
+            term: state.map(|state| state.term),
+            stored: durable,
+            ..Known::default()
+        }
+        .document(),
+    })
+}
+
+/// The document of a replica's directory of which only that much is known.
+pub fn of_replica(logdir: &Path, known: Known, durable: Epoch, identity: String) -> Status {
+    let terms = ReplicationState::load(&RealFs, logdir).ok().flatten();
+    let found = versions::load(&RealFs, logdir, &identity);
+    Known {
+        role: Some(Side::Replica),
+        instance_uuid: identity,
+        term: terms.map(|state| state.term),
+        propagated: Some(durable),
+        boundary: found.boundary,
+        safe_snapshot: found.safe_snapshot,
+        ..known
+    }
+    .document()
+}
