@@ -3,7 +3,7 @@
 
 use crate::primary::{connect, identity, session, Connection, Primary, UUID};
 use crate::program::{take_over, Replica};
-use limestone_core::replication::native::protocol::message::{ConnectionKind, Message, Offer, Outcome};
+use limestone_core::replication::native::protocol::message::{Code, ConnectionKind, Message, Offer, Outcome};
 use limestone_core::types::Epoch;
 use limestone_core::wal::catalog::Catalog;
 use limestone_core::wal::entry::{marker, tag};
@@ -87,4 +87,70 @@ fn a_base_sync_goes_on_where_it_was_cut_and_replaces_the_directory() {
     replica.stop();
     let (found, _) = take_over(dir.path());
     assert_eq!(found.into_keys().collect::<Vec<_>>(), ["base", "live"]);
+}
+
+/// A replica that has epoch 5, and the identity of a primary whose log does not reach back so far.
+fn replica_with_epoch_5(dir: &std::path::Path) -> Replica {
+    let replica = Replica::start(dir);
+    let mut primary = Primary::connect(replica.address, 5, 1).unwrap();
+    primary.session(0, 5, "precious", "v");
+    primary.commit(5, 0);
+    primary.durable(5);
+    primary.control.send(&Message::Bye);
+    assert!(primary.error().is_none());
+    replica
+}
+
+fn connect_when_free(replica: &Replica, oldest_shippable: u64) -> Primary {
+    loop {
+        let mut identity = identity(200, 1);
+        identity.oldest_shippable = Epoch(oldest_shippable);
+        match Primary::connect_as(replica.address, identity, &[]) {
+            Ok(primary) => return primary,
+            Err(reason) => assert_eq!(reason.code, Code::BUSY, "{reason}"),
+        }
+    }
+}
+
+#[test]
+fn what_a_start_would_refuse_replaces_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = replica_with_epoch_5(dir.path());
+    let garbage = vec![("limestone-manifest.json", b"garbage".to_vec()), ("compaction_catalog", b"garbage".to_vec())];
+    let mut later = files();
+    later[2].1 = marker(tag::DURABLE, Epoch(201)).to_vec();
+    let mut damaged = files();
+    damaged[3].1[9] = 0xee;
+    let mut other = files();
+    other[0].1 = String::from_utf8(other[0].1.clone()).unwrap().replace(UUID, &UUID.replace('1', "2")).into_bytes();
+    for files in [garbage, later, damaged, other] {
+        let mut primary = connect_when_free(&replica, 100);
+        assert_eq!(primary.replica.outcome, Outcome::BaseSync);
+        let mut base = connect(replica.address, ConnectionKind::Base, primary.session_id, &[], None).unwrap().0;
+        files.iter().for_each(|(name, content)| _ = send(&mut base, name, content, usize::MAX));
+        base.send(&Message::Done { files: files.len() as u64 });
+        assert_eq!(primary.error().unwrap().code, Code::PROTOCOL);
+        assert_eq!(base.receive(), None);
+    }
+    replica.stop();
+    assert_eq!(take_over(dir.path()).0, std::collections::BTreeMap::from([("precious".to_owned(), "v".to_owned())]));
+}
+
+#[test]
+fn a_session_takes_only_the_connections_that_its_outcome_allows() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = replica_with_epoch_5(dir.path());
+    let code = |primary: &Primary, kind| {
+        connect(primary.address, kind, primary.session_id, &[], None).err().expect("refused").code
+    };
+    let primary = connect_when_free(&replica, 100);
+    assert_eq!(primary.replica.outcome, Outcome::BaseSync);
+    assert_eq!(code(&primary, ConnectionKind::Lane(0)), Code::PROTOCOL);
+    assert_eq!(code(&primary, ConnectionKind::Blob), Code::PROTOCOL);
+    drop(primary);
+    let primary = connect_when_free(&replica, 1);
+    assert_eq!(primary.replica.outcome, Outcome::CatchUp);
+    assert_eq!(code(&primary, ConnectionKind::Base), Code::PROTOCOL);
+    drop(primary);
+    replica.stop();
 }

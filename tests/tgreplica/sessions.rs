@@ -204,3 +204,38 @@ fn with_once_it_ends_with_the_first_session() {
     drop(Primary::connect(replica.address, 0, 1).unwrap());
     assert_eq!(replica.wait().0, Some(5));
 }
+
+#[test]
+fn bye_counts_although_the_data_connections_are_closed_before_it_is_read() {
+    for _ in 0..10 {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = Replica::start_with(dir.path(), &["--once"], &[]);
+        let mut primary = Primary::connect(replica.address, 0, 4).unwrap();
+        primary.lanes.clear();
+        std::thread::sleep(Duration::from_millis(20));
+        primary.control.send(&Message::Bye);
+        assert_eq!(replica.wait().0, Some(0));
+    }
+}
+
+#[test]
+fn an_epoch_that_the_primary_never_announces_is_not_confirmed() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = Replica::start_with(dir.path(), &[], &[("TSURUGI_REPLICATION_TIMEOUT_MS", "1000")]);
+    let mut primary = Primary::connect(replica.address, 3, 1).unwrap();
+    primary.session(0, 1 << 40, "k", "v");
+    primary.lanes[0].send(&Message::Commit { epoch: Epoch(1 << 40), blob_seq: 0 });
+    let reason = loop {
+        match primary.control.receive().expect("the reason is told") {
+            Message::Error(reason) => break reason,
+            Message::Alive(alive) => {
+                assert_eq!(alive.durable, Epoch(0));
+                primary.heartbeat(3, None);
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(reason.code, Code::PROTOCOL);
+    assert!(reason.text.contains("has stored 3 only"), "{reason}");
+    replica.stop();
+}
