@@ -201,6 +201,24 @@ fn a_backup_is_of_settled_files_and_sessions_beside_it_are_durable() {
     assert_eq!(format(&fs), 8);
 }
 
+#[test]
+fn the_name_of_a_blob_is_durable_with_the_group_that_refers_to_it() {
+    let fs = SimFs::new();
+    let engine = Engine::open(&fs, small(), 1).unwrap();
+    let pool = engine.store.blob_pool();
+    let blob = pool.register_data(b"large").unwrap();
+    let version = WriteVersion { major: 1, minor: 1 };
+    engine.channels[0].begin_session().unwrap();
+    engine.channels[0].add_entry(StorageId(2), b"key", b"value", version, &[blob]).unwrap();
+    engine.channels[0].end_session().unwrap();
+    engine.store.switch_epoch(Epoch(2)).unwrap();
+    engine.store.drain().unwrap();
+    assert_eq!(engine.store.last_epoch(), Epoch(1));
+    let left = fs.reboot(Loss::DropUnsynced).files();
+    let name = format!("{:016x}.blob", blob.0);
+    assert!(left.keys().any(|path| path.ends_with(&name)), "{name} is gone: {:?}", left.keys());
+}
+
 /// A callback may call whatever it likes, also what settles the journal or ends the data store.
 #[test]
 fn callbacks_come_in_order_on_one_thread_and_may_call_back_in() {
