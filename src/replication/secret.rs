@@ -56,7 +56,9 @@ impl Secret {
     /// The number of bytes when it is out of bounds.
     pub fn new(bytes: &[u8]) -> Result<Secret, usize> {
         let end = bytes.iter().rposition(|b| !matches!(b, b'\n' | b'\r')).map_or(0, |last| last + 1);
-        match end {
+        // An HMAC fills short keys up with zeros: a key of zeros is the empty one. Blanks are a forgotten file.
+        let is_blank = bytes[..end].iter().all(|b| *b == 0) || bytes[..end].iter().all(u8::is_ascii_whitespace);
+        match if is_blank { 0 } else { end } {
             SECRET_BYTES_MIN..=SECRET_BYTES_MAX => Ok(Secret(bytes[..end].to_vec())),
             other => Err(other),
         }
@@ -153,6 +155,14 @@ mod tests {
         }
         assert!(text(folder.path()).contains("not a regular file"));
         assert_eq!(format!("{:?}", Secret::new(KEY).unwrap()), "Secret(...)");
+    }
+
+    #[test]
+    fn nothing_that_is_as_good_as_none_is_a_secret() {
+        for blank in [&[0; 32][..], &[b' '; 32], b"\t  \n \r            \x0c   \n"] {
+            assert_eq!(Secret::new(blank), Err(0), "{blank:?}");
+        }
+        assert!(Secret::new(b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0x").is_ok());
     }
 
     #[test]

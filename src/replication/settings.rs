@@ -182,7 +182,10 @@ impl ReplicationSettings {
             async_session_close: given.0.contains_key(OsStr::new(ASYNC_SESSION_CLOSE)),
             async_group_commit: given.0.contains_key(OsStr::new(ASYNC_GROUP_COMMIT)),
         };
-        Ok((!settings.endpoints.is_empty()).then_some(settings))
+        match settings.endpoints.is_empty() {
+            true => given.without_endpoint().map_or(Ok(None), Err),
+            false => given.check_protocol(settings).map(Some),
+        }
     }
 }
 
@@ -195,6 +198,30 @@ impl Variables {
         };
         let text = value.to_str().ok_or_else(|| "text in UTF-8 was expected".to_owned());
         text.and_then(parse).map(Some).map_err(|problem| error(name, value, problem))
+    }
+
+    /// Something of replication is set, but not where the replica is: nobody wants a data store that then runs without.
+    fn without_endpoint(&self) -> Option<SettingsError> {
+        let (name, value) = KNOWN.iter().find_map(|name| Some((name, self.0.get(OsStr::new(name))?)))?;
+        Some(error(
+            name,
+            value,
+            format!("{ENDPOINT} is not set, without which there is no replication: set both or none"),
+        ))
+    }
+
+    /// What a protocol cannot do must not be taken for done.
+    fn check_protocol(&self, settings: ReplicationSettings) -> Result<ReplicationSettings, SettingsError> {
+        match self.0.get(OsStr::new(SECRET_FILE)).filter(|_| settings.protocol == Protocol::Upstream) {
+            None => Ok(settings),
+            Some(value) => Err(error(
+                SECRET_FILE,
+                value,
+                format!(
+                "the upstream protocol knows no secret and would protect nothing: unset it, or set {PROTOCOL}=native"
+            ),
+            )),
+        }
     }
 
     fn secret(&self, name: &str) -> Result<Secret, SettingsError> {
@@ -304,7 +331,28 @@ mod tests {
 
     #[test]
     fn nothing_is_set_without_an_endpoint() {
-        assert_eq!(parse(&[("PATH", "/bin"), (MODE, "async")]), Ok(None));
+        assert_eq!(parse(&[("PATH", "/bin"), (ASYNC_SESSION_CLOSE, "")]), Ok(None));
+    }
+
+    #[test]
+    fn anything_else_that_is_set_without_an_endpoint_is_an_error_that_names_it() {
+        let set = [(PROTOCOL, "native"), (MODE, "async"), (TIMEOUT_MS, "5"), (LANES, "1"), (RETAIN_MB, "1")];
+        for (variable, value) in set {
+            let error = parse(&[(variable, value)]).unwrap_err();
+            assert!(error.variable == variable && error.problem.contains(ENDPOINT), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_secret_that_the_protocol_cannot_use_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "0123456789abcdef").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let variables = [(ENDPOINT, "tcp://a:1"), (SECRET_FILE, file.path().to_str().unwrap())];
+        assert!(parse(&variables).unwrap().is_some());
+        let error = parse(&[&variables[..], &[(PROTOCOL, "upstream")]].concat()).unwrap_err();
+        assert!(error.variable == SECRET_FILE && error.problem.contains("upstream"), "{error}");
     }
 
     #[test]

@@ -201,7 +201,11 @@ fn of_upstream(
         Ok(listener) => listener,
         Err(exit) => return exit,
     };
-    let options = upstream::replica::Options { timeout: settings.timeout, ..Default::default() };
+    let options = upstream::replica::Options {
+        timeout: settings.timeout,
+        allow_remote: settings.allow_no_secret,
+        ..Default::default()
+    };
     let mut replica = match upstream::replica::Replica::start(listener, store.clone(), options) {
         Ok(replica) => Arc::new(replica),
         Err(e) => return output.fail(USAGE, &format!("cannot serve: {e}")),

@@ -52,11 +52,15 @@ impl Engine {
 
     /// Opened, and not ready; both switches of the original on or off.
     pub fn open_with(dir: &Path, replica: SocketAddr, timeout: Duration, mode: Mode, switches: bool) -> Engine {
+        Engine::open_at(dir, &[replica], timeout, mode, switches)
+    }
+
+    fn open_at(dir: &Path, replica: &[SocketAddr], timeout: Duration, mode: Mode, switches: bool) -> Engine {
         let settings = Settings::new(dir).recovery_threads(1).replicated(true).notify_level(NotifyLevel::Propagated);
         let settings = settings.sessions_above_recovered(false);
         let store = Datastore::open(settings).unwrap();
         let options = Options {
-            endpoints: vec![Endpoint { host: replica.ip().to_string(), port: replica.port() }],
+            endpoints: replica.iter().map(|at| Endpoint { host: at.ip().to_string(), port: at.port() }).collect(),
             timeout,
             mode,
             async_session_close: switches,
@@ -71,7 +75,12 @@ impl Engine {
 
     /// Ready, with channels and an epoch begun.
     pub fn start(dir: &Path, replica: SocketAddr, timeout: Duration, channels: usize) -> Engine {
-        let mut engine = Engine::open(dir, replica, timeout, Mode::Strict);
+        Engine::start_at(dir, &[replica], timeout, channels)
+    }
+
+    /// The same with several addresses of the replica.
+    pub fn start_at(dir: &Path, replica: &[SocketAddr], timeout: Duration, channels: usize) -> Engine {
+        let mut engine = Engine::open_at(dir, replica, timeout, Mode::Strict, false);
         (0..channels).for_each(|_| engine.create_channel());
         engine.ready();
         engine

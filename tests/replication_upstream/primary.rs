@@ -171,6 +171,40 @@ fn what_was_stored_and_not_propagated_in_an_earlier_run_is_sent_before_anything_
     }
 }
 
+/// What the file says may be behind what a living replica has recorded: it is never asked for an epoch below that.
+#[test]
+fn a_replica_that_has_more_than_was_noted_is_brought_up_to_date() {
+    let (near, far) = (quick_dir(), quick_dir());
+    let replica = standby(far.path(), None);
+    let engine = Engine::start(near.path(), replica.address(), SHORT, 1);
+    write_some(&engine, 1..=5);
+    engine.switch(6);
+    engine.wait_propagated(5);
+    engine.shutdown();
+    drop(engine);
+    std::fs::write(near.path().join("replication_confirmed"), r#"{"format":1,"epoch":2}"#).unwrap();
+    let engine = Engine::start(near.path(), replica.address(), SHORT, 1);
+    write_some(&engine, 7..=8);
+    engine.switch(9);
+    engine.wait_propagated(8);
+    engine.shutdown();
+}
+
+/// An address that takes connections and is silent, one that refuses, and a list in which the right one is the last.
+#[test]
+fn an_address_that_is_silent_or_refuses_does_not_hide_the_replica() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let refusing = StandIn::with(|_, _| Answer::Bytes([&[0x22, 1, 0, 10][..], &[0, 0, 0, 0]].concat()));
+    let (near, far) = (quick_dir(), quick_dir());
+    let replica = standby(far.path(), None);
+    let list = [silent.local_addr().unwrap(), refusing.address, replica.address()];
+    let engine = Engine::start_at(near.path(), &list, SHORT, 1);
+    write_some(&engine, 1..=3);
+    engine.switch(4);
+    engine.wait_propagated(3);
+    engine.shutdown();
+}
+
 /// The rows of a directory that an engine is using, from a copy.
 fn recovered_copy(dir: &Path) -> Vec<Row> {
     let copy = quick_dir();

@@ -392,6 +392,41 @@ fn nothing_of_a_large_first_message_is_held_and_no_silent_peer_keeps_the_primary
 }
 
 #[test]
+fn an_idle_control_connection_of_somebody_does_not_keep_the_primary_out() {
+    let standby = Standby::start();
+    let mut stranger = Peer::control(standby.address());
+    let begun = std::time::Instant::now();
+    let mut control = loop {
+        let mut control = Peer::connect(standby.address());
+        control.send(&Message::session_begin());
+        if control.receive(1) == [0x20] {
+            break control;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    control.receive(33);
+    stranger.expect_closed();
+    let mut log = Peer::log(standby.address(), 0);
+    log.session(1, "k");
+    control.commit(1);
+    let mut second = Peer::connect(standby.address());
+    second.send(&Message::session_begin());
+    assert_eq!(second.receive(1), [0x22], "one that has committed gives way to nobody");
+}
+
+#[test]
+fn an_epoch_that_cannot_be_is_not_believed() {
+    let standby = Standby::start();
+    let mut control = Peer::control(standby.address());
+    control.send(&Message::GroupCommit { epoch: Epoch(1 << 63) });
+    control.expect_closed();
+    let mut log = Peer::log(standby.address(), 0);
+    log.send(&Message::LogEntry { epoch: Epoch(1 << 63), entries: Vec::new(), flags: flag::BEGIN });
+    log.expect_closed();
+}
+
+#[test]
 fn no_stream_of_bytes_harms_the_replica() {
     let standby = Standby::with(Options { timeout: Duration::from_millis(100), ..Options::default() });
     let streams: Vec<Vec<u8>> =

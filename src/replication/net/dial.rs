@@ -23,7 +23,7 @@ impl Dialer {
     }
 
     /// Tries each address in turn, until `open` gives something: it gets a connection, or why there is none, and goes
-    /// through the handshake. `timeout` bounds each connecting. The errors of all that were tried otherwise.
+    /// through the handshake. `timeout` bounds the connecting to all of them together. The errors of all that were tried otherwise.
     pub fn open<T, E>(
         &mut self,
         timeout: Duration,
@@ -40,7 +40,7 @@ impl Dialer {
                 }
             };
             for address in addresses {
-                let connected = connect(address, timeout);
+                let connected = connect(address, timeout / count as u32);
                 match open(connected.map_err(|e| io::Error::new(e.kind(), format!("{address}: {e}")))) {
                     Ok(opened) => {
                         self.first = place;

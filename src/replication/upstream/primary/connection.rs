@@ -2,14 +2,15 @@
 //! The connections to the replica, one exchange at a time; every wait has a deadline.
 
 use super::encode::EncodeError;
-use crate::replication::net::transport;
-use crate::replication::settings::Endpoint;
+use crate::replication::net::connection::{Closer, Connection, ReadHalf, WriteHalf};
+use crate::replication::net::deadline::Deadline;
+use crate::replication::net::dial;
 use crate::replication::upstream::protocol::codec::{code, Message};
 use crate::replication::upstream::protocol::reader::{Budget, Incoming, Reader, WireError};
 use crate::types::Epoch;
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
 
 /// Why the replica counts as lost.
 #[derive(Debug, thiserror::Error)]
@@ -47,64 +48,50 @@ impl From<EncodeError> for LinkError {
     }
 }
 
-/// Where the replica is and how long it may take.
-#[derive(Clone, Debug)]
-pub(super) struct Target {
-    pub(super) endpoints: Vec<Endpoint>,
-    pub(super) timeout: Duration,
-}
-
 /// A connection that carries one request after the other.
 #[derive(Debug)]
 pub(super) struct Exchange {
-    stream: TcpStream,
+    read: ReadHalf,
+    write: WriteHalf,
+    peer: SocketAddr,
     timeout: Duration,
 }
 
-/// Reads until a deadline.
-struct Until<'a> {
-    stream: &'a TcpStream,
-    deadline: Instant,
-}
-
-impl Read for Until<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"));
-        }
-        self.stream.set_read_timeout(Some(left))?;
-        (&mut &*self.stream).read(buffer).map_err(|e| match transport::is_timeout(&e) {
-            true => io::Error::new(io::ErrorKind::TimedOut, "no answer in time"),
-            false => e,
-        })
-    }
-}
-
 impl Exchange {
-    fn connect(target: &Target) -> Result<Exchange, LinkError> {
-        let stream = transport::connect(&target.endpoints, target.timeout)?;
-        stream.set_write_timeout(Some(target.timeout))?;
-        Ok(Exchange { stream, timeout: target.timeout })
+    /// The opening has one deadline for all of it.
+    fn new(connection: Connection, timeout: Duration) -> Exchange {
+        let peer = connection.peer();
+        let (read, write) = connection.split(Deadline::after(timeout));
+        Exchange { read, write, peer, timeout }
     }
 
-    /// Opens the connection of a log channel.
-    pub(super) fn log(target: &Target, channel: u64) -> Result<Exchange, LinkError> {
-        let mut exchange = Exchange::connect(target)?;
+    fn opened(mut self) -> Exchange {
+        self.write.set_deadline(Deadline::Each(self.timeout));
+        self
+    }
+
+    /// Opens the connection of a log channel to the replica that has the control connection.
+    pub(super) fn log(replica: SocketAddr, channel: u64, timeout: Duration) -> Result<Exchange, LinkError> {
+        let mut exchange = Exchange::new(dial::connect(replica, timeout)?, timeout);
         exchange.send(&Message::log_channel_create(channel))?;
         exchange.expect_ack("LOG_CHANNEL_CREATE")?;
-        Ok(exchange)
+        Ok(exchange.opened())
     }
 
     /// Opens the control connection.
-    pub(super) fn control(target: &Target) -> Result<Exchange, LinkError> {
-        let mut exchange = Exchange::connect(target)?;
+    pub(super) fn control(connection: Connection, timeout: Duration) -> Result<Exchange, LinkError> {
+        let mut exchange = Exchange::new(connection, timeout);
         exchange.send(&Message::session_begin())?;
         match exchange.receive("SESSION_BEGIN")? {
             // What the replica calls a secret is not one.
-            Message::SessionBeginAck { .. } => Ok(exchange),
+            Message::SessionBeginAck { .. } => Ok(exchange.opened()),
             other => Err(unexpected("SESSION_BEGIN", other)),
         }
+    }
+
+    /// The other end.
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.peer
     }
 
     /// Sends GROUP_COMMIT and waits for the acknowledgement.
@@ -113,20 +100,20 @@ impl Exchange {
         self.expect_ack("GROUP_COMMIT")
     }
 
-    /// A second handle, to close the connection from another thread.
-    pub(super) fn handle(&self) -> io::Result<TcpStream> {
-        self.stream.try_clone()
+    /// What ends the connection from another thread.
+    pub(super) fn closer(&self) -> Closer {
+        self.write.closer()
     }
 
     /// Where the messages of a session are written.
-    pub(super) fn stream(&self) -> &TcpStream {
-        &self.stream
+    pub(super) fn out(&mut self) -> &mut WriteHalf {
+        &mut self.write
     }
 
     fn send(&mut self, message: &Message) -> Result<(), LinkError> {
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
-        Ok(self.stream.write_all(&bytes)?)
+        Ok(self.write.write_all(&bytes)?)
     }
 
     /// Waits for the acknowledgement of what was sent last.
@@ -138,8 +125,8 @@ impl Exchange {
     }
 
     fn receive(&mut self, request: &'static str) -> Result<Message, LinkError> {
-        let until = Until { stream: &self.stream, deadline: Instant::now() + self.timeout };
-        match Reader::new(until, Budget::default()).next_message()? {
+        self.read.set_deadline(Deadline::after(self.timeout));
+        match Reader::new(&mut self.read, Budget::default()).next_message()? {
             None => Err(LinkError::Closed(request)),
             Some(Incoming::Message(message)) => Ok(message),
             Some(Incoming::Log(_)) => Err(LinkError::Unexpected { request, found: "LOG_ENTRY" }),

@@ -2,20 +2,20 @@
 //! What the threads of the primary share, and what becomes of it when a connection is made, fails, or is given up.
 
 use super::confirmed;
-use super::connection::{Exchange, LinkError, Target};
+use super::connection::{Exchange, LinkError};
 use super::queue::Queue;
-use crate::replication::net::transport;
+use crate::replication::net::connection::Closer;
+use crate::replication::net::dial::Dialer;
 use crate::replication::policy::rule::{Change, Policy};
-use crate::replication::settings::Endpoint;
 use crate::types::Epoch;
 use crate::vfs::Vfs;
 use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
-use std::net::TcpStream;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Told how far the replica is. Calls come from threads of the primary without any lock held.
 pub trait Observer: Send + Sync {
@@ -41,7 +41,11 @@ pub enum Phase {
 }
 
 pub(super) struct Shared {
-    pub(super) target: Target,
+    /// The addresses of the one replica, for messages.
+    pub(super) name: String,
+    /// Held while an attempt goes through them.
+    pub(super) dialer: Mutex<Dialer>,
+    pub(super) timeout: Duration,
     pub(super) vfs: Arc<dyn Vfs>,
     pub(super) location: PathBuf,
     pub(super) blobs: PathBuf,
@@ -69,8 +73,10 @@ pub(super) struct State {
     pub(super) first_id: u64,
     pub(super) channels: usize,
     pub(super) ready: bool,
-    pub(super) control: Option<TcpStream>,
-    pub(super) logs: BTreeMap<usize, TcpStream>,
+    /// The replica that has accepted the control connection.
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) control: Option<Closer>,
+    pub(super) logs: BTreeMap<usize, Closer>,
     pub(super) threads: Vec<JoinHandle<()>>,
     /// When the replica acknowledged something last.
     pub(super) heard: Option<Instant>,
@@ -84,8 +90,9 @@ impl State {
 
     /// Closes the connections in the order of the original.
     pub(super) fn close(&mut self) {
-        for stream in self.control.take().iter().chain(std::mem::take(&mut self.logs).values()) {
-            transport::close(stream);
+        self.peer = None;
+        for closer in self.control.take().iter().chain(std::mem::take(&mut self.logs).values()) {
+            closer.close();
         }
     }
 
@@ -119,13 +126,12 @@ impl Shared {
 
     /// A log channel is connected: its thread sends from now on.
     pub(super) fn start_log(self: &Arc<Shared>, link: u64, channel: usize, log: Exchange) -> Result<(), LinkError> {
-        let handle = log.handle()?;
         {
             let mut state = self.state.lock();
             if state.is_over(link) {
                 return Ok(());
             }
-            state.logs.insert(channel, handle);
+            state.logs.insert(channel, log.closer());
         }
         self.spawn(&format!("replication-{channel}"), move |shared| {
             let sent = shared.send(link, channel, log);
@@ -136,20 +142,20 @@ impl Shared {
 
     /// The control connection is there: the replica is connected.
     pub(super) fn start_control(self: &Arc<Shared>, link: u64, control: Exchange) -> Result<(), LinkError> {
-        let handle = control.handle()?;
         {
             let mut state = self.state.lock();
             if state.is_over(link) {
                 return Ok(());
             }
-            state.control = Some(handle);
+            state.control = Some(control.closer());
+            state.peer = Some(control.peer());
             state.had_control = true;
             state.enter(Phase::Connected);
             state.heard = Some(Instant::now());
             state.last_error = None;
             self.changed.notify_all();
         }
-        log::info!("replication: connected to the replica at {}", self.name());
+        log::info!("replication: connected to the replica at {}", self.name);
         self.spawn("replication-commit", move |shared| {
             let sent = shared.commit(link, control);
             shared.settle(link, sent);
@@ -185,7 +191,7 @@ impl Shared {
             log::error!(
                 "replication: the replica at {} is lost: {text}; epochs above {complete} are not propagated; {remedy}, \
                  then it is connected again and gets what it misses",
-                self.name()
+                self.name
             );
         }
         // A replica of the original that accepts a control connection again is another process and knows no id.
@@ -200,7 +206,7 @@ impl Shared {
         log::error!(
             "replication: the replica at {} is given up: {reason}; epochs above {} are not propagated any more: stop both \
              sides, copy the data directory to the replica, delete {} here, and start the replica first",
-            self.name(),
+            self.name,
             state.queue.complete(),
             confirmed::NAME
         );
@@ -210,10 +216,5 @@ impl Shared {
         let complete = state.queue.complete();
         state.queue = Queue::default();
         state.queue.start(complete, complete, []);
-    }
-
-    pub(super) fn name(&self) -> String {
-        let names: Vec<String> = self.target.endpoints.iter().map(Endpoint::to_string).collect();
-        names.join(", ")
     }
 }

@@ -4,12 +4,13 @@
 //! that connects again after a loss, and one that reports progress.
 
 use super::confirmed;
-use super::connection::{Exchange, Target};
+use super::connection::Exchange;
 use super::core::{Observer, Phase, Shared, State};
 use super::queue::Queue;
 use crate::datastore::{EndedSession, Subscription, Tap};
 use crate::error::Result;
 use crate::replication::backlog::Backlog;
+use crate::replication::net::dial::Dialer;
 use crate::replication::policy::rule::{Mode, Policy};
 use crate::replication::settings::Endpoint;
 use crate::replication::status::{Known, LinkState};
@@ -86,6 +87,7 @@ impl Primary {
             first_id: 0,
             channels: 0,
             ready: false,
+            peer: None,
             control: None,
             logs: BTreeMap::new(),
             threads: Vec::new(),
@@ -93,7 +95,9 @@ impl Primary {
             last_error: None,
         };
         let shared = Arc::new(Shared {
-            target: Target { endpoints, timeout },
+            name: endpoints.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(", "),
+            dialer: Mutex::new(Dialer::new(endpoints)),
+            timeout,
             vfs,
             blobs: location.join(names::BLOB_DIR),
             location,
@@ -116,15 +120,16 @@ impl Primary {
     /// cannot be reached it counts as lost, and this returns all the same.
     pub fn add_channel(&self, channel: usize) {
         let shared = &self.shared;
-        let (link, id) = {
+        let (link, id, replica) = {
             let mut state = shared.state.lock();
             state.channels = state.channels.max(channel + 1);
-            match state.phase {
-                Phase::Connected => (state.link, state.first_id + channel as u64),
+            match (state.phase, state.peer) {
+                (Phase::Connected, Some(replica)) => (state.link, state.first_id + channel as u64, replica),
                 _ => return,
             }
         };
-        let opened = Exchange::log(&shared.target, id).and_then(|log| shared.start_log(link, channel, log));
+        let log = Exchange::log(replica, id, shared.timeout);
+        let opened = log.and_then(|log| shared.start_log(link, channel, log));
         shared.settle(link, opened);
     }
 
@@ -186,7 +191,7 @@ impl Primary {
         Status {
             phase: state.phase,
             since: state.since.elapsed(),
-            peer: state.control.as_ref().and_then(|control| control.peer_addr().ok()),
+            peer: state.peer,
             stored: state.stored,
             propagated: state.queue.complete(),
             behind_bytes: state.queue.bytes(),

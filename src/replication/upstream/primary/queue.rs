@@ -67,15 +67,15 @@ impl Queue {
         self.complete = self.complete.max(confirmed);
         // What a tap was told of these epochs before the start.
         self.commits.clear();
+        let mut last = None;
         for EndedSession { epoch, file, start, len, .. } in sessions {
             self.ended(0, file, start, len, epoch);
             self.synced(0);
-            if self.commits.back().is_none_or(|last| last.epoch < epoch) {
-                self.commits.push_back(Commit { epoch, stored: epoch });
-            }
+            last = Some(epoch);
         }
-        match self.commits.back_mut() {
-            Some(last) => last.stored = last.stored.max(recorded),
+        match last {
+            // One for all: the replica may have recorded some of these epochs already, and takes no lower one than that.
+            Some(epoch) => self.commits.push_back(Commit { epoch, stored: recorded.max(epoch) }),
             None => self.complete = self.complete.max(recorded),
         }
     }

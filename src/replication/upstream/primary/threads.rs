@@ -5,6 +5,7 @@ use super::confirmed;
 use super::connection::{Exchange, LinkError};
 use super::core::{Phase, Shared};
 use super::encode::{epoch_at, send_session, BlobFiles};
+use crate::replication::net::backoff::Backoff;
 use crate::types::Epoch;
 use parking_lot::MutexGuard;
 use std::io::BufWriter;
@@ -12,9 +13,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const SEND_BYTES: usize = 64 << 10;
-/// Waits between attempts to connect again; each is twice the one before.
-const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_LAST: Duration = Duration::from_secs(5);
 /// How often what the replica has confirmed is put on the disk.
 const RECORD_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -34,7 +32,7 @@ impl Shared {
                 }
             };
             drop(state);
-            let mut out = BufWriter::with_capacity(SEND_BYTES, log.stream());
+            let mut out = BufWriter::with_capacity(SEND_BYTES, log.out());
             let len = send_session(&*run.file, run.start, run.end, blobs, &mut out)?;
             drop(out);
             log.expect_ack("the end of a session")?;
@@ -78,39 +76,47 @@ impl Shared {
     /// Connects again after a loss, control connection first: a replica of the original that is still the same process
     /// refuses that without harm, while a known channel id would kill it.
     pub(super) fn connect_again(self: &Arc<Shared>) {
-        let mut pause = RETRY_FIRST;
+        let mut backoff = Backoff::new(self.timeout);
         loop {
             let mut state = self.state.lock();
             while !(state.phase == Phase::Lost && state.ready) {
                 if state.phase == Phase::Closed {
                     return;
                 }
-                pause = RETRY_FIRST;
                 self.changed.wait(&mut state);
             }
-            let deadline = Instant::now() + jitter(pause);
+            let deadline = Instant::now() + backoff.next();
             while state.phase == Phase::Lost && !self.changed.wait_until(&mut state, deadline).timed_out() {}
             if state.phase != Phase::Lost {
                 continue;
             }
-            pause = (pause * 2).min(RETRY_LAST);
             let (link, channels, first_id) = (state.link, state.channels, state.first_id);
             drop(state);
             let connected = self.connect_all(link, channels, first_id);
             if connected.is_ok() {
-                pause = RETRY_FIRST;
+                backoff.reset();
             }
             self.settle(link, connected);
         }
     }
 
+    /// The control connection first, to the first address that answers as a replica does; then the logs, to the same one.
     pub(super) fn connect_all(self: &Arc<Shared>, link: u64, channels: usize, first_id: u64) -> Result<(), LinkError> {
-        let control = Exchange::control(&self.target)?;
+        let timeout = self.timeout;
+        let opened = self.dialer.lock().open(timeout, |connected| match self.state.lock().is_over(link) {
+            true => Err(LinkError::Source("replication ends".to_owned())),
+            false => Exchange::control(connected?, timeout),
+        });
+        let control = opened.map_err(worst)?;
         self.state.lock().had_control = true;
+        let replica = control.peer();
         let mut logs = Vec::new();
-        for channel in 0..channels {
-            logs.push(Exchange::log(&self.target, first_id + channel as u64)?);
-        }
+        let opened = (0..channels).try_for_each(|channel| {
+            logs.push(Exchange::log(replica, first_id + channel as u64, timeout)?);
+            Ok(())
+        });
+        // Whoever takes the control connection and no log is not the replica.
+        opened.inspect_err(|_: &LinkError| self.dialer.lock().advance())?;
         for (channel, log) in logs.into_iter().enumerate() {
             self.start_log(link, channel, log)?;
         }
@@ -118,7 +124,7 @@ impl Shared {
         // Channels that were made meanwhile.
         let more = self.state.lock().channels;
         for channel in channels..more {
-            let log = Exchange::log(&self.target, first_id + channel as u64)?;
+            let log = Exchange::log(replica, first_id + channel as u64, timeout)?;
             self.start_log(link, channel, log)?;
         }
         Ok(())
@@ -126,7 +132,7 @@ impl Shared {
 
     /// Tells how far the replica is, and what the mode makes of it.
     pub(super) fn report(self: &Arc<Shared>) {
-        let mut reported = Epoch(0);
+        let (mut reported, mut begun) = (Epoch(0), false);
         let mut record = Record { shared: self, saved: Epoch(0), at: Instant::now(), failed: false };
         let mut told_given_up = false;
         let mut state = self.state.lock();
@@ -135,7 +141,10 @@ impl Shared {
             let (stored, live) = (state.stored, state.phase == Phase::Connected);
             let now = self.begin.elapsed().as_millis() as u64;
             let change = state.policy.update(stored, complete, live, now);
-            if complete > reported {
+            // At the start as well: what the replica lacks is kept from the first moment on.
+            let begins = state.ready && !begun && state.phase != Phase::GivenUp;
+            if complete > reported || begins {
+                begun |= begins;
                 reported = complete;
                 MutexGuard::unlocked(&mut state, || {
                     self.observer.propagated(complete);
@@ -196,8 +205,15 @@ impl Record<'_> {
     }
 }
 
-/// Between three quarters of it and all of it, so that many primaries do not come at once.
-fn jitter(pause: Duration) -> Duration {
-    let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.subsec_nanos());
-    pause * (768 + nanos % 256) / 1024
+/// Of what all addresses answered, what says most.
+fn worst(mut errors: Vec<LinkError>) -> LinkError {
+    let place = errors.iter().position(|e| !matches!(e, LinkError::Io(_))).unwrap_or(0);
+    match errors.len() {
+        0 => LinkError::Io(std::io::ErrorKind::NotConnected.into()),
+        _ if matches!(errors[place], LinkError::Io(_)) => {
+            let all: Vec<String> = errors.iter().map(LinkError::to_string).collect();
+            LinkError::Io(std::io::Error::other(all.join("; ")))
+        }
+        _ => errors.swap_remove(place),
+    }
 }

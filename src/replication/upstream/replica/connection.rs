@@ -10,6 +10,7 @@ use crate::replication::net::connection::{self, WriteHalf};
 use crate::replication::net::deadline::Deadline;
 use crate::replication::net::listener::Guest;
 use crate::replication::replica_store::LaneLog;
+use crate::replication::secret::{self, Secret};
 use crate::replication::upstream::protocol::codec::Message;
 use crate::replication::upstream::protocol::connection::{Action, Connection};
 use crate::replication::upstream::protocol::reader::{Incoming as Received, Reader, WireError};
@@ -20,6 +21,9 @@ use std::time::{Duration, Instant};
 
 /// A restarted primary waits at most this long until the end of its former connections was seen.
 const TAKEOVER_WAIT_MAX: Duration = Duration::from_secs(2);
+/// An epoch so far above the durable one leaves no room for those that follow. Captures of the original have larger ones
+/// than any engine reaches, so this is no sharper.
+const EPOCHS_AHEAD_MAX: u64 = 1 << 62;
 
 /// Why a connection was closed.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +54,12 @@ impl From<SinkError> for Closed {
 
 /// Serves a connection until it ends.
 pub(super) fn serve(node: &Node, connection: connection::Connection, guest: &Guest) {
+    if !secret::is_peer_allowed(guest.peer().ip(), &Secret::default(), node.options.allow_remote) {
+        return guest.turned_away(
+            "the upstream protocol cannot tell who it is, so only peers on this machine are served; \
+             TSURUGI_REPLICATION_ALLOW_NO_SECRET=1 allows others",
+        );
+    }
     let (read, out) = connection.split(Deadline::after(node.options.timeout));
     let mut reader = Reader::new(Incoming::new(read), node.options.budget.clone());
     let mut served = Served {
@@ -102,6 +112,7 @@ impl Served<'_> {
                 Some(Received::Message(message)) => self.connection.on_message(message),
                 Some(Received::Log(head)) => match self.connection.on_log_head(head) {
                     Action::Collect(epoch) => {
+                        self.check_epoch("LOG_ENTRY", epoch)?;
                         let session = self.session.get_or_insert_with(|| Session::new(epoch));
                         let store = &self.node.store;
                         let flags = incoming.entries(head, &mut Collect { session, blobs: &mut self.blobs, store })?;
@@ -146,6 +157,10 @@ impl Served<'_> {
                     let reason = format!("found GROUP_COMMIT of epoch {epoch}, but epoch {durable} is durable");
                     return Err(Closed::Misuse(reason));
                 }
+                self.check_epoch("GROUP_COMMIT", epoch)?;
+                if let Some(holding) = &self.holding {
+                    holding.proved();
+                }
                 self.commit(epoch)?;
                 self.reply(&Message::Ack)
             }
@@ -156,6 +171,16 @@ impl Served<'_> {
         }
     }
 
+    fn check_epoch(&self, message: &str, epoch: Epoch) -> Result<(), Closed> {
+        let durable = self.node.store.durable();
+        match epoch.0.saturating_sub(durable.0) {
+            ..=EPOCHS_AHEAD_MAX => Ok(()),
+            _ => Err(Closed::Misuse(format!(
+                "found {message} of epoch {epoch}, which cannot be: epoch {durable} is durable"
+            ))),
+        }
+    }
+
     fn claim(&mut self, wanted: Wanted) -> Result<Result<(), String>, Closed> {
         let node = self.node;
         if let Err(reason) = self.guest.admit() {
@@ -163,7 +188,7 @@ impl Served<'_> {
         }
         let deadline = Instant::now() + node.options.timeout.min(TAKEOVER_WAIT_MAX);
         let discard = || node.store.discard_beyond_durable();
-        match node.registry.claim(wanted, self.guest.peer().ip(), deadline, discard) {
+        match node.registry.claim(wanted, (self.guest.peer().ip(), &self.out.closer()), deadline, discard) {
             Ok(holding) => {
                 if let Wanted::Channel(id) = wanted {
                     self.lane = Some(node.store.lane(holding.lane));

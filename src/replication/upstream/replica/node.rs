@@ -24,6 +24,8 @@ const DESCRIPTORS_EACH: u64 = 2;
 pub struct Options {
     /// For the first message, for a stall inside a message, and for a reply that the peer does not take. Default: 10 s.
     pub timeout: Duration,
+    /// Whether peers elsewhere are served: the protocol cannot tell who they are. Default: no.
+    pub allow_remote: bool,
     /// Connections at a time. Default: what the process's limit of descriptors allows.
     pub limits: Option<Limits>,
     /// What the messages being received may hold in memory together. Default: 1 GiB.
@@ -32,7 +34,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { timeout: Duration::from_secs(10), limits: None, budget: Budget::default() }
+        Options { timeout: Duration::from_secs(10), allow_remote: false, limits: None, budget: Budget::default() }
     }
 }
 

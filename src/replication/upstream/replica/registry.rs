@@ -4,11 +4,15 @@
 //! what the former one left beyond the durable epoch is discarded, because the primary does so, too.
 
 use crate::error::Result;
+use crate::replication::net::connection::Closer;
 use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// A control connection that has done nothing for so long, without any log channel, is nobody's: it gives way.
+const IDLE_MAX: Duration = Duration::from_secs(2);
 
 /// The connections of a replica.
 #[derive(Debug, Default)]
@@ -22,6 +26,8 @@ pub(super) struct Registry {
 struct Life {
     peer: Option<IpAddr>,
     control: Use,
+    /// The control connection as long as it has committed nothing.
+    unproved: Option<(Instant, Closer)>,
     open: BTreeSet<u64>,
     used: BTreeSet<u64>,
     /// Log files taken, in the order of arrival.
@@ -64,6 +70,12 @@ impl Life {
         self.control != Use::Now && self.open.is_empty()
     }
 
+    /// The control connection of a peer that has shown in no way that it is a primary, when it has had its time.
+    fn idle(&self) -> Option<&Closer> {
+        let (since, closer) = self.unproved.as_ref()?;
+        (self.control == Use::Now && self.used.is_empty() && since.elapsed() >= IDLE_MAX).then_some(closer)
+    }
+
     fn was_used(&self, wanted: Wanted) -> bool {
         match wanted {
             Wanted::Control => self.control != Use::Never,
@@ -78,11 +90,17 @@ impl Registry {
     pub(super) fn claim(
         self: &Arc<Registry>,
         wanted: Wanted,
-        peer: IpAddr,
+        (peer, closer): (IpAddr, &Closer),
         deadline: Instant,
         discard: impl Fn() -> Result<()>,
     ) -> std::result::Result<Holding, Refusal> {
         let mut life = self.life.lock();
+        while let Some(idle) = life.idle() {
+            idle.close();
+            if self.released.wait_until(&mut life, deadline).timed_out() {
+                break;
+            }
+        }
         if wanted == Wanted::Control && life.control == Use::Now {
             return Err(Refusal::Held("there is a control connection already".to_owned()));
         }
@@ -99,7 +117,10 @@ impl Registry {
             Wanted::Control if life.control == Use::Now => {
                 return Err(Refusal::Held("there is a control connection already".to_owned()));
             }
-            Wanted::Control => life.control = Use::Now,
+            Wanted::Control => {
+                life.control = Use::Now;
+                life.unproved = Some((Instant::now(), closer.clone()));
+            }
             Wanted::Channel(id) => {
                 if !life.used.insert(id) {
                     let former = "connections of its former life are still open: end that process or wait";
@@ -119,6 +140,13 @@ impl Registry {
     }
 }
 
+impl Holding {
+    /// The control connection has committed something: it gives way to nobody.
+    pub(super) fn proved(&self) {
+        self.registry.life.lock().unproved = None;
+    }
+}
+
 impl Drop for Holding {
     fn drop(&mut self) {
         let mut life = self.registry.life.lock();
@@ -135,14 +163,20 @@ impl Drop for Holding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replication::net::dial;
     use std::cell::Cell;
-    use std::net::Ipv4Addr;
-    use std::time::Duration;
+    use std::net::{Ipv4Addr, TcpListener};
 
     const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
+    /// What ends some connection.
+    fn closer() -> Closer {
+        let listener = TcpListener::bind((PEER, 0)).unwrap();
+        dial::connect(listener.local_addr().unwrap(), Duration::from_secs(20)).unwrap().closer()
+    }
+
     fn claim(registry: &Arc<Registry>, wanted: Wanted) -> std::result::Result<Holding, Refusal> {
-        registry.claim(wanted, PEER, Instant::now() + Duration::from_millis(1), || Ok(()))
+        registry.claim(wanted, (PEER, &closer()), Instant::now() + Duration::from_millis(1), || Ok(()))
     }
 
     #[test]
@@ -174,13 +208,16 @@ mod tests {
             Ok(())
         };
         let soon = || Instant::now() + Duration::from_millis(1);
-        let zero = registry.claim(Wanted::Channel(0), PEER, soon(), count).unwrap();
-        let one = registry.claim(Wanted::Channel(1), PEER, soon(), count).unwrap();
+        let zero = registry.claim(Wanted::Channel(0), (PEER, &closer()), soon(), count).unwrap();
+        let one = registry.claim(Wanted::Channel(1), (PEER, &closer()), soon(), count).unwrap();
         assert_eq!(discards.get(), 1);
         drop(zero);
-        assert!(registry.claim(Wanted::Channel(0), PEER, soon(), count).is_err(), "channel 1 is of the former life");
+        assert!(
+            registry.claim(Wanted::Channel(0), (PEER, &closer()), soon(), count).is_err(),
+            "channel 1 is of the former life"
+        );
         drop(one);
-        registry.claim(Wanted::Channel(0), PEER, soon(), count).unwrap();
+        registry.claim(Wanted::Channel(0), (PEER, &closer()), soon(), count).unwrap();
         assert_eq!(discards.get(), 2);
     }
 
@@ -189,7 +226,7 @@ mod tests {
         let registry = Arc::new(Registry::default());
         let _first = claim(&registry, Wanted::Channel(0)).unwrap();
         let other = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-        assert!(registry.claim(Wanted::Channel(1), other, Instant::now(), || Ok(())).is_err());
-        assert!(registry.claim(Wanted::Control, other, Instant::now(), || Ok(())).is_err());
+        assert!(registry.claim(Wanted::Channel(1), (other, &closer()), Instant::now(), || Ok(())).is_err());
+        assert!(registry.claim(Wanted::Control, (other, &closer()), Instant::now(), || Ok(())).is_err());
     }
 }
