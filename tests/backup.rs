@@ -165,3 +165,21 @@ fn rows(store: &Datastore) -> Rows {
     }
     rows
 }
+
+#[test]
+fn files_are_named_below_the_location_as_it_was_given() {
+    let scratch = tempfile::tempdir().unwrap();
+    let here = std::env::current_dir().unwrap();
+    let up: std::path::PathBuf = here.components().skip(1).map(|_| "..").collect();
+    let relative = up.join(scratch.path().strip_prefix("/").unwrap()).join("log");
+    let store = Datastore::open(Settings::new(&relative)).unwrap();
+    store.ready().unwrap();
+    for backup in [store.begin_backup().unwrap(), store.begin_detailed_backup(Duration::ZERO).unwrap()] {
+        assert!(!backup.files().is_empty());
+        for file in backup.files() {
+            assert!(file.source.starts_with(&relative) && file.source.exists(), "{file:?}");
+        }
+    }
+    let (blob, _) = store.blobs().file(BlobId(255));
+    assert_eq!(store.as_given(&blob), paths::file(&relative.join("blob"), BlobId(255)));
+}

@@ -47,7 +47,7 @@ impl Datastore {
         let _lifecycle = self.lifecycle.lock();
         let pause = self.pause_journal()?;
         let (log_finish, unneeded) = (self.last_epoch(), self.blobs.unneeded());
-        let files = set::all_files(&*self.settings.vfs, &self.settings.location, &unneeded)?;
+        let files = self.files_as_given(set::all_files(&*self.settings.vfs, &self.settings.location, &unneeded)?);
         Ok(Backup { files, log_finish, _ticket: ticket, _pause: pause })
     }
 
@@ -72,8 +72,12 @@ impl Datastore {
         // Nothing depends on this file but the backup.
         epoch_file::write_rotated(vfs, location, log_finish, self.coordinator.epochs().switched())?;
         epoch_file::sync_names(vfs, location).map_err(|e| self.coordinator.poison(e))?;
-        let files = set::settled_files(vfs, location, log_finish, &unneeded)?;
+        let files = self.files_as_given(set::settled_files(vfs, location, log_finish, &unneeded)?);
         Ok(Backup { files, log_finish, _ticket: ticket, _pause: pause })
+    }
+
+    fn files_as_given(&self, files: Vec<BackupFile>) -> Vec<BackupFile> {
+        files.into_iter().map(|file| BackupFile { source: self.as_given(&file.source), ..file }).collect()
     }
 
     /// Everything in the journal is settled, and until the backup ends all is committed without it.

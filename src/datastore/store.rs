@@ -24,7 +24,7 @@ use crate::wal::file_sync::NameSync;
 use crate::wal::names;
 use crate::wal::rotation;
 use parking_lot::RwLock as Unranked;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub(super) enum State {
 #[derive(Debug)]
 pub struct Datastore {
     pub(super) settings: Settings,
+    /// The location as the settings said it, before the directory was opened; may be relative.
+    given_location: PathBuf,
     pub(super) instance_uuid: String,
     pub(super) coordinator: Arc<Coordinator>,
     pub(super) channels: Arc<RwLock<Vec<Arc<Channel>>>>,
@@ -74,6 +76,7 @@ impl Datastore {
             return Err(Error::InvalidArgument(message.to_owned()));
         }
         let directory = Directory::open(settings.vfs.clone(), &settings.location)?;
+        let given_location = settings.location;
         // From here on the directory is found through its descriptor only.
         let settings = Settings { vfs: directory.vfs().clone(), location: directory.location().to_owned(), ..settings };
         let blobs = Arc::new(BlobStore::new(settings.vfs.clone(), &settings.location));
@@ -90,6 +93,7 @@ impl Datastore {
             safe_snapshots: SafeSnapshots::default(),
             coordinator,
             settings,
+            given_location,
             channels,
             names,
             backups,
@@ -127,6 +131,14 @@ impl Datastore {
     /// The absolute path of the directory.
     pub fn location(&self) -> &Path {
         &self.settings.location
+    }
+
+    /// A path below the directory as a caller knows it: below the location that was given, which may be relative.
+    pub fn as_given(&self, path: &Path) -> PathBuf {
+        match path.strip_prefix(&self.settings.location) {
+            Ok(below) => self.given_location.join(below),
+            Err(_) => path.to_owned(),
+        }
     }
 
     /// As set for listeners to events.

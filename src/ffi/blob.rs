@@ -98,7 +98,9 @@ pub unsafe extern "C" fn limestone_datastore_blob_file(
         if path.is_null() && capacity > 0 {
             return Err(Failure::argument("the room for the path is null but has a capacity"));
         }
-        let (file, available) = store(datastore)?.blobs().file(BlobId(blob_id));
+        let store = store(datastore)?;
+        let (file, available) = store.blobs().file(BlobId(blob_id));
+        let file = store.as_given(&file);
         let bytes = file.as_os_str().as_bytes();
         *out_len = bytes.len();
         *out_available = available;
