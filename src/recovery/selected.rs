@@ -5,8 +5,9 @@
 use super::index::{Budget, Index, IndexBuilder, Kind, Position};
 use super::input::{Input, Source};
 use super::merge::{keep, merge, Clears, Segment};
+use super::snapshot::Snapshot;
+use super::{compacted, scan};
 use crate::error::{Error, Result};
-use crate::recovery::{compacted, scan, Snapshot};
 use crate::types::{BlobId, Epoch, WriteVersion};
 use crate::vfs::Mapping;
 use crate::wal::entry::{decode, Entry};

@@ -47,9 +47,9 @@ fn help_shows_every_option_and_the_exit_codes() {
 }
 
 #[test]
-fn the_version_option_prints_the_name_as_the_original_does() {
+fn the_version_option_prints_the_name_first_as_the_original_does_and_the_number() {
     let run = tool(&["--version"]);
-    assert_eq!((run.exit, &run.stdout[..]), (0, &["tglogutil".to_owned()][..]));
+    assert_eq!((run.exit, &run.stdout[..]), (0, &[concat!("tglogutil ", env!("CARGO_PKG_VERSION")).to_owned()][..]));
 }
 
 #[test]

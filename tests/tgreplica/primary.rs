@@ -124,7 +124,8 @@ impl Primary {
 
     pub fn commit(&mut self, epoch: u64, blob_seq: u64) {
         self.stored = self.stored.max(epoch);
-        self.heartbeat(self.stored, Some(self.stored));
+        // What was announced before does not fall.
+        self.heartbeat(self.stored, Some(epoch));
         for lane in &mut self.lanes {
             lane.send(&Message::Commit { epoch: Epoch(epoch), blob_seq });
         }
@@ -132,6 +133,7 @@ impl Primary {
 
     /// Tells of the epochs: what is stored, and which of them wrote last.
     pub fn heartbeat(&mut self, stored: u64, written: Option<u64>) {
+        self.stored = self.stored.max(stored);
         let (stored, written) = (Epoch(stored), written.map(Epoch));
         self.control.send(&Message::Heartbeat { switched: stored, stored, written });
     }
