@@ -132,6 +132,8 @@ impl ReplicaHandshake {
                 }
                 Ok(ReplicaStep::Identified(Identified { kind: hello.kind, session_id: hello.session_id, primary }))
             }
+            // The primary has found the fault first, such as another secret.
+            (Message::Error(reason), Some(_)) => Err(reason),
             (other, hello) => Err(unexpected(&other, if hello.is_some() { "Identity" } else { "Hello" })),
         }
     }

@@ -151,3 +151,12 @@ fn the_standing_of_a_replica_decides_how_it_goes_on() {
         assert_eq!(decide(&primary, &replica).map_err(|reason| reason.code), expected, "{replica:?}");
     }
 }
+
+#[test]
+fn what_the_primary_finds_wrong_with_the_proof_is_the_reason_on_the_replica_too() {
+    let mut replica = ReplicaHandshake::new([2; 32], Secret::default());
+    let (_, hello) = PrimaryHandshake::start(ConnectionKind::Blob, [1; 16], [3; 32], Secret::default(), None);
+    assert!(matches!(replica.on_message(hello), Ok(ReplicaStep::Send(_))));
+    let reason = Reason::new(Code::BAD_SECRET, "the replica does not know the secret of this primary");
+    assert_eq!(replica.on_message(Message::Error(reason.clone())), Err(reason));
+}
