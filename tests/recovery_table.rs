@@ -302,6 +302,91 @@ fn an_invalidated_session_with_an_impossible_epoch_does_not_raise_the_epoch() {
     assert_eq!(engine_run::start(dir.path(), 1).unwrap().last_epoch, 5);
 }
 
+#[test]
+fn a_session_with_an_impossible_epoch_does_not_raise_the_epoch_and_is_told() {
+    for name in [ACTIVE, ROTATED] {
+        let log = join(&[session(4, "a"), begin(u64::MAX - 7), put("b", "5", 5), end(5)]);
+        let dir = with_log(name, log);
+        let found = engine_run::start(dir.path(), 1).unwrap();
+        let Outcome::Opens(model) = start_model::outcome(dir.path()) else { panic!("start_model disagrees") };
+        assert_eq!((found.last_epoch, &found.rows), (5, &model.rows));
+        let [warning] = &found.warnings[..] else { panic!("{:?}", found.warnings) };
+        for part in [name, "offset", "impossible epoch"] {
+            assert!(warning.contains(part), "no {part:?} in {warning:?}");
+        }
+    }
+}
+
+// Log files that this project wrote
+
+/// What the original leaves of a second session in an epoch, in a part of the file that somebody has written.
+fn second_session(marks: &[bool], name: &str, tail: Vec<u8>) -> DataDir {
+    let marks: Vec<Vec<u8>> = marks.iter().map(|ours| start_model::mark(*ours)).collect();
+    with_log(name, join(&[session(4, "z"), join(&marks), session(5, "a"), begin(5), put("b", "5", 5), tail]))
+}
+
+#[test]
+fn a_torn_second_session_of_an_epoch_is_cut_where_the_original_wrote_it_and_damage_where_this_project_did() {
+    for tail in [cut(put("c", "5", 5), 1), cut(end(5), 3), vec![0; 40]] {
+        for name in [ACTIVE, ROTATED] {
+            let kept = [("a", "5"), ("b", "5"), ("z", "4")];
+            opens(&second_session(&[], name, tail.clone()), &kept, &["did not protect"]);
+            opens(&second_session(&[true, false], name, tail.clone()), &kept, &["did not protect"]);
+            refuses(&second_session(&[true], name, tail.clone()), &[name, "epoch 5", REPAIR]);
+            refuses(&second_session(&[false, true], name, tail.clone()), &[name, "epoch 5", REPAIR]);
+        }
+    }
+}
+
+#[test]
+fn a_durable_session_without_an_end_marker_is_read_where_the_original_wrote_it_and_damage_where_this_project_did() {
+    for behind in [vec![], session(5, "c"), start_model::mark(true), cut(begin(6), 2), cut(invalidated(6), 2)] {
+        let log = |marks: &[u8]| join(&[marks.to_vec(), session(5, "a"), begin(5), put("b", "5", 5), behind.clone()]);
+        let marked = behind == start_model::mark(true);
+        assert!(
+            engine_run::start(with_log(ROTATED, log(&[])).path(), 1).is_ok() != marked,
+            "nothing is appended there"
+        );
+        refuses(&with_log(ROTATED, log(&start_model::mark(true))), &[ROTATED, "no end marker", "epoch 5", REPAIR]);
+    }
+}
+
+#[test]
+fn epoch_0_gives_no_leave_where_this_project_wrote() {
+    let log = |marks: &[u8]| join(&[marks.to_vec(), begin(0), put("a", "0", 0), cut(put("b", "0", 0), 1)]);
+    opens(&with_log(ACTIVE, log(&[])), &[("a", "0")], &["did not protect"]);
+    refuses(&with_log(ACTIVE, log(&start_model::mark(true))), &[ACTIVE, "epoch 0", REPAIR]);
+}
+
+#[test]
+fn a_rotated_file_of_this_project_is_never_read_in_part() {
+    let hidden = join(&[invalidated(4), vec![0x0b; 20], session(5, "a")]);
+    let log = |first: Vec<u8>| join(&[first, session(4, "z"), hidden.clone()]);
+    opens(&with_log(ROTATED, log(vec![])), &[("z", "4")], &["is not read behind"]);
+    refuses(&with_log(ROTATED, log(start_model::mark(true))), &[ROTATED, REPAIR]);
+    // The mark itself is damaged.
+    let mut mark = start_model::mark(true);
+    mark[9] = 0x0b;
+    refuses(&with_log(ROTATED, join(&[session(5, "z"), mark, session(5, "a")])), &[ROTATED, REPAIR]);
+}
+
+#[test]
+fn a_mark_is_no_session_and_nothing_is_appended_behind_one_that_stands_alone() {
+    let log = join(&[session(4, "z"), start_model::mark(true), session(5, "a")]);
+    let dir = with_log(ACTIVE, log.clone());
+    opens(&dir, &[("a", "5"), ("z", "4")], &[]);
+    assert_eq!(dir.read(ACTIVE), log, "it keeps its name and content");
+    for behind in [vec![], cut(session(6, "b"), 3)] {
+        let dir = with_log(ACTIVE, join(&[session(4, "z"), start_model::mark(true), behind]));
+        engine_run::start(dir.path(), 1).unwrap();
+        assert!(!dir.has(ACTIVE), "a failed sync may have lost the mark");
+    }
+    for length in 1..start_model::mark(true).len() {
+        let dir = with_log(ACTIVE, start_model::mark(true)[..length].to_vec());
+        assert!(engine_run::start(dir.path(), 1).is_ok(), "a power cut left {length} bytes of a mark");
+    }
+}
+
 // Log files of zeros
 
 #[test]

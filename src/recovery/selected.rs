@@ -10,8 +10,9 @@ use super::{compacted, scan};
 use crate::error::{Error, Result};
 use crate::types::{BlobId, Epoch, WriteVersion};
 use crate::vfs::Mapping;
-use crate::wal::entry::{decode, Entry};
+use crate::wal::entry::Entry;
 use crate::wal::scanner::{self, Edit, Visitor};
+use crate::wal::sessions;
 
 /// Positions that are held before they go to a file without a name.
 const POSITIONS_HELD: usize = 1 << 20;
@@ -50,9 +51,9 @@ impl<'a> Selected<'a> {
         let mut listing = input.vfs.list(input.location).map_err(|e| Error::io("cannot list", input.location, e))?;
         listing.sort_by(|a, b| a.name.cmp(&b.name));
         let mut sources = input.open_logs(&listing, wanted)?;
-        let begins_beyond = |source: &Source| match decode(&source.bytes, 0) {
-            Some(Ok((Entry::Begin(epoch), _))) => epoch > durable,
-            _ => false,
+        let begins_beyond = |source: &Source| {
+            let mut begun = sessions::begun(&source.bytes);
+            begun.next().is_some_and(|first| !first.invalidated && first.epoch > durable)
         };
         sources.retain(|source| source.compacted || !begins_beyond(source));
         Ok(Selected { input, durable, sources })
@@ -161,16 +162,11 @@ impl<'a> Selected<'a> {
 
 /// The smallest and the largest epoch of the sessions of a file; `None` without any.
 fn epochs(bytes: &[u8]) -> Option<(Epoch, Epoch)> {
-    let mut range: Option<(Epoch, Epoch)> = None;
-    let mut offset = 0;
-    while let Some(Ok((entry, next))) = decode(bytes, offset) {
-        if let Entry::Begin(epoch) = entry {
-            let (first, last) = range.unwrap_or((epoch, epoch));
-            range = Some((first.min(epoch), last.max(epoch)));
-        }
-        offset = next;
-    }
-    range
+    let epochs = sessions::begun(bytes).filter(|session| !session.invalidated).map(|session| session.epoch);
+    epochs.fold(None, |range, epoch| {
+        let (first, last) = range.unwrap_or((epoch, epoch));
+        Some((first.min(epoch), last.max(epoch)))
+    })
 }
 
 /// Collects entries with BLOBs.

@@ -5,7 +5,8 @@
 use crate::datastore::{EndedSession, Subscription, WrittenLog};
 use crate::types::{BlobId, Epoch};
 use crate::vfs::Mapping;
-use crate::wal::entry::{decode, Entry};
+use crate::wal::entry::Entry;
+use crate::wal::sessions::{Session, Step, Walk};
 use std::io;
 use std::sync::Arc;
 
@@ -132,12 +133,10 @@ fn drop_latest(found: &mut Vec<Found>, wanted: usize) -> Option<u64> {
 /// The BLOB ids in the entries of a whole session.
 fn blobs_of(bytes: &[u8]) -> Arc<[BlobId]> {
     let mut blobs = Vec::new();
-    let mut offset = 0;
-    while let Some(Ok((entry, next))) = decode(bytes, offset) {
-        if let Entry::Put { blobs: ids, .. } = entry {
+    for (_, step) in Walk::new(bytes) {
+        if let Ok(Step::Entry(Entry::Put { blobs: ids, .. })) = step {
             blobs.extend(ids.iter());
         }
-        offset = next;
     }
     blobs.into()
 }
@@ -145,48 +144,38 @@ fn blobs_of(bytes: &[u8]) -> Arc<[BlobId]> {
 /// Hands out every ended session above an epoch. Sessions that a start has marked do not count.
 fn walk(log: &WrittenLog, bytes: &[u8], above: Epoch, mut each: impl FnMut(Found)) -> Result<(), BacklogError> {
     let name = || log.name.clone();
-    // The session that the walk is inside: its epoch, unless it does not count.
-    let mut open: Option<(Option<Epoch>, u64)> = None;
-    let mut has_blobs = false;
-    let mut offset = 0;
-    let unended = |open: Option<(Option<Epoch>, u64)>| match open {
-        Some((Some(epoch), offset)) if epoch > above => {
-            Err(BacklogError::from(NotShippable::Unended { log: name(), epoch, offset }))
+    let is_wanted = |session: &Session| !session.invalidated && session.epoch > above;
+    let check = |unended: Option<Session>| match unended.filter(is_wanted) {
+        Some(Session { epoch, offset, .. }) => {
+            Err(BacklogError::from(NotShippable::Unended { log: name(), epoch, offset: offset as u64 }))
         }
-        _ => Ok(()),
+        None => Ok(()),
     };
-    loop {
-        let (entry, next) = match decode(bytes, offset) {
-            None => return unended(open),
-            Some(Ok(decoded)) => decoded,
-            // A start leaves such bytes in a rotated file, behind a session that does not count.
-            Some(Err(_)) if matches!(open, Some((None, _))) => return Ok(()),
-            Some(Err(_)) => return Err(BacklogError::Unreadable { log: name(), offset: offset as u64 }),
-        };
-        match entry {
-            Entry::Begin(epoch) => {
-                unended(open)?;
-                if epoch == Epoch(0) && above == Epoch(0) {
+    let mut has_blobs = false;
+    let mut walk = Walk::new(bytes);
+    while let Some((offset, step)) = walk.next() {
+        match step {
+            Ok(Step::Begin { session, unended }) => {
+                check(unended)?;
+                if !session.invalidated && session.epoch == Epoch(0) && above == Epoch(0) {
                     return Err(NotShippable::BeforeFirstEpoch { log: name() }.into());
                 }
-                open = Some((Some(epoch), offset as u64));
                 has_blobs = false;
             }
-            Entry::Invalidated(_) => {
-                unended(open)?;
-                open = Some((None, offset as u64));
+            Ok(Step::Mark { unended }) => check(unended)?,
+            Ok(Step::Entry(Entry::Put { blobs, .. })) => has_blobs |= blobs.iter().next().is_some(),
+            Ok(Step::Entry(_)) => {}
+            Ok(Step::End { session, next }) if is_wanted(&session) => {
+                let (epoch, start, len) = (session.epoch, session.offset as u64, (next - session.offset) as u64);
+                each(Found { epoch, log: 0, has_blobs, start, len });
             }
-            Entry::End(_) => {
-                if let Some((Some(epoch), start)) = open.filter(|(epoch, _)| *epoch > Some(above)) {
-                    each(Found { epoch, log: 0, has_blobs, start, len: next as u64 - start });
-                }
-                open = None;
-            }
-            Entry::Put { blobs, .. } => has_blobs |= blobs.iter().next().is_some(),
-            _ => {}
+            Ok(Step::End { .. }) => {}
+            // A start leaves such bytes in a rotated file, behind a session that does not count.
+            Err(_) if walk.session().is_some_and(|session| session.invalidated) => return Ok(()),
+            Err(_) => return Err(BacklogError::Unreadable { log: name(), offset: offset as u64 }),
         }
-        offset = next;
     }
+    check(walk.session())
 }
 
 #[cfg(test)]

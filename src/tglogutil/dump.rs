@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::recovery::{self, Input};
 use crate::types::{BlobId, Epoch, StorageId, WriteVersion};
 use crate::wal::entry::{tag, Entry};
+use crate::wal::sessions::Origin;
 use serde_json::{json, Map, Value};
 use std::io::Write;
 
@@ -129,7 +130,7 @@ pub fn run(directory: &OfflineDirectory, filter: &Filter, options: &DumpOptions,
     let mut damaged = false;
     for log in logs(directory)? {
         log.bytes.advise(true);
-        let subject = Subject { bytes: &log.bytes, path: &log.path, limit, end_markers };
+        let subject = Subject { bytes: &log.bytes, path: &log.path, limit, end_markers, origin: Origin::Unknown };
         let examined = examine(subject, |offset, epoch, entry| {
             if !filter.wants_epoch(epoch) {
                 return;

@@ -5,9 +5,10 @@
 
 use crate::error::{Damage, Remedy};
 use crate::types::Epoch;
-use crate::wal::entry::{decode, tag, Entry, Unreadable, MARKER_LEN};
+use crate::wal::entry::{decode, tag, Entry, Unreadable};
 use crate::wal::names;
 use crate::wal::scanner::{self, ended_session_behind, Edit, Visitor};
+use crate::wal::sessions::{self, Obstacle, Origin, Session, Step};
 use std::path::Path;
 
 /// The end of a file that was never acknowledged.
@@ -55,20 +56,6 @@ pub struct Examined {
     pub warnings: Vec<String>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Durable,
-    Beyond,
-    Invalidated,
-}
-
-#[derive(Clone, Copy)]
-struct Session {
-    begin: usize,
-    epoch: Epoch,
-    kind: Kind,
-}
-
 /// Ignores the entries: only the verdict of the scanner counts.
 pub(super) struct Nobody;
 
@@ -84,28 +71,44 @@ pub struct Subject<'a> {
     /// Sessions up to this epoch are durable.
     pub limit: Epoch,
     pub end_markers: bool,
+    /// Who wrote the first bytes, where they are not the beginning of a file.
+    pub origin: Origin,
 }
 
 /// Walks the file; `each` gets every data entry of the durable sessions with its offset and the session's epoch.
 pub fn examine(subject: Subject<'_>, mut each: impl FnMut(usize, Epoch, Entry<'_>)) -> Examined {
+    let mut sessions = sessions::Walk::from(subject.bytes, 0, subject.origin);
     let mut walk = Walk { subject, session: None, out: Examined::default() };
     let mut ahead = ReadAhead::default();
-    let mut offset = 0;
-    while let Some(decoded) = decode(subject.bytes, offset) {
-        match decoded {
-            Ok((entry, next)) => {
-                if !walk.entry(offset, entry, &mut each) {
+    while let Some((offset, step)) = sessions.next() {
+        match step {
+            Ok(Step::Entry(entry)) => {
+                if let Some(session) = walk.session.filter(|session| walk.is_durable(session)) {
+                    walk.out.entries += 1;
+                    each(offset, session.epoch, entry);
+                }
+            }
+            Ok(Step::Begin { session, unended }) => walk.begin(session, unended),
+            Ok(Step::End { session, .. }) => walk.end(session),
+            // Nothing is ever appended behind a session without an end.
+            Ok(Step::Mark { unended }) => {
+                walk.without_end(unended.map(|session| Session { origin: Origin::Ours, ..session }));
+            }
+            Err(Obstacle::Misplaced(tag)) => {
+                walk.misplaced(offset, tag);
+                if tag == tag::END {
                     break;
                 }
-                offset = next;
-                ahead.touch(subject.bytes, offset);
             }
-            Err(unreadable) => {
+            Err(Obstacle::Unreadable(unreadable)) => {
                 walk.unreadable(offset, unreadable);
-                break;
+                return walk.finish();
             }
         }
+        walk.session = sessions.session();
+        ahead.touch(subject.bytes, sessions.offset());
     }
+    walk.session.into_iter().for_each(|session| walk.check_end(session));
     walk.finish()
 }
 
@@ -152,55 +155,51 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Returns whether the walk goes on.
-    fn entry(&mut self, offset: usize, entry: Entry<'_>, each: &mut impl FnMut(usize, Epoch, Entry<'_>)) -> bool {
-        match entry {
-            Entry::Begin(epoch) => {
-                let durable = epoch <= self.subject.limit;
-                let kind = if durable { Kind::Durable } else { Kind::Beyond };
-                self.begin(Session { begin: offset, epoch, kind });
-                if durable {
-                    self.out.sessions += 1;
-                    self.out.first_epoch = Some(self.out.first_epoch.map_or(epoch, |first| first.min(epoch)));
-                    self.out.last_epoch = self.out.last_epoch.max(Some(epoch));
-                } else {
-                    self.out.beyond.push(offset);
-                }
-            }
-            Entry::Invalidated(epoch) => {
-                self.begin(Session { begin: offset, epoch, kind: Kind::Invalidated });
-                self.out.invalidated += 1;
-            }
-            Entry::End(_) => {
-                let Some(session) = self.session.take() else {
-                    self.misplaced(offset, tag::END);
-                    return false;
-                };
-                self.out.ended += u64::from(session.kind == Kind::Durable);
-                self.was_ended(session);
-            }
-            Entry::Durable(_) => self.misplaced(offset, tag::DURABLE),
-            _ => match self.session {
-                Some(Session { kind: Kind::Durable, epoch, .. }) => {
-                    self.out.entries += 1;
-                    each(offset, epoch, entry);
-                }
-                Some(_) => {}
-                None => self.misplaced(offset, self.subject.bytes[offset]),
-            },
-        }
-        true
+    fn is_durable(&self, session: &Session) -> bool {
+        !session.invalidated && session.epoch <= self.subject.limit
     }
 
-    fn begin(&mut self, session: Session) {
-        if let Some(before) = self.session.replace(session) {
-            self.was_ended(before);
+    fn begin(&mut self, session: Session, unended: Option<Session>) {
+        self.without_end(unended);
+        let Session { epoch, offset, .. } = session;
+        if scanner::is_plausible(epoch, self.subject.limit) {
+            self.out.max_epoch = self.out.max_epoch.max(epoch);
         }
-        self.out.max_epoch = self.out.max_epoch.max(session.epoch);
+        if session.invalidated {
+            self.out.invalidated += 1;
+        } else if self.is_durable(&session) {
+            self.out.sessions += 1;
+            self.out.first_epoch = Some(self.out.first_epoch.map_or(epoch, |first| first.min(epoch)));
+            self.out.last_epoch = self.out.last_epoch.max(Some(epoch));
+        } else {
+            self.out.beyond.push(offset);
+        }
+    }
+
+    fn end(&mut self, session: Session) {
+        self.out.ended += u64::from(self.is_durable(&session));
+        self.was_ended(session);
+    }
+
+    /// Another session or a mark stands where an end marker should.
+    fn without_end(&mut self, session: Option<Session>) {
+        if let Some(session) = session {
+            self.was_ended(session);
+            self.check_end(session);
+        }
+    }
+
+    /// The original leaves sessions without an end marker, and none of ours is.
+    fn check_end(&mut self, session: Session) {
+        if session.origin == Origin::Ours && self.is_durable(&session) {
+            self.session = Some(session);
+            let found = "entries without an end marker behind them".to_owned();
+            self.broken(session.offset, "a session has no end marker".to_owned(), found, "an end marker");
+        }
     }
 
     fn was_ended(&mut self, session: Session) {
-        if session.kind != Kind::Invalidated {
+        if !session.invalidated {
             self.out.max_ended = self.out.max_ended.max(session.epoch);
         }
     }
@@ -210,9 +209,15 @@ impl Walk<'_> {
         let zeros = bytes[offset..].iter().all(|&b| b == 0);
         match (unreadable, self.session) {
             // Harmless: there is nothing behind it.
-            (Unreadable::Short(tag::INVALIDATED), _) => self.session = None,
+            (Unreadable::Short(tag::INVALIDATED), session) => {
+                session.into_iter().for_each(|session| self.check_end(session));
+                self.session = None;
+            }
             // The session before it counts as ended only where nothing says so of any; see `finish`.
-            (Unreadable::Short(tag::BEGIN), _) => self.out.tail = Some(Tail::TornBegin { offset }),
+            (Unreadable::Short(tag::BEGIN), session) => {
+                session.into_iter().for_each(|session| self.check_end(session));
+                self.out.tail = Some(Tail::TornBegin { offset });
+            }
             (Unreadable::Short(tag), None) => self.misplaced(offset, tag),
             (Unreadable::Unknown(tag), None) => {
                 if !zeros && ended_session_behind(bytes, offset, limit, None).is_some() {
@@ -221,12 +226,13 @@ impl Walk<'_> {
                     self.out.tail = Some(Tail::Garbage { offset, zeros });
                 }
             }
-            (_, Some(Session { kind: Kind::Durable, .. })) => self.unreadable_in_durable(offset, unreadable),
-            (_, Some(Session { begin, epoch, kind })) => {
-                let marked = kind == Kind::Invalidated;
+            (_, Some(session)) if self.is_durable(&session) => self.unreadable_in_durable(offset, unreadable),
+            (_, Some(Session { offset: begin, epoch, invalidated: marked, origin })) => {
                 if ended_session_behind(bytes, offset, limit, marked.then_some(epoch)).is_some() {
                     self.out.hides_durable = Some((begin, offset));
-                    if self.subject.is_active() {
+                    // As a start: what the original has repaired is not read behind such a place, if it is no damaged mark.
+                    let ours = origin == Origin::Ours || Origin::may_be_mark(&bytes[begin..]);
+                    if self.subject.is_active() || ours {
                         self.unreadable_entry(offset, unreadable);
                     } else {
                         self.out.warnings.push(format!(
@@ -243,7 +249,7 @@ impl Walk<'_> {
 
     /// A start knows damage in a durable session that was never acknowledged: it cuts there, and so may a repair.
     fn unreadable_in_durable(&mut self, offset: usize, unreadable: Unreadable) {
-        let Subject { bytes, path, limit, end_markers } = self.subject;
+        let Subject { bytes, path, limit, end_markers, .. } = self.subject;
         let verdict = match names::is_compacted(&self.subject.name()) {
             true => None,
             false => scanner::scan(bytes, limit, end_markers, path, &mut Nobody).ok(),
@@ -284,7 +290,7 @@ impl Walk<'_> {
                 expected: expected.to_owned(),
                 remedy: if compacted { Remedy::RestoreFile } else { Remedy::Repair },
             },
-            begin: self.session.map(|session| session.begin),
+            begin: self.session.map(|session| session.offset),
         });
     }
 
@@ -336,21 +342,20 @@ impl Examined {
         edits
     }
 
-    /// Whether a whole session begins at offset 0 of these bytes; returns where it ends.
-    pub fn whole_session(bytes: &[u8], limit: Epoch) -> Option<usize> {
-        let (Entry::Begin(epoch) | Entry::Invalidated(epoch), mut offset) = decode(bytes, 0)?.ok()? else {
-            return None;
-        };
-        debug_assert_eq!(offset, MARKER_LEN);
-        if epoch > limit {
-            return None;
-        }
-        loop {
-            match decode(bytes, offset)?.ok()? {
-                (Entry::End(end), next) => return (end == epoch).then_some(next),
-                (Entry::Begin(_) | Entry::Invalidated(_) | Entry::Durable(_), _) => return None,
-                (_, next) => offset = next,
-            }
-        }
+    /// Whether a whole session with an end marker of its own epoch begins at offset 0 of these bytes.
+    pub fn begins_whole(bytes: &[u8], limit: Epoch) -> bool {
+        let mut walk = sessions::Walk::new(bytes);
+        let is_first = matches!(walk.next(), Some((_, Ok(Step::Begin { session, .. }))) if session.epoch <= limit);
+        is_first
+            && walk.find_map(|(offset, step)| match step {
+                Ok(Step::Entry(_)) => None,
+                Ok(Step::End { session, .. }) => Some(ends_own(bytes, offset, session.epoch)),
+                _ => Some(false),
+            }) == Some(true)
     }
+}
+
+/// Whether the end marker at `offset` carries this epoch.
+fn ends_own(bytes: &[u8], offset: usize, epoch: Epoch) -> bool {
+    matches!(decode(bytes, offset), Some(Ok((Entry::End(end), _))) if end == epoch)
 }

@@ -11,6 +11,7 @@ use crate::directory::OfflineDirectory;
 use crate::error::{Error, Remedy, Result};
 use crate::types::Epoch;
 use crate::wal::entry::{tag, Entry};
+use crate::wal::sessions::Origin;
 use serde_json::json;
 use std::io::Write;
 
@@ -84,7 +85,8 @@ pub fn run(
 }
 
 fn subject<'a>(directory: &OfflineDirectory, log: &'a LogFile, limit: Epoch) -> Subject<'a> {
-    Subject { bytes: &log.bytes, path: &log.path, limit, end_markers: directory.has_end_markers() }
+    let end_markers = directory.has_end_markers();
+    Subject { bytes: &log.bytes, path: &log.path, limit, end_markers, origin: Origin::Unknown }
 }
 
 /// What one file holds.

@@ -13,6 +13,7 @@ use crate::types::Epoch;
 use crate::vfs::crashsafe;
 use crate::wal::epoch_file::EpochFile;
 use crate::wal::names;
+use crate::wal::sessions::Origin;
 use std::io::Write;
 use std::path::Path;
 
@@ -121,7 +122,8 @@ impl Repair<'_> {
     }
 
     fn subject<'b>(&self, bytes: &'b [u8], path: &'b Path) -> Subject<'b> {
-        Subject { bytes, path, limit: self.limit, end_markers: self.directory.has_end_markers() }
+        let end_markers = self.directory.has_end_markers();
+        Subject { bytes, path, limit: self.limit, end_markers, origin: Origin::Unknown }
     }
 
     /// Puts the epoch file right; returns whether the durable epoch is known.

@@ -5,6 +5,7 @@ use super::examine::{examine, Examined, Nobody, Subject};
 use crate::types::Epoch;
 use crate::wal::entry::tag;
 use crate::wal::scanner::{self, ended_session_behind, FileScan, EPOCH_PLAUSIBLE_MAX};
+use crate::wal::sessions::Walk;
 use std::ops::Range;
 
 /// Bytes that are taken out.
@@ -19,11 +20,11 @@ pub struct Lost {
 pub fn salvage(subject: Subject<'_>) -> (Vec<u8>, Vec<Lost>) {
     let bytes = subject.bytes;
     let (mut kept, mut lost) = (Vec::new(), Vec::new());
-    let mut start = 0;
+    let (mut start, mut origin) = (0, subject.origin);
     // Every round leaves at least a byte behind.
     while start < bytes.len() {
         let rest = &bytes[start..];
-        let examined = examine(Subject { bytes: rest, ..subject }, |_, _, _| ());
+        let examined = examine(Subject { bytes: rest, origin, ..subject }, |_, _, _| ());
         let (begin, at, epoch) = match (examined.broken.first(), examined.hides_durable) {
             (Some(broken), _) => {
                 let at = broken.damage.offset as usize;
@@ -36,6 +37,10 @@ pub fn salvage(subject: Subject<'_>) -> (Vec<u8>, Vec<Lost>) {
             }
         };
         kept.extend_from_slice(&rest[..begin]);
+        // Who wrote what follows: marks between here and there may be lost.
+        let mut walk = Walk::from(&rest[..begin], 0, origin);
+        walk.by_ref().for_each(drop);
+        origin = walk.origin();
         let next = next_session(rest, at + 1, subject.limit).unwrap_or(rest.len());
         lost.push(Lost { range: start + begin..start + next, epoch });
         start += next;
@@ -60,9 +65,8 @@ pub fn max_ended_anywhere(subject: Subject<'_>) -> Epoch {
 /// Where the next whole durable session begins: with an end marker of its own epoch, so that bytes which only look like
 /// a begin marker do not count.
 fn next_session(bytes: &[u8], from: usize, limit: Epoch) -> Option<usize> {
-    (from..bytes.len()).find(|&at| {
-        matches!(bytes[at], tag::BEGIN | tag::INVALIDATED) && Examined::whole_session(&bytes[at..], limit).is_some()
-    })
+    (from..bytes.len())
+        .find(|&at| matches!(bytes[at], tag::BEGIN | tag::INVALIDATED) && Examined::begins_whole(&bytes[at..], limit))
 }
 
 #[cfg(test)]
@@ -70,6 +74,7 @@ mod tests {
     use super::*;
     use crate::types::{StorageId, WriteVersion};
     use crate::wal::entry::{encode_end, encode_put, marker};
+    use crate::wal::sessions::Origin;
     use std::path::Path;
 
     fn session(epoch: u64) -> Vec<u8> {
@@ -84,7 +89,13 @@ mod tests {
         let mut bad = session(2);
         bad[9] = 0x0b;
         let bytes = [session(1), bad, session(3)].concat();
-        let subject = Subject { bytes: &bytes, path: Path::new("pwal_0000"), limit: Epoch(3), end_markers: true };
+        let subject = Subject {
+            bytes: &bytes,
+            path: Path::new("pwal_0000"),
+            limit: Epoch(3),
+            end_markers: true,
+            origin: Origin::Unknown,
+        };
         let (kept, lost) = salvage(subject);
         assert_eq!(kept, [session(1), session(3)].concat());
         let len = session(1).len();
@@ -96,7 +107,13 @@ mod tests {
         let mut bad = session(1);
         bad[9] = 0x0b;
         let bytes = [bad, session(3), marker(tag::BEGIN, Epoch(9)).to_vec()].concat();
-        let subject = Subject { bytes: &bytes, path: Path::new("pwal_0000"), limit: Epoch(0), end_markers: true };
+        let subject = Subject {
+            bytes: &bytes,
+            path: Path::new("pwal_0000"),
+            limit: Epoch(0),
+            end_markers: true,
+            origin: Origin::Unknown,
+        };
         assert_eq!(max_ended_anywhere(subject), Epoch(3));
     }
 }

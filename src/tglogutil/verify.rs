@@ -12,6 +12,7 @@ use super::scan::each_file;
 use crate::directory::OfflineDirectory;
 use crate::error::Result;
 use crate::types::Epoch;
+use crate::wal::sessions::Origin;
 use serde_json::{json, Value};
 use std::io::Write;
 
@@ -40,7 +41,8 @@ pub fn run(directory: &OfflineDirectory, options: &VerifyOptions, out: &mut dyn 
     let progress = Progress::new(logs.iter().map(|log| log.bytes.len() as u64).sum());
     let end_markers = directory.has_end_markers();
     let files = each_file(&logs, options.common.threads(), |log| {
-        let subject = Subject { bytes: &log.bytes, path: &log.path, limit: durable, end_markers };
+        let subject =
+            Subject { bytes: &log.bytes, path: &log.path, limit: durable, end_markers, origin: Origin::Unknown };
         let mut read = progress.file();
         let examined = examine(subject, |offset, _, _| read.at(offset));
         read.done(log.bytes.len());

@@ -166,6 +166,100 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Storage id and write version.
+const STORAGE_AND_VERSION_LEN: u64 = 8 + 16;
+
+/// Follows entries whose bytes arrive in pieces. Memory is constant, whatever lengths they claim.
+#[derive(Debug, Default)]
+pub struct Pieces {
+    /// The first bytes of an entry, up to where its lengths are known; or its number of BLOBs.
+    head: [u8; END_LEN],
+    have: usize,
+    /// Bytes still to come before anything else is looked at.
+    skip: u64,
+    /// Behind those comes the number of BLOBs.
+    count_follows: bool,
+}
+
+/// An entry of which the last byte has arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    Begin(Epoch),
+    Invalidated(Epoch),
+    /// With its last byte.
+    End(Epoch, u8),
+    Durable(Epoch),
+    /// An entry of a session.
+    Data,
+}
+
+impl Pieces {
+    /// Takes bytes up to the end of an entry, or all of them when there is no end. The error is the tag that no entry has.
+    pub fn feed(&mut self, bytes: &mut &[u8]) -> Result<Option<Seen>, u8> {
+        loop {
+            if self.skip > 0 {
+                let skipped = self.skip.min(bytes.len() as u64);
+                *bytes = &bytes[skipped as usize..];
+                self.skip -= skipped;
+                match (self.skip, self.count_follows) {
+                    (0, false) => return Ok(Some(Seen::Data)),
+                    (0, true) => {}
+                    _ => return Ok(None),
+                }
+            }
+            let Some(&next) = bytes.first() else {
+                return Ok(None);
+            };
+            let needed = self.needed(if self.have > 0 { self.head[0] } else { next })?;
+            let taken = (needed - self.have).min(bytes.len());
+            self.head[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
+            self.have += taken;
+            *bytes = &bytes[taken..];
+            if self.have == needed {
+                self.have = 0;
+                if let Some(seen) = self.complete() {
+                    return Ok(Some(seen));
+                }
+            }
+        }
+    }
+
+    /// Bytes to collect before anything is known.
+    fn needed(&self, first: u8) -> Result<usize, u8> {
+        Ok(match first {
+            _ if self.count_follows => 4,
+            tag::PUT | tag::PUT_WITH_BLOBS => 1 + 4 + 4,
+            tag::REMOVE => 1 + 4,
+            tag::CLEAR_STORAGE | tag::ADD_STORAGE | tag::REMOVE_STORAGE => 1,
+            tag::BEGIN | tag::INVALIDATED | tag::DURABLE => MARKER_LEN,
+            tag::END => END_LEN,
+            unknown => return Err(unknown),
+        })
+    }
+
+    /// What the collected bytes say; `None` when more of the entry comes.
+    fn complete(&mut self) -> Option<Seen> {
+        let len_at = |at| u64::from(u32::from_le_bytes(self.head[at..at + 4].try_into().expect("four bytes")));
+        if self.count_follows {
+            self.count_follows = false;
+            self.skip = len_at(0) * 8;
+            return (self.skip == 0).then_some(Seen::Data);
+        }
+        let epoch = Epoch(u64_at(&self.head, 1));
+        match self.head[0] {
+            tag::BEGIN => return Some(Seen::Begin(epoch)),
+            tag::INVALIDATED => return Some(Seen::Invalidated(epoch)),
+            tag::DURABLE => return Some(Seen::Durable(epoch)),
+            tag::END => return Some(Seen::End(epoch, self.head[MARKER_LEN])),
+            tag::PUT | tag::PUT_WITH_BLOBS => self.skip = STORAGE_AND_VERSION_LEN + len_at(1) + len_at(5),
+            tag::REMOVE => self.skip = STORAGE_AND_VERSION_LEN + len_at(1),
+            _ => self.skip = STORAGE_AND_VERSION_LEN,
+        }
+        self.count_follows = self.head[0] == tag::PUT_WITH_BLOBS;
+        None
+    }
+}
+
 /// A begin, invalidated or durable-epoch marker.
 pub fn marker(tag: u8, epoch: Epoch) -> [u8; MARKER_LEN] {
     let mut bytes = [tag; MARKER_LEN];

@@ -13,3 +13,4 @@ pub mod names;
 pub(crate) mod rotation;
 pub mod scanner;
 pub mod session_file;
+pub mod sessions;

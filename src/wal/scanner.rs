@@ -6,18 +6,25 @@
 //! What was never acknowledged is disposable: everything behind the last ended session whose epoch is durable. What
 //! was acknowledged must read whole. `docs/recovery.md` has a row for each case.
 
-use super::entry::{decode, tag, Entry, Unreadable, END_LEN, END_PLAIN, MARKER_LEN};
+use super::entry::{tag, Entry, Unreadable, END_LEN, END_PLAIN, MARKER_LEN};
 use super::names;
+use super::sessions::{Obstacle, Origin, Session, Step, Walk};
 use crate::error::{Damage, Remedy};
 use crate::types::Epoch;
 use std::path::Path;
 
 /// Sectors reach the disk whole, in any order.
 pub(super) const SECTOR: usize = 512;
-/// An invalidated marker further than this beyond the durable epoch is garbage that a repair turned into a marker.
+/// A marker further than this beyond the durable epoch is garbage: at one epoch in three milliseconds that is a century.
 const PLAUSIBLE_EPOCHS: u64 = 1 << 40;
 /// What looks like an end marker with a larger epoch is none, where nothing else says how large epochs are.
 pub(crate) const EPOCH_PLAUSIBLE_MAX: Epoch = Epoch(PLAUSIBLE_EPOCHS);
+
+/// Whether a marker may carry this epoch where `durable` is the durable one. Anything larger would make every later epoch
+/// of the engine one that is over already.
+pub(crate) fn is_plausible(epoch: Epoch, durable: Epoch) -> bool {
+    epoch.0 <= durable.0.saturating_add(PLAUSIBLE_EPOCHS)
+}
 
 /// Gets every entry of the durable sessions in file order, with its offset.
 pub trait Visitor {
@@ -79,14 +86,6 @@ enum Kind {
     Invalidated,
 }
 
-/// The session that the scan is inside.
-#[derive(Clone, Copy, Debug)]
-struct Session {
-    offset: usize,
-    epoch: Epoch,
-    kind: Kind,
-}
-
 /// Scans a whole file. `durable` is the durable epoch of the directory, `end_markers` whether the format version
 /// of the directory writes them; `path` is for messages, and its name says whether the file is appended to.
 pub fn scan(
@@ -98,6 +97,7 @@ pub fn scan(
 ) -> Result<FileScan, Box<Damage>> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut scanner = Scanner {
+        walk: Walk::new(bytes),
         bytes,
         durable,
         path,
@@ -105,27 +105,45 @@ pub fn scan(
         session: None,
         last_ended: None,
         ends: 0,
+        behind_mark: false,
         unended: None,
         out: FileScan::default(),
     };
-    let mut offset = 0;
-    loop {
-        match decode(bytes, offset) {
-            None => break,
-            Some(Ok((entry, next))) => {
-                scanner.entry(offset, entry, visitor)?;
-                offset = next;
-                if visitor.gave_up() {
-                    break;
-                }
+    let mut counts = false;
+    while let Some((offset, step)) = scanner.walk.next() {
+        match step {
+            Ok(Step::Entry(entry)) if counts => visitor.entry(offset, entry),
+            Ok(Step::Entry(_)) => {}
+            Ok(Step::Begin { session, unended }) => {
+                scanner.leave_unended(unended, true)?;
+                scanner.begin(session);
+                counts = scanner.kind(session) == Kind::Durable;
             }
-            Some(Err(unreadable)) => {
+            Ok(Step::End { session, .. }) => scanner.end(session),
+            Ok(Step::Mark { unended }) => {
+                // Nothing is ever appended behind a session without an end.
+                if let Some(session) = unended.filter(|&session| scanner.kind(session) == Kind::Durable) {
+                    return Err(scanner.without_end(session));
+                }
+                scanner.leave_unended(unended, true)?;
+                scanner.behind_mark = true;
+            }
+            Err(Obstacle::Misplaced(tag)) => {
+                scanner.session = scanner.walk.session();
+                return Err(scanner.misplaced(offset, tag));
+            }
+            Err(Obstacle::Unreadable(unreadable)) => {
+                scanner.session = scanner.walk.session();
                 scanner.unreadable(offset, unreadable)?;
-                break;
+                return scanner.finish(end_markers);
             }
         }
+        if visitor.gave_up() {
+            break;
+        }
     }
-    Ok(scanner.finish(end_markers))
+    scanner.session = scanner.walk.session();
+    scanner.finish(end_markers)
 }
 
 /// Looks for the end marker of a session with an epoch up to `limit` behind unreadable bytes at `offset`: one that is
@@ -146,87 +164,83 @@ pub(crate) fn ended_session_behind(bytes: &[u8], offset: usize, limit: Epoch, ow
 }
 
 struct Scanner<'a> {
+    walk: Walk<'a>,
     bytes: &'a [u8],
     durable: Epoch,
     path: &'a Path,
     rotated: bool,
+    /// The session that the file ends in, or the readable part of it.
     session: Option<Session>,
     /// Epoch of the last durable session that was ended in this file.
     last_ended: Option<Epoch>,
     ends: u64,
+    /// No session was ended behind the last mark.
+    behind_mark: bool,
     /// The first durable session that has no end marker.
     unended: Option<Session>,
     out: FileScan,
 }
 
 impl Scanner<'_> {
-    fn entry(&mut self, offset: usize, entry: Entry<'_>, visitor: &mut impl Visitor) -> Result<(), Box<Damage>> {
-        match entry {
-            Entry::Begin(epoch) => {
-                self.leave_unended(true);
-                self.out.ends_invalidated = false;
-                self.out.to_confirm = None;
-                let kind = if epoch <= self.durable { Kind::Durable } else { Kind::Beyond };
-                if kind == Kind::Beyond {
-                    self.out.edits.push(Edit::Invalidate { offset });
-                }
-                self.out.max_epoch = self.out.max_epoch.max(epoch);
-                self.session = Some(Session { offset, epoch, kind });
-            }
-            Entry::Invalidated(epoch) => {
-                self.leave_unended(true);
-                self.out.ends_invalidated = true;
-                self.out.to_confirm = None;
-                self.out.invalidated_sessions += 1;
-                if epoch > self.durable {
-                    self.out.marked_beyond.push(offset);
-                }
-                if epoch.0 <= self.durable.0.saturating_add(PLAUSIBLE_EPOCHS) {
-                    self.out.max_epoch = self.out.max_epoch.max(epoch);
-                } else {
-                    self.out.warnings.push(format!(
-                        "the invalidated session at offset {offset} has the impossible epoch {epoch}, which is ignored"
-                    ));
-                }
-                self.session = Some(Session { offset, epoch, kind: Kind::Invalidated });
-            }
-            Entry::End(_) => {
-                let Some(session) = self.session.take() else {
-                    return Err(self.misplaced(offset, tag::END));
-                };
-                self.ends += 1;
-                if session.kind == Kind::Durable {
-                    self.last_ended = Some(session.epoch);
-                    self.out.has_durable_session = true;
-                    // Such a session belongs to the epoch that the process found recorded, or to 0 before its start. A file
-                    // may have been put aside by a process that did not get to its start.
-                    if !self.rotated || session.epoch == self.durable || session.epoch == Epoch(0) {
-                        self.out.to_confirm = Some((session.offset, session.epoch));
-                    }
-                }
-                self.out.has_ended_session |= session.kind != Kind::Invalidated && session.epoch > Epoch(0);
-            }
-            Entry::Durable(_) => return Err(self.misplaced(offset, tag::DURABLE)),
-            _ => match self.session {
-                Some(Session { kind: Kind::Durable, .. }) => visitor.entry(offset, entry),
-                Some(_) => {}
-                None => return Err(self.misplaced(offset, self.bytes[offset])),
-            },
+    fn kind(&self, session: Session) -> Kind {
+        match session.invalidated {
+            true => Kind::Invalidated,
+            false if session.epoch <= self.durable => Kind::Durable,
+            false => Kind::Beyond,
         }
-        Ok(())
     }
 
-    /// The session before `offset` ends here without an end marker, because the file ends or another one begins.
-    fn leave_unended(&mut self, another_begins: bool) {
-        if let Some(session) = self.session.take() {
-            if session.kind == Kind::Durable {
-                self.unended.get_or_insert(session);
-                self.out.has_durable_session = true;
-                self.out.open_end = !another_begins;
-            }
-            self.out.has_ended_session |=
-                another_begins && session.kind != Kind::Invalidated && session.epoch > Epoch(0);
+    fn begin(&mut self, Session { offset, epoch, invalidated, .. }: Session) {
+        self.out.to_confirm = None;
+        self.out.ends_invalidated = invalidated;
+        self.out.invalidated_sessions += u64::from(invalidated);
+        match (epoch > self.durable, invalidated) {
+            (true, true) => self.out.marked_beyond.push(offset),
+            (true, false) => self.out.edits.push(Edit::Invalidate { offset }),
+            (false, _) => {}
         }
+        if is_plausible(epoch, self.durable) {
+            self.out.max_epoch = self.out.max_epoch.max(epoch);
+        } else {
+            let what = if invalidated { "invalidated session" } else { "session" };
+            self.out.warnings.push(format!(
+                "the {what} at offset {offset} has the impossible epoch {epoch}: it does not count, and the epoch is ignored"
+            ));
+        }
+    }
+
+    fn end(&mut self, session: Session) {
+        let kind = self.kind(session);
+        self.ends += 1;
+        self.behind_mark = false;
+        if kind == Kind::Durable {
+            self.last_ended = Some(session.epoch);
+            self.out.has_durable_session = true;
+            // Such a session belongs to the epoch that the process found recorded, or to 0 before its start. A file
+            // may have been put aside by a process that did not get to its start.
+            if !self.rotated || session.epoch == self.durable || session.epoch == Epoch(0) {
+                self.out.to_confirm = Some((session.offset, session.epoch));
+            }
+        }
+        self.out.has_ended_session |= kind != Kind::Invalidated && session.epoch > Epoch(0);
+    }
+
+    /// A session ends without an end marker, because the file ends or something else begins.
+    fn leave_unended(&mut self, session: Option<Session>, another_begins: bool) -> Result<(), Box<Damage>> {
+        let Some(session) = session else {
+            return Ok(());
+        };
+        let kind = self.kind(session);
+        if kind == Kind::Durable {
+            if session.origin == Origin::Ours {
+                return Err(self.without_end(session));
+            }
+            self.unended.get_or_insert(session);
+            self.out.has_durable_session = true;
+            self.out.open_end = !another_begins;
+        }
+        self.out.has_ended_session |= another_begins && kind != Kind::Invalidated && session.epoch > Epoch(0);
+        Ok(())
     }
 
     /// Something that is no whole entry stands at `offset`: decide whether it was ever acknowledged.
@@ -236,10 +250,10 @@ impl Scanner<'_> {
         let torn_marker = matches!(unreadable, Unreadable::Short(tag::BEGIN | tag::INVALIDATED));
         if self.durable == Epoch(0) {
             // Where the epoch file is lost, damage must not hide that sessions were ended: all of them would be cut off.
-            let own = self.session.filter(|session| session.kind == Kind::Invalidated).map(|session| session.epoch);
+            let own = self.session.filter(|session| session.invalidated).map(|session| session.epoch);
             self.out.has_ended_session |= ended_session_behind(self.bytes, offset, EPOCH_PLAUSIBLE_MAX, own).is_some();
         }
-        match self.session {
+        match self.session.map(|session| (self.kind(session), session)) {
             // The begin marker of the next session was cut off: that session was never ended.
             _ if torn_marker => {
                 self.cut(offset, "a torn begin marker");
@@ -253,12 +267,12 @@ impl Scanner<'_> {
                 self.cut(offset, "zeros in place of a begin marker");
             }
             None => return Err(self.damage(offset, unreadable)),
-            Some(Session { kind: Kind::Durable, epoch, offset: begin }) => {
+            Some((Kind::Durable, session @ Session { epoch, offset: begin, .. })) => {
                 let half_written = offset == begin + MARKER_LEN && self.marker_is_half_written(begin);
                 if half_written && !self.has_durable_session_behind(offset, None) {
                     self.session = None;
                     self.cut(begin, "a half written begin marker");
-                } else if self.was_never_covered(epoch) && (zeros || matches!(unreadable, Unreadable::Short(_))) {
+                } else if self.was_never_covered(session) && (zeros || matches!(unreadable, Unreadable::Short(_))) {
                     // A session without a whole entry goes with its marker.
                     let empty = offset == begin + MARKER_LEN;
                     self.cut(
@@ -273,7 +287,7 @@ impl Scanner<'_> {
                     return Err(self.damage(offset, unreadable));
                 }
             }
-            Some(Session { kind, epoch, offset: begin }) => {
+            Some((kind, Session { epoch, offset: begin, origin, .. })) => {
                 let own = (kind == Kind::Invalidated).then_some(epoch);
                 let incomplete = format!("an incomplete session of epoch {epoch} that was never durable");
                 match (self.has_durable_session_behind(offset, own), self.rotated) {
@@ -282,11 +296,13 @@ impl Scanner<'_> {
                         self.cut(begin, &incomplete);
                     }
                     // An operator may have had the original repair the file, which then reads it up to here. Nothing
-                    // is appended to it, so the bytes can stay.
-                    (true, true) => self.out.warnings.push(format!(
+                    // is appended to it, so the bytes can stay. A mark of ours that is damaged looks like that, too.
+                    (true, true) if origin == Origin::Unknown && !Origin::may_be_mark(&self.bytes[begin..]) => {
+                        self.out.warnings.push(format!(
                         "{incomplete} at offset {begin}: the file is not read behind it, although ended sessions follow"
-                    )),
-                    (true, false) => return Err(self.damage(offset, unreadable)),
+                    ))
+                    }
+                    (true, _) => return Err(self.damage(offset, unreadable)),
                 }
             }
         }
@@ -303,9 +319,9 @@ impl Scanner<'_> {
     }
 
     /// The original does not hold an epoch back for the second session of a channel in it, and never covers epoch 0:
-    /// such a session may be torn although the epoch file covers its epoch.
-    fn was_never_covered(&self, epoch: Epoch) -> bool {
-        epoch == Epoch(0) || self.last_ended == Some(epoch)
+    /// such a session may be torn although the epoch file covers its epoch. None of ours ever is.
+    fn was_never_covered(&self, Session { epoch, origin, .. }: Session) -> bool {
+        origin == Origin::Unknown && (epoch == Epoch(0) || self.last_ended == Some(epoch))
     }
 
     /// Whether a sector boundary runs through the marker and the sector behind it was lost: then the upper bytes of
@@ -347,6 +363,18 @@ impl Scanner<'_> {
         }
     }
 
+    fn without_end(&self, session: Session) -> Box<Damage> {
+        Box::new(Damage {
+            epoch: Some(session.epoch),
+            ..*self.damage_with(
+                session.offset,
+                "a session has no end marker".to_owned(),
+                "entries without an end marker behind them".to_owned(),
+                "an end marker, which every session has that this project writes",
+            )
+        })
+    }
+
     fn damage_with(&self, offset: usize, reason: String, found: String, expected: &str) -> Box<Damage> {
         Box::new(Damage {
             file: self.path.to_owned(),
@@ -359,9 +387,11 @@ impl Scanner<'_> {
         })
     }
 
-    fn finish(mut self, end_markers: bool) -> FileScan {
+    fn finish(mut self, end_markers: bool) -> Result<FileScan, Box<Damage>> {
         let last = self.session;
-        self.leave_unended(false);
+        self.leave_unended(last, false)?;
+        // A mark is synced with the session behind it: alone it may be in the cache only.
+        self.out.ends_invalidated |= self.behind_mark;
         // A directory or a file from before end markers lacks them everywhere.
         if let (Some(session), true) = (self.unended, end_markers && self.ends > 0) {
             self.out.warnings.push(format!(
@@ -371,7 +401,7 @@ impl Scanner<'_> {
         }
         // Where nothing says whether the last session was ended, it counts as one that was.
         self.out.has_ended_session |=
-            !end_markers && last.is_some_and(|last| last.kind != Kind::Invalidated && last.epoch > Epoch(0));
-        self.out
+            !end_markers && last.is_some_and(|last| !last.invalidated && last.epoch > Epoch(0));
+        Ok(self.out)
     }
 }

@@ -4,7 +4,7 @@
 //! A file has these positions, each an offset:
 //!
 //! * `ended ≤ end`: behind the last session that was ended; where the next byte goes. Between the two stands the open
-//!   session.
+//!   session, with its mark.
 //! * `synced ≤ written ≤ end`: what is on the disk; what the system has; behind it is what waits in the buffer.
 //!
 //! A session is on the disk when it lies before `ended` and before `synced`, and the name is synced. Appending, ending
@@ -17,10 +17,15 @@
 //! session. A power cut at any moment leaves either a session that does not count or one that is whole. The same holds
 //! when a rotation moves the session.
 //!
+//! **The mark.** Before the first session that a writer appends behind others stands a mark that says who wrote what
+//! follows ([`Origin::Ours`]); it is written with the session and costs no sync. A file with one session has none: it is byte
+//! for byte the original's.
+//!
 //! After a write, sync or cut has failed every later call is refused: nobody knows what is on the disk.
 
 use super::entry::{tag, MARKER_LEN};
 use super::file_sync::{Failure, FileSync, NameSync, PendingSync};
+use super::sessions::Origin;
 use crate::error::{Error, Result};
 use crate::vfs::{Open, Vfs, VfsFile};
 use std::io;
@@ -56,6 +61,8 @@ struct Log {
     ended: u64,
     /// A sync has been asked for what is before.
     sync_asked: u64,
+    /// A mark stands before what this writer appends.
+    marked: bool,
     /// Counts what changes the file; never falls, as offsets do when something is cut off.
     changes: u64,
 }
@@ -128,12 +135,20 @@ impl SessionFile {
         }
         // Even an old name may not be durable: a process that was killed created it and synced nothing.
         let sync = FileSync::new(file.into(), &self.path, self.names.clone(), self.failure.clone());
-        Ok(Log { sync: sync.into(), buffer_at: len, written: len, ended: len, sync_asked: len, changes: 0 })
+        Ok(Log {
+            sync: sync.into(),
+            buffer_at: len,
+            written: len,
+            ended: len,
+            sync_asked: len,
+            marked: false,
+            changes: 0,
+        })
     }
 
-    /// Whether the file is open and holds nothing.
+    /// Whether the file is open and no session in it was ended.
     pub fn is_empty(&self) -> bool {
-        self.log.as_ref().is_some_and(|log| log.buffer_at == 0 && self.buffer.is_empty())
+        self.log.as_ref().is_some_and(|log| log.ended == 0)
     }
 
     /// Begins a session in the open file: what is appended from now on, beginning with its begin marker, belongs to it.
@@ -144,10 +159,18 @@ impl SessionFile {
             return Err(self.wrong("a session begins inside another one"));
         }
         self.drop_written();
+        self.mark();
         let start = self.log()?.buffer_at + self.buffer.len() as u64;
         let late = if late { Late::MarkerUnsynced } else { Late::No };
         self.session = Some(Session { start, late });
         Ok(start)
+    }
+
+    fn mark(&mut self) {
+        if let Some(log) = self.log.as_mut().filter(|log| !log.marked && log.ended > 0) {
+            log.marked = true;
+            self.buffer.extend(Origin::Ours.mark());
+        }
     }
 
     /// Where bytes of the open session are appended. Call [`Self::flush`] when the file [`Self::is_full`].
@@ -237,7 +260,11 @@ impl SessionFile {
         let Some(session) = self.session.take() else {
             return Ok(false);
         };
-        self.take_away(session.start, &[]).map_err(|e| self.failure.note(e))?;
+        let log = self.log_mut()?;
+        // A mark that came with it goes with it.
+        log.marked &= session.start == log.ended;
+        let end = log.ended;
+        self.take_away(end, &[]).map_err(|e| self.failure.note(e))?;
         Ok(true)
     }
 
@@ -250,15 +277,15 @@ impl SessionFile {
     }
 
     /// Gives the file a rotated name. What an open session has written moves to a new file, and the old one ends with an
-    /// ended session. A crash in between leaves that session unended in one file or in both. Where the open session is all
-    /// there is, nothing happens.
+    /// ended session. A crash in between leaves that session unended in one file or in both. Nothing happens where no
+    /// session was ended.
     ///
     /// # Errors
     /// When the file still has its old name afterwards, and no session is open, the writer goes on as before.
     pub fn rotate(&mut self) -> Result<()> {
         self.failure.check()?;
         match (self.session, &self.log) {
-            (Some(_), Some(Log { ended: 0, .. })) => Ok(()),
+            (_, Some(Log { ended: 0, .. })) => Ok(()),
             (Some(session), Some(_)) => self.move_session(session).map_err(|e| self.failure.note(e)),
             _ => {
                 // Nobody can ask for a sync of the old file afterwards.
@@ -368,7 +395,7 @@ impl SessionFile {
             return Ok(());
         };
         // What the old file keeps is complete before it gets out of reach.
-        old.write(&self.path, &self.buffer, session.start)?;
+        old.write(&self.path, &self.buffer, old.ended)?;
         old.sync.content_and_name(old.changes)?;
         let unwritten = self.buffer.split_off((old.written.max(session.start) - old.buffer_at) as usize);
         self.names.rotate(&self.path)?;
@@ -378,9 +405,9 @@ impl SessionFile {
         self.session = Some(Session { start: 0, late });
         self.copy(&old, session.start)?;
         self.buffer.extend_from_slice(&unwritten);
-        if old.written > session.start {
+        if old.written > old.ended {
             let failed = |e| Error::io("cannot rotate", &self.path, e);
-            old.sync.file.set_len(session.start).map_err(failed)?;
+            old.sync.file.set_len(old.ended).map_err(failed)?;
             old.sync.content(old.changes + 1)?;
         }
         Ok(())
@@ -452,144 +479,5 @@ impl Log {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::types::Epoch;
-    use crate::vfs::{Fault, SimFs};
-    use crate::wal::entry::{encode_end, marker};
-
-    const PATH: &str = "/log/pwal_0000";
-
-    fn writer() -> (SimFs, SessionFile) {
-        let fs = SimFs::new();
-        crate::vfs::crashsafe::create_dir(&fs, Path::new("/log")).unwrap();
-        let vfs: Arc<dyn Vfs> = Arc::new(fs.clone());
-        let names = Arc::new(NameSync::new(vfs.clone(), Path::new("/log")));
-        let mut file = SessionFile::new(vfs, PATH.into(), names);
-        file.open(OldContent::Append).unwrap();
-        (fs, file)
-    }
-
-    fn session(epoch: u64, filler: usize) -> Vec<u8> {
-        let mut bytes = marker(tag::BEGIN, Epoch(epoch)).to_vec();
-        bytes.resize(bytes.len() + filler, 9);
-        encode_end(&mut bytes, Epoch(epoch));
-        bytes
-    }
-
-    fn content(fs: &SimFs) -> Vec<u8> {
-        fs.files().remove(Path::new(PATH)).unwrap()
-    }
-
-    fn durable(fs: &SimFs) -> Option<Vec<u8>> {
-        fs.reboot(crate::vfs::Loss::DropUnsynced).files().remove(Path::new(PATH))
-    }
-
-    #[test]
-    fn an_ended_session_is_told_with_its_place_and_bytes_and_is_on_the_disk_after_a_sync_by_anybody() {
-        let (fs, mut file) = writer();
-        let (first, second) = (session(5, 30), session(6, 7));
-        for bytes in [&first, &second] {
-            let start = file.begin(false).unwrap();
-            file.append(bytes).unwrap();
-            let ended = file.end().unwrap();
-            assert_eq!(ended, Ended { start, len: bytes.len() as u64, synced: false });
-            assert_eq!(file.buffered(ended), Some(&bytes[..]));
-            file.flush().unwrap();
-            assert_eq!(file.buffered(ended), Some(&bytes[..]), "it may go somewhere else as well");
-        }
-        assert_eq!(durable(&fs), None);
-        let pending = file.start_sync().unwrap().unwrap();
-        file.begin(false).unwrap();
-        file.append(&first[..9]).unwrap();
-        std::thread::scope(|scope| scope.spawn(|| pending.run().unwrap()).join().unwrap());
-        assert_eq!(durable(&fs), Some([first, second].concat()), "the writer has gone on meanwhile");
-    }
-
-    #[test]
-    fn a_late_session_is_marked_before_anything_stands_behind_the_marker_and_valid_before_it_is_ended() {
-        let (fs, mut file) = writer();
-        let (first, bytes) = (session(4, 1), session(5, BUFFER_BYTES));
-        file.begin(false).unwrap();
-        file.append(&first).unwrap();
-        file.end().unwrap();
-        file.sync().unwrap();
-        file.begin(true).unwrap();
-        file.append(&bytes[..4]).unwrap();
-        file.flush().unwrap();
-        file.append(&bytes[4..bytes.len() - 10]).unwrap();
-        let marked = [&first[..], &marker(tag::INVALIDATED, Epoch(5))].concat();
-        assert!(durable(&fs) == Some(marked), "the marker is on the disk and nothing else");
-        assert_eq!(content(&fs).len(), first.len() + bytes.len() - 10);
-        file.append(&bytes[bytes.len() - 10..]).unwrap();
-        assert!(file.end().unwrap().synced);
-        assert!(durable(&fs) == Some([first, bytes].concat()), "before anything can stand behind it");
-    }
-
-    #[test]
-    fn a_session_that_is_given_up_leaves_nothing() {
-        let (fs, mut file) = writer();
-        let first = session(5, 3);
-        file.begin(false).unwrap();
-        file.append(&first).unwrap();
-        file.end().unwrap();
-        for filler in [1, BUFFER_BYTES] {
-            file.begin(false).unwrap();
-            file.append(&session(6, filler)).unwrap();
-            assert!(file.cut_off().unwrap());
-            file.sync().unwrap();
-            assert!(durable(&fs) == Some(first.clone()));
-        }
-        assert!(!file.cut_off().unwrap());
-    }
-
-    #[test]
-    fn a_rotation_leaves_ended_sessions_and_moves_what_the_open_one_has() {
-        for filler in [10, BUFFER_BYTES - 5, 3 * BUFFER_BYTES + 7] {
-            for late in [false, true] {
-                let (fs, mut file) = writer();
-                let (first, moved) = (session(5, 3), session(6, filler));
-                file.begin(false).unwrap();
-                file.append(&first).unwrap();
-                file.end().unwrap();
-                file.begin(late).unwrap();
-                let (some, rest) = moved.split_at(moved.len() - 15);
-                some.chunks(1000).for_each(|piece| file.append(piece).unwrap());
-                file.rotate().unwrap();
-                file.rotate().unwrap();
-                file.append(rest).unwrap();
-                assert_eq!(file.end().unwrap().start, 0);
-                file.sync().unwrap();
-                let files = fs.reboot(crate::vfs::Loss::DropUnsynced).files();
-                let rotated: Vec<_> = files.iter().filter(|(path, _)| *path != Path::new(PATH)).collect();
-                assert_eq!(rotated.len(), 1, "the session is all there is for the second rotation");
-                assert!(*rotated[0].1 == first && files[Path::new(PATH)] == moved, "filler {filler}, late {late}");
-            }
-        }
-    }
-
-    #[test]
-    fn after_a_failure_every_call_is_refused_and_nothing_reaches_the_disk() {
-        let fail: [fn(&mut SessionFile) -> Result<()>; 4] =
-            [|file| file.flush(), |file| file.sync(), |file| file.cut_off().map(|_| ()), |file| file.discard(0, &[0])];
-        for (number, fail) in fail.into_iter().enumerate() {
-            let (fs, mut file) = writer();
-            file.begin(false).unwrap();
-            file.append(&session(5, if number == 2 { BUFFER_BYTES } else { 10 })).unwrap();
-            fs.fail_at(fs.operations() + 1, Fault::IoError);
-            assert!(matches!(fail(&mut file), Err(Error::Io { .. })), "{number}");
-            let before = fs.operations();
-            assert!(file.has_failed());
-            assert!(matches!(file.open(OldContent::Append), Err(Error::Poisoned(_))));
-            assert!(matches!(file.begin(false), Err(Error::Poisoned(_))));
-            assert!(matches!(file.append(b"x"), Err(Error::Poisoned(_))));
-            assert!(matches!(file.flush(), Err(Error::Poisoned(_))));
-            assert!(matches!(file.end(), Err(Error::Poisoned(_))));
-            assert!(matches!(file.sync(), Err(Error::Poisoned(_))));
-            assert!(matches!(file.cut_off(), Err(Error::Poisoned(_))));
-            assert!(matches!(file.discard(0, &[]), Err(Error::Poisoned(_))));
-            assert!(matches!(file.rotate(), Err(Error::Poisoned(_))));
-            assert_eq!(fs.operations(), before, "{number}");
-        }
-    }
-}
+#[path = "session_file_tests.rs"]
+mod tests;

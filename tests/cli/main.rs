@@ -12,3 +12,4 @@ mod repair;
 mod tool;
 mod usage;
 mod verify_and_dump;
+mod who_wrote;

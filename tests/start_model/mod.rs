@@ -17,7 +17,7 @@ const CATALOG: &str = "compaction_catalog";
 /// What a disk writes whole.
 const SECTOR: usize = 512;
 
-/// 0x06 markers further above the durable epoch than this are garbage that a repair turned into markers.
+/// Markers further above the durable epoch than this are garbage.
 const EPOCH_LEAP_MAX: u64 = 1 << 40;
 
 /// The required outcome of a start.
@@ -247,8 +247,19 @@ impl Scanner {
         let active_name = name.len() <= 9;
         let (mut session, mut begun, mut ended, mut invalidated) = (Session::None, None, None, None);
         let (mut unended, mut has_end, mut at, mut begun_at) = (0, false, 0, 0);
+        let mut ours = false;
         loop {
             let (token, next) = format::token(bytes, at);
+            let marked = mark_at(&bytes[at..]);
+            let without_end = match token {
+                Token::Begin(_) | Token::Invalidated(_) | Token::Eof => true,
+                Token::Short(tag) => matches!(tag, format::BEGIN | format::INVALIDATED),
+                _ => false,
+            };
+            if let (true, true, Session::Durable(epoch)) = (ours || marked.is_some(), without_end, session) {
+                return Err(bad(begun_at, Some(epoch)));
+            }
+            ours = marked.unwrap_or(ours);
             // A session has ended when its end marker or, from before end markers, the next session or the end of the
             // file stands behind it.
             let ends = matches!(token, Token::End { .. } | Token::Begin(_) | Token::Invalidated(_));
@@ -269,7 +280,11 @@ impl Scanner {
                 (Token::Begin(epoch), before) => {
                     unended += usize::from(matches!(before, Session::Durable(_)));
                     begun_at = at;
-                    self.max_epoch = self.max_epoch.max(epoch);
+                    if epoch <= self.durable.saturating_add(EPOCH_LEAP_MAX) {
+                        self.max_epoch = self.max_epoch.max(epoch);
+                    } else {
+                        self.opened.must_warn();
+                    }
                     (begun, invalidated) = (Some(epoch), None);
                     session = if epoch <= self.durable { Session::Durable(epoch) } else { Session::Dropped };
                 }
@@ -277,7 +292,10 @@ impl Scanner {
                     unended += usize::from(matches!(before, Session::Durable(_)));
                     if epoch <= self.durable.saturating_add(EPOCH_LEAP_MAX) {
                         self.max_epoch = self.max_epoch.max(epoch);
+                    } else {
+                        self.opened.must_warn();
                     }
+                    begun_at = at;
                     (begun, invalidated) = (None, Some(epoch));
                     session = Session::Dropped;
                 }
@@ -304,7 +322,7 @@ impl Scanner {
                     break;
                 }
                 (Token::Short(_) | Token::Unknown(0), Session::Durable(epoch))
-                    if (epoch == 0 || ended == Some(epoch)) && is_torn_tail(&bytes[at..]) =>
+                    if !ours && (epoch == 0 || ended == Some(epoch)) && is_torn_tail(&bytes[at..]) =>
                 {
                     self.opened.must_warn();
                     break;
@@ -325,7 +343,8 @@ impl Scanner {
                 (Token::Short(_) | Token::Unknown(_), Session::Durable(epoch)) => return Err(bad(at, Some(epoch))),
                 (Token::Short(_) | Token::Unknown(_), Session::Dropped) => {
                     // The original opens rotated files in this state, and active ones not.
-                    if active_name && self.ends_durable_session(&bytes[at..], invalidated) {
+                    let refused = active_name || ours || is_damaged_mark(&bytes[begun_at..]);
+                    if refused && self.ends_durable_session(&bytes[at..], invalidated) {
                         return Err(bad(at, None));
                     }
                     self.opened.must_warn();
@@ -387,4 +406,22 @@ fn compacted(dir: &Path) -> Result<Vec<Entry>, Refusal> {
             _ => return Err(Refusal { file: name.into(), offset: Some(at), epoch: None, reason: Reason::Log }),
         }
     }
+}
+
+/// Whether a mark stands here that says who writes from here on: this project, or somebody unknown.
+fn mark_at(bytes: &[u8]) -> Option<bool> {
+    [true, false].into_iter().find(|ours| bytes.starts_with(&mark(*ours)))
+}
+
+/// An invalidated session of epoch 0 in which most of a mark stands.
+fn is_damaged_mark(bytes: &[u8]) -> bool {
+    let expected = mark(true);
+    bytes[..9] == expected[..9] && bytes[9..].iter().zip(&expected[9..]).filter(|(a, b)| a == b).count() >= 26
+}
+
+/// An invalidated session of epoch 0 that adds the storage "SESSIONS" with version (1, 1) or (1, 0).
+pub fn mark(ours: bool) -> Vec<u8> {
+    let zeros = [0; 8];
+    let version = [1, 0, 0, 0, 0, 0, 0, 0, ours as u8, 0, 0, 0, 0, 0, 0, 0];
+    [&[6], &zeros[..], &[8], b"SESSIONS", &version, &[3], &zeros, &[1]].concat()
 }

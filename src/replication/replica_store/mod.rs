@@ -7,7 +7,6 @@
 
 mod blobs;
 mod lane;
-mod session_check;
 mod sessions;
 mod staging;
 pub mod versions;

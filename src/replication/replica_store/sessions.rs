@@ -5,7 +5,7 @@
 use crate::error::{Error, Result};
 use crate::types::Epoch;
 use crate::vfs::VfsFile;
-use crate::wal::entry::{decode, Entry};
+use crate::wal::sessions::{Origin, Step, Walk};
 use std::collections::VecDeque;
 use std::path::Path;
 
@@ -108,19 +108,18 @@ pub(super) fn rescan(file: &dyn VfsFile, from: u64, to: u64, durable: Epoch, pat
     let mut changes = Changes::default();
     // Sessions beyond the durable epoch since the last durable one.
     let mut tail: Vec<u64> = Vec::new();
-    let mut offset = from as usize;
     let bytes = &bytes[..(to as usize).min(bytes.len())];
-    while let Some(decoded) = decode(bytes, offset) {
-        let (entry, next) = decoded.map_err(|unreadable| {
-            let found = std::io::Error::new(std::io::ErrorKind::InvalidData, format!("{unreadable:?} at {offset}"));
-            Error::io("cannot read back what was written to", path, found)
-        })?;
-        match entry {
-            Entry::Begin(epoch) if epoch > durable => tail.push(offset as u64),
-            Entry::Begin(_) => changes.marks.append(&mut tail),
-            _ => {}
+    for (offset, step) in Walk::from(bytes, from as usize, Origin::Ours) {
+        match step {
+            Ok(Step::Begin { session, .. }) if session.invalidated => {}
+            Ok(Step::Begin { session, .. }) if session.epoch > durable => tail.push(offset as u64),
+            Ok(Step::Begin { .. }) => changes.marks.append(&mut tail),
+            Ok(_) => {}
+            Err(obstacle) => {
+                let found = std::io::Error::new(std::io::ErrorKind::InvalidData, format!("{obstacle:?} at {offset}"));
+                return Err(Error::io("cannot read back what was written to", path, found));
+            }
         }
-        offset = next;
     }
     changes.cut_at = tail.first().copied();
     Ok(changes)

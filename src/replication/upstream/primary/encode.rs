@@ -7,6 +7,7 @@ use crate::replication::upstream::protocol::codec::{self, entry_kind, flag, Mess
 use crate::types::{BlobId, Epoch, StorageId, WriteVersion};
 use crate::vfs::{Open, Vfs, VfsFile};
 use crate::wal::entry::{self, Entry, Unreadable, MARKER_LEN};
+use crate::wal::sessions::{Place, Step};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -50,50 +51,63 @@ pub(super) fn send_session(
     out: &mut impl Write,
 ) -> Result<u64, EncodeError> {
     let mut walk = Walk { file, at: start, end, bytes: Vec::new(), offset: 0 };
-    let mut message = Vec::new();
-    let mut session = None;
+    let (mut message, mut place, mut epoch) = (Vec::new(), Place::default(), None);
     loop {
         message.clear();
         let at = walk.position();
-        let (tag, entry) = walk.next()?;
-        let done = match (session, entry) {
+        let (tag, entry, next) = walk.next()?;
+        let mut done = false;
+        match place.take(at as usize, entry, next as usize) {
             // A session that its writer has not synced yet may still have the mark of one that does not count.
-            (None, Entry::Begin(epoch) | Entry::Invalidated(epoch)) => {
-                session = Some(epoch);
-                Message::LogEntry { epoch, entries: Vec::new(), flags: flag::BEGIN }.encode(&mut message);
-                false
+            Ok(Step::Begin { session, unended: None }) => {
+                epoch = Some(session.epoch);
+                let begin = Message::LogEntry { epoch: session.epoch, entries: Vec::new(), flags: flag::BEGIN };
+                begin.encode(&mut message);
             }
-            (Some(epoch), Entry::End(_)) => {
+            Ok(Step::End { session, .. }) => {
                 let flags = flag::END | flag::FLUSH;
-                Message::LogEntry { epoch, entries: Vec::new(), flags }.encode(&mut message);
-                true
+                Message::LogEntry { epoch: session.epoch, entries: Vec::new(), flags }.encode(&mut message);
+                done = true;
             }
-            (Some(epoch), Entry::Put { storage, key, version, value, blobs: ids }) => {
-                put_head(&mut message, epoch, tag, storage, key, value, version, ids.iter().count());
-                for id in ids.iter() {
-                    send_blob(blobs, id, &mut message, out)?;
-                }
-                message.push(0);
-                false
+            Ok(Step::Entry(entry)) => put_entry(&mut message, epoch.unwrap_or_default(), tag, entry, blobs, out)?,
+            Ok(Step::Begin { .. } | Step::Mark { .. }) | Err(_) => {
+                return Err(unreadable(at, &format!("found {entry:?}")));
             }
-            (Some(epoch), Entry::Remove { storage, key, version }) => {
-                put_head(&mut message, epoch, tag, storage, key, &[], version, 0);
-                message.push(0);
-                false
-            }
-            (Some(epoch), Entry::ClearStorage { storage, version } | Entry::AddStorage { storage, version }) => {
-                put_head(&mut message, epoch, tag, storage, &[], &[], version, 0);
-                message.push(0);
-                false
-            }
-            (_, other) => return Err(unreadable(at, &format!("found {other:?}"))),
-        };
+        }
         out.write_all(&message).map_err(EncodeError::Send)?;
         if done {
             out.flush().map_err(EncodeError::Send)?;
             return Ok(walk.position() - start);
         }
     }
+}
+
+fn put_entry(
+    message: &mut Vec<u8>,
+    epoch: Epoch,
+    tag: u8,
+    entry: Entry<'_>,
+    blobs: BlobFiles<'_>,
+    out: &mut impl Write,
+) -> Result<(), EncodeError> {
+    match entry {
+        Entry::Put { storage, key, version, value, blobs: ids } => {
+            put_head(message, epoch, tag, storage, key, value, version, ids.iter().count());
+            for id in ids.iter() {
+                send_blob(blobs, id, message, out)?;
+            }
+        }
+        Entry::Remove { storage, key, version } => {
+            put_head(message, epoch, tag, storage, key, &[], version, 0);
+        }
+        Entry::ClearStorage { storage, version } | Entry::AddStorage { storage, version } => {
+            put_head(message, epoch, tag, storage, &[], &[], version, 0);
+        }
+        // Those are no entries of a session.
+        Entry::Begin(_) | Entry::Invalidated(_) | Entry::End(_) | Entry::Durable(_) => return Ok(()),
+    }
+    message.push(0);
+    Ok(())
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -157,14 +171,15 @@ impl Walk<'_> {
         self.at + self.offset as u64
     }
 
-    fn next(&mut self) -> Result<(u8, Entry<'_>), EncodeError> {
+    /// The next entry with its tag and the offset behind it.
+    fn next(&mut self) -> Result<(u8, Entry<'_>, u64), EncodeError> {
         loop {
             match entry::decode(&self.bytes, self.offset) {
                 Some(Ok((_, next))) => {
                     let begin = std::mem::replace(&mut self.offset, next);
                     // Decoded once more for the borrow checker: cheap, and only what points into `bytes` is built.
                     return match entry::decode(&self.bytes, begin) {
-                        Some(Ok((entry, _))) => Ok((self.bytes[begin], entry)),
+                        Some(Ok((entry, _))) => Ok((self.bytes[begin], entry, self.at + next as u64)),
                         _ => Err(unreadable(self.at, "an entry was expected")),
                     };
                 }
