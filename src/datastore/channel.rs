@@ -210,7 +210,9 @@ impl Channel {
         writer.file.flush()?;
         self.tell_tap(writer, session.epoch, ended);
         let much = match journaling {
-            Some(journaling) => journaling.add(&mut writer.file, ended, writer.blobs, &mut writer.journaled)?,
+            Some(journaling) => {
+                journaling.add(&mut writer.file, ended.with_mark(), writer.blobs, &mut writer.journaled)?
+            }
             None => writer.file.sync().map(|()| false)?,
         };
         if let Some(TapHandle(tap)) = &writer.tap {

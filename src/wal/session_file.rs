@@ -69,6 +69,8 @@ struct Log {
 
 #[derive(Clone, Copy, Debug)]
 struct Session {
+    /// Where the mark begins that was written with it; its begin marker if there was none.
+    from: u64,
     /// Where its begin marker stands or will stand.
     start: u64,
     late: Late,
@@ -95,10 +97,18 @@ pub enum OldContent {
 /// A session that has ended: where its bytes stand in the file, from the begin marker to the end marker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended {
+    from: u64,
     pub start: u64,
     pub len: u64,
     /// The bytes are on the disk already, but for the name of the file.
     pub synced: bool,
+}
+
+impl Ended {
+    /// The same with the mark that was written with it: all that the file has grown by.
+    pub fn with_mark(self) -> Ended {
+        Ended { start: self.from, len: self.start + self.len - self.from, ..self }
+    }
 }
 
 impl SessionFile {
@@ -159,10 +169,11 @@ impl SessionFile {
             return Err(self.wrong("a session begins inside another one"));
         }
         self.drop_written();
+        let from = self.log()?.buffer_at + self.buffer.len() as u64;
         self.mark();
         let start = self.log()?.buffer_at + self.buffer.len() as u64;
         let late = if late { Late::MarkerUnsynced } else { Late::No };
-        self.session = Some(Session { start, late });
+        self.session = Some(Session { from, start, late });
         Ok(start)
     }
 
@@ -209,7 +220,7 @@ impl SessionFile {
     /// one, nothing more than before has been written.
     pub fn end(&mut self) -> Result<Ended> {
         self.failure.check()?;
-        let Some(Session { start, late }) = self.session else {
+        let Some(Session { from, start, late }) = self.session else {
             return Err(self.wrong("no session is open"));
         };
         let end = self.log()?.buffer_at + self.buffer.len() as u64;
@@ -218,7 +229,7 @@ impl SessionFile {
         }
         self.session = None;
         self.log_mut()?.ended = end;
-        Ok(Ended { start, len: end - start, synced: late != Late::No })
+        Ok(Ended { from, start, len: end - start, synced: late != Late::No })
     }
 
     /// The bytes of an ended session as long as they are in the buffer: until the next session begins, if it is small.
@@ -324,7 +335,7 @@ impl SessionFile {
             return Ok(());
         };
         let end = log.buffer_at + buffer.len() as u64;
-        if let Some(Session { start, late }) = session.as_mut().filter(|session| session.late != Late::No) {
+        if let Some(Session { start, late, .. }) = session.as_mut().filter(|session| session.late != Late::No) {
             if *start >= log.buffer_at && *start < end {
                 buffer[(*start - log.buffer_at) as usize] = tag::INVALIDATED;
             }
@@ -402,7 +413,7 @@ impl SessionFile {
         self.log = Some(self.open_log(OldContent::Append)?);
         self.buffer.clear();
         let late = if session.late == Late::No { Late::No } else { Late::MarkerUnsynced };
-        self.session = Some(Session { start: 0, late });
+        self.session = Some(Session { from: 0, start: 0, late });
         self.copy(&old, session.start)?;
         self.buffer.extend_from_slice(&unwritten);
         if old.written > old.ended {
