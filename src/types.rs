@@ -36,6 +36,11 @@ impl Epoch {
     pub fn previous(self) -> Epoch {
         Epoch(self.0.saturating_sub(1))
     }
+
+    /// The epoch after this one; the largest number has none and stays.
+    pub fn next(self) -> Epoch {
+        Epoch(self.0.saturating_add(1))
+    }
 }
 
 impl StorageId {

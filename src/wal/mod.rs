@@ -7,6 +7,8 @@ pub mod catalog;
 pub mod entry;
 pub mod epoch_file;
 pub mod file_sync;
+pub mod history;
+pub mod history_file;
 pub mod journal;
 pub mod manifest;
 pub mod names;

@@ -18,6 +18,13 @@ pub const COMPACTED_PREVIOUS: &str = "pwal_0000.compacted.prev";
 /// The names of epochs. Ours: the original ignores it (§1.1).
 pub const TAGS: &str = "limestone-tags.json";
 pub const TAGS_TEMPORARY: &str = "limestone-tags.json.tmp";
+/// Which run wrote which epochs. Ours: the original ignores it (§1.1).
+pub const HISTORY: &str = "limestone-history.json";
+pub const HISTORY_TEMPORARY: &str = "limestone-history.json.tmp";
+/// Roles and terms as version 1.0.0 wrote them; read once and deleted.
+pub const FORMER_HISTORY: &str = "replication_state";
+/// The snapshot of the original, which writes it at each start; never read here, and deleted by a start.
+pub const FOREIGN_SNAPSHOT: &str = "data/snapshot";
 pub const BLOB_DIR: &str = "blob";
 pub const CONTROL_DIR: &str = "ctrl";
 /// Below the control directory: whoever makes it asks for an online compaction.

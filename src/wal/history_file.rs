@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `limestone-history.json`: the history of a data directory on its disk, and whether an engine writes to it or a primary.
+//! It is replaced as a whole, never changed in place, and the original ignores it.
+//!
+//! Who opens a directory and does not know the file leaves traces all the same: the original writes its snapshot at each
+//! start, and after an orderly shutdown the durable epoch has moved. What was written from then on is nobody's run that
+//! could be in common with another directory: it gets a run of its own.
+
+use super::history::{History, Run, RunId};
+use super::names;
+use crate::error::{Error, Result};
+use crate::types::Epoch;
+use crate::vfs::{crashsafe, Vfs};
+use serde::{Deserialize, Serialize};
+use std::io::ErrorKind;
+use std::path::Path;
+
+const FORMAT: u32 = 1;
+/// A list of the greatest length has about 60 KB.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Who writes to a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// An engine.
+    Primary,
+    /// It follows a primary; an engine that starts on it takes over.
+    Replica,
+}
+
+/// What the file says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectoryHistory {
+    format: u32,
+    /// The instance UUID of the directory it belongs to.
+    pub instance: String,
+    pub role: Role,
+    /// The largest term that the directory has been in or has been told of.
+    pub term: u64,
+    /// Empty when nothing is known, as of a replica of version 1.0.0.
+    pub history: History,
+    /// The durable epoch at the orderly shutdown after which nobody has started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    left: Option<u64>,
+    /// Why no engine may start: another primary has taken over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fenced: Option<String>,
+}
+
+/// `replication_state` of version 1.0.0, as far as it still counts: it knew terms by their numbers only.
+#[derive(Deserialize)]
+struct Former {
+    format: u32,
+    role: Role,
+    term: u64,
+}
+
+/// A directory whose history is to be read or changed. The caller holds its lock.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    pub vfs: &'a dyn Vfs,
+    pub location: &'a Path,
+    /// The instance UUID of the manifest.
+    pub instance: &'a str,
+}
+
+impl DirectoryHistory {
+    /// That of a directory of which nothing is known, in its first term.
+    pub fn unknown(instance: &str, role: Role) -> DirectoryHistory {
+        let history = History::default();
+        DirectoryHistory {
+            format: FORMAT,
+            instance: instance.to_owned(),
+            role,
+            term: 1,
+            history,
+            left: None,
+            fenced: None,
+        }
+    }
+
+    /// Reads what a file or a backup says.
+    ///
+    /// # Errors
+    /// Says what was expected and what was found.
+    pub fn parse(bytes: &[u8]) -> std::result::Result<DirectoryHistory, String> {
+        let file: DirectoryHistory = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        if file.format != FORMAT {
+            return Err(format!("format {FORMAT} was expected, found {}", file.format));
+        }
+        file.history.check()?;
+        match file.history.runs().last() {
+            Some(last) if last.term > file.term => Err(format!("term {} is below that of the last run", file.term)),
+            _ => Ok(file),
+        }
+    }
+
+    /// The text of the file.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec(self).expect("numbers and words are always JSON");
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// Reads the file, or that of version 1.0.0; `None` when there is none of this instance. Changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::BrokenMetadata`] for a file that is not one of ours: what wrote the directory must not be guessed.
+    pub fn load(place: Place<'_>) -> Result<Option<DirectoryHistory>> {
+        let found = match read(place, names::HISTORY, DirectoryHistory::parse)? {
+            Some(file) => Some(file),
+            None => read(place, names::FORMER_HISTORY, |bytes| former(bytes, place.instance))?,
+        };
+        Ok(found.filter(|file| file.instance == place.instance))
+    }
+
+    /// Puts the file in place, durably.
+    pub fn save(&self, vfs: &dyn Vfs, location: &Path) -> Result<()> {
+        let path = location.join(names::HISTORY);
+        crashsafe::replace(vfs, &location.join(names::HISTORY_TEMPORARY), &path, &self.encode())
+            .map_err(|e| Error::io("cannot write", &path, e))
+    }
+
+    /// What a directory that is opened has behind it, also when it was opened by somebody who does not know the file.
+    /// `durable` is its durable epoch.
+    fn opened(place: Place<'_>, durable: Epoch) -> Result<DirectoryHistory> {
+        let Some(mut file) = DirectoryHistory::load(place)? else {
+            return Ok(DirectoryHistory::unknown(place.instance, Role::Primary));
+        };
+        let left = file.left.take().map(Epoch);
+        // Before the first start the snapshot tells nothing.
+        let has_trace = exists(place, names::FOREIGN_SNAPSHOT)? && exists(place, names::HISTORY)?;
+        if has_trace || left.is_some_and(|left| durable > left) {
+            // After a crash nobody knows where it began: with the last run, at the earliest.
+            let first = left.unwrap_or_else(|| Epoch(file.run().map_or(0, |run| run.first_epoch)));
+            log::warn!(
+                "{}: a program that does not record its runs has opened the directory: what it holds from epoch {first} on \
+                 is not taken for that of any other directory",
+                place.location.display()
+            );
+            file.history.begin(RunId::random(), file.term, first.min(durable.next()));
+        }
+        Ok(file)
+    }
+
+    /// Puts the file in place and takes away what others left, in this order.
+    fn settle(&self, place: Place<'_>) -> Result<()> {
+        self.save(place.vfs, place.location)?;
+        forget_others(place)
+    }
+
+    /// An engine starts: its run, with `first_epoch` as the first that it may write to, is on the disk when this returns. On
+    /// a replica's directory that is a takeover and begins a term.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`] when the directory was fenced; [`Error::BrokenMetadata`] or [`Error::Io`]. Nothing is
+    /// changed then.
+    pub fn begin_run(place: Place<'_>, durable: Epoch, first_epoch: Epoch) -> Result<DirectoryHistory> {
+        let mut file = DirectoryHistory::opened(place, durable)?;
+        if let Some(reason) = &file.fenced {
+            let dir = place.location.display();
+            return Err(Error::WrongState(format!(
+                "{dir}: another primary has taken over from this one ({reason}); serve the directory with tgreplica, so that \
+                 it follows that one, or, if what it has must count, call: tgreplica promote --force {dir}"
+            )));
+        }
+        if file.role == Role::Replica {
+            file.promote(durable);
+            log::info!("takeover: this directory was a replica's up to epoch {durable} and begins term {}", file.term);
+        }
+        file.history.begin(RunId::random(), file.term, first_epoch);
+        file.settle(place)?;
+        Ok(file)
+    }
+
+    /// A replica starts. The file is written only when it says something new.
+    ///
+    /// # Errors
+    /// [`Error::BrokenMetadata`] or [`Error::Io`].
+    pub fn open_replica(place: Place<'_>, durable: Epoch, is_empty: bool) -> Result<DirectoryHistory> {
+        let before = DirectoryHistory::load(place)?;
+        let mut file = DirectoryHistory::opened(place, durable)?;
+        if before.is_none() && is_empty {
+            return forget_others(place).map(|()| file);
+        }
+        if file.role == Role::Primary && file.history.is_empty() {
+            // Written by an engine that recorded no runs: nothing else has what it has.
+            file.history.begin(RunId::random(), file.term, Epoch(0));
+        }
+        match before.as_ref() == Some(&file) && exists(place, names::HISTORY)? {
+            true => forget_others(place)?,
+            false => file.settle(place)?,
+        }
+        Ok(file)
+    }
+
+    /// Begins a term: the directory is a primary's from now on, with all up to `durable`, and not fenced any more.
+    pub fn promote(&mut self, durable: Epoch) {
+        self.role = Role::Primary;
+        self.term += 1;
+        self.fenced = None;
+        self.history.begin(RunId::random(), self.term, durable.next());
+    }
+
+    /// What the directory is when it follows a primary with this history, all up to its own durable epoch being in common.
+    pub fn following(instance: &str, term: u64, history: History) -> DirectoryHistory {
+        DirectoryHistory { term, history, ..DirectoryHistory::unknown(instance, Role::Replica) }
+    }
+
+    /// The run that the directory is in.
+    pub fn run(&self) -> Option<&Run> {
+        self.history.runs().last()
+    }
+
+    /// Notes an orderly end: what is durable beyond `durable` at the next start was written by somebody else. The run has
+    /// not written to epochs before `first_written`, as is known now.
+    pub fn leave(&mut self, durable: Epoch, first_written: Epoch) {
+        self.left = Some(durable.0);
+        self.history.raise_last(first_written);
+    }
+
+    /// What a restore makes of the history of a backup and that of the directory it goes to: the content is the backup's,
+    /// while no term is forgotten and who was fenced stays so.
+    pub fn restored(
+        backup: Option<DirectoryHistory>,
+        instance: &str,
+        before: Option<DirectoryHistory>,
+    ) -> Option<Self> {
+        let backup = backup.filter(|file| file.instance == instance);
+        let Some(before) = before.filter(|file| file.instance == instance) else { return backup };
+        let mut file = backup.unwrap_or_else(|| DirectoryHistory::unknown(instance, before.role));
+        file.term = file.term.max(before.term);
+        file.fenced = file.fenced.or(before.fenced);
+        if before.role == Role::Replica {
+            file.role = Role::Replica;
+        }
+        file.left = None;
+        Some(file)
+    }
+}
+
+fn read(
+    place: Place<'_>,
+    name: &str,
+    parse: impl Fn(&[u8]) -> std::result::Result<DirectoryHistory, String>,
+) -> Result<Option<DirectoryHistory>> {
+    let path = place.location.join(name);
+    let bytes = match place.vfs.read(&path, MAX_BYTES) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io("cannot read", &path, e)),
+    };
+    parse(&bytes).map(Some).map_err(|reason| {
+        Error::BrokenMetadata(format!(
+            "{} cannot be used ({reason}): restore it from a backup, or delete it to let the history of this directory begin \
+             anew, after which replicas need a new copy",
+            path.display()
+        ))
+    })
+}
+
+/// Terms that were known by their numbers prove nothing. What an engine wrote is a run of its own; of a replica nothing is
+/// known.
+fn former(bytes: &[u8], instance: &str) -> std::result::Result<DirectoryHistory, String> {
+    let former: Former = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+    if former.format != 1 || former.term == 0 {
+        return Err(format!("format 1 and a term were expected, found {} and {}", former.format, former.term));
+    }
+    Ok(DirectoryHistory { term: former.term, ..DirectoryHistory::unknown(instance, former.role) })
+}
+
+fn exists(place: Place<'_>, name: &str) -> Result<bool> {
+    let path = place.location.join(name);
+    match place.vfs.kind(&path) {
+        Ok(kind) => Ok(kind.is_some()),
+        Err(e) => Err(Error::io("cannot look at", &path, e)),
+    }
+}
+
+/// Takes away the file of version 1.0.0 and the trace of the original.
+fn forget_others(place: Place<'_>) -> Result<()> {
+    for name in [names::FORMER_HISTORY, names::FOREIGN_SNAPSHOT] {
+        if exists(place, name)? {
+            let path = place.location.join(name);
+            crashsafe::unlink(place.vfs, &path).map_err(|e| Error::io("cannot delete", &path, e))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "history_file_tests.rs"]
+mod tests;
