@@ -29,6 +29,9 @@ use std::sync::{Arc, OnceLock};
 pub(super) struct Coordinator {
     /// No session begins in an epoch before this one. 0 without replication.
     floor: AtomicU64,
+    /// The recovered epoch, and whether a session has begun in it.
+    recovered: AtomicU64,
+    recovered_used: AtomicBool,
     pub(super) progress: Progress,
     pub(super) sessions: OpenSessions,
     pub(super) callbacks: Callbacks,
@@ -57,6 +60,8 @@ impl Coordinator {
     pub(super) fn new(level: NotifyLevel, replicated: bool) -> Coordinator {
         Coordinator {
             floor: AtomicU64::new(0),
+            recovered: AtomicU64::new(0),
+            recovered_used: AtomicBool::new(false),
             progress: Progress::new(level, replicated),
             sessions: OpenSessions::new(),
             callbacks: Callbacks::new(),
@@ -103,6 +108,7 @@ impl Coordinator {
     /// in it.
     pub(super) fn start(&self, committer: Committer, recovered: Epoch, above_recovered: bool) {
         let mut leader = self.leader.lock();
+        self.recovered.store(recovered.0, SeqCst);
         self.sessions.forget_all_written();
         self.progress.start(recovered, committer.recorded());
         leader.committer = Some(committer);
@@ -120,6 +126,20 @@ impl Coordinator {
 
     pub(super) fn journaling(&self) -> Option<Arc<Journaling>> {
         self.journaling.read().clone()
+    }
+
+    /// The first epoch that sessions since the start may have written to; at the earliest the recovered one.
+    pub(super) fn first_used(&self) -> Epoch {
+        let recovered = Epoch(self.recovered.load(SeqCst));
+        match self.recovered_used.load(SeqCst) {
+            true => recovered,
+            false => recovered.next(),
+        }
+    }
+
+    /// Whether nothing is acknowledged any more because of a failure.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failure.get().is_some()
     }
 
     /// Fails when a write or sync has failed before, or after the shutdown.
@@ -140,7 +160,7 @@ impl Coordinator {
             journaling.journal.refuse(&error.to_string());
         }
         if first {
-            log::error!("a write or sync failed; nothing is acknowledged from now on: {error}");
+            log::error!("nothing is acknowledged from now on: {error}");
             self.progress.wake();
         }
         error
@@ -161,6 +181,9 @@ impl Coordinator {
             between();
             slot.set(epoch);
             if self.epochs().switched() == switched {
+                if epoch.0 <= self.recovered.load(Relaxed) {
+                    self.recovered_used.store(true, Relaxed);
+                }
                 return epoch;
             }
         }

@@ -14,6 +14,7 @@ mod durability;
 mod epochs;
 mod events;
 mod file_names;
+mod history;
 mod journaling;
 mod maintenance;
 mod open_sessions;

@@ -73,6 +73,9 @@ impl Datastore {
         )?;
         let blob_files = self.blobs.scan()?;
         before_change(found.durable())?;
+        let above_recovered = self.settings.replicated && self.settings.sessions_above_recovered;
+        let instance = directory.identity();
+        self.begin_run(directory.place(&instance), &found, above_recovered)?;
         let started = self.put_right(found).map_err(|e| self.coordinator.poison(e))?;
         for channel in channels.iter() {
             channel.forget_file();
@@ -81,7 +84,6 @@ impl Datastore {
         let Started { epoch_file, durable, last_epoch, entries, max_blob_id, snapshot, warnings } = started;
         let report = RecoveryReport { durable_epoch: durable, last_epoch, entries, max_blob_id, warnings };
         *self.max_blob_id.write() = report.max_blob_id;
-        let above_recovered = self.settings.replicated && self.settings.sessions_above_recovered;
         let committer = self.committer(directory, epoch_file).map_err(|e| self.coordinator.poison(e))?;
         self.coordinator.start(committer, report.last_epoch, above_recovered);
         self.blobs.start(report.max_blob_id, blob_files, snapshot.share());

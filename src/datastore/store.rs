@@ -21,9 +21,10 @@ use crate::recovery::Snapshot;
 use crate::types::{BlobId, Epoch};
 use crate::vfs::Vfs;
 use crate::wal::file_sync::NameSync;
+use crate::wal::history_file::DirectoryHistory;
 use crate::wal::names;
 use crate::wal::rotation;
-use parking_lot::RwLock as Unranked;
+use parking_lot::{Mutex as UnrankedMutex, RwLock as Unranked};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -53,6 +54,8 @@ pub struct Datastore {
     pub(super) max_blob_id: Unranked<BlobId>,
     pub(super) blobs: Arc<BlobStore>,
     pub(super) tags: Tags,
+    /// The runs of the directory, the present one last; none before [`Self::ready`].
+    pub(super) history: UnrankedMutex<Option<DirectoryHistory>>,
     pub(super) safe_snapshots: SafeSnapshots,
     pub(super) restore_progress: RestoreProgress,
 }
@@ -90,6 +93,7 @@ impl Datastore {
             instance_uuid: directory.identity(),
             blobs,
             tags,
+            history: UnrankedMutex::default(),
             safe_snapshots: SafeSnapshots::default(),
             coordinator,
             settings,
@@ -338,6 +342,9 @@ impl Datastore {
         self.maintenance.stop();
         self.blobs.shut_down();
         self.tags.close();
+        if lifecycle.state == State::Ready {
+            self.leave();
+        }
         lifecycle.state = State::Shutdown;
         lifecycle.directory = None;
     }

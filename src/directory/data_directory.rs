@@ -12,6 +12,7 @@ use crate::vfs::{crashsafe, FileKind, FileLock, Open, Vfs, VfsFile};
 use crate::wal::catalog::Catalog;
 use crate::wal::entry::{marker, tag};
 use crate::wal::epoch_file::EpochFile;
+use crate::wal::history_file::Place;
 use crate::wal::journal::redo;
 use crate::wal::manifest::{self, Manifest};
 use crate::wal::names;
@@ -160,6 +161,11 @@ impl Directory {
     /// The manifest, for somebody who keeps it.
     pub(crate) fn manifest(&self) -> Arc<ManifestOnDisk> {
         self.manifest.clone()
+    }
+
+    /// Where the history of the directory is; `instance` is its identity.
+    pub(crate) fn place<'a>(&'a self, instance: &'a str) -> Place<'a> {
+        Place { vfs: &*self.vfs, location: &self.location, instance }
     }
 
     /// Gives the directory another instance UUID, durably.

@@ -9,6 +9,7 @@ use crate::types::{BlobId, Epoch};
 use crate::vfs::Vfs;
 use crate::wal::catalog::Catalog;
 use crate::wal::epoch_file::EpochFile;
+use crate::wal::history_file::DirectoryHistory;
 use crate::wal::rotation;
 use crate::wal::scanner::Edit;
 use std::path::{Path, PathBuf};
@@ -46,6 +47,9 @@ impl LogDirectory {
         let directory = Directory::open(vfs, location)?;
         let (vfs, location) = (directory.vfs().clone(), directory.location().to_owned());
         let found = start::read(&directory, Reading { threads, snapshot_memory_bytes: None })?;
+        let is_empty = found.durable() == Epoch(0) && found.recovered.entries == 0;
+        let instance = directory.identity();
+        DirectoryHistory::open_replica(directory.place(&instance), found.durable(), is_empty)?;
         let Started { epoch_file, last_epoch, entries, max_blob_id, .. } = found.put_right(Record::Durable)?;
         let restored = Restored { epoch_file, last_epoch, entries, max_blob_id };
         Ok((LogDirectory { vfs, location, directory }, restored))

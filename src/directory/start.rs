@@ -87,6 +87,11 @@ impl Found<'_> {
         self.recovered.durable.unwrap_or_default()
     }
 
+    /// The largest epoch that left a trace.
+    pub fn last_epoch(&self) -> Epoch {
+        self.recovered.last_epoch
+    }
+
     /// Makes the directory one that can be appended to. What never counts is taken away durably before the epoch record
     /// covers its epochs (W13), and the rotated epoch files go only when the new record stands.
     ///

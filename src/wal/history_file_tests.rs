@@ -8,7 +8,7 @@ const DIR: &str = "/log";
 
 fn directory() -> SimFs {
     let fs = SimFs::new();
-    fs.create_dir(Path::new(DIR)).unwrap();
+    crashsafe::create_dir(&fs, Path::new(DIR)).unwrap();
     fs
 }
 

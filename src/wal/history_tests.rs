@@ -46,10 +46,11 @@ fn runs_that_wrote_nothing_leave_the_list_and_it_stays_bounded() {
     for id in 0..1000 {
         history.begin(RunId(id), 1, Epoch(5));
     }
-    assert_eq!(history.runs(), [Run { id: RunId(999), term: 1, first_epoch: 0 }], "the first run has all epochs");
+    let run = |id, first_epoch| Run { id: RunId(id), term: 1, first_epoch };
+    assert_eq!(history.runs(), [run(0, 0), run(999, 5)], "the first run has all epochs");
     history.begin(RunId(1000), 1, Epoch(6));
     history.begin(RunId(1001), 1, Epoch(6));
-    assert_eq!(history.runs().len(), 2);
+    assert_eq!(history.runs().len(), 3);
     for epoch in 7..2000 {
         history.begin(RunId(u128::from(epoch) + 5000), 2, Epoch(epoch));
     }
@@ -119,9 +120,9 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let directory = 0..4usize;
     prop_oneof![
-        (directory.clone(), any::<bool>()).prop_map(|(d, shared)| Step::Start(d, shared)),
+        2 => (directory.clone(), any::<bool>()).prop_map(|(d, shared)| Step::Start(d, shared)),
         3 => directory.clone().prop_map(Step::Write),
-        (directory.clone(), directory.clone()).prop_map(|(a, b)| Step::Copy(a, b)),
+        1 => (directory.clone(), directory.clone()).prop_map(|(a, b)| Step::Copy(a, b)),
         2 => (directory.clone(), directory, 0..4usize).prop_map(|(a, b, n)| Step::Follow(a, b, n)),
     ]
 }
