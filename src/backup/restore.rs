@@ -5,7 +5,8 @@ use super::progress::{Phase, Progress};
 use super::swap::{self, Staging};
 use crate::blob::paths;
 use crate::error::{Error, Result};
-use crate::vfs::{DirEntry, FileKind, Vfs, VfsFile};
+use crate::vfs::{crashsafe, DirEntry, FileKind, Vfs, VfsFile};
+use crate::wal::history_file::{DirectoryHistory, Place};
 use crate::wal::{catalog, manifest, names};
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -90,12 +91,37 @@ impl Target<'_> {
             self.progress.copied(staging.copy(&file.source, &file.name)?);
             Ok(())
         });
-        match copied {
+        match copied.and_then(|()| self.stage_history(&staging)) {
             Ok(()) => staging.decide(),
             Err(e) => {
                 staging.discard();
                 Err(e)
             }
+        }
+    }
+}
+
+impl Target<'_> {
+    /// The history of the backup, added to that of the directory: the term that it has been in stays.
+    fn stage_history(&self, staging: &Staging<'_>) -> Result<()> {
+        let path = staging.path(OsStr::new(names::MANIFEST));
+        let bytes = self.vfs.read(&path, manifest::MAX_BYTES).map_err(|e| Error::io("cannot read", &path, e))?;
+        let manifest = manifest::parse(&bytes).map_err(|reason| broken(&path, &reason))?;
+        // A directory without an identity gets a new one, and with that a history of its own.
+        let Some(instance) = &manifest.instance_uuid else { return Ok(()) };
+        let folder = crashsafe::parent(&path);
+        let backup = DirectoryHistory::load(Place { vfs: self.vfs, location: folder, instance })?;
+        let before = match DirectoryHistory::load(Place { vfs: self.vfs, location: self.location, instance }) {
+            // What is not whole any more is what a restore is for.
+            Err(Error::BrokenMetadata(reason)) => {
+                log::warn!("the history of the content that is replaced is lost: {reason}");
+                None
+            }
+            before => before?,
+        };
+        match DirectoryHistory::restored(backup, instance, before) {
+            Some(history) => history.save(self.vfs, folder),
+            None => Ok(()),
         }
     }
 }

@@ -28,7 +28,7 @@ pub struct BackupFile {
 
 fn file(source: PathBuf) -> BackupFile {
     let destination = PathBuf::from(source.file_name().unwrap_or_default());
-    let is_mutable = [names::MANIFEST, names::TAGS].iter().any(|name| destination == OsStr::new(name));
+    let is_mutable = [names::MANIFEST, names::TAGS, names::HISTORY].iter().any(|name| destination == OsStr::new(name));
     BackupFile { source, destination, is_mutable, is_detached: false }
 }
 
@@ -48,7 +48,7 @@ fn pick(vfs: &dyn Vfs, location: &Path, wanted: impl Fn(&OsStr) -> Result<bool>)
 /// BLOBs (§9.1).
 pub fn all_files(vfs: &dyn Vfs, location: &Path, unneeded: &Unneeded) -> Result<Vec<BackupFile>> {
     // Forms that exist for a moment can vanish before they are copied, and are never needed.
-    let momentary = [names::EPOCH_TEMPORARY, names::CATALOG_TEMPORARY, names::TAGS_TEMPORARY];
+    let momentary = [names::EPOCH_TEMPORARY, names::CATALOG_TEMPORARY, names::TAGS_TEMPORARY, names::HISTORY_TEMPORARY];
     let mut files = pick(vfs, location, |name| Ok(momentary.iter().all(|other| name != *other)))?;
     files.extend(blob_files(vfs, location, unneeded)?);
     files.sort();
@@ -61,7 +61,7 @@ pub fn settled_files(vfs: &dyn Vfs, location: &Path, durable: Epoch, unneeded: &
     let compacted = location.join(names::COMPACTED);
     let compacted = vfs.kind(&compacted).map_err(|e| Error::io("cannot look at", &compacted, e))?.is_some();
     let mut files = pick(vfs, location, |name| match name.to_str() {
-        Some(names::MANIFEST | names::CATALOG | names::COMPACTED | names::TAGS) => Ok(true),
+        Some(names::MANIFEST | names::CATALOG | names::COMPACTED | names::TAGS | names::HISTORY) => Ok(true),
         // Beside the new one it is stale, and the original would take it for a log (W15).
         Some(names::COMPACTED_PREVIOUS) => Ok(!compacted),
         Some(name) if names::is_rotated_epoch(name) => counts_up_to(vfs, &location.join(name), durable),
