@@ -15,6 +15,7 @@ use limestone_core::replication::secret::Secret;
 use limestone_core::replication::upstream::protocol::reader::{Budget, Reader};
 use limestone_core::types::Epoch;
 use limestone_core::wal::entry::{tag, Entry};
+use limestone_core::wal::history::History;
 use limestone_core::wal::scanner::{scan, Edit, Visitor};
 use limestone_core::wal::{catalog, epoch_file, manifest};
 use std::path::Path;
@@ -174,7 +175,7 @@ impl Peers {
         let identity = PrimaryIdentity {
             uuid: String::new(),
             term: 1,
-            history: Vec::new(),
+            history: History::default(),
             stored: Epoch(9),
             oldest_shippable: Epoch(1),
             lanes: 1,
@@ -184,6 +185,7 @@ impl Peers {
         let standing = ReplicaIdentity {
             uuid: String::new(),
             term: 1,
+            history: History::default(),
             durable: Epoch(0),
             outcome: Outcome::CatchUp,
             max_channels: 8,

@@ -8,7 +8,6 @@ use crate::replication::native::primary::Primary;
 use crate::replication::policy::degraded_intervals::{self, Degradation};
 use crate::replication::policy::rule::Change;
 use crate::replication::settings::{Mode, Protocol, ReplicationSettings};
-use crate::replication::state_file;
 use crate::replication::status::{Known, LinkState, Status};
 use crate::replication::status_socket::StatusSocket;
 use crate::replication::upstream::primary as upstream;
@@ -143,16 +142,14 @@ impl Replication {
 /// Starts the data store of an engine. A directory that followed a primary is taken over, whether replication is
 /// configured or not; then the replica is connected, which nobody waits for with the native protocol.
 pub fn ready(store: &Arc<Datastore>, replication: Option<&Replication>) -> Result<RecoveryReport> {
-    let mut state = None;
     let report = store.ready_with(|durable| {
         match degraded_intervals::of_earlier_runs(store.vfs(), store.location(), durable) {
             Ok(intervals) => store.restore_degraded(intervals),
             Err(e) => log::error!("replication: degraded intervals of earlier runs are not known: {e}"),
         }
-        state = Some(state_file::start_engine(store.vfs(), store.location(), durable)?);
         Ok(())
     })?;
-    let (Some(replication), Some(state)) = (replication, state) else {
+    let (Some(replication), Some(history)) = (replication, store.history()) else {
         return Ok(report);
     };
     match replication.role() {
@@ -161,7 +158,7 @@ pub fn ready(store: &Arc<Datastore>, replication: Option<&Replication>) -> Resul
             primary.ready(report.last_epoch, subscription)?;
         }
         Role::NotStarted | Role::Native(_) => {
-            let primary = Primary::start(store.clone(), replication.settings.clone(), state)?;
+            let primary = Primary::start(store.clone(), replication.settings.clone(), history)?;
             *replication.role.lock() = Role::Native(Arc::new(primary));
         }
     }

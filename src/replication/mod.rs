@@ -11,7 +11,6 @@ pub mod policy;
 pub mod replica_store;
 pub mod secret;
 pub mod settings;
-pub mod state_file;
 pub mod status;
 pub mod status_socket;
 pub mod upstream;

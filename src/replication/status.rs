@@ -120,6 +120,7 @@ impl Known {
         Known {
             role: Some(Side::Primary),
             instance_uuid: store.instance_uuid().to_owned(),
+            term: store.history().map(|history| history.term),
             propagated: known(propagated),
             written: Some(recorded.min(stored)),
             stored: known(stored),

@@ -5,11 +5,11 @@ use super::report::{Output, DIRECTORY, DONE, NOT_RUNNING, NO_ANSWER};
 use super::signals::Signals;
 use crate::error::Error;
 use crate::replication::replica_store::{versions, STAGING_DIR};
-use crate::replication::state_file::{ReplicationState, Role};
 use crate::replication::status::{Known, Side, Status};
 use crate::replication::status_socket;
 use crate::types::Epoch;
 use crate::vfs::{RealFs, Vfs};
+use crate::wal::history_file::{DirectoryHistory, Place, Role};
 use crate::wal::{epoch_file, manifest, names};
 use std::io::ErrorKind;
 use std::path::Path;
@@ -65,8 +65,8 @@ fn stopped(logdir: &Path) -> Result<Status, Error> {
     let durable = epoch_file::parse(&epochs, &logdir.join(names::EPOCH)).map_err(Error::Corrupted)?.max;
     let manifest = manifest::parse(&read(names::MANIFEST, manifest::MAX_BYTES)?).ok();
     let identity = manifest.and_then(|manifest| manifest.instance_uuid).unwrap_or_default();
-    let state = ReplicationState::load(&RealFs, logdir)?;
-    // A primary that never had to do with another term has no state, nor has a replica of the original's protocol.
+    let state = DirectoryHistory::load(Place { vfs: &RealFs, location: logdir, instance: &identity })?;
+    // A replica of the original's protocol has no history, nor has a directory that no engine has started on since.
     let has_staging = RealFs.kind(&logdir.join(STAGING_DIR)).is_ok_and(|kind| kind.is_some());
     let role = match state.as_ref().map(|state| state.role) {
         None if has_staging => Some(Role::Replica),
@@ -88,12 +88,12 @@ fn stopped(logdir: &Path) -> Result<Status, Error> {
 
 /// The document of a replica's directory of which only that much is known.
 pub fn of_replica(logdir: &Path, known: Known, durable: Epoch, identity: String) -> Status {
-    let terms = ReplicationState::load(&RealFs, logdir).ok().flatten();
+    let state = DirectoryHistory::load(Place { vfs: &RealFs, location: logdir, instance: &identity }).ok().flatten();
     let found = versions::load(&RealFs, logdir, &identity);
     Known {
         role: Some(Side::Replica),
         instance_uuid: identity,
-        term: terms.map(|state| state.term),
+        term: state.map(|state| state.term),
         propagated: Some(durable),
         boundary: found.boundary,
         safe_snapshot: found.safe_snapshot,

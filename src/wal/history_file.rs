@@ -43,6 +43,9 @@ pub struct DirectoryHistory {
     /// The durable epoch at the orderly shutdown after which nobody has started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     left: Option<u64>,
+    /// A base sync has begun that is not in place: what the directory holds is too old, or nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub awaits_base_sync: bool,
     /// Why no engine may start: another primary has taken over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fenced: Option<String>,
@@ -76,6 +79,7 @@ impl DirectoryHistory {
             term: 1,
             history,
             left: None,
+            awaits_base_sync: false,
             fenced: None,
         }
     }
@@ -154,7 +158,7 @@ impl DirectoryHistory {
     /// a replica's directory that is a takeover and begins a term.
     ///
     /// # Errors
-    /// [`Error::WrongState`] when the directory was fenced; [`Error::BrokenMetadata`] or [`Error::Io`]. Nothing is
+    /// [`Error::WrongState`] when the directory was fenced or awaits a base sync; [`Error::BrokenMetadata`] or [`Error::Io`]. Nothing is
     /// changed then.
     pub fn begin_run(place: Place<'_>, durable: Epoch, first_epoch: Epoch) -> Result<DirectoryHistory> {
         let mut file = DirectoryHistory::opened(place, durable)?;
@@ -163,6 +167,13 @@ impl DirectoryHistory {
             return Err(Error::WrongState(format!(
                 "{dir}: another primary has taken over from this one ({reason}); serve the directory with tgreplica, so that \
                  it follows that one, or, if what it has must count, call: tgreplica promote --force {dir}"
+            )));
+        }
+        if file.awaits_base_sync {
+            let dir = place.location.display();
+            return Err(Error::WrongState(format!(
+                "{dir}: a base sync into this replica has begun and is not complete, so what is here is too old, or nothing; \
+                 let it be completed, or, if what is here must count, call: tgreplica promote --force {dir}"
             )));
         }
         if file.role == Role::Replica {
@@ -200,12 +211,18 @@ impl DirectoryHistory {
         self.role = Role::Primary;
         self.term += 1;
         self.fenced = None;
+        self.awaits_base_sync = false;
         self.history.begin(RunId::random(), self.term, durable.next());
     }
 
     /// What the directory is when it follows a primary with this history, all up to its own durable epoch being in common.
     pub fn following(instance: &str, term: u64, history: History) -> DirectoryHistory {
         DirectoryHistory { term, history, ..DirectoryHistory::unknown(instance, Role::Replica) }
+    }
+
+    /// The same directory when a base sync into it begins.
+    pub fn awaiting_base_sync(self) -> DirectoryHistory {
+        DirectoryHistory { role: Role::Replica, awaits_base_sync: true, ..self }
     }
 
     /// The run that the directory is in.

@@ -7,11 +7,12 @@ use super::sweep::sweep;
 use limestone_core::datastore::{Datastore, Settings};
 use limestone_core::error::Result;
 use limestone_core::replication::replica_store::{BaseStaging, StandbyStore};
-use limestone_core::replication::state_file::{ReplicationState, Term};
 use limestone_core::types::{BlobId, Epoch, StorageId, WriteVersion};
 use limestone_core::vfs::{Fault, Loss, SimFs};
 use limestone_core::wal::catalog::Catalog;
 use limestone_core::wal::entry::{encode_end, encode_put, marker, tag};
+use limestone_core::wal::history::{History, Run, RunId};
+use limestone_core::wal::history_file::{DirectoryHistory, Place};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,8 +28,9 @@ fn session(epoch: u64, key: &str, blobs: &[BlobId]) -> Vec<u8> {
     bytes
 }
 
-fn terms(term: u64) -> ReplicationState {
-    ReplicationState::replica_of((1..=term).map(|term| Term { term, first_epoch: term - 1 }).collect()).unwrap()
+fn history(instance: &str, term: u64) -> DirectoryHistory {
+    let runs = (1..=term).map(|term| Run { id: RunId(term.into()), term, first_epoch: term - 1 });
+    DirectoryHistory::following(instance, term, History::new(runs.collect(), false).unwrap())
 }
 
 /// A replica with the sessions of epochs 1 and 2.
@@ -36,7 +38,7 @@ fn fresh() -> SimFs {
     let fs = SimFs::new();
     let store = StandbyStore::open(Arc::new(fs.clone()), Path::new(DIR)).unwrap();
     store.adopt_identity(OLD_UUID).unwrap();
-    terms(1).save(&fs, Path::new(DIR)).unwrap();
+    history(OLD_UUID, 1).save(&fs, Path::new(DIR)).unwrap();
     for epoch in 1..=2 {
         store.lane(0).append(Epoch(epoch), true, true, &session(epoch, &format!("old{epoch}"), &[])).unwrap();
         store.record(Epoch(epoch)).unwrap();
@@ -71,7 +73,7 @@ fn workload(fs: &SimFs) -> Result<()> {
         }
         staging.file_end()?;
     }
-    staging.install(files.len() as u64, &terms(2))?;
+    staging.install(files.len() as u64, &history(NEW_UUID, 2))?;
     store.close();
     drop(store);
     let store = StandbyStore::open(Arc::new(fs.clone()), Path::new(DIR))?;
@@ -103,7 +105,8 @@ fn check(fs: &SimFs, done: bool) -> std::result::Result<(), String> {
     let store = StandbyStore::open(Arc::new(fs.clone()), Path::new(DIR)).map_err(|e| format!("does not open: {e}"))?;
     let found = (store.durable().0, store.identity());
     drop(store);
-    let state = ReplicationState::load(fs, Path::new(DIR)).map_err(|e| e.to_string())?.map(|state| state.term);
+    let place = Place { vfs: fs, location: Path::new(DIR), instance: &found.1 };
+    let state = DirectoryHistory::load(place).map_err(|e| e.to_string())?.map(|history| history.term);
     let keys = keys(&fs.reboot(Loss::DropUnsynced))?;
     let expected = match found.0 {
         7 => (NEW_UUID, Some(2), vec!["new"]),

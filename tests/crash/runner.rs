@@ -2,7 +2,7 @@
 //! Drives a data store on a simulated disk through a script and keeps the model of what happened.
 
 use crate::backups::OpenBackup;
-use crate::faults::is_write;
+use crate::faults::failed_writes;
 use crate::model::{first_marker, last_marker, Change, Content, Model, Progress, SessionId, MARKERS};
 use crate::script::{Script, Step};
 use limestone_core::datastore::{Channel, Datastore, Durability, EpochEvent, Settings};
@@ -185,9 +185,10 @@ impl Run {
             return;
         }
         // On the epoch file of a backup nothing depends but the backup.
-        let counts = |call: &String| is_write(call) && !call.contains("/log/epoch.");
-        let failed = self.fs.trace().iter().rev().find(|call| call.contains(" -> ")).is_some_and(counts);
-        if failed {
+        let trace = self.fs.trace();
+        let last = trace.iter().rev().find(|call| call.contains(" -> "));
+        let counts = |call: &String| failed_writes(&trace).next_back() == Some(call) && !call.contains("/log/epoch.");
+        if last.is_some_and(counts) {
             self.frozen = Some(self.model.acknowledged());
         }
     }

@@ -11,7 +11,7 @@ use limestone_core::replication::native::protocol::frame::LogFrame;
 use limestone_core::replication::native::protocol::handshake::{PrimaryHandshake, PrimaryStep};
 use limestone_core::replication::native::protocol::lane_order::lane_of;
 use limestone_core::replication::native::protocol::message::{
-    BlobPiece, Code, ConnectionKind, Message, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, Term,
+    BlobPiece, Code, ConnectionKind, Message, PrimaryIdentity, Reason, ReplicaIdentity, SessionId,
 };
 use limestone_core::replication::native::protocol::primary_session::PrimarySession;
 use limestone_core::replication::native::protocol::Millis;
@@ -170,10 +170,11 @@ impl Primary {
     /// Opens the control connection.
     pub fn connect(&mut self, session_id: SessionId, end: End) {
         self.hang_up(false);
+        let Some(known) = self.store.history() else { return };
         let identity = PrimaryIdentity {
-            uuid: "simulated".to_owned(),
-            term: 1,
-            history: vec![Term { term: 1, first_epoch: Epoch(0) }],
+            uuid: self.store.instance_uuid().to_owned(),
+            term: known.term,
+            history: known.history,
             stored: self.store.last_epoch(),
             oldest_shippable: Epoch(1),
             lanes: self.setup.lanes,

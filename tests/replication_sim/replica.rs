@@ -16,6 +16,7 @@ use limestone_core::replication::replica_store::{BlobReceiver, StandbyStore};
 use limestone_core::replication::secret::Secret;
 use limestone_core::types::Epoch;
 use limestone_core::vfs::SimFs;
+use limestone_core::wal::history_file::{DirectoryHistory, Place, Role};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -72,6 +73,15 @@ impl Replica {
         Ok(Replica { store, setup, accepted: Vec::new(), open: None })
     }
 
+    /// What the directory says of itself; none when its disk has failed.
+    fn standing(&self) -> Option<Standing> {
+        let (uuid, empty, durable) = (self.store.identity(), self.store.is_empty(), self.store.durable());
+        let place = Place { vfs: &**self.store.vfs(), location: self.store.location(), instance: &uuid };
+        let known = DirectoryHistory::load(place).ok()?;
+        let known = known.unwrap_or_else(|| DirectoryHistory::unknown(&uuid, Role::Replica));
+        Some(Standing { empty, term: known.term, history: known.history, durable, uuid })
+    }
+
     pub fn accept(&mut self, end: End) {
         self.accepted.push((end, ReplicaHandshake::new([3; 32], Secret::default())));
     }
@@ -119,12 +129,7 @@ impl Replica {
         match (peer.primary, &mut self.open) {
             (Some(_), Some(_)) => refuse(end, Reason::new(Code::BUSY, "another session is open")),
             (Some(primary), None) => {
-                let standing = Standing {
-                    uuid: self.store.identity(),
-                    empty: self.store.is_empty(),
-                    term: 0,
-                    durable: self.store.durable(),
-                };
+                let Some(standing) = self.standing() else { return Ok(()) };
                 let outcome = match decide(&primary, &standing) {
                     Ok(outcome) => outcome,
                     Err(reason) => return refuse(end, reason),
@@ -132,14 +137,18 @@ impl Replica {
                 if self.setup.sabotage != Some(Sabotage::NoDiscard) && self.store.discard_beyond_durable().is_err() {
                     return Ok(());
                 }
-                if self.store.adopt_identity(&primary.uuid).is_err() {
+                let follows = DirectoryHistory::following(&primary.uuid, primary.term, primary.history.clone());
+                if self.store.adopt_identity(&primary.uuid).is_err()
+                    || follows.save(&**self.store.vfs(), self.store.location()).is_err()
+                {
                     return Ok(());
                 }
                 let durable = self.store.durable();
                 let session = ReplicaSession::new(peer.session_id, &primary, (outcome, durable), TIMEOUT, now);
                 let replica = ReplicaIdentity {
-                    uuid: standing.uuid,
-                    term: 0,
+                    uuid: if standing.empty { String::new() } else { standing.uuid },
+                    term: standing.term,
+                    history: standing.history,
                     durable,
                     outcome,
                     max_channels: session.max_channels(),

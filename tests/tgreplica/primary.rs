@@ -5,11 +5,12 @@ use crate::program::DEADLINE;
 use limestone_core::replication::native::protocol::frame::{read_frame, MAGIC, PAYLOAD_BYTES_MAX};
 use limestone_core::replication::native::protocol::handshake::{PrimaryHandshake, PrimaryStep};
 use limestone_core::replication::native::protocol::message::{
-    BlobPiece, ConnectionKind, Log, Message, Outcome, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, Term,
+    BlobPiece, ConnectionKind, Log, Message, Outcome, PrimaryIdentity, Reason, ReplicaIdentity, SessionId,
 };
 use limestone_core::replication::secret::Secret;
 use limestone_core::types::{BlobId, Epoch, StorageId, WriteVersion};
 use limestone_core::wal::entry::{encode_end, encode_put, marker, tag};
+use limestone_core::wal::history::{History, Run, RunId};
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 
@@ -39,12 +40,18 @@ impl Connection {
     }
 }
 
+/// Runs by id, term and first epoch.
+pub fn history(runs: &[(u128, u64, u64)]) -> History {
+    let runs = runs.iter().map(|&(id, term, first_epoch)| Run { id: RunId(id), term, first_epoch });
+    History::new(runs.collect(), false).unwrap()
+}
+
 /// What the primary says of itself.
 pub fn identity(stored: u64, lanes: u32) -> PrimaryIdentity {
     PrimaryIdentity {
         uuid: UUID.to_owned(),
         term: 1,
-        history: vec![Term { term: 1, first_epoch: Epoch(0) }],
+        history: history(&[(1, 1, 0)]),
         stored: Epoch(stored),
         oldest_shippable: Epoch(0),
         lanes,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a replica makes of sessions, lost links, kills and strangers.
 
-use crate::primary::{blob, connect, identity, Primary, UUID};
+use crate::primary::{blob, connect, history, identity, Primary, UUID};
 use crate::program::{status, status_when, take_over, Replica};
-use limestone_core::replication::native::protocol::message::{Code, ConnectionKind, Message, Outcome, Term};
+use limestone_core::replication::native::protocol::message::{Code, ConnectionKind, Message, Outcome};
 use limestone_core::types::Epoch;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -116,10 +116,10 @@ fn a_primary_of_another_instance_or_history_is_refused_with_the_reason() {
         Primary::connect_as(replica.address, identity, &[]).err().expect("refused").code
     };
     assert_eq!(refused(&|it| it.uuid = "00000000-0000-4000-8000-000000000002".to_owned()), Code::WRONG_IDENTITY);
-    assert_eq!(refused(&|it| it.stored = Epoch(4)), Code::AHEAD);
-    let later =
-        |first_epoch| vec![Term { term: 1, first_epoch: Epoch(0) }, Term { term: 2, first_epoch: Epoch(first_epoch) }];
+    assert_eq!(refused(&|it| it.stored = Epoch(4)), Code::DIVERGED);
+    let later = |first_epoch| history(&[(1, 1, 0), (2, 2, first_epoch)]);
     assert_eq!(refused(&|it| (it.term, it.history) = (2, later(5))), Code::DIVERGED);
+    assert_eq!(refused(&|it| it.history = history(&[(9, 1, 0)])), Code::DIVERGED, "the same numbers, another run");
     // The refused one is told first.
     let tells = |status: &serde_json::Value| status["last_error"].as_str().is_some_and(|e| e.contains("diverged"));
     let document = status_when(dir.path(), tells);
@@ -127,7 +127,9 @@ fn a_primary_of_another_instance_or_history_is_refused_with_the_reason() {
     // A takeover behind what this replica has is its own history; from then on the old primary is fenced.
     let mut identity = identity(9, 1);
     (identity.term, identity.history) = (2, later(6));
-    drop(Primary::connect_as(replica.address, identity, &[]).unwrap());
+    let new = Primary::connect_as(replica.address, identity, &[]).unwrap();
+    assert_eq!(refused(&|_| ()), Code::FENCED, "also while the new primary is connected");
+    drop(new);
     status_when(dir.path(), |status| status["state"] == "connecting");
     assert_eq!(refused(&|_| ()), Code::FENCED);
     replica.stop();

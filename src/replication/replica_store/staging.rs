@@ -16,9 +16,9 @@ use crate::backup::swap;
 use crate::blob::paths;
 use crate::directory::{Access, OfflineDirectory};
 use crate::error::{Error, Result};
-use crate::replication::state_file::{self, ReplicationState};
 use crate::types::Epoch;
 use crate::vfs::{crashsafe, FileKind, Open, Vfs, VfsFile};
+use crate::wal::history_file::DirectoryHistory;
 use crate::wal::{manifest, names};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -238,16 +238,16 @@ impl BaseStaging {
         }
     }
 
-    /// Every file has come: decides that they, with `state`, are the content of the directory from now on. The next
+    /// Every file has come: decides that they, with `history`, are the content of the directory from now on. The next
     /// opening puts them in place; whatever interrupts this, it finds the old content or the new one.
-    pub fn install(&mut self, files: u64, state: &ReplicationState) -> Result<()> {
+    pub fn install(&mut self, files: u64, history: &DirectoryHistory) -> Result<()> {
         let staged = self.finish(files)?;
         let new = swap::Staging::create(&*self.vfs, &self.location)?;
         for path in staged {
             let target = new.path(path.file_name().unwrap_or_default());
             self.vfs.rename(&path, &target).map_err(|e| Error::io("cannot move", &path, e))?;
         }
-        state.save(&*self.vfs, crashsafe::parent(&new.path(OsStr::new(state_file::NAME))))?;
+        history.save(&*self.vfs, crashsafe::parent(&new.path(OsStr::new(names::HISTORY))))?;
         new.decide()
     }
 }

@@ -5,6 +5,7 @@ use super::end::End;
 use crate::datastore::{Backup, Datastore};
 use crate::types::Epoch;
 use crate::vfs::Open;
+use crate::wal::names;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,9 @@ impl BaseSet {
             let size = opened.map_err(|e| unreadable(path, e))?;
             Ok(BaseFile { path: path.to_owned(), name, size, crc: None })
         };
-        let files = backup.files().iter().map(|listed| file(&listed.source)).collect::<Result<_, End>>()?;
+        // The replica gets the history with the handshake.
+        let wanted = backup.files().iter().filter(|listed| !listed.source.ends_with(names::HISTORY));
+        let files = wanted.map(|listed| file(&listed.source)).collect::<Result<_, End>>()?;
         Ok(BaseSet { backup, files, progressed_at: Instant::now() })
     }
 

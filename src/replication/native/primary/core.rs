@@ -5,9 +5,9 @@ use super::base_set::BaseSet;
 use super::end::End;
 use crate::datastore::Datastore;
 use crate::replication::settings::ReplicationSettings;
-use crate::replication::state_file::ReplicationState;
 use crate::replication::status::LinkState;
 use crate::types::Epoch;
+use crate::wal::history_file::DirectoryHistory;
 use parking_lot::{Condvar, Mutex};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 pub(super) struct Core {
     pub(super) store: Arc<Datastore>,
     pub(super) settings: ReplicationSettings,
-    pub(super) state: ReplicationState,
+    pub(super) state: DirectoryHistory,
     stopping: AtomicBool,
     /// Somebody waits for what the replica confirms.
     awaited: AtomicBool,
@@ -45,7 +45,7 @@ pub(super) struct Link {
 }
 
 impl Core {
-    pub(super) fn new(store: Arc<Datastore>, settings: ReplicationSettings, state: ReplicationState) -> Core {
+    pub(super) fn new(store: Arc<Datastore>, settings: ReplicationSettings, state: DirectoryHistory) -> Core {
         let link = Link {
             state: LinkState::Connecting,
             since: Instant::now(),

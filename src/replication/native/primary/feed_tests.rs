@@ -4,6 +4,7 @@ use super::*;
 use crate::datastore::Settings;
 use crate::replication::native::protocol::message::{Outcome, ReplicaIdentity};
 use crate::vfs::{Open, SimFs, Vfs, VfsFile};
+use crate::wal::history::History;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
@@ -39,6 +40,7 @@ impl Rig {
         let replica = ReplicaIdentity {
             uuid: "uuid".to_owned(),
             term: 1,
+            history: History::default(),
             durable: Epoch(1),
             outcome: Outcome::CatchUp,
             max_channels: 8,

@@ -6,6 +6,7 @@ use super::core::Core;
 use super::end::End;
 use super::session::{self, Session};
 use crate::replication::native::protocol::heartbeat_interval;
+use crate::replication::native::protocol::message::Code;
 use crate::replication::net::backoff::Backoff;
 use crate::replication::policy::keeper::PolicyKeeper;
 use crate::replication::status::{Known, Status};
@@ -58,6 +59,10 @@ impl Keeper {
             match end {
                 End::NotShippable { oldest, .. } => core.raise_oldest_shippable(oldest),
                 End::Stopped => break,
+                End::Refused(reason) if reason.code == Code::FENCED => {
+                    core.store.fence(&reason.text);
+                    return;
+                }
                 _ => {}
             }
             planned = if end.is_part_of_the_plan() { planned + 1 } else { PLANNED_MAX };

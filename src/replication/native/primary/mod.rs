@@ -23,8 +23,8 @@ use self::keeper::Keeper;
 use crate::datastore::Datastore;
 use crate::error::{Error, Result};
 use crate::replication::settings::ReplicationSettings;
-use crate::replication::state_file::ReplicationState;
 use crate::replication::status::Status;
+use crate::wal::history_file::DirectoryHistory;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -41,7 +41,7 @@ impl Primary {
     ///
     /// # Errors
     /// [`Error::Io`] when the system gives no threads.
-    pub fn start(store: Arc<Datastore>, settings: ReplicationSettings, state: ReplicationState) -> Result<Primary> {
+    pub fn start(store: Arc<Datastore>, settings: ReplicationSettings, state: DirectoryHistory) -> Result<Primary> {
         let keeper = Arc::new(Keeper::new(Core::new(store, settings, state)));
         let primary = Primary { keeper: keeper.clone(), threads: Mutex::default() };
         primary.spawn("repl_connect", {

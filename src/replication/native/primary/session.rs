@@ -10,7 +10,7 @@ use super::feed::{Feed, Observer};
 use super::lane::{Item, Lane};
 use super::queue::Queue;
 use crate::replication::native::protocol::message::{
-    Code, ConnectionKind, Message, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, Term, CHANNELS_MAX,
+    Code, ConnectionKind, Message, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, CHANNELS_MAX,
 };
 use crate::replication::native::protocol::primary_session::PrimarySession;
 use crate::replication::net::transport;
@@ -168,12 +168,7 @@ impl Session {
         PrimaryIdentity {
             uuid: core.store.instance_uuid().to_owned(),
             term: core.state.term,
-            history: core
-                .state
-                .history
-                .iter()
-                .map(|term| Term { term: term.term, first_epoch: Epoch(term.first_epoch) })
-                .collect(),
+            history: core.state.history.clone(),
             stored: core.store.last_epoch(),
             oldest_shippable: core.oldest_shippable(),
             lanes: core.settings.lanes as u32,

@@ -6,11 +6,12 @@ use super::frame::{
     write_frame, Frame, FrameKind, FLAG_FIRST, FLAG_LAST, HISTORY_LEN_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX,
 };
 use super::message::{
-    is_base_name, is_history, Alive, BlobPiece, ConnectionKind, Hello, Log, Message, Offer, Outcome, PrimaryIdentity,
-    ReplicaIdentity, Term, LANES_MAX,
+    is_base_name, Alive, BlobPiece, ConnectionKind, Hello, Log, Message, Offer, Outcome, PrimaryIdentity,
+    ReplicaIdentity, LANES_MAX,
 };
 use super::reason::{Code, Reason};
 use crate::types::{BlobId, Epoch, WriteVersion};
+use crate::wal::history::{History, Run, RunId};
 
 /// A frame whose content is not a message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,7 +60,7 @@ impl Message {
                 p.u8(0);
             }
             Message::Answer { replica: Some(id) } => {
-                p.u8(1).name(&id.uuid).u64(id.term).u64(id.durable.0).u8(id.outcome as u8);
+                p.u8(1).name(&id.uuid).u64(id.term).history(&id.history).u64(id.durable.0).u8(id.outcome as u8);
                 p.u32(id.max_channels).u64(id.capabilities);
             }
             Message::Refused(reason) | Message::Error(reason) => {
@@ -186,11 +187,7 @@ fn encode_identity(p: &mut Writer, primary: Option<&PrimaryIdentity>) {
         p.u8(0);
         return;
     };
-    debug_assert!(id.history.len() <= HISTORY_LEN_MAX as usize);
-    p.u8(1).name(&id.uuid).u64(id.term).u16(id.history.len() as u16);
-    for term in &id.history {
-        p.u64(term.term).u64(term.first_epoch.0);
-    }
+    p.u8(1).name(&id.uuid).u64(id.term).history(&id.history);
     p.u64(id.stored.0).u64(id.oldest_shippable.0).u32(id.lanes).u32(id.max_channels).u64(id.capabilities);
 }
 
@@ -230,6 +227,17 @@ impl Writer {
     fn name(&mut self, name: &str) -> &mut Writer {
         debug_assert!(name.len() <= NAME_BYTES_MAX as usize);
         self.u8(name.len() as u8).bytes(name.as_bytes())
+    }
+}
+
+impl Writer {
+    /// Which run wrote which epochs; the list is bounded by itself.
+    fn history(&mut self, history: &History) -> &mut Writer {
+        self.u8(history.has_forgotten().into()).u16(history.runs().len() as u16);
+        for run in history.runs() {
+            self.bytes(&run.id.0.to_le_bytes()).u64(run.term).u64(run.first_epoch);
+        }
+        self
     }
 }
 
@@ -323,22 +331,31 @@ impl<'a> Reader<'a> {
         Ok(Hello { version_min, version_max, kind, session_id: self.array()?, nonce: self.array()? })
     }
 
+    /// A history whose last run is in `term` at the latest.
+    fn history(&mut self, term: u64) -> Result<History, MessageError> {
+        let (forgotten, count) = (self.flag()?, self.u16()?);
+        if u32::from(count) > HISTORY_LEN_MAX {
+            return self.wrong(format!("{count} runs"), "at most 512");
+        }
+        // Nothing is allocated for runs that are not there.
+        let mut list = Reader { kind: self.kind, rest: self.take(usize::from(count) * 32)? };
+        let mut runs = Vec::with_capacity(count.into());
+        for _ in 0..count {
+            let id = RunId(u128::from_le_bytes(list.array()?));
+            runs.push(Run { id, term: list.u64()?, first_epoch: list.u64()? });
+        }
+        if runs.last().is_some_and(|last| last.term > term) {
+            return self.wrong(format!("a run of a later term than {term}"), "runs up to the present term");
+        }
+        History::new(runs, forgotten).or_else(|found| self.wrong(found, "growing epochs and terms"))
+    }
+
     fn identity(&mut self) -> Result<Option<PrimaryIdentity>, MessageError> {
         if !self.flag()? {
             return Ok(None);
         }
-        let (uuid, term, count) = (self.name()?, self.u64()?, self.u16()?);
-        if u32::from(count) > HISTORY_LEN_MAX {
-            return self.wrong(format!("{count} terms"), "at most 1024");
-        }
-        // Nothing is allocated for terms that are not there.
-        let bytes = self.take(usize::from(count) * 16)?;
-        let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
-        let term_of = |t: &[u8]| Term { term: number(&t[..8]), first_epoch: Epoch(number(&t[8..])) };
-        let history: Vec<Term> = bytes.chunks_exact(16).map(term_of).collect();
-        if !is_history(&history) || history.last().is_some_and(|last| last.term != term) {
-            return self.wrong("a history that does not grow up to the present term".to_owned(), "growing terms");
-        }
+        let (uuid, term) = (self.name()?, self.u64()?);
+        let history = self.history(term)?;
         Ok(Some(PrimaryIdentity {
             uuid,
             term,
@@ -358,9 +375,11 @@ impl<'a> Reader<'a> {
         if !self.flag()? {
             return Ok(None);
         }
+        let (uuid, term) = (self.name()?, self.u64()?);
         Ok(Some(ReplicaIdentity {
-            uuid: self.name()?,
-            term: self.u64()?,
+            uuid,
+            term,
+            history: self.history(term)?,
             durable: Epoch(self.u64()?),
             outcome: match self.u8()? {
                 1 => Outcome::Stream,

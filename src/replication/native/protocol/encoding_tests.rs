@@ -39,16 +39,18 @@ fn connection_kind() -> impl Strategy<Value = ConnectionKind> {
     ]
 }
 
-fn history() -> impl Strategy<Value = Vec<Term>> {
-    let step = (1..1000u64, 0..1000u64);
-    prop_oneof![vec(step.clone(), 0..5), vec(step, HISTORY_LEN_MAX as usize)].prop_map(|steps| {
-        let mut last = Term { term: 0, first_epoch: Epoch(0) };
-        let grown = steps.into_iter().map(|(term, epochs)| {
-            last = Term { term: last.term + term, first_epoch: Epoch(last.first_epoch.0 + epochs) };
-            last
-        });
-        grown.collect()
-    })
+fn history() -> impl Strategy<Value = History> {
+    let step = (any::<u128>(), 0..1000u64, 1..1000u64);
+    (prop_oneof![vec(step.clone(), 0..5), vec(step, HISTORY_LEN_MAX as usize)], any::<bool>()).prop_map(
+        |(steps, forgotten)| {
+            let (mut term, mut first_epoch) = (0, 0);
+            let grown = steps.into_iter().map(|(id, terms, epochs)| {
+                (term, first_epoch) = (term + terms, first_epoch + epochs);
+                Run { id: RunId(id), term, first_epoch }
+            });
+            History::new(grown.collect(), forgotten).unwrap()
+        },
+    )
 }
 
 fn name() -> impl Strategy<Value = String> {
@@ -59,7 +61,7 @@ fn primary() -> impl Strategy<Value = PrimaryIdentity> {
     let epochs = (epoch(), epoch());
     (name(), any::<u64>(), history(), epochs, 1..=LANES_MAX, any::<u32>(), any::<u64>()).prop_map(
         |(uuid, term, history, (stored, oldest_shippable), lanes, max_channels, capabilities)| {
-            let term = history.last().map_or(term, |last| last.term);
+            let term = history.runs().last().map_or(term, |last| last.term.saturating_add(term));
             PrimaryIdentity { uuid, term, history, stored, oldest_shippable, lanes, max_channels, capabilities }
         },
     )
@@ -67,10 +69,11 @@ fn primary() -> impl Strategy<Value = PrimaryIdentity> {
 
 fn replica() -> impl Strategy<Value = ReplicaIdentity> {
     let outcome = prop_oneof![Just(Outcome::Stream), Just(Outcome::CatchUp), Just(Outcome::BaseSync)];
-    (name(), any::<u64>(), epoch(), outcome, any::<u32>(), any::<u64>()).prop_map(
-        |(uuid, term, durable, outcome, max_channels, capabilities)| ReplicaIdentity {
+    (name(), history(), epoch(), outcome, any::<u32>(), any::<u64>()).prop_map(
+        |(uuid, history, durable, outcome, max_channels, capabilities)| ReplicaIdentity {
             uuid,
-            term,
+            term: history.runs().last().map_or(3, |last| last.term),
+            history,
             durable,
             outcome,
             max_channels,
@@ -231,9 +234,18 @@ fn every_field_is_checked() {
     }
     let mut identity = [0; 36];
     identity[32] = 1;
-    let far = [&identity[..], &[0; 6], &[0xff, 0xff]].concat();
-    let error = Message::decode(frame_of(FrameKind::Identity, 0, 0, &far)).unwrap_err().to_string();
-    assert!(error.contains("65535 terms"), "{error}");
+    let run =
+        |term: u8, first: u8| [&[7; 16][..], &[term, 0, 0, 0, 0, 0, 0, 0], &[first, 0, 0, 0, 0, 0, 0, 0]].concat();
+    for (list, found) in [
+        (vec![0xff, 0xff], "65535 runs"),
+        ([&[2, 0][..], &run(0, 5), &run(0, 5)].concat(), "first epochs grow"),
+        ([&[1, 0][..], &run(1, 5)].concat(), "a run of a later term than 0"),
+    ] {
+        // The end of the term, nothing forgotten, then the list.
+        let far = [&identity[..], &[0; 7], &list].concat();
+        let error = Message::decode(frame_of(FrameKind::Identity, 0, 0, &far)).unwrap_err().to_string();
+        assert!(error.contains(found), "{error}");
+    }
 }
 
 const VERSION_RANGE: [u8; 4] = [1, 0, 1, 0];

@@ -4,6 +4,7 @@
 //!
 //! Integers are little endian: u32 payload length, u8 type, u64 epoch, u32 channel, payload, u32 CRC-32 of all before.
 
+use crate::wal::history::RUNS_MAX;
 use std::io::{self, IoSlice, Read, Write};
 
 /// The first bytes of every native connection, sent by the primary. No message of the upstream protocol begins so.
@@ -48,8 +49,10 @@ macro_rules! frame_kinds {
 
 /// The longest text of an error message in bytes.
 pub const TEXT_BYTES_MAX: u32 = 512;
-/// The longest history of terms that a handshake carries.
-pub const HISTORY_LEN_MAX: u32 = 1024;
+/// The most runs of a history that a handshake carries.
+pub const HISTORY_LEN_MAX: u32 = RUNS_MAX as u32;
+/// The longest history: a flag, the number of runs, and each with its id, term and first epoch.
+const HISTORY_BYTES_MAX: u32 = 1 + 2 + HISTORY_LEN_MAX * (16 + 8 + 8);
 /// The longest identity of a data directory (a UUID has 36 characters) and the longest name of a file.
 pub const NAME_BYTES_MAX: u32 = 255;
 
@@ -59,9 +62,9 @@ frame_kinds! {
     /// The replica's nonce and proof.
     Challenge = 0x02, 66, 66;
     /// The primary's proof; on the control connection also who it is.
-    Identity = 0x03, 33, 33 + 1 + NAME_BYTES_MAX + 8 + 2 + 16 * HISTORY_LEN_MAX + 8 + 8 + 4 + 4 + 8;
+    Identity = 0x03, 33, 33 + 1 + NAME_BYTES_MAX + 8 + HISTORY_BYTES_MAX + 8 + 8 + 4 + 4 + 8;
     /// The connection is accepted; on the control connection also who the replica is.
-    Answer = 0x04, 1, 1 + 1 + NAME_BYTES_MAX + 8 + 8 + 1 + 4 + 8;
+    Answer = 0x04, 1, 1 + 1 + NAME_BYTES_MAX + 8 + HISTORY_BYTES_MAX + 8 + 1 + 4 + 8;
     /// The connection is not accepted.
     Refused = 0x05, 2, 2 + TEXT_BYTES_MAX;
     /// A log channel begins on this lane.

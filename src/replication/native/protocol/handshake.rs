@@ -8,6 +8,7 @@ use super::message::{
 use super::proofs::Transcript;
 use crate::replication::secret::Secret;
 use crate::types::Epoch;
+use crate::wal::history::{Common, History};
 
 fn unexpected(found: &Message, expected: &str) -> Reason {
     Reason::new(Code::PROTOCOL, format!("a {} message in the handshake, expected {expected}", found.kind().name()))
@@ -51,6 +52,10 @@ impl PrimaryHandshake {
     /// Takes the next message of the replica. After an error the connection is to be closed.
     pub fn on_message(&mut self, message: Message) -> Result<PrimaryStep, Reason> {
         match message {
+            // It ends this primary for good: only who knows the secret may say it.
+            Message::Refused(reason) if reason.code == Code::FENCED && !self.identified => {
+                Err(Reason::new(Code::PROTOCOL, "a peer that has not proved that it knows the secret says fenced"))
+            }
             Message::Refused(reason) => Ok(PrimaryStep::Refused(reason)),
             Message::Challenge { version, nonce, proof } if !self.identified => {
                 if version != VERSION {
@@ -66,11 +71,15 @@ impl PrimaryHandshake {
             }
             Message::Answer { replica } if self.identified => match (&self.identity, &replica) {
                 (None, None) => Ok(PrimaryStep::Accepted(None)),
-                (Some(own), Some(found)) if found.durable > own.stored => {
-                    let text = format!("the replica has epoch {}, this primary {}", found.durable, own.stored);
-                    Err(Reason::new(Code::AHEAD, text))
-                }
-                (Some(_), Some(_)) => Ok(PrimaryStep::Accepted(replica)),
+                // Both sides come to the same from the two histories, or one of them is wrong.
+                (Some(own), Some(found)) => match decide(own, &Standing::of(found))? {
+                    outcome if outcome == found.outcome => Ok(PrimaryStep::Accepted(replica)),
+                    outcome => {
+                        let text =
+                            format!("the replica answered {:?}, by its history it is {outcome:?}", found.outcome);
+                        Err(Reason::new(Code::PROTOCOL, text))
+                    }
+                },
                 _ => Err(Reason::new(Code::PROTOCOL, "an Answer for another kind of connection")),
             },
             other => Err(unexpected(&other, if self.identified { "Answer" } else { "Challenge" })),
@@ -145,20 +154,43 @@ pub struct Standing {
     pub uuid: String,
     /// Nothing durable is in the directory.
     pub empty: bool,
-    /// 0 when the directory has never been part of a pair.
+    /// The largest term that it has been told of.
     pub term: u64,
+    /// Which run wrote which epochs. Unknown for a replica that version 1.0.0 made.
+    pub history: History,
     pub durable: Epoch,
 }
 
-/// Whether and how a replica takes part with a primary.
+impl Standing {
+    /// As the primary hears it.
+    fn of(replica: &ReplicaIdentity) -> Standing {
+        Standing {
+            uuid: replica.uuid.clone(),
+            empty: replica.uuid.is_empty(),
+            term: replica.term,
+            history: replica.history.clone(),
+            durable: replica.durable,
+        }
+    }
+}
+
+/// Refuses a primary of the instance `uuid` that is below a term which the replica has been told of. To be asked before
+/// anything else: what a replica is busy with does not matter to a primary that was replaced.
+pub fn check_term(primary: &PrimaryIdentity, uuid: &str, term: u64) -> Result<(), Reason> {
+    if primary.uuid == uuid && term > primary.term {
+        let text = format!("this replica has seen term {term}, the primary is in term {}", primary.term);
+        return Err(Reason::new(Code::FENCED, text));
+    }
+    Ok(())
+}
+
+/// Whether and how a replica takes part with a primary. Epochs are compared by the runs that wrote them, never by their
+/// numbers alone.
 pub fn decide(primary: &PrimaryIdentity, replica: &Standing) -> Result<Outcome, Reason> {
     let refuse = |code, text: String| Err(Reason::new(code, text));
     let (durable, stored) = (replica.durable, primary.stored);
-    if replica.term > primary.term {
-        let text = format!("this replica has seen term {}, the primary is in term {}", replica.term, primary.term);
-        return refuse(Code::FENCED, text);
-    }
-    let log_reaches = durable.0.saturating_add(1) >= primary.oldest_shippable.0;
+    check_term(primary, &replica.uuid, replica.term)?;
+    let log_reaches = durable.next() >= primary.oldest_shippable;
     if replica.empty {
         return Ok(if log_reaches { Outcome::CatchUp } else { Outcome::BaseSync });
     }
@@ -166,31 +198,23 @@ pub fn decide(primary: &PrimaryIdentity, replica: &Standing) -> Result<Outcome, 
         let text = format!("this replica belongs to instance {}, the primary is {}", replica.uuid, primary.uuid);
         return refuse(Code::WRONG_IDENTITY, text);
     }
-    if 0 < replica.term && replica.term < primary.term {
-        let next = primary.history.iter().find(|later| later.term > replica.term);
-        match next {
-            Some(next) if durable < next.first_epoch => {}
-            Some(next) => {
-                let text = format!(
-                    "this replica has epoch {durable} of term {}, but term {} of the primary began with epoch {}",
-                    replica.term, next.term, next.first_epoch
-                );
-                return refuse(Code::DIVERGED, text);
-            }
-            None => {
-                let text = format!("the primary does not know when term {} ended", replica.term);
-                return refuse(Code::DIVERGED, text);
-            }
-        }
+    let common = primary.history.common(stored, &replica.history, durable);
+    let diverged = |epoch: Epoch, why: &str| {
+        let text = format!(
+            "this replica has epochs up to {durable}, of which those from {epoch} on are not the primary's{why}"
+        );
+        Err(Reason::new(Code::DIVERGED, text))
+    };
+    match common {
+        Common::UpTo(epoch) if epoch < durable => diverged(epoch.next(), ""),
+        Common::UpTo(_) if log_reaches => Ok(if durable == stored { Outcome::Stream } else { Outcome::CatchUp }),
+        Common::UpTo(_) => Ok(Outcome::BaseSync),
+        // Too old to be compared: all that it may lack is replaced.
+        Common::Forgotten if durable <= stored => Ok(Outcome::BaseSync),
+        Common::Nothing if replica.history.is_empty() && durable <= stored => Ok(Outcome::BaseSync),
+        Common::Forgotten => diverged(stored.next(), ""),
+        Common::Nothing => diverged(Epoch(0), ": no run of the one is in the history of the other"),
     }
-    if durable > stored {
-        return refuse(Code::AHEAD, format!("this replica has epoch {durable}, the primary only {stored}"));
-    }
-    Ok(match log_reaches {
-        true if durable == stored => Outcome::Stream,
-        true => Outcome::CatchUp,
-        false => Outcome::BaseSync,
-    })
 }
 
 #[cfg(test)]

@@ -1,17 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use super::*;
-use crate::replication::native::protocol::message::Term;
+use crate::wal::history::{Run, RunId};
 
 fn secret(text: &str) -> Secret {
     Secret::new(text.as_bytes()).unwrap()
 }
 
+/// Runs by id and first epoch; every takeover raised the term.
+fn history(runs: &[(u128, u64, u64)]) -> History {
+    let runs = runs.iter().map(|&(id, term, first_epoch)| Run { id: RunId(id), term, first_epoch });
+    History::new(runs.collect(), false).unwrap()
+}
+
+const RUNS: [(u128, u64, u64); 3] = [(1, 1, 0), (2, 2, 50), (3, 3, 80)];
+
 fn primary() -> PrimaryIdentity {
     PrimaryIdentity {
         uuid: "uuid".to_owned(),
         term: 3,
-        history: [(1, 1), (2, 50), (3, 80)].map(|(term, epoch)| Term { term, first_epoch: Epoch(epoch) }).to_vec(),
+        history: history(&RUNS),
         stored: Epoch(100),
         oldest_shippable: Epoch(20),
         lanes: 2,
@@ -20,17 +28,20 @@ fn primary() -> PrimaryIdentity {
     }
 }
 
+/// A replica that is in the run of this term.
 fn standing(term: u64, durable: u64) -> Standing {
-    Standing { uuid: "uuid".to_owned(), empty: false, term, durable: Epoch(durable) }
+    let history = history(&RUNS[..term as usize]);
+    Standing { uuid: "uuid".to_owned(), empty: false, term, history, durable: Epoch(durable) }
 }
 
-fn answer(durable: u64) -> Message {
+fn answer(durable: u64, outcome: Outcome) -> Message {
     Message::Answer {
         replica: Some(ReplicaIdentity {
             uuid: "uuid".to_owned(),
             term: 3,
+            history: history(&RUNS),
             durable: Epoch(durable),
-            outcome: Outcome::CatchUp,
+            outcome,
             max_channels: 10,
             capabilities: 0,
         }),
@@ -60,7 +71,7 @@ fn both_sides_open_each_kind_of_connection() {
         let control = kind == ConnectionKind::Control;
         let identified = Identified { kind, session_id: [5; 16], primary: control.then(primary) };
         assert_eq!(verdict, Ok(ReplicaStep::Identified(identified)));
-        let reply = if control { answer(90) } else { Message::Answer { replica: None } };
+        let reply = if control { answer(90, Outcome::CatchUp) } else { Message::Answer { replica: None } };
         assert!(matches!(p.on_message(reply), Ok(PrimaryStep::Accepted(id)) if id.is_some() == control));
     }
 }
@@ -83,7 +94,7 @@ fn what_the_primary_says_about_itself_is_covered_by_its_proof() {
     let mut r = ReplicaHandshake::new([2; 32], secret(KEY));
     let Ok(ReplicaStep::Send(challenge)) = r.on_message(hello) else { panic!("a challenge") };
     let Ok(PrimaryStep::Send(Message::Identity { proof, .. })) = p.on_message(challenge) else { panic!("an identity") };
-    let other = PrimaryIdentity { term: 4, history: Vec::new(), ..primary() };
+    let other = PrimaryIdentity { term: 4, ..primary() };
     let changed = Message::Identity { proof, primary: Some(other) };
     assert_eq!(r.on_message(changed).unwrap_err().code, Code::BAD_SECRET);
 }
@@ -91,10 +102,10 @@ fn what_the_primary_says_about_itself_is_covered_by_its_proof() {
 #[test]
 fn messages_out_of_order_end_the_handshake() {
     let start = || PrimaryHandshake::start(ConnectionKind::Control, [5; 16], [1; 32], secret(KEY), Some(primary()));
-    assert_eq!(start().0.on_message(answer(1)).unwrap_err().code, Code::PROTOCOL);
+    assert_eq!(start().0.on_message(answer(90, Outcome::CatchUp)).unwrap_err().code, Code::PROTOCOL);
     assert_eq!(start().0.on_message(Message::Bye).unwrap_err().code, Code::PROTOCOL);
     let (mut p, _) = shake(ConnectionKind::Control, KEY, KEY);
-    let again = Message::Challenge { version: 1, nonce: [0; 32], proof: [0; 32] };
+    let again = Message::Challenge { version: VERSION, nonce: [0; 32], proof: [0; 32] };
     assert_eq!(p.on_message(again).unwrap_err().code, Code::PROTOCOL);
     let mut r = ReplicaHandshake::new([2; 32], secret(KEY));
     let identity = Message::Identity { proof: [0; 32], primary: None };
@@ -120,36 +131,76 @@ fn a_version_that_is_not_shared_is_refused() {
 }
 
 #[test]
-fn a_replica_that_is_ahead_is_not_accepted_by_the_primary_either() {
-    let (mut p, _) = shake(ConnectionKind::Control, KEY, KEY);
-    assert_eq!(p.on_message(answer(101)).unwrap_err().code, Code::AHEAD);
+fn a_peer_of_version_1_is_refused_by_either_side() {
+    let (mut p, hello) = PrimaryHandshake::start(ConnectionKind::Blob, [5; 16], [1; 32], secret(KEY), None);
+    let Message::Hello(hello) = hello else { panic!("a hello") };
+    let old = Hello { version_min: 1, version_max: 1, ..hello };
+    let refused = ReplicaHandshake::new([2; 32], secret(KEY)).on_message(Message::Hello(old)).unwrap_err();
+    assert_eq!(refused.code, Code::VERSION);
+    let answered = Message::Challenge { version: 1, nonce: [0; 32], proof: [0; 32] };
+    assert_eq!(p.on_message(answered).unwrap_err().code, Code::VERSION);
 }
 
 #[test]
-fn the_standing_of_a_replica_decides_how_it_goes_on() {
-    let empty = Standing { uuid: "new".to_owned(), empty: true, term: 0, durable: Epoch(0) };
+fn the_primary_comes_to_the_same_outcome_or_does_not_accept_the_replica() {
+    let reply = |durable, outcome| shake(ConnectionKind::Control, KEY, KEY).0.on_message(answer(durable, outcome));
+    assert!(matches!(reply(90, Outcome::CatchUp), Ok(PrimaryStep::Accepted(_))));
+    assert_eq!(reply(90, Outcome::Stream).unwrap_err().code, Code::PROTOCOL);
+    assert_eq!(reply(101, Outcome::CatchUp).unwrap_err().code, Code::DIVERGED);
+}
+
+#[test]
+fn fenced_is_believed_only_of_a_replica_that_has_proved_itself() {
+    let fenced = || Message::Refused(Reason::new(Code::FENCED, "a later term"));
+    let (mut p, _) = PrimaryHandshake::start(ConnectionKind::Control, [5; 16], [1; 32], secret(KEY), Some(primary()));
+    assert_eq!(p.on_message(fenced()).unwrap_err().code, Code::PROTOCOL);
+    let (mut p, _) = shake(ConnectionKind::Control, KEY, KEY);
+    assert!(matches!(p.on_message(fenced()), Ok(PrimaryStep::Refused(reason)) if reason.code == Code::FENCED));
+}
+
+#[test]
+fn the_histories_decide_how_a_replica_goes_on() {
+    let empty =
+        Standing { uuid: "new".to_owned(), empty: true, term: 0, history: History::default(), durable: Epoch(0) };
     let from_the_start = PrimaryIdentity { oldest_shippable: Epoch(1), ..primary() };
-    let without_history = PrimaryIdentity { history: Vec::new(), ..primary() };
+    let other = |runs: &[(u128, u64, u64)], durable| Standing { history: history(runs), ..standing(3, durable) };
     for (primary, replica, expected) in [
         (primary(), standing(3, 100), Ok(Outcome::Stream)),
         (primary(), standing(3, 99), Ok(Outcome::CatchUp)),
         (primary(), standing(3, 19), Ok(Outcome::CatchUp)),
         (primary(), standing(3, 18), Ok(Outcome::BaseSync)),
-        (primary(), standing(0, 99), Ok(Outcome::CatchUp)),
         (primary(), empty.clone(), Ok(Outcome::BaseSync)),
         (from_the_start, empty.clone(), Ok(Outcome::CatchUp)),
-        (primary(), standing(3, 101), Err(Code::AHEAD)),
-        (primary(), standing(4, 10), Err(Code::FENCED)),
-        (primary(), Standing { term: 4, ..empty }, Err(Code::FENCED)),
-        (primary(), Standing { uuid: "other".to_owned(), ..standing(3, 50) }, Err(Code::WRONG_IDENTITY)),
+        (primary(), standing(3, 101), Err(Code::DIVERGED)),
+        (primary(), Standing { term: 4, ..standing(3, 10) }, Err(Code::FENCED)),
+        // What another instance has been through is not this primary's.
+        (primary(), Standing { term: 4, ..empty.clone() }, Ok(Outcome::BaseSync)),
+        (primary(), Standing { term: 4, uuid: "other".to_owned(), ..standing(3, 50) }, Err(Code::WRONG_IDENTITY)),
         (primary(), standing(2, 79), Ok(Outcome::CatchUp)),
         (primary(), standing(2, 80), Err(Code::DIVERGED)),
         (primary(), standing(1, 49), Ok(Outcome::CatchUp)),
         (primary(), standing(1, 50), Err(Code::DIVERGED)),
-        (without_history, standing(2, 50), Err(Code::DIVERGED)),
+        // The same numbers, other runs: a former primary, one that was set back, two takeovers of one history.
+        (primary(), other(&[(1, 1, 0), (2, 2, 50), (4, 3, 80)], 79), Ok(Outcome::CatchUp)),
+        (primary(), other(&[(1, 1, 0), (2, 2, 50), (4, 3, 80)], 80), Err(Code::DIVERGED)),
+        (primary(), other(&[(9, 1, 0)], 49), Err(Code::DIVERGED)),
+        // A replica of version 1.0.0 has numbers only.
+        (primary(), Standing { history: History::default(), ..standing(3, 100) }, Ok(Outcome::BaseSync)),
+        (primary(), Standing { history: History::default(), ..standing(3, 101) }, Err(Code::DIVERGED)),
     ] {
         assert_eq!(decide(&primary, &replica).map_err(|reason| reason.code), expected, "{replica:?}");
     }
+}
+
+#[test]
+fn a_replica_that_is_older_than_the_list_gets_a_base_sync() {
+    let mut long = history(&RUNS);
+    for epoch in 0..crate::wal::history::RUNS_MAX as u64 {
+        long.begin(RunId(u128::from(epoch) + 10), 3, Epoch(101 + epoch));
+    }
+    let primary = PrimaryIdentity { history: long, stored: Epoch(2000), ..primary() };
+    assert_eq!(decide(&primary, &standing(3, 100)), Ok(Outcome::BaseSync));
+    assert_eq!(decide(&primary, &standing(3, 101)).unwrap_err().code, Code::DIVERGED);
 }
 
 #[test]

@@ -5,9 +5,11 @@ use super::frame::{FrameKind, NAME_BYTES_MAX};
 pub use super::reason::{Code, Reason};
 use crate::replication::secret::Proof;
 use crate::types::{BlobId, Epoch, WriteVersion};
+use crate::wal::history::History;
 use std::fmt;
 
-/// The version of the protocol that is spoken; earlier ones are refused.
+/// The version of the protocol that is spoken; earlier ones are refused. Version 1 compared terms by their numbers, which
+/// proves nothing.
 pub const VERSION: u16 = 2;
 /// Most lanes of a session.
 pub const LANES_MAX: u32 = 64;
@@ -54,21 +56,15 @@ pub struct Hello {
     pub nonce: Nonce,
 }
 
-/// A term and the first epoch that belongs to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Term {
-    pub term: u64,
-    pub first_epoch: Epoch,
-}
-
 /// Who the primary is; on the control connection only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrimaryIdentity {
     /// `instance_uuid` of the manifest.
     pub uuid: String,
+    /// At least that of the last run.
     pub term: u64,
-    /// All terms so far, both numbers growing; the last one is `term`. Empty before the first change of roles.
-    pub history: Vec<Term>,
+    /// Which run wrote which epochs.
+    pub history: History,
     pub stored: Epoch,
     /// The oldest epoch of which all sessions are still in the log: a replica that has everything below it can catch up.
     pub oldest_shippable: Epoch,
@@ -96,7 +92,10 @@ pub enum Outcome {
 pub struct ReplicaIdentity {
     /// Empty when the replica has no data.
     pub uuid: String,
+    /// The largest term that it has been told of.
     pub term: u64,
+    /// Which run wrote which epochs, before it takes over that of the primary.
+    pub history: History,
     pub durable: Epoch,
     pub outcome: Outcome,
     /// Most log channels that the replica takes.
@@ -219,11 +218,6 @@ pub fn is_base_name(name: &str) -> bool {
     let harmless = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     name.len() <= NAME_BYTES_MAX as usize
         && name.split('/').all(|part| !matches!(part, "" | "." | "..") && part.chars().all(harmless))
-}
-
-/// Whether the terms of a history and its epochs grow.
-pub fn is_history(history: &[Term]) -> bool {
-    history.windows(2).all(|pair| pair[0].term < pair[1].term && pair[0].first_epoch <= pair[1].first_epoch)
 }
 
 impl Message {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::replication::native::protocol::lane_order::lane_of;
 use crate::replication::native::protocol::message::Outcome;
+use crate::wal::history::History;
 
 const TIMEOUT: Millis = 1000;
 
@@ -10,6 +11,7 @@ fn session(stored: u64, durable: u64) -> PrimarySession {
     let replica = ReplicaIdentity {
         uuid: "uuid".to_owned(),
         term: 1,
+        history: History::default(),
         durable: Epoch(durable),
         outcome: Outcome::CatchUp,
         max_channels: 1,

@@ -48,6 +48,7 @@ mod tests {
     use super::*;
     use crate::replication::native::protocol::message::ConnectionKind;
     use crate::types::Epoch;
+    use crate::wal::history::History;
 
     const KEY: &[u8] = b"0123456789abcdef";
 
@@ -55,7 +56,7 @@ mod tests {
         Some(PrimaryIdentity {
             uuid: "u".to_owned(),
             term: 1,
-            history: Vec::new(),
+            history: History::default(),
             stored: Epoch(stored),
             oldest_shippable: Epoch(1),
             lanes: 1,

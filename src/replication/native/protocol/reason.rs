@@ -35,8 +35,6 @@ codes! {
     WRONG_IDENTITY = 5, "wrong identity";
     /// The replica has epochs that the primary's history does not have.
     DIVERGED = 6, "diverged";
-    /// The replica is ahead of the primary.
-    AHEAD = 7, "ahead";
     /// The replica has seen a later term: the primary was replaced.
     FENCED = 8, "fenced";
     /// The peer broke the protocol.

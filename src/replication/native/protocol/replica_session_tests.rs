@@ -3,6 +3,7 @@
 use super::*;
 use crate::replication::native::protocol::lane_order::LaneStep;
 use crate::replication::native::protocol::message::Log;
+use crate::wal::history::History;
 
 const TIMEOUT: Millis = 1000;
 
@@ -18,7 +19,7 @@ fn session_after(outcome: Outcome, lanes: u32) -> ReplicaSession {
     let primary = PrimaryIdentity {
         uuid: "uuid".to_owned(),
         term: 1,
-        history: Vec::new(),
+        history: History::default(),
         stored: Epoch(10),
         oldest_shippable: Epoch(1),
         lanes,

@@ -195,6 +195,7 @@ fn begin_session(
     if node.is_stopping() {
         return Err(Reason::new(Code::SHUTDOWN, "the replica is being stopped"));
     }
+    node.check_term(&primary)?;
     if let Some(session) = node.session() {
         // A primary that comes back while its former link is still half open: silence tells.
         if session.silent_ms(node.now()) < node.timeout_ms() / 2 {
@@ -214,6 +215,7 @@ fn begin_session(
     let answer = ReplicaIdentity {
         uuid: if standing.empty { String::new() } else { standing.uuid },
         term: standing.term,
+        history: standing.history,
         durable: standing.durable,
         outcome,
         max_channels: CHANNELS_MAX,

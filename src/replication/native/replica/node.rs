@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the connections of a replica share: its store, its terms, the session of the one primary, and whether it goes on.
+//! What the connections of a replica share: its store, its history, the session of the one primary, and whether it goes on.
 
 use super::board::Board;
 use super::end::End;
 use super::session::Session;
 use crate::error::{Error, Result};
-use crate::replication::native::protocol::handshake::Standing;
+use crate::replication::native::protocol::handshake::{check_term, Standing};
 use crate::replication::native::protocol::message::{Code, Outcome, PrimaryIdentity, Reason};
 use crate::replication::native::protocol::Millis;
 use crate::replication::replica_store::{BaseStaging, StandbyStore, SwitchedVersions};
 use crate::replication::secret::Secret;
-use crate::replication::state_file::{ReplicationState, Term};
 use crate::replication::status::{Known, Status};
 use crate::types::Epoch;
 use crate::vfs::Vfs;
+use crate::wal::history_file::{DirectoryHistory, Place, Role};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -41,7 +41,8 @@ pub(super) struct Node {
     secret: RwLock<Secret>,
     /// Gone while a base sync is put in place, and during a compaction.
     store: RwLock<Option<Arc<StandbyStore>>>,
-    terms: Mutex<Option<ReplicationState>>,
+    /// What the directory has, and the largest term that it has been told of.
+    history: Mutex<DirectoryHistory>,
     /// The session of the primary.
     session: Mutex<Option<Arc<Session>>>,
     /// Held while a primary is accepted: one at a time.
@@ -78,15 +79,15 @@ impl Node {
         let store = StandbyStore::open(vfs, location)?;
         // From here on the directory is found through its descriptor only.
         let (vfs, location) = (store.vfs().clone(), store.location().to_owned());
-        let terms = ReplicationState::load(&*vfs, &location)?;
+        let history = read_history(&*vfs, &location, &store.identity())?;
         let timeout_ms = options.timeout.as_millis() as u64;
-        let seen = Seen::of(&store, terms.as_ref().map(|state| state.term));
+        let seen = Seen::of(&store, term_of(&history));
         Ok(Node {
             location,
             secret: RwLock::new(options.secret.clone()),
             options,
             store: RwLock::new(Some(Arc::new(store))),
-            terms: Mutex::new(terms),
+            history: Mutex::new(history),
             session: Mutex::default(),
             accepting: Mutex::default(),
             board: Board::new(timeout_ms),
@@ -124,21 +125,39 @@ impl Node {
     }
 
     pub(super) fn standing(&self, store: &StandbyStore) -> Standing {
-        let term = self.terms.lock().as_ref().map_or(0, |state| state.term);
-        Standing { uuid: store.identity(), empty: store.is_empty(), term, durable: store.durable() }
+        let known = self.history.lock();
+        let (term, history) = (known.term, known.history.clone());
+        Standing { uuid: store.identity(), empty: store.is_empty(), term, history, durable: store.durable() }
     }
 
-    /// Takes over who the primary is, before it is accepted. A base sync brings it with the files.
-    pub(super) fn adopt(&self, store: &StandbyStore, primary: &PrimaryIdentity, outcome: Outcome) -> Result<()> {
-        if outcome == Outcome::BaseSync {
-            return Ok(());
+    /// Refuses a primary that another one has taken over from, whatever goes on here.
+    pub(super) fn check_term(&self, primary: &PrimaryIdentity) -> std::result::Result<(), Reason> {
+        if let Some(session) = self.session() {
+            check_term(primary, &session.primary.uuid, session.primary.term)?;
         }
-        store.adopt_identity(&primary.uuid)?;
-        let state = terms_of(primary)?;
-        let mut terms = self.terms.lock();
-        if terms.as_ref() != Some(&state) {
-            state.save(&*self.vfs, &self.location)?;
-            *terms = Some(state);
+        let known = self.history.lock();
+        check_term(primary, &known.instance, known.term)
+    }
+
+    /// Takes over the history of the primary, before it is accepted. A base sync brings it with the files; that the content
+    /// does not count any more is noted.
+    pub(super) fn adopt(&self, store: &StandbyStore, primary: &PrimaryIdentity, outcome: Outcome) -> Result<()> {
+        let mut known = self.history.lock();
+        let next = match outcome {
+            Outcome::BaseSync if store.is_empty() => {
+                DirectoryHistory::unknown(&store.identity(), Role::Replica).awaiting_base_sync()
+            }
+            Outcome::BaseSync => {
+                DirectoryHistory::following(&primary.uuid, primary.term, known.history.clone()).awaiting_base_sync()
+            }
+            Outcome::Stream | Outcome::CatchUp => {
+                store.adopt_identity(&primary.uuid)?;
+                history_of(primary)
+            }
+        };
+        if *known != next {
+            next.save(&*self.vfs, &self.location)?;
+            *known = next;
         }
         Ok(())
     }
@@ -150,11 +169,11 @@ impl Node {
 
     /// Puts a base sync in place of the directory's content and opens it anew.
     pub(super) fn install(&self, session: &Session, staging: &mut BaseStaging, files: u64) -> Result<()> {
-        let state = terms_of(&session.primary)?;
+        let history = history_of(&session.primary);
         let (_, stored, _) = session.machine.lock().primary_epochs();
         staging.verify(files, &session.primary.uuid, stored)?;
         let mut slot = self.store.write();
-        staging.install(files, &state)?;
+        staging.install(files, &history)?;
         let own = slot.take();
         // The lock of the directory is given back when nobody holds the store any more; sessions hold theirs.
         if let Some(store) = &own {
@@ -164,7 +183,7 @@ impl Node {
         let store = StandbyStore::open(self.vfs.clone(), &self.location)?;
         log::info!("replication: the base sync is in place, {files} files, durable epoch {}", store.durable());
         *slot = Some(Arc::new(store));
-        *self.terms.lock() = Some(state);
+        *self.history.lock() = history;
         Ok(())
     }
 
@@ -270,8 +289,8 @@ impl Node {
 
     fn look(&self) -> Seen {
         let mut seen = self.seen.lock();
-        let term = match self.terms.try_lock() {
-            Some(terms) => terms.as_ref().map(|state| state.term),
+        let term = match self.history.try_lock() {
+            Some(history) => term_of(&history),
             None => seen.term,
         };
         if let Some(store) = self.store.try_read().as_deref().and_then(Option::as_ref) {
@@ -301,13 +320,18 @@ impl Node {
     }
 }
 
-/// The state file of a replica of this primary.
-fn terms_of(primary: &PrimaryIdentity) -> Result<ReplicationState> {
-    let mut history: Vec<Term> =
-        primary.history.iter().map(|term| Term { term: term.term, first_epoch: term.first_epoch.0 }).collect();
-    if history.is_empty() {
-        history.push(Term { term: primary.term, first_epoch: 0 });
-    }
-    ReplicationState::replica_of(history)
-        .map_err(|reason| Error::InvalidArgument(format!("the terms of the primary cannot be used: {reason}")))
+/// The history of a replica of this primary.
+fn history_of(primary: &PrimaryIdentity) -> DirectoryHistory {
+    DirectoryHistory::following(&primary.uuid, primary.term, primary.history.clone())
+}
+
+/// The term that the directory is known to be in.
+fn term_of(history: &DirectoryHistory) -> Option<u64> {
+    history.run().map(|_| history.term)
+}
+
+/// That of the directory, which is open.
+fn read_history(vfs: &dyn Vfs, location: &Path, instance: &str) -> Result<DirectoryHistory> {
+    let found = DirectoryHistory::load(Place { vfs, location, instance })?;
+    Ok(found.unwrap_or_else(|| DirectoryHistory::unknown(instance, Role::Replica)))
 }
