@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Makes sure that a replica's directory can take over: nobody serves it any more, a start would take it, and up to which
-# epoch it has everything. Changes nothing. Then start the engine on the directory, and never the old primary again
-# without making it a replica first.
-# Usage: takeover.sh [--stop] <logdir>
-#   --stop   ends a tgreplica that still serves the directory (SIGTERM) and waits for it, at most 60 seconds
-# The tools are taken from $TGREPLICA and $TGLOGUTIL, or else from beside this script, the build, or PATH.
-# Exit codes: 0 ready; 1 wrong use; 2 the directory cannot be used; 3 somebody still uses it.
+# Makes a replica's directory a primary's: ends a tgreplica that serves it, when told, and calls `tgreplica promote`. Then
+# start the engine on the directory, and never the old primary again without making it a replica first.
+# Usage: takeover.sh [--stop] [--force] <logdir>
+#   --stop    ends a tgreplica that still serves the directory (SIGTERM) and waits for it, at most 60 seconds
+#   --force   see `tgreplica --help`
+# The program is taken from $TGREPLICA, or else from beside this script, the build, or PATH.
+# Exit codes: 0 promoted; 1 wrong use; 2 the directory is refused; 3 somebody still uses it.
 set -euo pipefail
 
 fail() {
@@ -18,31 +18,27 @@ fail() {
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 tool() {
-    local name=$1 candidate
-    for candidate in "$here/$name" "$here/../target/release/$name" "$here/../target/debug/$name"; do
+    local candidate
+    for candidate in "$here/tgreplica" "$here/../target/release/tgreplica" "$here/../target/debug/tgreplica"; do
         [[ -x $candidate ]] && printf '%s\n' "$candidate" && return
     done
-    command -v "$name" || fail 1 "$name is not found: set $2"
+    command -v tgreplica || fail 1 "tgreplica is not found: set TGREPLICA"
 }
 
 stop=
-if [[ ${1:-} == --stop ]]; then
-    stop=yes
+force=()
+while [[ ${1:-} == --* ]]; do
+    case $1 in
+    --stop) stop=yes ;;
+    --force) force=(--force) ;;
+    *) break ;;
+    esac
     shift
-fi
-[[ $# -eq 1 && $1 != -* ]] || fail 1 "usage: takeover.sh [--stop] <logdir>"
+done
+[[ $# -eq 1 && $1 != -* ]] || fail 1 "usage: takeover.sh [--stop] [--force] <logdir>"
 readonly dir=$1
 [[ -d $dir ]] || fail 1 "no such directory: $dir"
-tgreplica=${TGREPLICA:-$(tool tgreplica TGREPLICA)}
-tglogutil=${TGLOGUTIL:-$(tool tglogutil TGLOGUTIL)}
-
-# 0: somebody serves the directory, 6: nobody.
-serves() {
-    local code=0
-    "$tgreplica" --status "$dir" --json || code=$?
-    [[ $code -eq 0 || $code -eq 6 ]] || fail 2 "the state of $dir cannot be read"
-    return "$code"
-}
+tgreplica=${TGREPLICA:-$(tool)}
 
 # The process that holds the directory's lock, by the inode of the manifest.
 holder() {
@@ -51,29 +47,17 @@ holder() {
     awk -v inode="$inode" '{ split($6, id, ":"); if ($2 == "FLOCK" && id[3] == inode) print $5 }' /proc/locks | head -n 1
 }
 
-if serves >/dev/null; then
-    [[ -n $stop ]] || fail 3 "tgreplica still serves $dir: end it with SIGTERM, or call this with --stop"
+if [[ -n $stop ]]; then
     pid=$(holder)
-    [[ -n $pid && $(readlink "/proc/$pid/exe") == *tgreplica ]] || fail 3 "the process that serves $dir is not found"
-    printf 'takeover: ending tgreplica (process %s)\n' "$pid"
-    kill -TERM "$pid"
-    for ((i = 0; i < 600; i++)); do
-        [[ $(holder) == "$pid" ]] || break
-        sleep 0.1
-    done
-    [[ $(holder) != "$pid" ]] || fail 3 "process $pid does not end"
+    if [[ -n $pid ]]; then
+        [[ $(readlink "/proc/$pid/exe") == *tgreplica ]] || fail 3 "process $pid uses $dir and is no tgreplica"
+        printf 'takeover: ending tgreplica (process %s)\n' "$pid"
+        kill -TERM "$pid"
+        for ((i = 0; i < 600; i++)); do
+            [[ $(holder) == "$pid" ]] || break
+            sleep 0.1
+        done
+        [[ $(holder) != "$pid" ]] || fail 3 "process $pid does not end"
+    fi
 fi
-
-# Takes the lock for a moment, so it also says when anybody else has it. 1: warnings, such as sessions that were never
-# durable, which a start takes away.
-code=0
-report=$("$tglogutil" verify "$dir" --json 2>&1) || code=$?
-if [[ $report == *"in use by another process"* ]]; then
-    fail 3 "another process uses $dir: $report"
-fi
-[[ $code -le 1 ]] || fail 2 "a start would refuse $dir or BLOBs are missing: $report"
-
-durable=$("$tgreplica" --status "$dir" --json || true)
-durable=$(sed -n 's/.*"propagated_epoch":\([0-9]*\).*/\1/p' <<<"$durable")
-printf 'takeover: %s is ready, durable epoch %s\n' "$dir" "$durable"
-printf 'takeover: start the engine on it; everything that was reported PROPAGATED is there\n'
+exec "$tgreplica" promote "${force[@]}" "$dir"

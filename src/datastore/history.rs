@@ -30,7 +30,10 @@ impl Datastore {
             return;
         }
         let Some(history) = &mut *history else { return };
-        history.leave(self.coordinator.epochs().recorded(), self.coordinator.first_used());
+        // What a replica has been told of its primary's run stays as it is.
+        let is_told = self.settings.replicated && self.settings.sessions_above_recovered;
+        let first_used = (!is_told).then(|| self.coordinator.first_used());
+        history.leave(self.coordinator.epochs().recorded(), first_used);
         if let Err(e) = history.save(&*self.settings.vfs, &self.settings.location) {
             log::warn!("{e}; the next start takes this end for a crash");
         }

@@ -8,6 +8,7 @@ pub mod backlog;
 pub mod native;
 pub mod net;
 pub mod policy;
+pub mod promotion;
 pub mod replica_store;
 pub mod secret;
 pub mod settings;

@@ -9,12 +9,16 @@ const DETAILS: &str = "\
 `tgreplica status <LOGDIR>` asks whoever serves the directory, a replica or an engine, how it stands; it is the same as \
 `tgreplica --status <LOGDIR>`.
 
+`tgreplica promote <LOGDIR>` makes a stopped replica's directory a primary's: it refuses one that is empty, incomplete, \
+known to be behind or no replica's, begins a term, and says up to which epoch everything is there. With --force it \
+refuses none of these; what the directory lacks is lost then.
+
 Settings come from the environment: TSURUGI_REPLICATION_ENDPOINT (tcp://host:port to listen on), \
 TSURUGI_REPLICATION_PROTOCOL (native or upstream, default native), TSURUGI_REPLICATION_TIMEOUT_MS (default 10000), \
 TSURUGI_REPLICATION_SECRET_FILE, TSURUGI_REPLICATION_ALLOW_NO_SECRET (1: peers on other machines need no secret).
 
-SIGTERM and SIGINT end the program; everything received is on the disk then. SIGHUP reads the secret file again. To take over, stop the program and start \
-the engine on the directory.
+SIGTERM and SIGINT end the program; everything received is on the disk then. SIGHUP reads the secret file again. To take over, stop the program, \
+call `tgreplica promote`, and start the engine on the directory.
 
 Exit codes: 0 ended by a signal or, with --once, by the primary in good order; 1 wrong use, a setting that is not \
 understood, or an address that cannot be listened on; 2 the directory cannot be used, nothing was changed: see \
@@ -26,7 +30,8 @@ serves it does not answer within a second. With --json every failure is one obje
 #[derive(Debug, Parser)]
 #[command(name = "tgreplica", version, disable_version_flag = true, after_help = DETAILS)]
 #[command(
-    override_usage = "tgreplica [OPTIONS] <LOGDIR>\n       tgreplica status [--json] [--watch[=SECONDS]] <LOGDIR>"
+    override_usage = "tgreplica [OPTIONS] <LOGDIR>\n       tgreplica status [--json] [--watch[=SECONDS]] <LOGDIR>\n       \
+                      tgreplica promote [--force] [--json] <LOGDIR>"
 )]
 pub struct Arguments {
     /// The data directory; it must exist and may be empty.
@@ -44,7 +49,10 @@ pub struct Arguments {
     /// Say how whoever serves the directory stands, and end.
     #[arg(long)]
     pub status: bool,
-    /// With status: one JSON document. Failures are told as one, too.
+    /// With promote: also what is fenced, incomplete, behind, empty or no replica's.
+    #[arg(long)]
+    pub force: bool,
+    /// With status and promote: one JSON document. Failures are told as one, too.
     #[arg(long)]
     pub json: bool,
     /// With status: again after so many seconds, until the program is ended [default: 1].
@@ -64,6 +72,7 @@ pub struct Arguments {
 pub enum Wanted<'a> {
     Serve(&'a Path),
     Status(&'a Path),
+    Promote(&'a Path),
 }
 
 impl Arguments {
@@ -71,6 +80,8 @@ impl Arguments {
     pub fn wanted(&self) -> Result<Wanted<'_>, String> {
         match &self.logdir[..] {
             [logdir] if self.status => Ok(Wanted::Status(logdir)),
+            [word, logdir] if word == Path::new("promote") => Ok(Wanted::Promote(logdir)),
+            _ if self.force => Err("--force is for: tgreplica promote".to_owned()),
             [logdir] if self.watch.is_some() => Err(format!("--watch is for: tgreplica status {}", logdir.display())),
             [logdir] => Ok(Wanted::Serve(logdir)),
             [word, logdir] if word == Path::new("status") => Ok(Wanted::Status(logdir)),

@@ -3,6 +3,7 @@
 
 mod arguments;
 pub mod command;
+mod promote;
 pub mod report;
 mod serve;
 pub mod signals;

@@ -206,13 +206,16 @@ impl DirectoryHistory {
         Ok(file)
     }
 
-    /// Begins a term: the directory is a primary's from now on, with all up to `durable`, and not fenced any more.
-    pub fn promote(&mut self, durable: Epoch) {
+    /// Begins a term with a run, which is returned: the directory is a primary's from now on, with all up to `durable`, and
+    /// not fenced any more.
+    pub fn promote(&mut self, durable: Epoch) -> RunId {
         self.role = Role::Primary;
         self.term += 1;
         self.fenced = None;
         self.awaits_base_sync = false;
-        self.history.begin(RunId::random(), self.term, durable.next());
+        let run = RunId::random();
+        self.history.begin(run, self.term, durable.next());
+        run
     }
 
     /// What the directory is when it follows a primary with this history, all up to its own durable epoch being in common.
@@ -231,10 +234,12 @@ impl DirectoryHistory {
     }
 
     /// Notes an orderly end: what is durable beyond `durable` at the next start was written by somebody else. The run has
-    /// not written to epochs before `first_written`, as is known now.
-    pub fn leave(&mut self, durable: Epoch, first_written: Epoch) {
+    /// not written to epochs before `first_written`, as may be known now, and nobody else knows the run.
+    pub fn leave(&mut self, durable: Epoch, first_written: Option<Epoch>) {
         self.left = Some(durable.0);
-        self.history.raise_last(first_written);
+        if let Some(first) = first_written {
+            self.history.raise_last(first);
+        }
     }
 
     /// What a restore makes of the history of a backup and that of the directory it goes to: the content is the backup's,

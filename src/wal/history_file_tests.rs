@@ -88,7 +88,7 @@ fn what_a_program_wrote_that_records_no_runs_is_in_common_with_nobody() {
         let mut run = begin(&fs, 10);
         let other = run.clone();
         if orderly {
-            run.leave(Epoch(20), Epoch(11));
+            run.leave(Epoch(20), None);
             run.save(&fs, Path::new(DIR)).unwrap();
         }
         if traces {
@@ -111,11 +111,11 @@ fn an_orderly_end_says_that_the_recovered_epoch_was_not_written_to() {
     let shared = |fs: &SimFs| DirectoryHistory::begin_run(place(fs), Epoch(20), Epoch(20)).unwrap();
     let mut run = shared(&fs);
     assert_eq!(firsts(&run), [0, 20]);
-    run.leave(Epoch(20), Epoch(21));
+    run.leave(Epoch(20), Some(Epoch(21)));
     run.save(&fs, Path::new(DIR)).unwrap();
     assert_eq!(firsts(&begin(&fs, 20)), [0, 21]);
     let mut run = shared(&fs);
-    run.leave(Epoch(20), Epoch(20));
+    run.leave(Epoch(20), Some(Epoch(20)));
     run.save(&fs, Path::new(DIR)).unwrap();
     assert_eq!(firsts(&begin(&fs, 20)), [0, 20, 21]);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The script that says whether a replica's directory can take over.
+//! The script that makes a replica's directory a primary's.
 
 use crate::primary::Primary;
 use crate::program::{take_over, Replica, Run};
@@ -30,9 +30,11 @@ fn the_script_refuses_a_served_directory_stops_the_replica_when_told_and_names_t
     assert_eq!(served.exit, 3, "{}", served.stderr);
     let ready = script(&["--stop", path]);
     assert_eq!(ready.exit, 0, "{}", ready.stderr);
-    assert!(ready.stdout.contains("is ready, durable epoch 41\n"), "{}", ready.stdout);
+    assert!(ready.stdout.contains("is promoted: durable epoch 41, term 2, run "), "{}", ready.stdout);
     assert_eq!(replica.wait().0, Some(0));
-    assert_eq!(script(&[path]).exit, 0);
+    let again = script(&[path]);
+    assert_eq!(again.exit, 2, "{}", again.stdout);
+    assert!(again.stderr.contains("no replica's"), "{}", again.stderr);
     assert_eq!(take_over(dir.path()).0.into_keys().collect::<Vec<_>>(), ["k"]);
 }
 
@@ -41,6 +43,8 @@ fn the_script_refuses_wrong_use_and_a_damaged_directory() {
     assert_eq!(script(&[]).exit, 1);
     assert_eq!(script(&["/does/not/exist"]).exit, 1);
     let dir = tempfile::tempdir().unwrap();
+    let empty = script(&[dir.path().to_str().unwrap()]);
+    assert_eq!(empty.exit, 2, "{}", empty.stdout);
     Replica::start(dir.path()).stop();
     std::fs::write(dir.path().join("pwal_0000"), [0xff; 100]).unwrap();
     let damaged = script(&[dir.path().to_str().unwrap()]);
