@@ -2,6 +2,7 @@
 //! A primary and a replica with real sockets: what is reported as propagated is on the replica, whatever ends or restarts.
 
 mod faults;
+mod histories;
 mod pair;
 mod policies;
 mod retention;
