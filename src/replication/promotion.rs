@@ -41,7 +41,8 @@ pub fn promote(vfs: Arc<dyn Vfs>, location: &Path, force: bool) -> Result<Promot
     }
     let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
     let (directory, restored) = LogDirectory::open(vfs, location, THREADS.min(processors))?;
-    let place = Place { vfs: &**directory.vfs(), location: directory.location(), instance: directory.identity() };
+    let instance = directory.identity();
+    let place = Place { vfs: &**directory.vfs(), location: directory.location(), instance: &instance };
     let found = DirectoryHistory::load(place)?;
     let durable = restored.epoch_file.recorded();
     if !force {
