@@ -2,7 +2,7 @@
 //! A base sync replaces the directory as a whole.
 
 use crate::primary::{connect, identity, session, Connection, Primary, UUID};
-use crate::program::{take_over, Replica};
+use crate::program::{run, take_over, Replica};
 use limestone_core::replication::native::protocol::message::{Code, ConnectionKind, Message, Offer, Outcome};
 use limestone_core::types::Epoch;
 use limestone_core::wal::catalog::Catalog;
@@ -133,6 +133,12 @@ fn what_a_start_would_refuse_replaces_nothing() {
         assert_eq!(base.receive(), None);
     }
     replica.stop();
+    // What it has is older than what the primary had, as far as anybody knows: that must be meant.
+    let path = dir.path().to_str().unwrap();
+    let refused = run(&["promote", path], &[]);
+    assert_eq!(refused.exit, 2);
+    assert!(refused.stderr.contains("a base sync into it has begun and is not complete"), "{}", refused.stderr);
+    assert_eq!(run(&["promote", "--force", path], &[]).exit, 0);
     assert_eq!(take_over(dir.path()).0, std::collections::BTreeMap::from([("precious".to_owned(), "v".to_owned())]));
 }
 

@@ -103,13 +103,14 @@ impl Core {
             link.peer.take().is_some()
         };
         let repeated = !had_peer && self.link.lock().last_error.as_deref() == Some(&text);
+        if *end != End::Stopped && !end.is_part_of_the_plan() {
+            // Before the state: who sees that it is refused sees why.
+            self.link.lock().last_error = Some(text.clone());
+        }
         self.set_state(state);
         self.wake();
         if *end == End::Stopped {
             return;
-        }
-        if !end.is_part_of_the_plan() {
-            self.link.lock().last_error = Some(text.clone());
         }
         if !repeated {
             let (stored, propagated) = (self.store.last_epoch(), self.store.propagated_epoch());
