@@ -154,7 +154,9 @@ proptest! {
                     directory.history.begin(RunId(token.into()), 1, first);
                     directory.running = true;
                     if shared {
-                        directory.content.last_mut().map(|last| *last = token);
+                        if let Some(last) = directory.content.last_mut() {
+                            *last = token;
+                        }
                     }
                 }
                 Step::Write(d) if directories[d].running => {
