@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Calls at the ends of threads and processes: in the last destructors of a thread, in exit handlers, in a forked child. */
+/* Calls at the ends of threads and processes: in the last destructors of a thread, in exit handlers, in a fork. */
 #include <pthread.h>
 #include <sys/wait.h>
 #include <unistd.h>
