@@ -2,9 +2,10 @@
 //! BLOBs as they arrive: written under a temporary name, checked and synced, then renamed to the name that entries refer
 //! to. Names are synced once per directory before an epoch that refers to them is recorded.
 
+use super::shared::Shared;
+use super::staging::STAGING_DIR;
 use crate::blob::paths::{self, Directories};
 use crate::error::{Error, Result};
-use crate::replication::replica_store::{Shared, STAGING_DIR};
 use crate::types::BlobId;
 use crate::vfs::{Open, Vfs, VfsFile};
 use crate::wal::names;

@@ -3,7 +3,7 @@
 //! they are written. A sync holds nobody up who appends meanwhile.
 
 use super::sessions::{rescan, Beyond, Sessions};
-use super::Shared;
+use super::shared::Shared;
 use crate::error::{Error, Result};
 use crate::types::Epoch;
 use crate::wal::names;

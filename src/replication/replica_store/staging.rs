@@ -11,7 +11,6 @@
 //! | `<name>.<process>.sync` | all bytes are there, a sync has begun | begins anew |
 //! | `<name>` | whole, checked and synced | takes it |
 
-use super::STAGING_DIR;
 use crate::backup::swap;
 use crate::blob::paths;
 use crate::directory::{Access, OfflineDirectory};
@@ -25,6 +24,9 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+
+/// What arrives and is not in place yet; ignored by the original.
+pub const STAGING_DIR: &str = "replica_staging";
 
 const FOLDER: &str = "base";
 /// Bytes that are read at a time when a staged file is checked again.

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The store as a whole: opened, recorded, put right, closed.
+
+use super::blobs::{self, BlobReceiver};
+use super::lane::LaneLog;
+use super::shared::{closed, Shared};
+use super::staging::STAGING_DIR;
+use super::versions::{self, SwitchedVersions};
+use crate::directory::LogDirectory;
+use crate::error::{Error, Result};
+use crate::types::{BlobId, Epoch};
+use crate::vfs::{crashsafe, Vfs};
+use crate::wal::epoch_file::EpochFile;
+use crate::wal::file_sync::NameSync;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::Arc;
+
+/// Threads that read the log at a start.
+const RECOVERY_THREADS: usize = 8;
+
+/// The data directory of a replica. Calls may come from any thread.
+#[derive(Debug)]
+pub struct StandbyStore {
+    shared: Arc<Shared>,
+    epoch_file: Mutex<EpochFile>,
+    lanes: Mutex<BTreeMap<u32, Arc<LaneLog>>>,
+    /// Nothing durable was in the directory when it was opened.
+    opened_empty: bool,
+    max_blob_id: BlobId,
+    identity: Mutex<String>,
+    versions: versions::Versions,
+}
+
+impl StandbyStore {
+    /// Creates or opens the directory, locks it and puts it right: when this returns, it holds what was acknowledged and
+    /// nothing else.
+    ///
+    /// # Errors
+    /// As those of a start: [`Error::Locked`], [`Error::UnsupportedVersion`], [`Error::BrokenMetadata`],
+    /// [`Error::Corrupted`] or [`Error::Io`].
+    pub fn open(vfs: Arc<dyn Vfs>, location: &Path) -> Result<StandbyStore> {
+        let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let (directory, restored) = LogDirectory::open(vfs, location, RECOVERY_THREADS.min(processors))?;
+        let (vfs, location) = (directory.vfs().clone(), directory.location().to_owned());
+        let staging = location.join(STAGING_DIR);
+        let failed = |e| Error::io("cannot open", &staging, e);
+        if vfs.kind(&staging).map_err(failed)?.is_none() {
+            crashsafe::create_dir(&*vfs, &staging).map_err(failed)?;
+        }
+        blobs::remove_leftovers(&*vfs, &staging)?;
+        let durable = restored.epoch_file.recorded();
+        let identity = directory.identity();
+        let versions = versions::Versions::new(versions::load(&*vfs, &location, &identity));
+        Ok(StandbyStore {
+            shared: Arc::new(Shared {
+                names: Arc::new(NameSync::new(vfs.clone(), &location)),
+                vfs,
+                location,
+                directory: Mutex::new(Some(directory)),
+                recorded: AtomicU64::new(durable.0),
+                covered: AtomicU64::new(durable.0),
+                failure: Mutex::default(),
+            }),
+            epoch_file: Mutex::new(restored.epoch_file),
+            lanes: Mutex::default(),
+            opened_empty: durable == Epoch(0) && restored.entries == 0,
+            max_blob_id: restored.max_blob_id,
+            identity: Mutex::new(identity),
+            versions,
+        })
+    }
+
+    /// The epoch up to which everything is on this disk.
+    pub fn durable(&self) -> Epoch {
+        self.shared.recorded()
+    }
+
+    /// Whether nothing durable is in the directory: it may become the replica of any primary.
+    pub fn is_empty(&self) -> bool {
+        self.opened_empty && self.durable() == Epoch(0)
+    }
+
+    /// The largest BLOB id that durable entries referred to when the directory was opened.
+    pub fn max_blob_id(&self) -> BlobId {
+        self.max_blob_id
+    }
+
+    /// The instance UUID.
+    pub fn identity(&self) -> String {
+        self.identity.lock().clone()
+    }
+
+    /// Makes an empty directory one of the instance `uuid`, durably.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`] when the directory has durable content of another instance.
+    pub fn adopt_identity(&self, uuid: &str) -> Result<()> {
+        self.shared.check()?;
+        let mut identity = self.identity.lock();
+        if *identity == uuid {
+            return Ok(());
+        }
+        if !self.is_empty() {
+            return Err(Error::WrongState(format!("the directory belongs to instance {identity}, not to {uuid}")));
+        }
+        let mut directory = self.shared.directory.lock();
+        let set = directory.as_mut().ok_or_else(closed)?.set_identity(uuid);
+        set.map_err(|e| self.shared.fail(e))?;
+        self.versions.reset();
+        *identity = uuid.to_owned();
+        Ok(())
+    }
+
+    /// Gives back the lock of the directory; nothing can be written any more.
+    pub fn close(&self) {
+        *self.shared.directory.lock() = None;
+    }
+
+    /// The log of a lane.
+    pub fn lane(&self, number: u32) -> Arc<LaneLog> {
+        let mut lanes = self.lanes.lock();
+        lanes.entry(number).or_insert_with(|| Arc::new(LaneLog::new(self.shared.clone(), number))).clone()
+    }
+
+    /// Makes `epoch` the durable epoch: every session up to it that was appended is synced first, then the record. All
+    /// of them must have been appended and ended. An epoch that is covered already costs nothing.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when such a session is unended; [`Error::Io`] when the disk fails, and from then on
+    /// [`Error::Poisoned`].
+    pub fn record(&self, epoch: Epoch) -> Result<()> {
+        self.shared.check()?;
+        let mut epoch_file = self.epoch_file.lock();
+        if epoch <= self.shared.recorded() {
+            return Ok(());
+        }
+        self.shared.covered.store(epoch.0, SeqCst);
+        let lanes: Vec<Arc<LaneLog>> = self.lanes.lock().values().cloned().collect();
+        let mut record = || {
+            lanes.iter().try_for_each(|lane| lane.sync_up_to(epoch))?;
+            let recorded = match lanes.iter().any(|lane| lane.has_sessions_up_to(epoch)) {
+                true => epoch_file.record(epoch),
+                false => epoch_file.record_without_sessions(epoch),
+            };
+            recorded.map_err(|e| self.shared.fail(e))
+        };
+        if let Err(e) = record() {
+            self.shared.covered.store(self.shared.recorded().0, SeqCst);
+            return Err(e);
+        }
+        self.shared.recorded.store(epoch.0, SeqCst);
+        lanes.iter().for_each(|lane| lane.recorded(epoch));
+        Ok(())
+    }
+
+    /// Syncs every session that has ended, whatever its epoch.
+    pub fn sync(&self) -> Result<()> {
+        let lanes: Vec<Arc<LaneLog>> = self.lanes.lock().values().cloned().collect();
+        lanes.iter().try_for_each(|lane| lane.sync())
+    }
+
+    /// Takes away everything beyond the durable epoch, durably: a primary that crashed may use an epoch again for other
+    /// content. For each handshake, while no lane is being appended to.
+    pub fn discard_beyond_durable(&self) -> Result<()> {
+        self.shared.check()?;
+        let lanes: Vec<Arc<LaneLog>> = self.lanes.lock().values().cloned().collect();
+        lanes.iter().try_for_each(|lane| lane.discard()).map_err(|e| self.shared.fail(e))
+    }
+
+    /// What the primary switched to last, as far as this directory knows.
+    pub fn versions(&self) -> SwitchedVersions {
+        self.versions.now()
+    }
+
+    /// Takes note of a switch of the primary; it is on the disk after [`Self::save_versions`].
+    pub fn raise_versions(&self, to: SwitchedVersions) {
+        self.versions.raise(to);
+    }
+
+    /// Makes the noted versions durable, if they have changed. A failure does not spoil the log.
+    pub fn save_versions(&self) -> Result<()> {
+        self.shared.check()?;
+        self.versions.save(&*self.shared.vfs, &self.shared.location, &self.identity.lock())
+    }
+
+    /// Receives BLOBs, one at a time; each caller has its own.
+    pub fn blob_receiver(&self) -> BlobReceiver {
+        BlobReceiver::new(self.shared.clone())
+    }
+
+    /// The failure after which nothing is acknowledged any more.
+    pub fn failure(&self) -> Option<String> {
+        self.shared.failure.lock().clone()
+    }
+
+    /// The disk that the directory is on.
+    pub fn vfs(&self) -> &Arc<dyn Vfs> {
+        &self.shared.vfs
+    }
+
+    pub fn location(&self) -> &Path {
+        &self.shared.location
+    }
+}
