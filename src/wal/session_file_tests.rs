@@ -41,7 +41,10 @@ fn an_ended_session_is_told_with_its_place_and_bytes_and_is_on_the_disk_after_a_
         let start = file.begin(false).unwrap();
         file.append(bytes).unwrap();
         let ended = file.end().unwrap();
-        assert_eq!(ended, Ended { from: start, start, len: bytes.len() as u64, synced: false });
+        // The mark stands between the first session and the second.
+        let from = first.len() as u64 * u64::from(start > 0);
+        assert_eq!(ended, Ended { from, start, len: bytes.len() as u64, synced: false });
+        assert_eq!(ended.with_mark(), Ended { from, start: from, len: start + ended.len - from, synced: false });
         assert_eq!(file.buffered(ended), Some(&bytes[..]));
         file.flush().unwrap();
         assert_eq!(file.buffered(ended), Some(&bytes[..]), "it may go somewhere else as well");

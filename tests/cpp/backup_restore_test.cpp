@@ -91,9 +91,9 @@ TEST(detailed_backups, list_settled_files_by_name_and_then_blobs_with_their_role
     write_session(channel, "k", "v", {blob});
     object.switch_epoch(2);
     auto backup = object.begin_backup(backup_type::transaction);
-    ASSERT_EQ(backup->entries().size(), 5U);
-    std::vector<std::string> prefixes{"compaction_catalog", "epoch.", "limestone-manifest.json", "pwal_0000.",
-                                      "0000000000000001.blob"};
+    ASSERT_EQ(backup->entries().size(), 6U);
+    std::vector<std::string> prefixes{"compaction_catalog",      "epoch.",     "limestone-history.json",
+                                      "limestone-manifest.json", "pwal_0000.", "0000000000000001.blob"};
     for (std::size_t i = 0; i < prefixes.size(); ++i) {
         auto const& file = backup->entries()[i];
         auto name = file.destination_path().string();
@@ -101,7 +101,7 @@ TEST(detailed_backups, list_settled_files_by_name_and_then_blobs_with_their_role
         EXPECT_EQ(file.source_path().filename().string(), name);
         EXPECT_EQ(file.source_path().string().rfind(scratch.location().string(), 0), 0U);
         EXPECT_TRUE(boost::filesystem::is_regular_file(file.source_path()));
-        EXPECT_EQ(file.is_mutable(), name == "limestone-manifest.json");
+        EXPECT_EQ(file.is_mutable(), name == "limestone-manifest.json" || name == "limestone-history.json");
         EXPECT_FALSE(file.is_detached());
     }
     EXPECT_EQ(backup->configuration_id(), "0");
@@ -118,7 +118,7 @@ TEST(detailed_backups, of_a_location_without_an_epoch_are_made_as_well) {
     object.ready();
     auto backup = object.begin_backup(backup_type::standard);
     EXPECT_EQ(backup->log_finish(), 0U);
-    EXPECT_EQ(backup->entries().size(), 3U);
+    EXPECT_EQ(backup->entries().size(), 4U);
 }
 
 TEST(detailed_backups, wait_for_what_was_written_before) {
@@ -190,7 +190,7 @@ TEST(detailed_backups, may_outlive_the_datastore) {
     }
     backup->notify_end_backup();
     backup->notify_end_backup();
-    EXPECT_EQ(backup->entries().size(), 3U);
+    EXPECT_EQ(backup->entries().size(), 4U);
 }
 
 TEST(epoch_files, are_rotated_and_never_empty) {
@@ -226,10 +226,10 @@ TEST(restores, of_a_directory_replace_the_content_and_the_same_object_may_become
     EXPECT_EQ(object.restore(from.string(), true), status::ok);
     auto progress = object.restore_status();
     EXPECT_EQ(progress.kind(), kind::completed);
-    EXPECT_EQ(progress.files_done(), 4U);
-    EXPECT_EQ(progress.files_total(), 4U);
+    EXPECT_EQ(progress.files_done(), 5U);
+    EXPECT_EQ(progress.files_total(), 5U);
     EXPECT_GT(progress.bytes_done(), 100U);
-    EXPECT_EQ(names_in(from).size(), 4U) << "the backup was kept";
+    EXPECT_EQ(names_in(from).size(), 5U) << "the backup was kept";
     object.ready();
     EXPECT_EQ(entries_of(object), (entries{{1, "new", "value"}}));
 }
@@ -355,7 +355,7 @@ TEST(restores, of_listed_files_take_relative_and_absolute_sources) {
         datastore object(settings(scratch.location()));
         EXPECT_EQ(object.restore(from.string(), files), status::ok);
     }
-    EXPECT_EQ(names_in(from).size(), 5U) << "the backup stays";
+    EXPECT_EQ(names_in(from).size(), 6U) << "the backup stays";
     EXPECT_EQ(recover_entries(scratch.location()), (entries{{1, "new", "value"}}));
 }
 
