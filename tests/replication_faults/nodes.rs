@@ -297,6 +297,15 @@ impl Pair {
         !ended
     }
 
+    /// Whether the primary's process runs; one that has ended is forgotten.
+    pub fn primary_runs(&mut self) -> bool {
+        let ended = self.primary.as_mut().is_none_or(|primary| primary.0.try_wait().unwrap().is_some());
+        if ended {
+            self.primary = None;
+        }
+        !ended
+    }
+
     /// Lets the primary end in good order; gives how long the shutdown took.
     pub fn end_primary(&mut self) -> Duration {
         std::fs::remove_file(self.alive()).unwrap();

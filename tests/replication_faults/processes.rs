@@ -84,9 +84,12 @@ fn the_replica_takes_over_and_the_former_primary_is_refused() {
     check(&journal, &pair.replica_directory(), &journal.propagated_sessions);
     pair.start_replica();
     pair.start_primary();
-    pair.wait_for_stored();
-    let now = pair.journal().propagated_sessions;
-    assert_eq!(now, journal.propagated_sessions, "a former primary must not go on here");
+    wait_until("the former primary is fenced: its sessions fail, and with them the process", || !pair.primary_runs());
+    let stored = pair.journal().stored;
+    assert_eq!(pair.journal().propagated_sessions, journal.propagated_sessions, "it must not go on here");
+    pair.start_primary();
+    wait_until("it does not start again", || !pair.primary_runs());
+    assert_eq!(pair.journal().stored, stored, "nothing is acknowledged after the mark");
 }
 
 #[test]
