@@ -165,12 +165,13 @@ typedef struct limestone_durability {
     bool replicated;
 } limestone_durability;
 
-// Told each epoch once, when everything of it and of all before it has reached the notify level: on this machine's disk,
-// or on the replicas' disks when the data store was set up so. Epochs strictly increase and may skip. Same threads and
-// rules as for `limestone_persistent_callback`; one of the two runs at a time.
+// Told each epoch once, when everything of it and of all before it has reached the notify level: on this machine's
+// disk, or on the replicas' disks when the data store was set up so. Epochs strictly increase and may skip. Same
+// threads and rules as for `limestone_persistent_callback`; one of the two runs at a time.
 typedef void (*limestone_notify_callback)(void *context, uint64_t epoch);
 
-// One event, with the fields of the original's audit log. The texts end with a zero byte and are valid during the call.
+// One event, with the fields of the original's audit log. The texts end with a zero byte and are valid during the
+// call.
 typedef struct limestone_event {
     // One of `LIMESTONE_EVENT_WAL_*`.
     int32_t type;
@@ -206,8 +207,8 @@ typedef struct limestone_file_to_restore {
 
 // How far a restore has come.
 typedef struct limestone_restore_progress {
-    // 0: none was begun, or the backup is being checked and copied; 1: the content is being replaced; 2: done; -1: failed
-    // after the old content was given up, the next start completes it; -2: given up, nothing was changed.
+    // 0: none was begun, or the backup is being checked and copied; 1: the content is being replaced; 2: done; -1:
+    // failed after the old content was given up, the next start completes it; -2: given up, nothing was changed.
     int32_t phase;
     // Files that were copied, of so many.
     uint64_t files_done;
@@ -215,10 +216,10 @@ typedef struct limestone_restore_progress {
     uint64_t bytes_done;
 } limestone_restore_progress;
 
-// Told the safe snapshot after it moved: all writes with a version below (`major`, `minor`) are within it, and those of
-// that version when `inclusive`. One call at a time, each above the one before; some are left out when the safe snapshot
-// moves while a call runs. Runs on a thread that is inside `limestone_datastore_switch_safe_snapshot`; may call back into
-// the library; must not throw or jump out.
+// Told the safe snapshot after it moved: all writes with a version below (`major`, `minor`) are within it, and those
+// of that version when `inclusive`. One call at a time, each above the one before; some are left out when the safe
+// snapshot moves while a call runs. Runs on a thread that is inside `limestone_datastore_switch_safe_snapshot`; may
+// call back into the library; must not throw or jump out.
 typedef void (*limestone_snapshot_callback)(void *context, uint64_t major, uint64_t minor, bool inclusive);
 
 // A name for an epoch. The texts are UTF-8, not terminated, and valid during the call that shows the tag.
@@ -240,8 +241,8 @@ typedef void (*limestone_tag_callback)(void *context, const struct limestone_tag
 extern "C" {
 #endif // __cplusplus
 
-// Begins a plain backup: every file that is there, live log files included. For a data store that nobody writes to; see
-// `limestone_datastore_begin_detailed_backup` otherwise, which must not be called before this backup has ended.
+// Begins a plain backup: every file that is there, live log files included. For a data store that nobody writes to;
+// see `limestone_datastore_begin_detailed_backup` otherwise, which must not be called before this backup has ended.
 //
 // # Safety
 // `datastore` must come from `limestone_datastore_open`; `out` must be null or writable.
@@ -296,8 +297,8 @@ int32_t limestone_datastore_rotate_epoch_file(struct limestone_datastore *datast
 // `key` must have `LIMESTONE_REFERENCE_KEY_BYTES` bytes; `out` must be null or writable.
 int32_t limestone_reference_tag(const uint8_t *key, uint64_t blob_id, uint64_t transaction_id, uint64_t *out);
 
-// The largest BLOB id that `limestone_datastore_ready` found in durable entries and the catalog; 0 before it, when there
-// is none, and for an invalid handle.
+// The largest BLOB id that `limestone_datastore_ready` found in durable entries and the catalog; 0 before it, when
+// there is none, and for an invalid handle.
 //
 // # Safety
 // `datastore` must come from `limestone_datastore_open`.
@@ -356,12 +357,12 @@ int32_t limestone_datastore_wait_for_blob_collection(const struct limestone_data
 // `datastore` must come from `limestone_datastore_open`; `out` must be null or writable.
 int32_t limestone_blob_pool_acquire(struct limestone_datastore *datastore, struct limestone_blob_pool **out);
 
-// Registers `len` bytes as a new BLOB and stores its id in `out_id`. The content is on the disk when this returns,
-// its name when a session that refers to the BLOB has ended. `LIMESTONE_ERR_IO` when the disk refuses: the data store goes on. `LIMESTONE_ERR_WRONG_STATE` after
-// the release, before `limestone_datastore_ready` and after the shutdown.
+// Registers `len` bytes as a new BLOB and stores its id in `out_id`. The content is on the disk when this returns, its
+// name when a session that refers to the BLOB has ended. `LIMESTONE_ERR_IO` when the disk refuses: the data store goes
+// on. `LIMESTONE_ERR_WRONG_STATE` after the release, before `limestone_datastore_ready` and after the shutdown.
 //
-// # Safety
-// `pool` must come from `limestone_blob_pool_acquire`; `data` must have `len` bytes; `out_id` must be null or writable.
+// # Safety `pool` must come from `limestone_blob_pool_acquire`; `data` must have `len` bytes; `out_id` must be null or
+// writable.
 int32_t limestone_blob_pool_register_data(struct limestone_blob_pool *pool,
                                           const uint8_t *data,
                                           size_t len,
@@ -489,10 +490,11 @@ int32_t limestone_channel_truncate_storage(struct limestone_channel *channel,
                                            uint64_t major,
                                            uint64_t minor);
 
-// Merges all log files but those that are being written into the compacted file and lists them in the catalog as detached;
-// they may then be deleted. Sessions go on meanwhile. Waits until everything up to the current epoch is durable, which
-// needs a switch of epochs unless it is already; a shutdown ends the wait. A second call waits for the first. While a
-// backup is open the compaction is postponed and this returns: a thread of the data store does it as soon as it can. An error loses nothing, and the data store works on unless writing the log has failed.
+// Merges all log files but those that are being written into the compacted file and lists them in the catalog as
+// detached; they may then be deleted. Sessions go on meanwhile. Waits until everything up to the current epoch is
+// durable, which needs a switch of epochs unless it is already; a shutdown ends the wait. A second call waits for the
+// first. While a backup is open the compaction is postponed and this returns: a thread of the data store does it as
+// soon as it can. An error loses nothing, and the data store works on unless writing the log has failed.
 //
 // # Safety
 // `datastore` must come from `limestone_datastore_open`.
@@ -534,16 +536,16 @@ int32_t limestone_snapshot_partitioned_cursors(const struct limestone_snapshot *
 // Makes a cursor over the one entry with this key, before it; over none when there is no such entry. Costs a few reads
 // for each doubling of the number of entries.
 //
-// # Safety
-// `snapshot` must come from `limestone_snapshot_open`; `key` must have `key_len` bytes; `out` must be null or writable.
+// # Safety `snapshot` must come from `limestone_snapshot_open`; `key` must have `key_len` bytes; `out` must be null or
+// writable.
 int32_t limestone_snapshot_find(const struct limestone_snapshot *snapshot,
                                 uint64_t storage,
                                 const uint8_t *key,
                                 size_t key_len,
                                 struct limestone_cursor **out);
 
-// Makes a cursor over the entries of `storage` whose key is `key` or greater (`inclusive`), or greater, before the first
-// of them. They come in the order of their keys; the cursor ends with the storage. As cheap as
+// Makes a cursor over the entries of `storage` whose key is `key` or greater (`inclusive`), or greater, before the
+// first of them. They come in the order of their keys; the cursor ends with the storage. As cheap as
 // `limestone_snapshot_find`.
 //
 // # Safety
@@ -644,7 +646,8 @@ int32_t limestone_datastore_set_persistent_callback(struct limestone_datastore *
                                                     limestone_persistent_callback callback,
                                                     void *context);
 
-// Writes a durable-epoch record although nothing asks for it. `LIMESTONE_ERR_WRONG_STATE` when the epoch has not ended.
+// Writes a durable-epoch record although nothing asks for it. `LIMESTONE_ERR_WRONG_STATE` when the epoch has not
+// ended.
 //
 // # Safety
 // `datastore` must come from `limestone_datastore_open`.
@@ -656,8 +659,8 @@ int32_t limestone_datastore_record_epoch(struct limestone_datastore *datastore, 
 // `datastore` must come from `limestone_datastore_open`.
 int32_t limestone_datastore_rotate(struct limestone_datastore *datastore);
 
-// Makes the next log channel. The data store owns it; it ends with the data store, and there is no other way to end it.
-// No file is made before its first session.
+// Makes the next log channel. The data store owns it; it ends with the data store, and there is no other way to end
+// it. No file is made before its first session.
 //
 // # Safety
 // `datastore` must come from `limestone_datastore_open`; `out` must be null or writable.
@@ -726,18 +729,17 @@ int32_t limestone_datastore_set_event_callback(struct limestone_datastore *datas
 int32_t limestone_set_log_callback(limestone_log_callback callback, void *context);
 
 // Writes the status of replication as one JSON document: role, peer, state, epochs, lag in epochs, bytes and
-// milliseconds, policy, since when it is degraded, last error. `*len` is the size of `buffer` and becomes the length of
-// the document, which is not terminated by a zero. `LIMESTONE_ERR_TOO_LARGE` when it does not fit: then only `*len`
+// milliseconds, policy, since when it is degraded, last error. `*len` is the size of `buffer` and becomes the length
+// of the document, which is not terminated by a zero. `LIMESTONE_ERR_TOO_LARGE` when it does not fit: then only `*len`
 // is written. Never waits for the replica.
 //
-// # Safety
-// `datastore` must come from `limestone_datastore_open`; `len` must be null or point to the size of `buffer`, which may
-// be null when that is 0.
+// # Safety `datastore` must come from `limestone_datastore_open`; `len` must be null or point to the size of `buffer`,
+// which may be null when that is 0.
 int32_t limestone_datastore_replication_status(const struct limestone_datastore *datastore, char *buffer, size_t *len);
 
 // Replaces the content of the data directory by the files that lie directly in the directory `from`, between
-// `limestone_datastore_open` and `limestone_datastore_ready`. All is checked before anything is changed; a crash leaves
-// the old content, or the next start completes the restore. `LIMESTONE_ERR_UNSUPPORTED_VERSION` and
+// `limestone_datastore_open` and `limestone_datastore_ready`. All is checked before anything is changed; a crash
+// leaves the old content, or the next start completes the restore. `LIMESTONE_ERR_UNSUPPORTED_VERSION` and
 // `LIMESTONE_ERR_BROKEN_METADATA` mean that `from` holds no usable backup.
 //
 // # Safety
@@ -844,15 +846,15 @@ const char *limestone_version(void);
 // What a status code means. The text lives as long as the process.
 const char *limestone_status_text(int32_t status);
 
-// Text of the last failed call of this thread, empty when there was none, and within the last destructors of a thread that
-// ends. Valid until the next failing call of this thread.
+// Text of the last failed call of this thread, empty when there was none, and within the last destructors of a thread
+// that ends. Valid until the next failing call of this thread.
 const char *limestone_last_error_message(void);
 
 // Error number of the system for the last failed call of this thread, 0 when it had none.
 int32_t limestone_last_error_errno(void);
 
-// Gives the last durable epoch a name, with free text. The tag is on the disk when this returns and outlives restarts. A
-// name that is there already stays as it is, and the call succeeds. Both texts must be UTF-8. Before
+// Gives the last durable epoch a name, with free text. The tag is on the disk when this returns and outlives restarts.
+// A name that is there already stays as it is, and the call succeeds. Both texts must be UTF-8. Before
 // `limestone_datastore_shutdown` only; a failure leaves the data store as it was.
 //
 // # Safety

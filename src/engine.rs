@@ -76,8 +76,8 @@ impl Replication {
         settings.replicated(true).notify_level(level).sessions_above_recovered(above_recovered)
     }
 
-    /// To be called when the data store is open. The upstream protocol connects with each channel, which takes the time-out
-    /// at most.
+    /// To be called when the data store is open. The upstream protocol connects with each channel, which takes the
+    /// time-out at most.
     pub fn opened(&self, store: &Arc<Datastore>) -> Result<()> {
         if self.settings.protocol == Protocol::Native {
             return Ok(());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The order in which one thread may hold several locks: [`Rank`]. Debug builds check it at each lock and name both locks
-//! when it is broken, whether or not the threads happened to wait for each other; release builds pay nothing.
+//! The order in which one thread may hold several locks: [`Rank`]. Debug builds check it at each lock and name both
+//! locks when it is broken, whether or not the threads happened to wait for each other; release builds pay nothing.
 //!
 //! Locks that are held for a few instructions, and under which no other is ever taken, need no rank.
 
@@ -63,7 +63,8 @@ mod held {
         /// # Panics
         /// When the thread holds a lock that must not be held then.
         pub(super) fn take(rank: Rank) -> Held {
-            // A thread that ends may lock in the destructor of another thread-local: what it holds is not known any more.
+            // A thread that ends may lock in the destructor of another thread-local: what it holds is not known any
+            // more.
             let last = HELD.try_with(|held| held.borrow().iter().max().copied()).ok().flatten();
             if let Some(last) = last {
                 let allowed = last < rank || (last == rank && rank.may_be_held_more_than_once());
@@ -99,7 +100,8 @@ impl Held {
     }
 }
 
-/// Checks, in debug builds, that this thread holds no lock with a rank: to be called before code runs that may call back.
+/// Checks, in debug builds, that this thread holds no lock with a rank: to be called before code runs that may call
+/// back.
 #[inline]
 pub fn check_none_held() {
     #[cfg(debug_assertions)]

@@ -114,8 +114,8 @@ fn a_backup_beside_writers_recovers_to_exactly_what_was_durable_at_its_log_finis
     }
 }
 
-/// The directories that the original opens, and what it would not restore or a start would refuse afterwards: the manifest
-/// is broken or missing, or the log has no epoch file.
+/// The directories that the original opens, and what it would not restore or a start would refuse afterwards: the
+/// manifest is broken or missing, or the log has no epoch file.
 const NOT_RESTORED: [&str; 2] = ["epoch_file_missing", "manifest_broken_with_backup"];
 
 #[test]

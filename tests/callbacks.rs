@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a callback may do: every call works inside it or says that it is at the wrong time, and no other thread waits for
-//! ever meanwhile.
+//! What a callback may do: every call works inside it or says that it is at the wrong time, and no other thread waits
+//! for ever meanwhile.
 
 use limestone_core::datastore::{Channel, Datastore, Durability, EpochEvent, Settings};
 use limestone_core::error::{Error, Result};

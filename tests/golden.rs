@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Directories that upstream left, whole, damaged and repaired: every case below `tests/golden/disk` and every byte
-//! string of its parse matrix. Where upstream opens a directory, its entries are the expectation; where it refuses one, the rules of
-//! `docs/recovery.md` (as the program in `start_model`) are.
+//! string of its parse matrix. Where upstream opens a directory, its entries are the expectation; where it refuses one,
+//! the rules of `docs/recovery.md` (as the program in `start_model`) are.
 
 mod engine_run;
 mod golden_data;

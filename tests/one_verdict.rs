@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `inspect`, `verify` and `repair` never contradict a start, on every golden directory and on thousands of damaged ones.
+//! `inspect`, `verify` and `repair` never contradict a start, on every golden directory and on thousands of damaged
+//! ones.
 
 mod damaged_dir;
 mod engine_run;

@@ -525,7 +525,8 @@ proptest! {
                 prop_assert_eq!((&again.rows, again.last_epoch), (&found.rows, found.last_epoch), "the second start");
                 let upstream = upstream_start(dir.path());
                 prop_assert!(upstream.is_ok(), "the original refuses what is left: {:?}", upstream);
-                // The original reads a previous compacted file like a log; the log proper wins here among equal versions.
+                // The original reads a previous compacted file like a log; the log proper wins here among equal
+                // versions.
                 let exists = |name: &str| dir.path().join(name).exists();
                 let read_as_log = exists("pwal_0000.compacted.prev") && !exists("pwal_0000.compacted");
                 let same = upstream.as_ref().unwrap().rows == found.rows || compacted_damaged || read_as_log;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Directories with random damage: looking changes nothing, a repair makes none of them worse (W22, W23), and says so
-//! when it cannot make them better. Apart from the other tests of the tool, which run it as a process: the moment before
-//! such a process is on its own it holds the locks of its parent.
+//! when it cannot make them better. Apart from the other tests of the tool, which run it as a process: the moment
+//! before such a process is on its own it holds the locks of its parent.
 
 mod damaged_dir;
 mod engine_run;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The hand-over from the log on disk to the tap: however channels write, rotate and are made, each session is either in
-//! the logs of the subscription or reaches the tap, and never both.
+//! The hand-over from the log on disk to the tap: however channels write, rotate and are made, each session is either
+//! in the logs of the subscription or reaches the tap, and never both.
 
 use limestone_core::datastore::{Datastore, EndedSession, SafeSnapshot, Settings, Tap};
 use limestone_core::replication::backlog::Backlog;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Replaces the content of a data directory as a whole. The new files are first copied to `restoring/files/` and synced,
-//! while the old content is untouched. Then a mark decides; what is left is done by this process or by the next start:
+//! Replaces the content of a data directory as a whole. The new files are first copied to `restoring/files/` and
+//! synced, while the old content is untouched. Then a mark decides; what is left is done by this process or by the next
+//! start:
 //!
 //! | what lies in `restoring/` | a start |
 //! |---|---|
@@ -8,8 +9,9 @@
 //! | `purging` | deletes the old files, then goes on as below |
 //! | `moving` | moves the new files to their places, puts the manifest in force, takes the mark away |
 //!
-//! From the mark on, the manifest carries version 0, so that a program that knows nothing of this refuses the directory.
-//! It is overwritten in place all the time, never replaced by another inode, because the lock is on the inode.
+//! From the mark on, the manifest carries version 0, so that a program that knows nothing of this refuses the
+//! directory. It is overwritten in place all the time, never replaced by another inode, because the lock is on the
+//! inode.
 
 use crate::blob::paths;
 use crate::error::{Error, Result};
@@ -70,8 +72,8 @@ impl<'a> Staging<'a> {
         }
     }
 
-    /// Makes the new content durable under `restoring/` and decides for it. When this returns an error, it may be decided
-    /// all the same: [`is_decided`] tells.
+    /// Makes the new content durable under `restoring/` and decides for it. When this returns an error, it may be
+    /// decided all the same: [`is_decided`] tells.
     pub fn decide(&self) -> Result<()> {
         let dir = self.location.join(names::RESTORE_DIR);
         let decide = || {

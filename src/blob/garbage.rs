@@ -194,8 +194,8 @@ fn unused(job: &Job, ids: &[u64], snapshot: &Snapshot) -> Result<Option<Vec<u64>
     Ok(Some(ids.iter().zip(used).filter(|(id, used)| !used && !job.owned.contains(id)).map(|(id, _)| *id).collect()))
 }
 
-/// Deletes the files; what cannot be deleted stays until the next start. Names come back when the power goes before they
-/// are synced, which does no harm.
+/// Deletes the files; what cannot be deleted stays until the next start. Names come back when the power goes before
+/// they are synced, which does no harm.
 fn delete(job: &Job, ids: Vec<u64>) -> ControlFlow<()> {
     for id in ids {
         if job.stopping.load(SeqCst) {

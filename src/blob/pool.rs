@@ -23,11 +23,11 @@ impl BlobPool {
         BlobPool { store, ids: Mutex::new(Some(Vec::new())) }
     }
 
-    /// Registers `data` as a new BLOB. Its content is on the disk when this returns, its name when a session that refers
-    /// to it has ended.
+    /// Registers `data` as a new BLOB. Its content is on the disk when this returns, its name when a session that
+    /// refers to it has ended.
     ///
-    /// # Errors
-    /// [`Error::Blob`] when the disk refuses; [`Error::WrongState`] after the release, before `ready()` or after a shutdown.
+    /// # Errors [`Error::Blob`] when the disk refuses; [`Error::WrongState`] after the release, before `ready()` or
+    /// after a shutdown.
     pub fn register_data(&self, data: &[u8]) -> Result<BlobId> {
         self.register(Content::Data(data))
     }

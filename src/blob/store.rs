@@ -51,13 +51,13 @@ pub struct BlobStore {
     /// Held for reading while files are created or deleted, so that a shutdown waits.
     phase: RwLock<Phase>,
     stopping: Arc<AtomicBool>,
-    /// BLOBs of pools that were not released, and how many entries refer to them, with [`LISTED`]. Ids that no pool owns do not get in,
-    /// so this is bounded by the running transactions (W38).
+    /// BLOBs of pools that were not released, and how many entries refer to them, with [`LISTED`]. Ids that no pool
+    /// owns do not get in, so this is bounded by the running transactions (W38).
     owned: Mutex<HashMap<BlobId, u32>>,
     /// Directories whose names are durable.
     durable_directories: Mutex<[bool; paths::DIRECTORIES]>,
-    /// Why the sync of a directory failed. Another one would succeed without making durable what this one lost, so there is
-    /// none: names count as lost, and no session that refers to BLOBs, and no registration, succeeds any more.
+    /// Why the sync of a directory failed. Another one would succeed without making durable what this one lost, so
+    /// there is none: names count as lost, and no session that refers to BLOBs, and no registration, succeeds any more.
     failed_sync: OnceLock<String>,
     /// The directories by number.
     unsynced: Box<[Names]>,
@@ -111,9 +111,9 @@ impl BlobStore {
             .map_err(|e| Error::io("cannot list the BLOB files in", &self.root, e))
     }
 
-    /// Begins to give out ids: above `recovered`, the largest that the log, the compacted file and the catalog know, and
-    /// above every file, because a file with a larger id may be a second name of a BLOB that is needed (W3c, W8). Files
-    /// that no entry of `snapshot` refers to are deleted by a thread that this starts.
+    /// Begins to give out ids: above `recovered`, the largest that the log, the compacted file and the catalog know,
+    /// and above every file, because a file with a larger id may be a second name of a BLOB that is needed (W3c, W8).
+    /// Files that no entry of `snapshot` refers to are deleted by a thread that this starts.
     pub fn start(&self, recovered: BlobId, found: Found, snapshot: Snapshot) {
         let largest = found.largest.max(recovered.0);
         self.next.fetch_max(largest.saturating_add(1), SeqCst);
@@ -259,8 +259,8 @@ impl BlobStore {
             .map_err(|e| Error::io("cannot list the BLOB files in", &self.root, e))
     }
 
-    /// Starts to delete what was found and files found later with ids below `next`, but for those that are `owned` or that an
-    /// entry of `needed` refers to. After a shutdown nothing is begun.
+    /// Starts to delete what was found and files found later with ids below `next`, but for those that are `owned` or
+    /// that an entry of `needed` refers to. After a shutdown nothing is begun.
     pub fn collect(&self, found: Found, next: BlobId, owned: HashSet<u64>, needed: Snapshot) {
         let phase = self.phase.read();
         if *phase == Phase::Open {
@@ -272,8 +272,8 @@ impl BlobStore {
         Job { vfs: self.vfs.clone(), root: self.root.clone(), stopping: self.stopping.clone(), owned }
     }
 
-    /// The BLOBs that no session refers to that has ended by now: those that running pools own without a mark, and those
-    /// that are issued from now on.
+    /// The BLOBs that no session refers to that has ended by now: those that running pools own without a mark, and
+    /// those that are issued from now on.
     pub fn unneeded(&self) -> Unneeded<'_> {
         let mut owned = self.owned.lock();
         owned.values_mut().filter(|marks| **marks > 0).for_each(|marks| *marks |= LISTED);
@@ -425,8 +425,8 @@ impl BlobStore {
         }
     }
 
-    /// Ends the ownership of these BLOBs and deletes those that no entry refers to. After a shutdown nothing is deleted,
-    /// because the directory may belong to somebody else; the next start finds them.
+    /// Ends the ownership of these BLOBs and deletes those that no entry refers to. After a shutdown nothing is
+    /// deleted, because the directory may belong to somebody else; the next start finds them.
     pub(super) fn release(&self, ids: &[BlobId]) {
         let phase = self.phase.read();
         for id in ids {

@@ -58,10 +58,10 @@ pub fn build(input: &Input<'_>, limit: Option<Epoch>, work: &Path) -> Result<Bui
 }
 
 impl Built {
-    /// Puts the file in place of everything that it holds. No log file with content may have an active name any more: the
-    /// catalog lists the files as detached until they are deleted, and after a crash in between a new file of such a name
-    /// would be taken for one of them. After a failure or a crash the directory starts as before or as after, and the
-    /// compaction can be run again.
+    /// Puts the file in place of everything that it holds. No log file with content may have an active name any more:
+    /// the catalog lists the files as detached until they are deleted, and after a crash in between a new file of such
+    /// a name would be taken for one of them. After a failure or a crash the directory starts as before or as after,
+    /// and the compaction can be run again.
     ///
     /// # Errors
     /// [`Error::WrongState`] when there is such a file; nothing has been changed then.
@@ -150,8 +150,8 @@ fn copy(vfs: &dyn Vfs, from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Gives the whole directory a second, durable existence at `to`, which must not exist: log files and BLOBs under second
-/// names, because nobody changes them any more, and what is changed in place as copies.
+/// Gives the whole directory a second, durable existence at `to`, which must not exist: log files and BLOBs under
+/// second names, because nobody changes them any more, and what is changed in place as copies.
 pub fn keep_copy(vfs: &dyn Vfs, location: &Path, to: &Path) -> Result<()> {
     let failed = |e| Error::io("cannot make the backup", to, e);
     keep(vfs, location, to, true).map_err(failed)?;

@@ -22,9 +22,9 @@ pub struct Prepared<'a> {
     retained: bool,
 }
 
-/// Merges the compacted file and all log files under rotated names, whose sessions must all be in epochs up to `durable`
-/// and durable. Files with sessions beyond `retained_epoch` stay in the log, because somebody else needs them there.
-/// `None` when there is nothing to merge.
+/// Merges the compacted file and all log files under rotated names, whose sessions must all be in epochs up to
+/// `durable` and durable. Files with sessions beyond `retained_epoch` stay in the log, because somebody else needs them
+/// there. `None` when there is nothing to merge.
 pub fn prepare<'a>(
     input: &'a Input<'a>,
     durable: Epoch,

@@ -29,18 +29,18 @@ impl Backup {
         &self.files
     }
 
-    /// For a detailed backup: exactly what sessions up to this epoch wrote is what a copy of the files recovers to. For a
-    /// plain one: at least that, when nobody writes meanwhile.
+    /// For a detailed backup: exactly what sessions up to this epoch wrote is what a copy of the files recovers to. For
+    /// a plain one: at least that, when nobody writes meanwhile.
     pub fn log_finish(&self) -> Epoch {
         self.log_finish
     }
 }
 
 impl Datastore {
-    /// Begins a plain backup: every file that is there, live log files included. Waits for nothing and rotates nothing. The
-    /// copy is consistent when nobody writes until all files are copied, and otherwise only when no log file is created
-    /// and no BLOB registered meanwhile: use [`Self::begin_detailed_backup`] beside writers. A rotation renames listed
-    /// files, so no detailed backup may begin before this one has ended.
+    /// Begins a plain backup: every file that is there, live log files included. Waits for nothing and rotates nothing.
+    /// The copy is consistent when nobody writes until all files are copied, and otherwise only when no log file is
+    /// created and no BLOB registered meanwhile: use [`Self::begin_detailed_backup`] beside writers. A rotation renames
+    /// listed files, so no detailed backup may begin before this one has ended.
     pub fn begin_backup(&self) -> Result<Backup> {
         // What is listed must not be renamed, replaced or deleted before it is copied.
         let ticket = self.hold_files();
@@ -51,9 +51,10 @@ impl Datastore {
         Ok(Backup { files, log_finish, _ticket: ticket, _pause: pause })
     }
 
-    /// Begins a detailed backup: files that nobody changes any more, with a rotated epoch file that says up to which epoch
-    /// they count. Gives what was written before the call the time to become durable: waits until the epochs of all sessions
-    /// so far are stored, but not longer than `patience`; whatever has been acknowledged is in the backup in any case. Writers go on.
+    /// Begins a detailed backup: files that nobody changes any more, with a rotated epoch file that says up to which
+    /// epoch they count. Gives what was written before the call the time to become durable: waits until the epochs of
+    /// all sessions so far are stored, but not longer than `patience`; whatever has been acknowledged is in the backup
+    /// in any case. Writers go on.
     ///
     /// # Errors
     /// [`Error::WrongState`] before [`Self::ready`] and after a shutdown, which also ends the wait.
@@ -63,8 +64,8 @@ impl Datastore {
         let lifecycle = self.lifecycle.lock();
         self.check_ready(&lifecycle)?;
         let pause = self.pause_journal()?;
-        // First the epoch, then the logs: all its sessions have ended, so the rotated files hold them. Sessions of later
-        // epochs may be in there as well and do not count.
+        // First the epoch, then the logs: all its sessions have ended, so the rotated files hold them. Sessions of
+        // later epochs may be in there as well and do not count.
         let log_finish = self.coordinator.epochs().stored();
         let unneeded = self.blobs.unneeded();
         self.rotate_logs(&lifecycle)?;
@@ -111,7 +112,8 @@ impl Datastore {
         &self.backups
     }
 
-    /// Puts the epoch records aside under a rotated name, which is returned, and begins a new epoch file with the last one.
+    /// Puts the epoch records aside under a rotated name, which is returned, and begins a new epoch file with the last
+    /// one.
     pub fn rotate_epoch_file(&self) -> Result<PathBuf> {
         // Not under the life cycle: epochs that end meanwhile are told about in here.
         if self.lifecycle.lock().state != State::Ready {
@@ -120,10 +122,10 @@ impl Datastore {
         self.coordinator.rotate_epoch_file(&*self.settings.vfs, &self.settings.location)
     }
 
-    /// Replaces the content of the directory by the files in `from`, between [`Self::open`] and [`Self::ready`], while no
-    /// session is open. All is checked before anything is changed. After a crash or a failure at any moment the directory
-    /// holds the old content, or the next start completes the restore. BLOBs of the old content stay until nothing refers
-    /// to them at a start. Without `keep_backup` the files in `from` are deleted in the end.
+    /// Replaces the content of the directory by the files in `from`, between [`Self::open`] and [`Self::ready`], while
+    /// no session is open. All is checked before anything is changed. After a crash or a failure at any moment the
+    /// directory holds the old content, or the next start completes the restore. BLOBs of the old content stay until
+    /// nothing refers to them at a start. Without `keep_backup` the files in `from` are deleted in the end.
     ///
     /// # Errors
     /// As for [`restore_directory`]; [`Self::restore_progress`] tells whether anything was changed.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Who is told about epochs, and when: callbacks never run at the same time, each hears epochs that only grow, and no lock
-//! of the data store is held while one runs, so that it may call back in.
+//! Who is told about epochs, and when: callbacks never run at the same time, each hears epochs that only grow, and no
+//! lock of the data store is held while one runs, so that it may call back in.
 //!
-//! What is to be told is *posted* while the epochs advance and *delivered* afterwards. When a callback is running already,
-//! the thread that is inside it tells the rest: a slow callback delays reports and nothing else.
+//! What is to be told is *posted* while the epochs advance and *delivered* afterwards. When a callback is running
+//! already, the thread that is inside it tells the rest: a slow callback delays reports and nothing else.
 
 use crate::lock_order::{self, Mutex, MutexGuard, Rank};
 use crate::types::{Durability, Epoch};
@@ -22,8 +22,8 @@ pub struct EpochEvent {
     pub had_writes: bool,
 }
 
-/// Called on a thread that completed an epoch: inside a switch of epochs, the end of a session, or the confirmation of a
-/// replica. It may call back into the data store; what would have to wait for an epoch is refused there.
+/// Called on a thread that completed an epoch: inside a switch of epochs, the end of a session, or the confirmation of
+/// a replica. It may call back into the data store; what would have to wait for an epoch is refused there.
 pub type PersistentCallback = Arc<dyn Fn(EpochEvent) + Send + Sync>;
 
 /// Told each epoch once, when it has reached the notify level; epochs strictly increase and may skip. Same threads and
@@ -56,7 +56,8 @@ struct Due {
     notified: Option<Epoch>,
 }
 
-/// Tells threads that live apart, also within the destructors of one that ends, where its [`std::thread::current`] is gone.
+/// Tells threads that live apart, also within the destructors of one that ends, where its [`std::thread::current`] is
+/// gone.
 type ThisThread = usize;
 
 fn this_thread() -> ThisThread {

@@ -144,7 +144,8 @@ impl Channel {
         Ok(epoch)
     }
 
-    /// Opens the file unless it is open. Before the start has looked at the directory nobody knows how an old file ends.
+    /// Opens the file unless it is open. Before the start has looked at the directory nobody knows how an old file
+    /// ends.
     fn opened(&self, writer: &mut Writer) -> Result<()> {
         let old = if self.coordinator.is_started() { OldContent::Append } else { OldContent::Rotate };
         writer.file.open(old).map_err(|e| self.coordinator.poison(e))
@@ -197,8 +198,8 @@ impl Channel {
         }
     }
 
-    /// Writes what the session still has in its buffer, and syncs it or gives it to the journal. Returns whether it is time
-    /// for a group.
+    /// Writes what the session still has in its buffer, and syncs it or gives it to the journal. Returns whether it is
+    /// time for a group.
     fn finish(&self, writer: &mut Writer, session: Session) -> Result<bool> {
         let journaling = self.coordinator.journaling().filter(|_| !session.late);
         if journaling.is_none() {
@@ -268,7 +269,8 @@ impl Channel {
         Ok(())
     }
 
-    /// Appends an upsert; key, value and the list of BLOB ids may be empty. The BLOBs count as needed from this call on.
+    /// Appends an upsert; key, value and the list of BLOB ids may be empty. The BLOBs count as needed from this call
+    /// on.
     #[inline]
     pub fn add_entry(
         &self,
@@ -334,7 +336,8 @@ impl Channel {
     }
 
     /// Makes the cut behind `epoch`, of which all sessions have ended unless they began before the first switch of
-    /// epochs; tells whether such a session was open. Nothing has changed after an error, or the data store is poisoned.
+    /// epochs; tells whether such a session was open. Nothing has changed after an error, or the data store is
+    /// poisoned.
     pub(super) fn cut(&self, epoch: Epoch) -> Result<bool> {
         let mut writer = self.writer.lock();
         match writer.state {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Makes durable what has ended: the last step before an epoch is STORED. Without a journal the threads that end sessions
-//! have synced them, so that an epoch record is all that is left; with one, a group is. Only the coordinator's leader uses
-//! it; after an error nobody may again.
+//! Makes durable what has ended: the last step before an epoch is STORED. Without a journal the threads that end
+//! sessions have synced them, so that an epoch record is all that is left; with one, a group is. Only the coordinator's
+//! leader uses it; after an error nobody may again.
 
 use crate::error::Result;
 use crate::types::Epoch;
@@ -27,8 +27,8 @@ impl Committer {
         Committer { epoch_file, journal, recorded }
     }
 
-    /// All sessions up to `last_written`, which is the epoch of some, have ended: when this returns they count for the next
-    /// start.
+    /// All sessions up to `last_written`, which is the epoch of some, have ended: when this returns they count for the
+    /// next start.
     pub(super) fn commit(&mut self, last_written: Epoch) -> Result<()> {
         match &self.journal {
             Some(journal) => journal.commit(Some(last_written))?,
@@ -67,15 +67,15 @@ impl Committer {
         self.epoch_file.lock().confirm_place()
     }
 
-    /// Repeats the last record in a file with a rotated name, which is returned and has `current` in it. A failure leaves
-    /// everything as it was.
+    /// Repeats the last record in a file with a rotated name, which is returned and has `current` in it. A failure
+    /// leaves everything as it was.
     pub(super) fn put_aside(&self, vfs: &dyn Vfs, directory: &Path, current: Epoch) -> Result<PathBuf> {
         self.settle()?;
         epoch_file::write_rotated(vfs, directory, self.recorded(), current)
     }
 
-    /// Goes on with a new epoch file that repeats the last record, when the one put aside is on the disk: at no moment is
-    /// there a directory without one.
+    /// Goes on with a new epoch file that repeats the last record, when the one put aside is on the disk: at no moment
+    /// is there a directory without one.
     pub(super) fn renew(&mut self, vfs: &dyn Vfs, directory: &Path) -> Result<()> {
         epoch_file::sync_names(vfs, directory)?;
         self.epoch_file.lock().renew()

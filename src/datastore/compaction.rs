@@ -8,24 +8,23 @@ use crate::error::{Error, Result};
 use crate::types::{Epoch, WriteVersion};
 
 impl Datastore {
-    /// Merges all log files but those that are being written into the compacted file, and takes them out of the log: the
-    /// catalog lists them, and they may be deleted. Sessions go on meanwhile. Waits until everything up to the current
-    /// epoch is durable, which needs a switch of epochs unless it is already; a shutdown ends the wait. One at a time:
-    /// a second call waits for the first.
+    /// Merges all log files but those that are being written into the compacted file, and takes them out of the log:
+    /// the catalog lists them, and they may be deleted. Sessions go on meanwhile. Waits until everything up to the
+    /// current epoch is durable, which needs a switch of epochs unless it is already; a shutdown ends the wait. One at
+    /// a time: a second call waits for the first.
     ///
     /// While a backup is open it is postponed: a thread of the data store does it as soon as it can.
     ///
-    /// # Errors
-    /// [`Error::WrongState`] before [`Self::ready`], after or because of a shutdown, before the first epoch, and within a
-    /// callback;
-    /// [`Error::Io`] and [`Error::Corrupted`]. Nothing is lost then, and the data store works on unless the error is one
-    /// of writing the log.
+    /// # Errors [`Error::WrongState`] before [`Self::ready`], after or because of a shutdown, before the first epoch,
+    /// and within a callback; [`Error::Io`] and [`Error::Corrupted`]. Nothing is lost then, and the data store works on
+    /// unless the error is one of writing the log.
     pub fn compact(&self) -> Result<Outcome> {
         self.compactor.run()
     }
 
-    /// Declares that nobody reads versions below this one any more, but for the newest of a key: an online compaction then
-    /// deletes BLOBs that only older ones refer to, here and on replicas, which are told. Cheap; callable at any time.
+    /// Declares that nobody reads versions below this one any more, but for the newest of a key: an online compaction
+    /// then deletes BLOBs that only older ones refer to, here and on replicas, which are told. Cheap; callable at any
+    /// time.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for a version below the current one, which stays.
@@ -46,9 +45,9 @@ impl Datastore {
         self.compactor.boundary()
     }
 
-    /// Begins a backup: from here on no compaction gives a log file another name, replaces a file, or deletes a BLOB. Waits
-    /// for the end of a compaction's last step and of a running deletion of unused BLOBs; a compaction that has not come so
-    /// far is postponed.
+    /// Begins a backup: from here on no compaction gives a log file another name, replaces a file, or deletes a BLOB.
+    /// Waits for the end of a compaction's last step and of a running deletion of unused BLOBs; a compaction that has
+    /// not come so far is postponed.
     pub(super) fn hold_files(&self) -> Ticket {
         let ticket = self.backups.begin();
         self.names.end_cut();

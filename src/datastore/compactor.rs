@@ -265,8 +265,8 @@ impl Compactor {
         let _changing = self.names.lock();
         let channels = self.channels.read();
         if channels.iter().any(|channel| channel.has_covered_session()) {
-            // The cut does not wait for its epoch, which was recorded before. It may hold older versions than a session of
-            // that epoch which has ended, and those must not come to stand in front of them.
+            // The cut does not wait for its epoch, which was recorded before. It may hold older versions than a session
+            // of that epoch which has ended, and those must not come to stand in front of them.
             return Ok(Err(EARLY_SESSION));
         }
         let mut moved_sessions = false;
@@ -283,8 +283,8 @@ impl Compactor {
     }
 
     /// The BLOB files that may be unused now, and the entries whose BLOBs are needed. BLOBs of running transactions are
-    /// not looked at: somebody owned them when the compaction began, or has registered them since. The compaction is done
-    /// whatever happens here.
+    /// not looked at: somebody owned them when the compaction began, or has registered them since. The compaction is
+    /// done whatever happens here.
     fn find_garbage(&self, prepared: &Prepared<'_>, before: &BlobsBefore) -> Option<(Found, Snapshot)> {
         let find = || {
             let found = self.blobs.find_below(before.next)?;

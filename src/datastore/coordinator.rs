@@ -2,9 +2,9 @@
 //! Decides when an epoch is durable: all its sessions have ended and are synced, and a synced epoch record covers
 //! the last epoch that wrote anything. The numbered invariants are in `docs/durability.md`.
 //!
-//! Whoever switches an epoch or ends a session asks to *advance*. One thread at a time *leads*: it looks what has ended,
-//! has it made durable, and posts what is to be told. Whoever finds a leader leaves a request, which the leader sees before
-//! it goes, so nobody waits. Callbacks run when the lead is over (see [`Callbacks`]).
+//! Whoever switches an epoch or ends a session asks to *advance*. One thread at a time *leads*: it looks what has
+//! ended, has it made durable, and posts what is to be told. Whoever finds a leader leaves a request, which the leader
+//! sees before it goes, so nobody waits. Callbacks run when the lead is over (see [`Callbacks`]).
 
 use super::callbacks::{Callbacks, EpochEvent};
 use super::committer::Committer;
@@ -104,8 +104,8 @@ impl Coordinator {
         self.tap.read().clone()
     }
 
-    /// Begins to count epochs at the recovered one, which the epoch file covers. With `above_recovered` no session begins
-    /// in it.
+    /// Begins to count epochs at the recovered one, which the epoch file covers. With `above_recovered` no session
+    /// begins in it.
     pub(super) fn start(&self, committer: Committer, recovered: Epoch, above_recovered: bool) {
         let mut leader = self.leader.lock();
         self.recovered.store(recovered.0, SeqCst);
@@ -151,8 +151,8 @@ impl Coordinator {
         }
     }
 
-    /// Stops all acknowledgement for good: after a failed write or sync nobody knows what is on disk. What is due is not told
-    /// any more.
+    /// Stops all acknowledgement for good: after a failed write or sync nobody knows what is on disk. What is due is
+    /// not told any more.
     pub(super) fn poison(&self, error: Error) -> Error {
         let first = self.failure.set(error.to_string()).is_ok();
         self.callbacks.close();
@@ -200,8 +200,8 @@ impl Coordinator {
         self.advance()
     }
 
-    /// Completes every epoch that can be completed, and tells about it. When another thread is at it, that one also does it
-    /// for this call. To be called without any lock.
+    /// Completes every epoch that can be completed, and tells about it. When another thread is at it, that one also
+    /// does it for this call. To be called without any lock.
     pub(super) fn advance(&self) -> Result<()> {
         // Nothing to do in the midst of an epoch: whoever switches to the next one sees what ended before.
         if self.epochs().switched().previous() <= self.epochs().stored() && !self.progress.is_pending() {

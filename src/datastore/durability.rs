@@ -13,8 +13,8 @@ impl Datastore {
         self.coordinator.progress.of(epoch)
     }
 
-    /// Waits until `epoch` and all before it have reached `state`; false when `timeout` passes before, and none means to
-    /// wait without a bound. A failure or a shutdown ends the wait.
+    /// Waits until `epoch` and all before it have reached `state`; false when `timeout` passes before, and none means
+    /// to wait without a bound. A failure or a shutdown ends the wait.
     ///
     /// # Errors
     /// [`Error::Poisoned`]; [`Error::WrongState`] after a shutdown, for [`Durability::Propagated`] without replication,
@@ -73,8 +73,8 @@ impl Datastore {
         self.coordinator.progress.restore_degraded(intervals);
     }
 
-    /// Gives the replicas up for a time, or waits for them again. While degraded, epochs are notified as soon as they are
-    /// stored, and [`Self::durability`] keeps saying so of those that were not propagated at that moment.
+    /// Gives the replicas up for a time, or waits for them again. While degraded, epochs are notified as soon as they
+    /// are stored, and [`Self::durability`] keeps saying so of those that were not propagated at that moment.
     pub fn set_degraded(&self, degraded: bool) -> Result<()> {
         self.coordinator.progress.set_degraded(degraded);
         self.coordinator.advance()

@@ -6,8 +6,8 @@
 //!            ended ≥ recorded      stored ≥ notified      confirmed: what replicas say, bounded by nothing here
 //! ```
 //!
-//! *Recorded* is what the epoch file says, which grows with writes only; *stored* grows with every epoch that ends. Whoever
-//! leads (see the coordinator) raises all but `switched` and `confirmed`; everybody may read.
+//! *Recorded* is what the epoch file says, which grows with writes only; *stored* grows with every epoch that ends.
+//! Whoever leads (see the coordinator) raises all but `switched` and `confirmed`; everybody may read.
 
 use crate::types::Epoch;
 use std::fmt;
@@ -64,8 +64,8 @@ impl Epochs {
         self.switched.raise(epoch)
     }
 
-    /// No session of this epoch, or of one before, is open or can begin. At the start, and when nobody has looked since,
-    /// more may have ended.
+    /// No session of this epoch, or of one before, is open or can begin. At the start, and when nobody has looked
+    /// since, more may have ended.
     pub(super) fn raise_ended(&self, epoch: Epoch) -> Epoch {
         self.ended.raise(epoch).max(epoch)
     }

@@ -39,8 +39,8 @@ impl Datastore {
         }
     }
 
-    /// Another primary has taken over: nothing is acknowledged any more, for good, and no engine starts on the directory
-    /// before it has followed that one or has been forced. `reason` says who says so.
+    /// Another primary has taken over: nothing is acknowledged any more, for good, and no engine starts on the
+    /// directory before it has followed that one or has been forced. `reason` says who says so.
     pub fn fence(&self, reason: &str) {
         let text = format!("fenced: another primary has taken over from this one ({reason})");
         let _ = self.coordinator.poison(Error::WrongState(text));

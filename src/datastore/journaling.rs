@@ -173,8 +173,8 @@ impl Journaling {
         self.bell.wait_until_done();
     }
 
-    /// Ends the threads, settles everything and puts the journal away. After a failure, or when that fails, the next start
-    /// does it.
+    /// Ends the threads, settles everything and puts the journal away. After a failure, or when that fails, the next
+    /// start does it.
     pub(super) fn close(&self) {
         self.bell.end();
         let thread = self.thread.lock().take();
@@ -188,8 +188,8 @@ impl Journaling {
         }
     }
 
-    /// Takes a session that has ended and is not on the disk. `known` is what was returned for the file before; one that was
-    /// opened anew is another one. Returns whether it is time for a group.
+    /// Takes a session that has ended and is not on the disk. `known` is what was returned for the file before; one
+    /// that was opened anew is another one. Returns whether it is time for a group.
     pub(super) fn add(
         &self,
         file: &mut SessionFile,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which epochs sessions hold back, and in which some have ended. Sessions begin and end without a common lock: each channel
-//! has a slot for the epoch of its open session.
+//! Which epochs sessions hold back, and in which some have ended. Sessions begin and end without a common lock: each
+//! channel has a slot for the epoch of its open session.
 
 use crate::lock_order::{Mutex, Rank, RwLock};
 use crate::types::Epoch;

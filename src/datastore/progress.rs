@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What callers ask of epochs: how far one has come, whether it was notified with less safety than configured, and to wait
-//! until it is there.
+//! What callers ask of epochs: how far one has come, whether it was notified with less safety than configured, and to
+//! wait until it is there.
 //!
 //! The coordinator's leader raises the counters, one thread at a time; everybody may read and wait.
 

@@ -12,8 +12,8 @@ pub struct SafeSnapshot {
     pub inclusive: bool,
 }
 
-/// Told the safe snapshot after it moved. One call at a time; each is above the one before, and some may be left out when
-/// it moves while a call runs. No lock is held: it may call back into the data store.
+/// Told the safe snapshot after it moved. One call at a time; each is above the one before, and some may be left out
+/// when it moves while a call runs. No lock is held: it may call back into the data store.
 pub type SnapshotCallback = Arc<dyn Fn(SafeSnapshot) + Send + Sync>;
 
 #[derive(Default)]

@@ -126,8 +126,8 @@ impl Datastore {
         self.settings.vfs.clone()
     }
 
-    /// Epochs up to this one are compacted: not all of their sessions are in the log any more. All later ones are. 0 before
-    /// [`Self::ready`].
+    /// Epochs up to this one are compacted: not all of their sessions are in the log any more. All later ones are. 0
+    /// before [`Self::ready`].
     pub fn compacted_epoch(&self) -> Epoch {
         self.compactor.compacted_epoch()
     }
@@ -172,8 +172,8 @@ impl Datastore {
     }
 
     /// Declares `epoch` the current one: sessions begun from now on belong to it. Earlier epochs whose sessions have
-    /// all ended become durable, and the callback is called for them, before this returns or on the thread that is
-    /// busy with an earlier one. A value that is not larger than the current one changes nothing but a warning in the log.
+    /// all ended become durable, and the callback is called for them, before this returns or on the thread that is busy
+    /// with an earlier one. A value that is not larger than the current one changes nothing but a warning in the log.
     pub fn switch_epoch(&self, epoch: Epoch) -> Result<()> {
         self.coordinator.switch(epoch)
     }
@@ -228,8 +228,8 @@ impl Datastore {
         BlobPool::new(self.blobs.clone())
     }
 
-    /// Moves the safe snapshot and tells replication and the snapshot callback. One below the present one changes nothing but an error in
-    /// the log. When another thread is inside the callback, that one also tells this one.
+    /// Moves the safe snapshot and tells replication and the snapshot callback. One below the present one changes
+    /// nothing but an error in the log. When another thread is inside the callback, that one also tells this one.
     pub fn switch_safe_snapshot(&self, to: SafeSnapshot) {
         self.safe_snapshots.switch(to, |to| self.note_safe_snapshot(to.version));
     }
@@ -308,8 +308,8 @@ impl Datastore {
         rotation::rotate_idle(&*self.settings.vfs, &self.settings.location, |name| !own(name))
     }
 
-    /// Waits until every epoch that has ended is stored and has been told; with a commit journal that is done by another
-    /// thread. Returns at once inside a callback.
+    /// Waits until every epoch that has ended is stored and has been told; with a commit journal that is done by
+    /// another thread. Returns at once inside a callback.
     ///
     /// # Errors
     /// [`Error::Poisoned`] when a write or sync has failed.
@@ -323,8 +323,8 @@ impl Datastore {
 
     /// Ends the data store: no session can begin or end any more, the lock is given back. Open sessions are left
     /// unended, so the next start does not see them. Waits for running syncs, and for a running callback unless it is
-    /// called from within it; with a commit journal, for what has ended to be stored and told, and for the journal to be
-    /// put away. Calling it again does nothing.
+    /// called from within it; with a commit journal, for what has ended to be stored and told, and for the journal to
+    /// be put away. Calling it again does nothing.
     pub fn shutdown(&self) {
         self.compactor.give_up();
         let _ = self.drain();

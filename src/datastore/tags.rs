@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Names that were given to epochs. They live in a file of their own, which the original ignores and whose loss costs no
-//! data: a damaged one is put aside with a warning.
+//! Names that were given to epochs. They live in a file of their own, which the original ignores and whose loss costs
+//! no data: a damaged one is put aside with a warning.
 
 use crate::error::{Error, Result};
 use crate::types::Epoch;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How replication gets to see what is written: a *tap* is told about each session that ends, between its write and its
-//! sync, and about each epoch that is stored. [`super::Datastore::subscribe`] sets it and gives the log that was written
-//! before, so that between the two nothing is lost and nothing comes twice. The data store knows nothing else of replicas.
+//! sync, and about each epoch that is stored. [`super::Datastore::subscribe`] sets it and gives the log that was
+//! written before, so that between the two nothing is lost and nothing comes twice. The data store knows nothing else
+//! of replicas.
 
 use crate::types::{BlobId, Epoch, WriteVersion};
 use crate::vfs::VfsFile;
@@ -27,16 +28,16 @@ pub struct EndedSession {
 pub trait Tap: Send + Sync {
     /// A session is written and not yet synced. Comes before its epoch can be stored; its channel is locked meanwhile.
     fn session_ended(&self, session: EndedSession);
-    /// The session that the channel gave last is on the disk, or in the hands of the commit journal; the channel is still
-    /// locked.
+    /// The session that the channel gave last is on the disk, or in the hands of the commit journal; the channel is
+    /// still locked.
     fn session_synced(&self, _channel: u32) {}
     /// The current epoch is `epoch` now. Sessions of earlier ones may still be given.
     fn switched(&self, _epoch: Epoch) {}
     /// `epoch` is about to be recorded: every session up to it is on the disk.
     fn recording(&self, _epoch: Epoch) {}
-    /// Everything up to `stored` is on the disk; `last_written` is the last epoch with writes that was recorded with it.
-    /// Returns up to where the replicas are known to have everything, if they lack nothing: an epoch without writes needs
-    /// no word with them.
+    /// Everything up to `stored` is on the disk; `last_written` is the last epoch with writes that was recorded with
+    /// it. Returns up to where the replicas are known to have everything, if they lack nothing: an epoch without writes
+    /// needs no word with them.
     fn stored(&self, stored: Epoch, last_written: Option<Epoch>) -> Option<Epoch>;
     /// Versions below this one are not read any more.
     fn boundary(&self, version: WriteVersion);

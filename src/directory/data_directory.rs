@@ -132,8 +132,8 @@ impl Directory {
         result
     }
 
-    /// Reads the directory again when a restore has replaced its content. An old version is migrated here and not by the
-    /// restore.
+    /// Reads the directory again when a restore has replaced its content. An old version is migrated here and not by
+    /// the restore.
     pub(crate) fn reload(&mut self) -> Result<()> {
         if self.replaced {
             let files = file_names(&*self.vfs, &self.location)?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A data directory: its lock, manifest and catalog, what a start makes of it, and how programs use one that nobody runs
-//! on. Promises that nothing is changed before everything has been read, and nothing without the lock. Knows nothing of
-//! running sessions and epochs.
+//! A data directory: its lock, manifest and catalog, what a start makes of it, and how programs use one that nobody
+//! runs on. Promises that nothing is changed before everything has been read, and nothing without the lock. Knows
+//! nothing of running sessions and epochs.
 
 mod catalog_file;
 mod commit_journal;

@@ -41,8 +41,8 @@ pub struct OfflineDirectory {
 }
 
 impl OfflineDirectory {
-    /// Takes the lock and checks the manifest. To change something, a missing manifest is first put back from its backup;
-    /// to read, nothing has to be writable.
+    /// Takes the lock and checks the manifest. To change something, a missing manifest is first put back from its
+    /// backup; to read, nothing has to be writable.
     ///
     /// # Errors
     /// [`Error::Locked`], [`Error::UnsupportedVersion`], [`Error::BrokenMetadata`] or [`Error::Io`];

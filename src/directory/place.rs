@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Where a data directory is. It is opened once; whatever happens to its name or to the working directory of the process
-//! later, everything in it is found through that one descriptor.
+//! Where a data directory is. It is opened once; whatever happens to its name or to the working directory of the
+//! process later, everything in it is found through that one descriptor.
 
 use crate::error::{Error, Result};
 use crate::vfs::{crashsafe, FileKind, FileLock, Lock, LockError, Open, Vfs, VfsFile};

@@ -109,7 +109,8 @@ impl Found<'_> {
             Record::Last => recovered.last_epoch,
             Record::Durable => durable,
         };
-        // Written anew: what the present file shows may be in the cache of the system only, after a failed sync for good.
+        // Written anew: what the present file shows may be in the cache of the system only, after a failed sync for
+        // good.
         let epoch_file = match recovered.nothing_durable {
             true => EpochFile::replace_nothing_durable(vfs.clone(), location, epoch)?,
             false => EpochFile::replace(vfs.clone(), location, epoch)?,

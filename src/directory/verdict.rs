@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Whether a start opens a directory, for those who only look at it. It is a start that ends before it changes anything:
-//! the same checks of manifest and catalog, the same reading of the log.
+//! Whether a start opens a directory, for those who only look at it. It is a start that ends before it changes
+//! anything: the same checks of manifest and catalog, the same reading of the log.
 
 use super::offline::OfflineDirectory;
 use super::start::{read_log, Reading};

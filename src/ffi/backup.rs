@@ -37,8 +37,8 @@ pub struct limestone_backup_file {
     pub is_detached: bool,
 }
 
-/// Begins a plain backup: every file that is there, live log files included. For a data store that nobody writes to; see
-/// `limestone_datastore_begin_detailed_backup` otherwise, which must not be called before this backup has ended.
+/// Begins a plain backup: every file that is there, live log files included. For a data store that nobody writes to;
+/// see `limestone_datastore_begin_detailed_backup` otherwise, which must not be called before this backup has ended.
 ///
 /// # Safety
 /// `datastore` must come from `limestone_datastore_open`; `out` must be null or writable.

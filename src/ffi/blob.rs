@@ -33,8 +33,8 @@ pub unsafe extern "C" fn limestone_reference_tag(
     })
 }
 
-/// The largest BLOB id that `limestone_datastore_ready` found in durable entries and the catalog; 0 before it, when there
-/// is none, and for an invalid handle.
+/// The largest BLOB id that `limestone_datastore_ready` found in durable entries and the catalog; 0 before it, when
+/// there is none, and for an invalid handle.
 ///
 /// # Safety
 /// `datastore` must come from `limestone_datastore_open`.

@@ -46,12 +46,12 @@ pub unsafe extern "C" fn limestone_blob_pool_acquire(
     })
 }
 
-/// Registers `len` bytes as a new BLOB and stores its id in `out_id`. The content is on the disk when this returns,
-/// its name when a session that refers to the BLOB has ended. `LIMESTONE_ERR_IO` when the disk refuses: the data store goes on. `LIMESTONE_ERR_WRONG_STATE` after
-/// the release, before `limestone_datastore_ready` and after the shutdown.
+/// Registers `len` bytes as a new BLOB and stores its id in `out_id`. The content is on the disk when this returns, its
+/// name when a session that refers to the BLOB has ended. `LIMESTONE_ERR_IO` when the disk refuses: the data store goes
+/// on. `LIMESTONE_ERR_WRONG_STATE` after the release, before `limestone_datastore_ready` and after the shutdown.
 ///
-/// # Safety
-/// `pool` must come from `limestone_blob_pool_acquire`; `data` must have `len` bytes; `out_id` must be null or writable.
+/// # Safety `pool` must come from `limestone_blob_pool_acquire`; `data` must have `len` bytes; `out_id` must be null or
+/// writable.
 #[no_mangle]
 pub unsafe extern "C" fn limestone_blob_pool_register_data(
     pool: *mut limestone_blob_pool,

@@ -99,8 +99,8 @@ pub unsafe extern "C" fn limestone_snapshot_partitioned_cursors(
 /// Makes a cursor over the one entry with this key, before it; over none when there is no such entry. Costs a few reads
 /// for each doubling of the number of entries.
 ///
-/// # Safety
-/// `snapshot` must come from `limestone_snapshot_open`; `key` must have `key_len` bytes; `out` must be null or writable.
+/// # Safety `snapshot` must come from `limestone_snapshot_open`; `key` must have `key_len` bytes; `out` must be null or
+/// writable.
 #[no_mangle]
 pub unsafe extern "C" fn limestone_snapshot_find(
     snapshot: *const limestone_snapshot,
@@ -118,8 +118,8 @@ pub unsafe extern "C" fn limestone_snapshot_find(
     })
 }
 
-/// Makes a cursor over the entries of `storage` whose key is `key` or greater (`inclusive`), or greater, before the first
-/// of them. They come in the order of their keys; the cursor ends with the storage. As cheap as
+/// Makes a cursor over the entries of `storage` whose key is `key` or greater (`inclusive`), or greater, before the
+/// first of them. They come in the order of their keys; the cursor ends with the storage. As cheap as
 /// `limestone_snapshot_find`.
 ///
 /// # Safety

@@ -303,7 +303,8 @@ pub unsafe extern "C" fn limestone_datastore_set_persistent_callback(
     })
 }
 
-/// Writes a durable-epoch record although nothing asks for it. `LIMESTONE_ERR_WRONG_STATE` when the epoch has not ended.
+/// Writes a durable-epoch record although nothing asks for it. `LIMESTONE_ERR_WRONG_STATE` when the epoch has not
+/// ended.
 ///
 /// # Safety
 /// `datastore` must come from `limestone_datastore_open`.
@@ -321,8 +322,8 @@ pub unsafe extern "C" fn limestone_datastore_rotate(datastore: *mut limestone_da
     guard(|| unsafe { Ok(store(datastore)?.rotate()?) })
 }
 
-/// Makes the next log channel. The data store owns it; it ends with the data store, and there is no other way to end it.
-/// No file is made before its first session.
+/// Makes the next log channel. The data store owns it; it ends with the data store, and there is no other way to end
+/// it. No file is made before its first session.
 ///
 /// # Safety
 /// `datastore` must come from `limestone_datastore_open`; `out` must be null or writable.

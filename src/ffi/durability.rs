@@ -25,9 +25,9 @@ pub struct limestone_durability {
     pub replicated: bool,
 }
 
-/// Told each epoch once, when everything of it and of all before it has reached the notify level: on this machine's disk,
-/// or on the replicas' disks when the data store was set up so. Epochs strictly increase and may skip. Same threads and
-/// rules as for `limestone_persistent_callback`; one of the two runs at a time.
+/// Told each epoch once, when everything of it and of all before it has reached the notify level: on this machine's
+/// disk, or on the replicas' disks when the data store was set up so. Epochs strictly increase and may skip. Same
+/// threads and rules as for `limestone_persistent_callback`; one of the two runs at a time.
 #[allow(non_camel_case_types)]
 pub type limestone_notify_callback = Option<unsafe extern "C" fn(context: *mut c_void, epoch: u64)>;
 

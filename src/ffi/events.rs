@@ -19,7 +19,8 @@ pub const LIMESTONE_EVENT_SUCCESS: i32 = 1;
 /// The event is a failure.
 pub const LIMESTONE_EVENT_FAILURE: i32 = 2;
 
-/// One event, with the fields of the original's audit log. The texts end with a zero byte and are valid during the call.
+/// One event, with the fields of the original's audit log. The texts end with a zero byte and are valid during the
+/// call.
 #[allow(non_camel_case_types)]
 #[derive(Debug)]
 #[repr(C)]

@@ -8,13 +8,12 @@ use crate::engine;
 use std::ffi::c_char;
 
 /// Writes the status of replication as one JSON document: role, peer, state, epochs, lag in epochs, bytes and
-/// milliseconds, policy, since when it is degraded, last error. `*len` is the size of `buffer` and becomes the length of
-/// the document, which is not terminated by a zero. `LIMESTONE_ERR_TOO_LARGE` when it does not fit: then only `*len`
+/// milliseconds, policy, since when it is degraded, last error. `*len` is the size of `buffer` and becomes the length
+/// of the document, which is not terminated by a zero. `LIMESTONE_ERR_TOO_LARGE` when it does not fit: then only `*len`
 /// is written. Never waits for the replica.
 ///
-/// # Safety
-/// `datastore` must come from `limestone_datastore_open`; `len` must be null or point to the size of `buffer`, which may
-/// be null when that is 0.
+/// # Safety `datastore` must come from `limestone_datastore_open`; `len` must be null or point to the size of `buffer`,
+/// which may be null when that is 0.
 #[no_mangle]
 pub unsafe extern "C" fn limestone_datastore_replication_status(
     datastore: *const limestone_datastore,

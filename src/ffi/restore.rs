@@ -27,8 +27,8 @@ pub struct limestone_file_to_restore {
 #[derive(Debug)]
 #[repr(C)]
 pub struct limestone_restore_progress {
-    /// 0: none was begun, or the backup is being checked and copied; 1: the content is being replaced; 2: done; -1: failed
-    /// after the old content was given up, the next start completes it; -2: given up, nothing was changed.
+    /// 0: none was begun, or the backup is being checked and copied; 1: the content is being replaced; 2: done; -1:
+    /// failed after the old content was given up, the next start completes it; -2: given up, nothing was changed.
     pub phase: i32,
     /// Files that were copied, of so many.
     pub files_done: u64,
@@ -46,8 +46,8 @@ unsafe fn path(data: *const c_char, len: usize, what: &str) -> Result<PathBuf, F
 }
 
 /// Replaces the content of the data directory by the files that lie directly in the directory `from`, between
-/// `limestone_datastore_open` and `limestone_datastore_ready`. All is checked before anything is changed; a crash leaves
-/// the old content, or the next start completes the restore. `LIMESTONE_ERR_UNSUPPORTED_VERSION` and
+/// `limestone_datastore_open` and `limestone_datastore_ready`. All is checked before anything is changed; a crash
+/// leaves the old content, or the next start completes the restore. `LIMESTONE_ERR_UNSUPPORTED_VERSION` and
 /// `LIMESTONE_ERR_BROKEN_METADATA` mean that `from` holds no usable backup.
 ///
 /// # Safety

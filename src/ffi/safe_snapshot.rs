@@ -8,10 +8,10 @@ use crate::types::WriteVersion;
 use std::ffi::c_void;
 use std::sync::Arc;
 
-/// Told the safe snapshot after it moved: all writes with a version below (`major`, `minor`) are within it, and those of
-/// that version when `inclusive`. One call at a time, each above the one before; some are left out when the safe snapshot
-/// moves while a call runs. Runs on a thread that is inside `limestone_datastore_switch_safe_snapshot`; may call back into
-/// the library; must not throw or jump out.
+/// Told the safe snapshot after it moved: all writes with a version below (`major`, `minor`) are within it, and those
+/// of that version when `inclusive`. One call at a time, each above the one before; some are left out when the safe
+/// snapshot moves while a call runs. Runs on a thread that is inside `limestone_datastore_switch_safe_snapshot`; may
+/// call back into the library; must not throw or jump out.
 #[allow(non_camel_case_types)]
 pub type limestone_snapshot_callback =
     Option<unsafe extern "C" fn(context: *mut c_void, major: u64, minor: u64, inclusive: bool)>;

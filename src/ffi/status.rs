@@ -141,8 +141,8 @@ pub extern "C" fn limestone_status_text(status: i32) -> *const c_char {
     text.as_ptr()
 }
 
-/// Text of the last failed call of this thread, empty when there was none, and within the last destructors of a thread that
-/// ends. Valid until the next failing call of this thread.
+/// Text of the last failed call of this thread, empty when there was none, and within the last destructors of a thread
+/// that ends. Valid until the next failing call of this thread.
 #[no_mangle]
 pub extern "C" fn limestone_last_error_message() -> *const c_char {
     LAST.try_with(|last| last.borrow().0.as_ptr()).unwrap_or(c"".as_ptr())

@@ -49,8 +49,8 @@ fn show(tag: &EpochTag, callback: unsafe extern "C" fn(*mut c_void, *const limes
     unsafe { callback(context, &raw const shown) };
 }
 
-/// Gives the last durable epoch a name, with free text. The tag is on the disk when this returns and outlives restarts. A
-/// name that is there already stays as it is, and the call succeeds. Both texts must be UTF-8. Before
+/// Gives the last durable epoch a name, with free text. The tag is on the disk when this returns and outlives restarts.
+/// A name that is there already stays as it is, and the call succeeds. Both texts must be UTF-8. Before
 /// `limestone_datastore_shutdown` only; a failure leaves the data store as it was.
 ///
 /// # Safety

@@ -128,8 +128,8 @@ pub fn durable_epoch(input: &Input<'_>) -> Result<Epoch> {
     Ok(input.read_epochs(&listing, &mut Vec::new())?.max.unwrap_or_default())
 }
 
-/// What the sessions of one file say must fit what the epoch file says. `may_be_zeros` is whether any log file has other
-/// content than zeros, or nothing was ever durable in the log.
+/// What the sessions of one file say must fit what the epoch file says. `may_be_zeros` is whether any log file has
+/// other content than zeros, or nothing was ever durable in the log.
 fn check_against_epoch_file(
     input: &Input<'_>,
     source: &Source,

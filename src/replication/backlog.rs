@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a replica that fell behind still needs, found in the log on disk: the references of all ended sessions above its
-//! durable epoch, in the order of their epochs. The log is the queue; nothing of it is copied here.
+//! What a replica that fell behind still needs, found in the log on disk: the references of all ended sessions above
+//! its durable epoch, in the order of their epochs. The log is the queue; nothing of it is copied here.
 
 use crate::datastore::{EndedSession, Subscription, WrittenLog};
 use crate::types::{BlobId, Epoch};
@@ -117,8 +117,8 @@ impl Backlog {
     }
 }
 
-/// Keeps about `wanted` sessions of the smallest epochs, whole epochs only; returns the epoch from which on sessions were
-/// dropped, if any were.
+/// Keeps about `wanted` sessions of the smallest epochs, whole epochs only; returns the epoch from which on sessions
+/// were dropped, if any were.
 fn drop_latest(found: &mut Vec<Found>, wanted: usize) -> Option<u64> {
     found.select_nth_unstable_by_key(wanted, |session| session.epoch);
     let limit = found[wanted].epoch;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Replication to a hot standby: the wire protocols, both roles, and the proof of a shared secret. Owns what travels
 //! between two data stores and when an epoch counts as durable on the other side; promises that no bytes of a peer make
-//! it panic, wait for ever or hold more memory than a fixed bound. Builds on `datastore`, `wal` and `vfs`; knows nothing
-//! of C. `docs/protocol.md` describes every message.
+//! it panic, wait for ever or hold more memory than a fixed bound. Builds on `datastore`, `wal` and `vfs`; knows
+//! nothing of C. `docs/protocol.md` describes every message.
 
 pub mod backlog;
 pub mod native;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The takeover of a stopped replica's directory: refuses what is no replica's, empty, incomplete or known to be behind,
-//! then begins a term, durably. The engine that starts on the directory goes on in it.
+//! The takeover of a stopped replica's directory: refuses what is no replica's, empty, incomplete or known to be
+//! behind, then begins a term, durably. The engine that starts on the directory goes on in it.
 
 use crate::directory::LogDirectory;
 use crate::error::{Error, Result};
@@ -27,12 +27,11 @@ pub struct Promotion {
     pub run: RunId,
 }
 
-/// Makes the replica's directory at `location` a primary's. With `force` also one that was fenced, is too old or empty, or
-/// is no replica's: what it lacks is lost then.
+/// Makes the replica's directory at `location` a primary's. With `force` also one that was fenced, is too old or empty,
+/// or is no replica's: what it lacks is lost then.
 ///
-/// # Errors
-/// [`Error::WrongState`] for what is refused; [`Error::NotFound`] when there is no data directory; [`Error::Locked`] while
-/// somebody uses it; else as those of a start. The history is unchanged then.
+/// # Errors [`Error::WrongState`] for what is refused; [`Error::NotFound`] when there is no data directory;
+/// [`Error::Locked`] while somebody uses it; else as those of a start. The history is unchanged then.
 pub fn promote(vfs: Arc<dyn Vfs>, location: &Path, force: bool) -> Result<Promotion> {
     // What is refused for what it is stays untouched.
     let known = known(&*vfs, location)?;

@@ -133,8 +133,8 @@ pub struct ReplicationSettings {
 }
 
 impl ReplicationSettings {
-    /// How long a shutdown waits for a replica that is connected to confirm what is stored: the time-out, and a tenth of it
-    /// where nobody waits for replicas.
+    /// How long a shutdown waits for a replica that is connected to confirm what is stored: the time-out, and a tenth
+    /// of it where nobody waits for replicas.
     pub fn shutdown_patience(&self) -> Duration {
         match self.mode {
             Mode::Strict | Mode::Degrade(_) => self.timeout,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Answers questions for the status of whoever serves a directory, an engine or a replica: a local socket in its control
-//! directory, which nobody else looks at. Whoever connects gets the document, so what is shown is never stale.
+//! Answers questions for the status of whoever serves a directory, an engine or a replica: a local socket in its
+//! control directory, which nobody else looks at. Whoever connects gets the document, so what is shown is never stale.
 
 use crate::replication::status::Status;
 use crate::vfs::descriptor::above_standard_streams;
@@ -57,8 +57,8 @@ pub struct StatusSocket {
 }
 
 impl StatusSocket {
-    /// Takes the place of what a killed process left; the caller holds the lock of the directory. `status` must not wait
-    /// for anything that can take long.
+    /// Takes the place of what a killed process left; the caller holds the lock of the directory. `status` must not
+    /// wait for anything that can take long.
     ///
     /// # Errors
     /// When the socket cannot be made; the directory can be served all the same.

@@ -230,7 +230,8 @@ impl Walk<'_> {
             (_, Some(Session { offset: begin, epoch, invalidated: marked, origin })) => {
                 if ended_session_behind(bytes, offset, limit, marked.then_some(epoch)).is_some() {
                     self.out.hides_durable = Some((begin, offset));
-                    // As a start: what the original has repaired is not read behind such a place, if it is no damaged mark.
+                    // As a start: what the original has repaired is not read behind such a place, if it is no damaged
+                    // mark.
                     let ours = origin == Origin::Ours || Origin::may_be_mark(&bytes[begin..]);
                     if self.subject.is_active() || ours {
                         self.unreadable_entry(offset, unreadable);

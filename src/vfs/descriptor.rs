@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Numbers of descriptors. A process that was started without its standard streams gives their numbers to the next files
-//! that it opens, and whatever it prints afterwards goes there.
+//! Numbers of descriptors. A process that was started without its standard streams gives their numbers to the next
+//! files that it opens, and whatever it prints afterwards goes there.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A file system in memory for tests, as unreliable as the interface allows. It keeps apart what programs see and what
 //! a power cut leaves: content and size are durable after a sync of the file, a name after a sync of its directory.
-//! Every call counts; one call can be told to fail, or to be the last before the power goes. Same calls, same seed: same
-//! outcome.
+//! Every call counts; one call can be told to fail, or to be the last before the power goes. Same calls, same seed:
+//! same outcome.
 
 mod content;
 mod disk;
@@ -107,8 +107,8 @@ impl SimFs {
         IMAGES_MADE.load(Relaxed)
     }
 
-    /// What a power cut at this moment leaves, without faults, locks and counts. This file system stays as it is, so that
-    /// several losses can be tried on one cut.
+    /// What a power cut at this moment leaves, without faults, locks and counts. This file system stays as it is, so
+    /// that several losses can be tried on one cut.
     pub fn reboot(&self, loss: Loss) -> SimFs {
         IMAGES_MADE.fetch_add(1, Relaxed);
         let state = self.state.lock();

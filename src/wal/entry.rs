@@ -194,7 +194,8 @@ pub enum Seen {
 }
 
 impl Pieces {
-    /// Takes bytes up to the end of an entry, or all of them when there is no end. The error is the tag that no entry has.
+    /// Takes bytes up to the end of an entry, or all of them when there is no end. The error is the tag that no entry
+    /// has.
     pub fn feed(&mut self, bytes: &mut &[u8]) -> Result<Option<Seen>, u8> {
         loop {
             if self.skip > 0 {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The epoch file: the records that say up to which epoch the log counts (disk format §3).
 //!
-//! The largest record counts. A record 0 as the last one says besides that nothing durable has ever been in the log: the
-//! epochs of the other records left a trace, but no session of them was acknowledged.
+//! The largest record counts. A record 0 as the last one says besides that nothing durable has ever been in the log:
+//! the epochs of the other records left a trace, but no session of them was acknowledged.
 
 use super::entry::{marker, tag, MARKER_LEN};
 use super::names;

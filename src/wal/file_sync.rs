@@ -38,8 +38,8 @@ impl NameSync {
         })
     }
 
-    /// Gives a log file a rotated name, durably, if there is anything in it. After an error with which the file still has
-    /// its old name everything is as before.
+    /// Gives a log file a rotated name, durably, if there is anything in it. After an error with which the file still
+    /// has its old name everything is as before.
     pub(crate) fn rotate(&self, path: &Path) -> Result<()> {
         let mut failure = self.failure.lock();
         check(failure.as_ref())?;

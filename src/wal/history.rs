@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The history of a data directory: which run of an engine wrote which epochs. A *run* is one start of an engine, known by
-//! a random id. Two directories are compared by their runs and by nothing else: an epoch number that was used twice has
-//! two runs. Pure; the file is in `history_file.rs`.
+//! The history of a data directory: which run of an engine wrote which epochs. A *run* is one start of an engine, known
+//! by a random id. Two directories are compared by their runs and by nothing else: an epoch number that was used twice
+//! has two runs. Pure; the file is in `history_file.rs`.
 //!
-//! Runs stand in the order of their first epochs, which grow strictly. A run has the epochs from its first one up to the
-//! one before the first of the next run, the last run those up to the durable epoch. A run that begins where an earlier one
-//! began takes its place: nothing that the earlier one wrote from there on is left, or can be told from the new one's.
+//! Runs stand in the order of their first epochs, which grow strictly. A run has the epochs from its first one up to
+//! the one before the first of the next run, the last run those up to the durable epoch. A run that begins where an
+//! earlier one began takes its place: nothing that the earlier one wrote from there on is left, or can be told from the
+//! new one's.
 
 use crate::types::Epoch;
 use serde::{Deserialize, Serialize};

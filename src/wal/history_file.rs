@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `limestone-history.json`: the history of a data directory on its disk, and whether an engine writes to it or a primary.
-//! It is replaced as a whole, never changed in place, and the original ignores it.
+//! `limestone-history.json`: the history of a data directory on its disk, and whether an engine writes to it or a
+//! primary. It is replaced as a whole, never changed in place, and the original ignores it.
 //!
-//! Who opens a directory and does not know the file leaves traces all the same: the original writes its snapshot at each
-//! start, and after an orderly shutdown the durable epoch has moved. What was written from then on is nobody's run that
-//! could be in common with another directory: it gets a run of its own.
+//! Who opens a directory and does not know the file leaves traces all the same: the original writes its snapshot at
+//! each start, and after an orderly shutdown the durable epoch has moved. What was written from then on is nobody's run
+//! that could be in common with another directory: it gets a run of its own.
 
 use super::history::{History, Run, RunId};
 use super::names;
@@ -154,12 +154,11 @@ impl DirectoryHistory {
         forget_others(place)
     }
 
-    /// An engine starts: its run, with `first_epoch` as the first that it may write to, is on the disk when this returns. On
-    /// a replica's directory that is a takeover and begins a term.
+    /// An engine starts: its run, with `first_epoch` as the first that it may write to, is on the disk when this
+    /// returns. On a replica's directory that is a takeover and begins a term.
     ///
-    /// # Errors
-    /// [`Error::WrongState`] when the directory was fenced or awaits a base sync; [`Error::BrokenMetadata`] or [`Error::Io`]. Nothing is
-    /// changed then.
+    /// # Errors [`Error::WrongState`] when the directory was fenced or awaits a base sync; [`Error::BrokenMetadata`] or
+    /// [`Error::Io`]. Nothing is changed then.
     pub fn begin_run(place: Place<'_>, durable: Epoch, first_epoch: Epoch) -> Result<DirectoryHistory> {
         let mut file = DirectoryHistory::opened(place, durable)?;
         if let Some(reason) = &file.fenced {
@@ -206,8 +205,8 @@ impl DirectoryHistory {
         Ok(file)
     }
 
-    /// Begins a term with a run, which is returned: the directory is a primary's from now on, with all up to `durable`, and
-    /// not fenced any more.
+    /// Begins a term with a run, which is returned: the directory is a primary's from now on, with all up to `durable`,
+    /// and not fenced any more.
     pub fn promote(&mut self, durable: Epoch) -> RunId {
         self.role = Role::Primary;
         self.term += 1;
@@ -218,7 +217,8 @@ impl DirectoryHistory {
         run
     }
 
-    /// What the directory is when it follows a primary with this history, all up to its own durable epoch being in common.
+    /// What the directory is when it follows a primary with this history, all up to its own durable epoch being in
+    /// common.
     pub fn following(instance: &str, term: u64, history: History) -> DirectoryHistory {
         DirectoryHistory { term, history, ..DirectoryHistory::unknown(instance, Role::Replica) }
     }
@@ -233,8 +233,8 @@ impl DirectoryHistory {
         self.history.runs().last()
     }
 
-    /// Notes an orderly end: what is durable beyond `durable` at the next start was written by somebody else. The run has
-    /// not written to epochs before `first_written`, as may be known now, and nobody else knows the run.
+    /// Notes an orderly end: what is durable beyond `durable` at the next start was written by somebody else. The run
+    /// has not written to epochs before `first_written`, as may be known now, and nobody else knows the run.
     pub fn leave(&mut self, durable: Epoch, first_written: Option<Epoch>) {
         self.left = Some(durable.0);
         if let Some(first) = first_written {
@@ -242,8 +242,8 @@ impl DirectoryHistory {
         }
     }
 
-    /// What a restore makes of the history of a backup and that of the directory it goes to: the content is the backup's,
-    /// while no term is forgotten and who was fenced stays so.
+    /// What a restore makes of the history of a backup and that of the directory it goes to: the content is the
+    /// backup's, while no term is forgotten and who was fenced stays so.
     pub fn restored(
         backup: Option<DirectoryHistory>,
         instance: &str,
@@ -282,8 +282,8 @@ fn read(
     })
 }
 
-/// Terms that were known by their numbers prove nothing. What an engine wrote is a run of its own; of a replica nothing is
-/// known.
+/// Terms that were known by their numbers prove nothing. What an engine wrote is a run of its own; of a replica nothing
+/// is known.
 fn former(bytes: &[u8], instance: &str) -> std::result::Result<DirectoryHistory, String> {
     let former: Former = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
     if former.format != 1 || former.term == 0 {

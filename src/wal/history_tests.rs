@@ -135,8 +135,8 @@ fn brute_force(a: &Directory, b: &Directory) -> u64 {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Starts, writes, copies and replicas in any order: what two histories call common is the same in both directories,
-    /// and what differs is seen.
+    /// Starts, writes, copies and replicas in any order: what two histories call common is the same in both
+    /// directories, and what differs is seen.
     #[test]
     fn histories_never_call_common_what_differs(steps in prop::collection::vec(step(), 1..60)) {
         let empty = Directory { history: History::default(), content: Vec::new(), running: false };

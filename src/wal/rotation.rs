@@ -63,8 +63,8 @@ pub(crate) fn rotate_idle(vfs: &dyn Vfs, location: &Path, wanted: impl Fn(&str) 
         match entry.name.to_str() {
             Some(name) if names::is_active_log(name) && wanted(name) => {
                 let path = location.join(name);
-                // A start syncs files under active names only, and a process that was killed may have left this one's end
-                // in the cache of the system.
+                // A start syncs files under active names only, and a process that was killed may have left this one's
+                // end in the cache of the system.
                 let sync = || vfs.open(&path, Open::Read)?.sync();
                 sync().map_err(|e| Error::io("cannot sync", &path, e))?;
                 rename_to_rotated(vfs, &path)?;

@@ -15,13 +15,14 @@ use std::path::Path;
 
 /// Sectors reach the disk whole, in any order.
 pub(super) const SECTOR: usize = 512;
-/// A marker further than this beyond the durable epoch is garbage: at one epoch in three milliseconds that is a century.
+/// A marker further than this beyond the durable epoch is garbage: at one epoch in three milliseconds that is a
+/// century.
 const PLAUSIBLE_EPOCHS: u64 = 1 << 40;
 /// What looks like an end marker with a larger epoch is none, where nothing else says how large epochs are.
 pub(crate) const EPOCH_PLAUSIBLE_MAX: Epoch = Epoch(PLAUSIBLE_EPOCHS);
 
-/// Whether a marker may carry this epoch where `durable` is the durable one. Anything larger would make every later epoch
-/// of the engine one that is over already.
+/// Whether a marker may carry this epoch where `durable` is the durable one. Anything larger would make every later
+/// epoch of the engine one that is over already.
 pub(crate) fn is_plausible(epoch: Epoch, durable: Epoch) -> bool {
     epoch.0 <= durable.0.saturating_add(PLAUSIBLE_EPOCHS)
 }
@@ -69,7 +70,8 @@ pub struct FileScan {
     pub ends_invalidated: bool,
     /// A session that counts stands here, whole or in part.
     pub has_durable_session: bool,
-    /// The last session, when it counts and a process whose sync failed may have left its begin marker in the cache only.
+    /// The last session, when it counts and a process whose sync failed may have left its begin marker in the cache
+    /// only.
     pub to_confirm: Option<(usize, Epoch)>,
     pub invalidated_sessions: u64,
     /// Where sessions beyond the durable epoch stand that an earlier start has invalidated.
@@ -249,7 +251,8 @@ impl Scanner<'_> {
         let zeros = rest.iter().all(|&b| b == 0);
         let torn_marker = matches!(unreadable, Unreadable::Short(tag::BEGIN | tag::INVALIDATED));
         if self.durable == Epoch(0) {
-            // Where the epoch file is lost, damage must not hide that sessions were ended: all of them would be cut off.
+            // Where the epoch file is lost, damage must not hide that sessions were ended: all of them would be cut
+            // off.
             let own = self.session.filter(|session| session.invalidated).map(|session| session.epoch);
             self.out.has_ended_session |= ended_session_behind(self.bytes, offset, EPOCH_PLAUSIBLE_MAX, own).is_some();
         }

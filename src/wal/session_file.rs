@@ -8,18 +8,19 @@
 //! * `synced ≤ written ≤ end`: what is on the disk; what the system has; behind it is what waits in the buffer.
 //!
 //! A session is on the disk when it lies before `ended` and before `synced`, and the name is synced. Appending, ending
-//! and syncing are calls of their own: whoever ends a session may sync it at once ([`SessionFile::sync`]), leave that to
-//! somebody else ([`SessionFile::start_sync`]), or put its bytes somewhere else ([`Ended`], [`SessionFile::buffered`]).
+//! and syncing are calls of their own: whoever ends a session may sync it at once ([`SessionFile::sync`]), leave that
+//! to somebody else ([`SessionFile::start_sync`]), or put its bytes somewhere else ([`Ended`],
+//! [`SessionFile::buffered`]).
 //!
 //! **Late sessions.** A session of an epoch that the epoch record covers already counts as soon as its begin marker can
-//! be read. So that one is an invalidated marker until the session is whole: the marker is on the disk before anything is
-//! written behind it, the whole session before the marker is made valid, and that before anything is written behind the
-//! session. A power cut at any moment leaves either a session that does not count or one that is whole. The same holds
-//! when a rotation moves the session.
+//! be read. So that one is an invalidated marker until the session is whole: the marker is on the disk before anything
+//! is written behind it, the whole session before the marker is made valid, and that before anything is written behind
+//! the session. A power cut at any moment leaves either a session that does not count or one that is whole. The same
+//! holds when a rotation moves the session.
 //!
 //! **The mark.** Before the first session that a writer appends behind others stands a mark that says who wrote what
-//! follows ([`Origin::Ours`]); it is written with the session and costs no sync. A file with one session has none: it is byte
-//! for byte the original's.
+//! follows ([`Origin::Ours`]); it is written with the session and costs no sync. A file with one session has none: it
+//! is byte for byte the original's.
 //!
 //! After a write, sync or cut has failed every later call is refused: nobody knows what is on the disk.
 
@@ -254,8 +255,8 @@ impl SessionFile {
         self.start_sync()?.map_or(Ok(()), |pending| pending.run())
     }
 
-    /// Writes out what is in the buffer. Whoever runs what is returned makes it durable; the writer may go on meanwhile.
-    /// `None` when no file is open.
+    /// Writes out what is in the buffer. Whoever runs what is returned makes it durable; the writer may go on
+    /// meanwhile. `None` when no file is open.
     pub fn start_sync(&mut self) -> Result<Option<PendingSync>> {
         self.flush()?;
         Ok(self.log.as_mut().map(|log| {
@@ -279,17 +280,17 @@ impl SessionFile {
         Ok(true)
     }
 
-    /// Ends the file at `end`, where a session begins or ends, and marks the sessions that begin at `marks` as ones that
-    /// do not count, durably. An open session is given up.
+    /// Ends the file at `end`, where a session begins or ends, and marks the sessions that begin at `marks` as ones
+    /// that do not count, durably. An open session is given up.
     pub fn discard(&mut self, end: u64, marks: &[u64]) -> Result<()> {
         self.failure.check()?;
         self.session = None;
         self.write_out().and_then(|()| self.take_away(end, marks)).map_err(|e| self.failure.note(e))
     }
 
-    /// Gives the file a rotated name. What an open session has written moves to a new file, and the old one ends with an
-    /// ended session. A crash in between leaves that session unended in one file or in both. Nothing happens where no
-    /// session was ended.
+    /// Gives the file a rotated name. What an open session has written moves to a new file, and the old one ends with
+    /// an ended session. A crash in between leaves that session unended in one file or in both. Nothing happens where
+    /// no session was ended.
     ///
     /// # Errors
     /// When the file still has its old name afterwards, and no session is open, the writer goes on as before.
@@ -354,7 +355,8 @@ impl SessionFile {
         log.write(path, buffer, end)
     }
 
-    /// Lets a whole late session count. It is on the disk before its marker says so, and the marker before this returns.
+    /// Lets a whole late session count. It is on the disk before its marker says so, and the marker before this
+    /// returns.
     fn make_valid(&mut self, start: u64) -> Result<()> {
         let path = self.path.clone();
         let log = self.log_mut()?;

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The one walk over the sessions of a log file: which entries belong to which session, how it ends, and who wrote it. It
-//! judges nothing: what an unended session, a misplaced entry or unreadable bytes mean is for whoever walks. And the same
-//! check for a session that arrives in pieces.
+//! The one walk over the sessions of a log file: which entries belong to which session, how it ends, and who wrote it.
+//! It judges nothing: what an unended session, a misplaced entry or unreadable bytes mean is for whoever walks. And the
+//! same check for a session that arrives in pieces.
 //!
 //! **Who wrote a session.** The original leaves torn sessions in epochs that it has recorded, this project never does.
-//! So that damage in a session of ours is never taken for such a weakness, the writer puts a mark before the first session
-//! that it appends behind others: an invalidated session of epoch 0 with one entry of a certain storage, which the original skips.
-//! What stands behind a mark is ours, up to a mark of the other kind, which nothing writes today. What the original appends
-//! behind our sessions therefore counts as ours: damage is refused that could have been taken for a weakness, never the
-//! other way round.
+//! So that damage in a session of ours is never taken for such a weakness, the writer puts a mark before the first
+//! session that it appends behind others: an invalidated session of epoch 0 with one entry of a certain storage, which
+//! the original skips. What stands behind a mark is ours, up to a mark of the other kind, which nothing writes today.
+//! What the original appends behind our sessions therefore counts as ours: damage is refused that could have been taken
+//! for a weakness, never the other way round.
 
 use super::entry::{self, decode, tag, Entry, Pieces, Seen, Unreadable, END_PLAIN};
 use crate::types::{Epoch, StorageId, WriteVersion};
@@ -90,7 +90,8 @@ pub enum Step<'a> {
 /// What stands where no step can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Obstacle {
-    /// A readable entry with this tag, outside a session or of a kind that no log file holds. The walk can go on behind it.
+    /// A readable entry with this tag, outside a session or of a kind that no log file holds. The walk can go on behind
+    /// it.
     Misplaced(u8),
     /// The walk ends here.
     Unreadable(Unreadable),
@@ -212,7 +213,8 @@ pub fn whole(bytes: &[u8]) -> impl Iterator<Item = (Session, usize)> + '_ {
     })
 }
 
-/// Follows the bytes of one session as they arrive in pieces: only what a start can read is appended. Memory is constant.
+/// Follows the bytes of one session as they arrive in pieces: only what a start can read is appended. Memory is
+/// constant.
 #[derive(Debug)]
 pub struct SessionCheck {
     epoch: Epoch,

@@ -13,8 +13,8 @@ use tempfile::TempDir;
 /// The second channel's: the first is made with the directory.
 const LOG: &str = "pwal_0001";
 
-/// A directory in which one channel ended two sessions in the same epoch, which was acknowledged; and the offset at which
-/// the entries of the second begin.
+/// A directory in which one channel ended two sessions in the same epoch, which was acknowledged; and the offset at
+/// which the entries of the second begin.
 fn acknowledged(orderly: bool) -> (TempDir, usize, usize) {
     let dir = quick_dir();
     let (store, _) = open(dir.path(), 1).unwrap();

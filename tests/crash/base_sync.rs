@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A base sync on a replica that has something already: whatever cuts it, the directory holds the old content or the new
-//! one, whole, with the identity and the terms that belong to it, and the base sync can be done again.
+//! A base sync on a replica that has something already: whatever cuts it, the directory holds the old content or the
+//! new one, whole, with the identity and the terms that belong to it, and the base sync can be done again.
 
 use super::power_cuts::losses;
 use super::sweep::sweep;

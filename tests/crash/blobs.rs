@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! BLOBs: a power cut, the death of the process, or a failure at every call of registrations, of sessions that refer to
-//! them, and of the deletion of unused files. Whatever entry is there afterwards, its BLOBs are there with their content.
+//! them, and of the deletion of unused files. Whatever entry is there afterwards, its BLOBs are there with their
+//! content.
 
 use crate::power_cuts::losses;
 use crate::sweep::sweep;
@@ -69,8 +70,8 @@ impl Store {
 }
 
 impl Store {
-    /// Compacts, and deletes the BLOBs that only old versions refer to; those of the open pool stay. Nothing has been written
-    /// since the last switch, so that the switches meanwhile make no calls to the disk.
+    /// Compacts, and deletes the BLOBs that only old versions refer to; those of the open pool stay. Nothing has been
+    /// written since the last switch, so that the switches meanwhile make no calls to the disk.
     fn compact(&self, fs: &SimFs, history: &History) -> Result<()> {
         let before: Vec<BlobId> = blob_files(fs).into_keys().filter(|id| history.held.contains(id)).collect();
         let boundary = WriteVersion { major: self.store.switched_epoch().0, minor: 0 };
@@ -157,7 +158,8 @@ fn workload(fs: &SimFs, history: &mut History) -> Result<()> {
     run.write(history, "twin", &[twin])?;
     pool.release();
     history.released(&[unused]);
-    // What these pools leave: an overwritten BLOB, one that nothing refers to, and a second name of a BLOB that is needed.
+    // What these pools leave: an overwritten BLOB, one that nothing refers to, and a second name of a BLOB that is
+    // needed.
     let pool = run.store.blob_pool();
     let overwritten = history.data(&pool, 3, 600)?;
     run.write(history, "k", &[overwritten])?;

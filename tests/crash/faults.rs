@@ -35,8 +35,8 @@ fn fail_at_every_call(start: &Start, script: &Script, faults: &[Fault], lasting:
     });
 }
 
-/// The calls that failed and that bring data to the disk. Without the note of an orderly end the next start takes the end
-/// for a crash: nothing is lost.
+/// The calls that failed and that bring data to the disk. Without the note of an orderly end the next start takes the
+/// end for a crash: nothing is lost.
 pub fn failed_writes(trace: &[String]) -> impl DoubleEndedIterator<Item = &String> {
     let is_write = |call: &str| ["write ", "sync ", "sync_dir "].iter().any(|name| call.starts_with(name));
     let is_note = |call: &str| call.contains("limestone-history.json");

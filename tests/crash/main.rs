@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Crash and fault tests on a simulated disk: the power goes, or a call fails, at every call that a workload makes to the
-//! disk. Afterwards the directory must start, show everything that was acknowledged, show every session whole or not
-//! at all, and take new sessions.
+//! Crash and fault tests on a simulated disk: the power goes, or a call fails, at every call that a workload makes to
+//! the disk. Afterwards the directory must start, show everything that was acknowledged, show every session whole or
+//! not at all, and take new sessions.
 
 mod backups;
 mod base_sync;

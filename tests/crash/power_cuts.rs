@@ -43,7 +43,8 @@ impl Start {
 
     /// The same for each way to commit.
     pub fn ways(&self) -> [Start; 2] {
-        // As small as it may be, so that segments are used again, and without a thread of its own: the calls have one order.
+        // As small as it may be, so that segments are used again, and without a thread of its own: the calls have one
+        // order.
         let settings = journal::Settings::default().bytes_max(0).idle(None).settles_ahead(false);
         [Commit::Direct, Commit::Journal(settings)].map(|commit| {
             let model = Model { commit, ..self.model.clone() };

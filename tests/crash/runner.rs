@@ -257,8 +257,8 @@ impl Run {
         self.store().switch_epoch(Epoch(self.switched)).map_err(text)
     }
 
-    /// Nothing has been written since the last switch, so that the switches meanwhile make no calls to the disk: the calls
-    /// are the same in every run.
+    /// Nothing has been written since the last switch, so that the switches meanwhile make no calls to the disk: the
+    /// calls are the same in every run.
     fn compact(&mut self) -> Result<(), String> {
         let store = self.store().clone();
         let compaction = std::thread::spawn(move || store.compact().map(drop).map_err(text));

@@ -119,8 +119,8 @@ impl Script {
     }
 }
 
-/// Several channels, two sessions in one epoch, sessions that stay open over epoch switches, one too large to be buffered
-/// whole, removes and clears.
+/// Several channels, two sessions in one epoch, sessions that stay open over epoch switches, one too large to be
+/// buffered whole, removes and clears.
 pub fn sessions() -> Script {
     let mut script = Script::new(3);
     script.switch().session(0, "a").session(1, "b").switch();
@@ -162,8 +162,8 @@ pub fn compactions() -> Script {
     script
 }
 
-/// Sessions that are aborted before and after a part of them reached the file, behind an ended session and as the first,
-/// after a rotation, in a covered epoch, and while they hold back epochs that others wrote in.
+/// Sessions that are aborted before and after a part of them reached the file, behind an ended session and as the
+/// first, after a rotation, in a covered epoch, and while they hold back epochs that others wrote in.
 pub fn aborts() -> Script {
     let mut script = Script::new(2);
     // Before the first switch: the epoch file covers the epoch already.
@@ -210,8 +210,8 @@ pub fn restarts() -> Script {
     script
 }
 
-/// Sessions before the first switch of epochs of a process, whose epoch the record covers already: after a restart, behind
-/// an aborted session of which a part has reached the file, and one of which only a part has when another one is
+/// Sessions before the first switch of epochs of a process, whose epoch the record covers already: after a restart,
+/// behind an aborted session of which a part has reached the file, and one of which only a part has when another one is
 /// rotated.
 pub fn covered() -> Script {
     let mut script = Script::new(2);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The directory of a replica: cut the power, kill the process or fail at every call that it makes to the disk. What was
-//! acknowledged as durable is there afterwards, whole, and nothing beyond it, neither for the replica nor for a data
-//! store that takes over.
+//! The directory of a replica: cut the power, kill the process or fail at every call that it makes to the disk. What
+//! was acknowledged as durable is there afterwards, whole, and nothing beyond it, neither for the replica nor for a
+//! data store that takes over.
 
 use super::power_cuts::losses;
 use super::sweep::sweep;

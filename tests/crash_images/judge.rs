@@ -43,8 +43,8 @@ impl Journal {
     }
 }
 
-/// Checks that a start on `directory` finds every session up to `epoch` that the journal knows, whole, and no part of any
-/// other one.
+/// Checks that a start on `directory` finds every session up to `epoch` that the journal knows, whole, and no part of
+/// any other one.
 pub fn check(fs: &SimFs, directory: &Path, journal: &Journal, epoch: u64) -> Result<(), String> {
     let error = |what: &str, e: limestone_core::error::Error| format!("{what}: {e}");
     let store = Datastore::open(Settings::new(directory).vfs(Arc::new(fs.clone()))).map_err(|e| error("open", e))?;

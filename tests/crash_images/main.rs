@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Power cuts for real programs on the real disk: an engine, `tgreplica`, `tglogutil` and the mini engine run under
 //! strace; what they did is done again on the simulated disk, which makes from every prefix of it images that a power
-//! cut may leave; each is opened and compared with what had been acknowledged at that moment. So the layer over the real
-//! disk, the order of the calls and the programs' own files are under test, and not only what runs on the simulation.
+//! cut may leave; each is opened and compared with what had been acknowledged at that moment. So the layer over the
+//! real disk, the order of the calls and the programs' own files are under test, and not only what runs on the
+//! simulation.
 
 mod judge;
 mod recording;

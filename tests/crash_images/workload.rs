@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the recorded process does: this test program again, told by the environment to be an engine. It writes a line to
-//! a journal before a session ends and when it is told that an epoch is durable.
+//! What the recorded process does: this test program again, told by the environment to be an engine. It writes a line
+//! to a journal before a session ends and when it is told that an epoch is durable.
 
 use limestone_core::datastore::{Channel, Datastore, Settings};
 use limestone_core::engine::{self, Replication};

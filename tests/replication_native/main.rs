@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A primary and a replica with real sockets: what is reported as propagated is on the replica, whatever ends or restarts.
+//! A primary and a replica with real sockets: what is reported as propagated is on the replica, whatever ends or
+//! restarts.
 
 mod faults;
 mod histories;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What was written, and what may and must be found again. A session's first and last entry are keys of its own, so that
-//! a session that is there in part is seen. The value of the last one is the content of the BLOB that it refers to, if any.
+//! What was written, and what may and must be found again. A session's first and last entry are keys of its own, so
+//! that a session that is there in part is seen. The value of the last one is the content of the BLOB that it refers
+//! to, if any.
 
 use limestone_core::datastore::{Datastore, Settings};
 use limestone_core::types::Epoch;

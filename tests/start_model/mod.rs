@@ -360,8 +360,8 @@ impl Scanner {
         Ok(())
     }
 
-    /// Whether an end marker of a durable session stands in bytes that would be cut off. A session that was `invalidated`
-    /// may have been durable once, so its own end marker says nothing.
+    /// Whether an end marker of a durable session stands in bytes that would be cut off. A session that was
+    /// `invalidated` may have been durable once, so its own end marker says nothing.
     fn ends_durable_session(&self, rest: &[u8], invalidated: Option<u64>) -> bool {
         ends_session(rest, self.durable, invalidated)
     }

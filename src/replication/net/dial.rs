@@ -23,7 +23,8 @@ impl Dialer {
     }
 
     /// Tries each address in turn, until `open` gives something: it gets a connection, or why there is none, and goes
-    /// through the handshake. `timeout` bounds the connecting to all of them together. The errors of all that were tried otherwise.
+    /// through the handshake. `timeout` bounds the connecting to all of them together. The errors of all that were
+    /// tried otherwise.
     pub fn open<T, E>(
         &mut self,
         timeout: Duration,

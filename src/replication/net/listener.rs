@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Accepts connections and gives each a thread. A peer is a stranger until what it sent has shown what it is for; strangers
-//! have few places, the oldest of them goes when another comes, and nothing that they do takes a place, a descriptor or
-//! a line of the log from the primary. A process without descriptors accepts later; that ends nothing.
+//! Accepts connections and gives each a thread. A peer is a stranger until what it sent has shown what it is for;
+//! strangers have few places, the oldest of them goes when another comes, and nothing that they do takes a place, a
+//! descriptor or a line of the log from the primary. A process without descriptors accepts later; that ends nothing.
 
 use super::connection::{Closer, Connection};
 use super::dial::resolve;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Sockets of both protocols: the way to a peer ([`dial`]), a connection in halves ([`connection`]) with a bound on every
-//! wait ([`deadline`]), the one that accepts ([`listener`]) within what the process may open ([`limits`]), and when to try
-//! again ([`backoff`]). Knows no message. Promises that no descriptor has the number of a standard stream.
+//! Sockets of both protocols: the way to a peer ([`dial`]), a connection in halves ([`connection`]) with a bound on
+//! every wait ([`deadline`]), the one that accepts ([`listener`]) within what the process may open ([`limits`]), and
+//! when to try again ([`backoff`]). Knows no message. Promises that no descriptor has the number of a standard stream.
 
 pub mod backoff;
 pub mod connection;

@@ -42,8 +42,9 @@ impl Degradation {
         self.0.as_ref().map(|interval| interval.since_unix_ms)
     }
 
-    /// Logs and records what the policy has decided. `problem` is what the replica suffers from. Returns what the data store
-    /// has to be told, which may run callbacks, so nothing may be locked then: whether it is degraded from now on.
+    /// Logs and records what the policy has decided. `problem` is what the replica suffers from. Returns what the data
+    /// store has to be told, which may run callbacks, so nothing may be locked then: whether it is degraded from now
+    /// on.
     pub fn apply(&mut self, store: &Datastore, change: Change, problem: Option<&str>) -> bool {
         match change {
             Change::Degraded { waited, propagated, .. } => {

@@ -47,8 +47,8 @@ impl PolicyKeeper {
         self.behind_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// Looks at the epochs. `problem` is what the replica suffers from. Returns what the data store has to be told: whether
-    /// it is degraded from now on. That may run callbacks, so nothing may be locked then.
+    /// Looks at the epochs. `problem` is what the replica suffers from. Returns what the data store has to be told:
+    /// whether it is degraded from now on. That may run callbacks, so nothing may be locked then.
     pub(crate) fn update(&mut self, store: &Datastore, streaming: bool, problem: Option<&str>) -> Option<bool> {
         // In this order: propagated is never larger.
         let propagated = store.propagated_epoch();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the engine is told while the replica is not there: never a silent downgrade. Pure: epochs and times in, the epoch
-//! that may be notified and changes of state out.
+//! What the engine is told while the replica is not there: never a silent downgrade. Pure: epochs and times in, the
+//! epoch that may be notified and changes of state out.
 
 use crate::replication::native::protocol::Millis;
 use crate::types::Epoch;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! BLOBs as they arrive: written under a temporary name, checked and synced, then renamed to the name that entries refer
-//! to. Names are synced once per directory before an epoch that refers to them is recorded.
+//! BLOBs as they arrive: written under a temporary name, checked and synced, then renamed to the name that entries
+//! refer to. Names are synced once per directory before an epoch that refers to them is recorded.
 
 use super::shared::Shared;
 use super::staging::STAGING_DIR;
@@ -62,11 +62,11 @@ impl BlobReceiver {
         BlobReceiver { shared, root, temporary, current: None, unsynced: none, durable: none }
     }
 
-    /// Takes the bytes of BLOB `id` at `offset`; they come in order, from offset 0 on. With the last piece, which brings
-    /// the CRC-32 of the whole, the content is on the disk; its name is only after [`Self::sync_names`].
+    /// Takes the bytes of BLOB `id` at `offset`; they come in order, from offset 0 on. With the last piece, which
+    /// brings the CRC-32 of the whole, the content is on the disk; its name is only after [`Self::sync_names`].
     ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] when pieces are missing, too many, or not what the CRC says: then the BLOB is dropped.
+    /// # Errors [`Error::InvalidArgument`] when pieces are missing, too many, or not what the CRC says: then the BLOB
+    /// is dropped.
     pub fn piece(&mut self, id: BlobId, size: u64, offset: u64, bytes: &[u8], last: Option<u32>) -> Result<()> {
         self.shared.check()?;
         let mut current = match (self.current.take(), offset) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The log file of one lane: whole sessions one after the other, appended as they arrive. Small ones are gathered before
-//! they are written. A sync holds nobody up who appends meanwhile.
+//! The log file of one lane: whole sessions one after the other, appended as they arrive. Small ones are gathered
+//! before they are written. A sync holds nobody up who appends meanwhile.
 
 use super::sessions::{rescan, Beyond, Sessions};
 use super::shared::Shared;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The replica's side of the disk: a data directory that grows by what a primary sends. Owns the log files of the lanes,
-//! the epoch file, received BLOBs and the staging folder of a base sync; promises that [`StandbyStore::record`] returns
-//! only when everything up to that epoch is on the disk, that nothing beyond the recorded epoch outlives a
-//! [`StandbyStore::discard_beyond_durable`] or a restart, and that nothing is acknowledged after a failed write or sync.
-//! Knows nothing of sockets and messages.
+//! The replica's side of the disk: a data directory that grows by what a primary sends. Owns the log files of the
+//! lanes, the epoch file, received BLOBs and the staging folder of a base sync; promises that [`StandbyStore::record`]
+//! returns only when everything up to that epoch is on the disk, that nothing beyond the recorded epoch outlives a
+//! [`StandbyStore::discard_beyond_durable`] or a restart, and that nothing is acknowledged after a failed write or
+//! sync. Knows nothing of sockets and messages.
 
 mod blobs;
 mod lane;

@@ -2,8 +2,8 @@
 //! A base sync as it arrives: whole files, gathered in a folder of their own and checked, so that an interrupted base
 //! sync goes on where it stopped. What is in place in the directory is not touched.
 //!
-//! What the cache of the system shows of a file whose sync failed may never reach the disk, though a later sync succeeds.
-//! So the name of a file says how far it has come, and after a failure nothing of it is used again:
+//! What the cache of the system shows of a file whose sync failed may never reach the disk, though a later sync
+//! succeeds. So the name of a file says how far it has come, and after a failure nothing of it is used again:
 //!
 //! | name | meaning | the next base sync |
 //! |---|---|---|
@@ -143,11 +143,11 @@ impl BaseStaging {
         Ok(())
     }
 
-    /// All of the file has come: it is checked and synced. After an offer of which nothing was wanted this does nothing.
+    /// All of the file has come: it is checked and synced. After an offer of which nothing was wanted this does
+    /// nothing.
     ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] when bytes are missing or wrong; wrong ones are dropped, so that the next base sync gets
-    /// the file anew.
+    /// # Errors [`Error::InvalidArgument`] when bytes are missing or wrong; wrong ones are dropped, so that the next
+    /// base sync gets the file anew.
     pub fn file_end(&mut self) -> Result<()> {
         let Some(current) = self.current.take() else {
             return Ok(());
@@ -183,8 +183,8 @@ impl BaseStaging {
         read().map_err(|e| Error::io("cannot read", &path, e))
     }
 
-    /// Every file has come. Returns where they are staged, each under its own name without folders; what an earlier base
-    /// sync left besides is deleted.
+    /// Every file has come. Returns where they are staged, each under its own name without folders; what an earlier
+    /// base sync left besides is deleted.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] when it is not as many as announced, or what came is no data directory.

@@ -35,8 +35,8 @@ pub struct StandbyStore {
 }
 
 impl StandbyStore {
-    /// Creates or opens the directory, locks it and puts it right: when this returns, it holds what was acknowledged and
-    /// nothing else.
+    /// Creates or opens the directory, locks it and puts it right: when this returns, it holds what was acknowledged
+    /// and nothing else.
     ///
     /// # Errors
     /// As those of a start: [`Error::Locked`], [`Error::UnsupportedVersion`], [`Error::BrokenMetadata`],

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The bytes of a group, the unit of the commit journal: a header of 64 bytes, then its pieces, then zeros up to the next
-//! block. Numbers are little-endian.
+//! The bytes of a group, the unit of the commit journal: a header of 64 bytes, then its pieces, then zeros up to the
+//! next block. Numbers are little-endian.
 //!
 //! ```text
 //! header   0 magic "LSJGROUP"   8 journal id (16)   24 sequence u64   32 settled u64   40 epoch u64

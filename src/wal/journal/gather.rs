@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What has ended and is not yet in the journal: sessions are added by the threads that end them, already in the form of
-//! a group's body, and taken by the one that writes.
+//! What has ended and is not yet in the journal: sessions are added by the threads that end them, already in the form
+//! of a group's body, and taken by the one that writes.
 
 use super::format::{encode_piece, piece_bytes, Piece};
 use crate::error::Result;
@@ -98,8 +98,8 @@ impl Gather {
         Gather { state: Mutex::default(), bytes_max, group_bytes_max }
     }
 
-    /// Adds a piece that was written with the first `changes` changes of its file; returns how many bytes are not yet in
-    /// the journal.
+    /// Adds a piece that was written with the first `changes` changes of its file; returns how many bytes are not yet
+    /// in the journal.
     pub(super) fn add(
         &self,
         file: &Arc<LogFile>,

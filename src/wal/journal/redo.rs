@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a process that ended without settling its journal left: read, checked, and written to its files once more.
 //!
-//! Groups were synced one after the other, so a group that is missing with a later one behind it was acknowledged and is
-//! damaged: that is refused. One that is not whole at the end was never acknowledged and counts for nothing.
+//! Groups were synced one after the other, so a group that is missing with a later one behind it was acknowledged and
+//! is damaged: that is refused. One that is not whole at the end was never acknowledged and counts for nothing.
 
 use super::format::{decode_group, group_bytes, Group, JournalId, BLOCK_BYTES};
 use crate::error::{Damage, Error, Remedy, Result};

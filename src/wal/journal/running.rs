@@ -398,8 +398,8 @@ impl Journal {
         self.writer.lock().settled
     }
 
-    /// Settles everything, lets the manifest say that no journal is in use, and deletes the segments; until the pause ends
-    /// what is committed is synced in its own files. For copies of the directory.
+    /// Settles everything, lets the manifest say that no journal is in use, and deletes the segments; until the pause
+    /// ends what is committed is synced in its own files. For copies of the directory.
     pub fn pause(self: &Arc<Self>) -> Result<Pause> {
         let mut writer = self.writer.lock();
         self.put_away(&mut writer)?;
@@ -407,8 +407,8 @@ impl Journal {
         Ok(Pause(self.clone()))
     }
 
-    /// The same for good; nothing can be added any more. After a failure nothing is done but to end the thread: the next
-    /// start writes all again that was in the journal.
+    /// The same for good; nothing can be added any more. After a failure nothing is done but to end the thread: the
+    /// next start writes all again that was in the journal.
     pub fn close(&self) -> Result<()> {
         self.turn.lock().ended = true;
         self.gather.close();

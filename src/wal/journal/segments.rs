@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The files of the journal, used in turn. A segment is written once with zeros and synced before its first use, so that
-//! the sync of a group has no metadata to write.
+//! The files of the journal, used in turn. A segment is written once with zeros and synced before its first use, so
+//! that the sync of a group has no metadata to write.
 
 use super::gather::LogFile;
 use crate::error::{Error, Result};
@@ -50,8 +50,8 @@ impl Settings {
         self
     }
 
-    /// Whether a thread settles full segments, so that nobody waits for that but a journal as large as it may be. Without
-    /// it the calls to the disk have one order. Default: yes.
+    /// Whether a thread settles full segments, so that nobody waits for that but a journal as large as it may be.
+    /// Without it the calls to the disk have one order. Default: yes.
     pub fn settles_ahead(mut self, ahead: bool) -> Settings {
         self.ahead = ahead;
         self

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Sends a whole data directory: a set of files that nobody changes, each offered with its size and checksum. The replica
-//! says from where on it wants each, so that a broken sync goes on where it stopped.
+//! Sends a whole data directory: a set of files that nobody changes, each offered with its size and checksum. The
+//! replica says from where on it wants each, so that a broken sync goes on where it stopped.
 
 use super::base_set::{unreadable, BaseFile, BaseSet};
 use super::connection::{unexpected, Receiver, Sender};

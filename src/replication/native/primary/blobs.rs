@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! BLOBs on their way to the replica: numbered in the order in which sessions refer to them, so that a commit can say how
-//! many the replica must have.
+//! BLOBs on their way to the replica: numbered in the order in which sessions refer to them, so that a commit can say
+//! how many the replica must have.
 
 use super::connection::Sender;
 use super::end::End;

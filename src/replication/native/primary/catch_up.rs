@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Catch-up: what the replica lacks is sent from the log on disk, in small steps that it confirms, so that a link of any
-//! speed brings it nearer; then everything goes over as it ends.
+//! Catch-up: what the replica lacks is sent from the log on disk, in small steps that it confirms, so that a link of
+//! any speed brings it nearer; then everything goes over as it ends.
 
 use super::end::End;
 use super::feed::Feed;
@@ -14,8 +14,8 @@ use std::time::Instant;
 
 /// Sessions that wait in a lane.
 const QUEUED_MAX: usize = 1 << 10;
-/// The replica is asked to confirm after so many bytes: what it has confirmed a lost link does not take away. It answers
-/// several such questions at once when it is busy, so many of them cost a fast link next to nothing.
+/// The replica is asked to confirm after so many bytes: what it has confirmed a lost link does not take away. It
+/// answers several such questions at once when it is busy, so many of them cost a fast link next to nothing.
 const COMMIT_BYTES: u64 = 64 << 10;
 /// Sessions above the stored epoch that a subscription may find.
 const HELD_MAX: usize = 1 << 16;

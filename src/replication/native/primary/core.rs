@@ -24,7 +24,8 @@ pub(super) struct Core {
     /// Beyond what the catalog says, because the log has something that cannot be sent.
     oldest_shippable: AtomicU64,
     link: Mutex<Link>,
-    /// The set of a base sync that broke off, and since when there is none because nobody took anything of the last one.
+    /// The set of a base sync that broke off, and since when there is none because nobody took anything of the last
+    /// one.
     base_set: Mutex<Option<BaseSet>>,
     base_set_dropped: Mutex<Option<Instant>>,
     /// Counts what the watching thread has to look at.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The tap of a session with the replica. While the replica catches up, what ends meanwhile waits here by reference; then
-//! everything goes straight to the lanes. Too much of it ends the waiting, and the replica catches up once more.
+//! The tap of a session with the replica. While the replica catches up, what ends meanwhile waits here by reference;
+//! then everything goes straight to the lanes. Too much of it ends the waiting, and the replica catches up once more.
 
 use super::blobs::Blobs;
 use super::lane::Item;
@@ -136,8 +136,8 @@ impl Feed {
         self.lanes.iter().all(|lane| lane.wait_for_room(limit, timeout))
     }
 
-    /// Sends `held`, then what has ended meanwhile, and from now on everything as it comes. False when too much has ended
-    /// meanwhile: nothing is sent then.
+    /// Sends `held`, then what has ended meanwhile, and from now on everything as it comes. False when too much has
+    /// ended meanwhile: nothing is sent then.
     pub(super) fn go_live(&self, held: Vec<EndedSession>) -> bool {
         let mut state = self.state.lock();
         let Phase::Pending(pending) = std::mem::replace(&mut state.phase, Phase::Overflowed) else {

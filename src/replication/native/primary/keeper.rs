@@ -140,8 +140,8 @@ impl Keeper {
         store.set_retained_epoch((bytes <= self.core.settings.retain_bytes).then_some(confirmed));
     }
 
-    /// Gives a replica that is connected, or being connected to, time to confirm what is stored now, and says what is known
-    /// of it then. The thread that hears the confirmations does not wait for them.
+    /// Gives a replica that is connected, or being connected to, time to confirm what is stored now, and says what is
+    /// known of it then. The thread that hears the confirmations does not wait for them.
     pub(super) fn drain(&self, patience: Duration) {
         let core = &self.core;
         let stored = core.store.last_epoch();

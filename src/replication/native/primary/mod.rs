@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The primary's side of the native protocol: keeps a session with the replica whenever there can be one, sends what the
-//! replica lacks and then everything as it ends, and tells the data store what is propagated. Owns the threads and
+//! The primary's side of the native protocol: keeps a session with the replica whenever there can be one, sends what
+//! the replica lacks and then everything as it ends, and tells the data store what is propagated. Owns the threads and
 //! sockets of it; what a message means is in `native`. Promises that the engine never waits for it, but for a bounded
 //! time in [`Primary::shutdown`], and that no thread is left behind by that.
 
@@ -71,10 +71,10 @@ impl Primary {
         self.keeper.status()
     }
 
-    /// Ends replication. A replica that is connected, or with which an attempt is under way, gets time to confirm what is
-    /// stored, see [`ReplicationSettings::shutdown_patience`]; what it has not confirmed then is said in the log. Calling
-    /// it again does nothing. May be called from within a callback; on a thread of replication it waits neither for the
-    /// replica nor for the threads to end.
+    /// Ends replication. A replica that is connected, or with which an attempt is under way, gets time to confirm what
+    /// is stored, see [`ReplicationSettings::shutdown_patience`]; what it has not confirmed then is said in the log.
+    /// Calling it again does nothing. May be called from within a callback; on a thread of replication it waits neither
+    /// for the replica nor for the threads to end.
     pub fn shutdown(&self) {
         let core = &self.keeper.core;
         if !core.is_stopping() {

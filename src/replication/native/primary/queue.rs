@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What waits to be sent on a connection: references, never bytes. Bounded in their number. What is not urgent waits for
-//! what is, or for company: one turn of the taker, one packet and one turn of the other side then do for all of it.
+//! What waits to be sent on a connection: references, never bytes. Bounded in their number. What is not urgent waits
+//! for what is, or for company: one turn of the taker, one packet and one turn of the other side then do for all of it.
 
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
@@ -65,8 +65,8 @@ impl<T> Queue<T> {
         !self.emptied.wait_while_for(&mut inner, full, timeout).timed_out() || !full(&mut inner)
     }
 
-    /// Moves everything that waits into `items`, which is empty; sleeps until something is urgent or there is much. False
-    /// when the queue is closed.
+    /// Moves everything that waits into `items`, which is empty; sleeps until something is urgent or there is much.
+    /// False when the queue is closed.
     pub(super) fn take(&self, items: &mut VecDeque<T>) -> bool {
         let mut inner = self.inner.lock();
         while inner.bytes < COMPANY_BYTES && !inner.closed {

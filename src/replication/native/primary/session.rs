@@ -115,8 +115,8 @@ impl Session {
         self.ended.notify_all();
     }
 
-    /// Ends the session because a thread of it cannot go on. When its connection is gone, the replica may have said why on
-    /// the control connection.
+    /// Ends the session because a thread of it cannot go on. When its connection is gone, the replica may have said why
+    /// on the control connection.
     pub(super) fn lost(&self, reason: End) {
         if matches!(reason, End::Lost(_)) {
             self.wait_for_end_until(Instant::now() + LAST_WORDS);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The order of messages on one lane, as a replica holds the primary to it. Whole sessions come one after the other, each
-//! of an announced channel and of an epoch that is not committed; a COMMIT stands between sessions.
+//! The order of messages on one lane, as a replica holds the primary to it. Whole sessions come one after the other,
+//! each of an announced channel and of an epoch that is not committed; a COMMIT stands between sessions.
 
 use super::message::{Code, Log, Message, Reason};
 use crate::types::Epoch;

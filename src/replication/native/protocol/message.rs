@@ -8,8 +8,8 @@ use crate::types::{BlobId, Epoch, WriteVersion};
 use crate::wal::history::History;
 use std::fmt;
 
-/// The version of the protocol that is spoken; earlier ones are refused. Version 1 compared terms by their numbers, which
-/// proves nothing.
+/// The version of the protocol that is spoken; earlier ones are refused. Version 1 compared terms by their numbers,
+/// which proves nothing.
 pub const VERSION: u16 = 2;
 /// Most lanes of a session.
 pub const LANES_MAX: u32 = 64;
@@ -66,7 +66,8 @@ pub struct PrimaryIdentity {
     /// Which run wrote which epochs.
     pub history: History,
     pub stored: Epoch,
-    /// The oldest epoch of which all sessions are still in the log: a replica that has everything below it can catch up.
+    /// The oldest epoch of which all sessions are still in the log: a replica that has everything below it can catch
+    /// up.
     pub oldest_shippable: Epoch,
     pub lanes: u32,
     /// Most log channels that the primary will announce.
@@ -178,8 +179,8 @@ pub enum Message {
         blob_seq: u64,
     },
     Sync,
-    /// `written` is the last epoch up to `stored` that wrote anything, if the primary knows: a replica that has it lacks
-    /// nothing.
+    /// `written` is the last epoch up to `stored` that wrote anything, if the primary knows: a replica that has it
+    /// lacks nothing.
     Heartbeat {
         switched: Epoch,
         stored: Epoch,

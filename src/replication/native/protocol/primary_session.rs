@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A session as the primary sees it: which epoch may be committed, what the replica has confirmed, whether it is lost or
-//! stalled: what the replica reports, received, synced and durable, is what counts. COMMIT e goes out when e is stored and
-//! every session up to e has been put on its lane, and only for epochs that had writes.
+//! A session as the primary sees it: which epoch may be committed, what the replica has confirmed, whether it is lost
+//! or stalled: what the replica reports, received, synced and durable, is what counts. COMMIT e goes out when e is
+//! stored and every session up to e has been put on its lane, and only for epochs that had writes.
 
 use super::clock::{heartbeat_interval, Millis};
 use super::message::{Alive, Code, Message, Reason, ReplicaIdentity};
@@ -48,9 +48,9 @@ pub struct PrimarySession {
 }
 
 impl PrimarySession {
-    /// A session that begins with catch-up, after the replica's Answer; `stored` is what the Identity said. The time after
-    /// which a silent replica counts as lost is also the one after which a replica counts as stalled that owes something
-    /// and reports nothing new.
+    /// A session that begins with catch-up, after the replica's Answer; `stored` is what the Identity said. The time
+    /// after which a silent replica counts as lost is also the one after which a replica counts as stalled that owes
+    /// something and reports nothing new.
     pub fn new(stored: Epoch, replica: &ReplicaIdentity, timeout: Millis, now: Millis) -> PrimarySession {
         PrimarySession {
             delivered: Some(replica.durable),
@@ -127,8 +127,8 @@ impl PrimarySession {
         Some(epoch)
     }
 
-    /// What the replica has to know before a COMMIT: that its epoch is stored. To be sent on the control connection before
-    /// the COMMIT is sent on the first lane.
+    /// What the replica has to know before a COMMIT: that its epoch is stored. To be sent on the control connection
+    /// before the COMMIT is sent on the first lane.
     pub fn announce(&mut self, now: Millis) -> Option<Message> {
         (self.stored > self.announced).then(|| self.heartbeat(now))
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The proofs of a handshake: each side shows that it knows the secret. A proof is bound to one connection by the nonces
-//! of both sides and everything said before it, and to its direction by a label.
+//! The proofs of a handshake: each side shows that it knows the secret. A proof is bound to one connection by the
+//! nonces of both sides and everything said before it, and to its direction by a label.
 
 use super::encoding::identity_bytes;
 use super::frame::MAGIC;
@@ -12,8 +12,8 @@ use crate::replication::secret::{Proof, Secret};
 pub struct Transcript(Vec<u8>);
 
 impl Transcript {
-    /// The transcript of a connection: the magic, the whole Hello frame (versions, kind, session, nonce of the primary),
-    /// the chosen version and the nonce of the replica.
+    /// The transcript of a connection: the magic, the whole Hello frame (versions, kind, session, nonce of the
+    /// primary), the chosen version and the nonce of the replica.
     pub fn new(hello: &Hello, version: u16, nonce: &Nonce) -> Transcript {
         let mut bytes = MAGIC.to_vec();
         Message::Hello(hello.clone()).encode(&mut bytes);

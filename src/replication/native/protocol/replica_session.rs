@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A session as the replica sees it: which connections belong to it, when an epoch may be recorded, when the primary
-//! counts as lost. An epoch is recorded when every lane has synced what it got before the epoch's COMMIT and the BLOBs up
-//! to the COMMIT's number are synced, and the primary has said that it is stored; it is acknowledged when its record is synced. Whatever the primary sends, the
-//! memory held here is bounded.
+//! counts as lost. An epoch is recorded when every lane has synced what it got before the epoch's COMMIT and the BLOBs
+//! up to the COMMIT's number are synced, and the primary has said that it is stored; it is acknowledged when its record
+//! is synced. Whatever the primary sends, the memory held here is bounded.
 
 use super::clock::{heartbeat_interval, Millis};
 use super::lane_order::LaneOrder;
@@ -64,7 +64,8 @@ pub struct ReplicaSession {
 }
 
 impl ReplicaSession {
-    /// A session whose control connection was accepted with this outcome. Everything beyond `durable` has been discarded.
+    /// A session whose control connection was accepted with this outcome. Everything beyond `durable` has been
+    /// discarded.
     pub fn new(
         id: SessionId,
         primary: &PrimaryIdentity,
@@ -115,8 +116,8 @@ impl ReplicaSession {
         self.max_channels
     }
 
-    /// Takes another connection of the session, of a kind that its outcome allows; on a lane, the returned order watches
-    /// over it.
+    /// Takes another connection of the session, of a kind that its outcome allows; on a lane, the returned order
+    /// watches over it.
     pub fn attach(&mut self, id: SessionId, kind: ConnectionKind) -> Result<Option<LaneOrder>, Reason> {
         if id != self.id {
             return Err(Reason::new(

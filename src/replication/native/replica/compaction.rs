@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Compaction of a replica that is told to: `ctrl/start_compaction`, as on a primary. The session with the primary is
-//! ended for its time, so that the directory holds exactly what is durable and nobody writes to it; then it is compacted
-//! like a stopped directory. The primary connects again and catches up.
+//! ended for its time, so that the directory holds exactly what is durable and nobody writes to it; then it is
+//! compacted like a stopped directory. The primary connects again and catches up.
 
 use super::end::End;
 use super::node::Node;
@@ -54,8 +54,8 @@ impl Node {
         }
     }
 
-    /// Ends the session and closes the store, which is opened anew when the guard goes. `None` when that is not possible
-    /// now.
+    /// Ends the session and closes the store, which is opened anew when the guard goes. `None` when that is not
+    /// possible now.
     fn set_apart(&self) -> Option<Apart<'_>> {
         let _accepting = self.accepting.lock();
         if let Some(session) = self.session() {

@@ -46,7 +46,8 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    /// Takes the first bytes of a connection. Everything has to come by `deadline` until [`Self::set_timeout`] is called.
+    /// Takes the first bytes of a connection. Everything has to come by `deadline` until [`Self::set_timeout`] is
+    /// called.
     pub(super) fn begin(stream: TcpStream, deadline: Instant) -> io::Result<(Incoming, [u8; MAGIC.len()])> {
         let mut input =
             BufReader::with_capacity(BUFFER_BYTES, Socket { stream, deadline: Some(deadline), count: None });

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A running replica of the native protocol: listens, serves one primary at a time with a thread for each connection,
-//! and carries out what the session logic in [`crate::replication::native`] asks for. Promises that an epoch is acknowledged only when
-//! it is on the disk, that the end of any connection ends its session and nothing of it beyond the durable epoch stays,
-//! that nothing a peer does ends the program or makes it wait for ever, and that a failed disk does end it.
+//! and carries out what the session logic in [`crate::replication::native`] asks for. Promises that an epoch is
+//! acknowledged only when it is on the disk, that the end of any connection ends its session and nothing of it beyond
+//! the durable epoch stays, that nothing a peer does ends the program or makes it wait for ever, and that a failed disk
+//! does end it.
 
 mod board;
 mod compaction;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the connections of a replica share: its store, its history, the session of the one primary, and whether it goes on.
+//! What the connections of a replica share: its store, its history, the session of the one primary, and whether it goes
+//! on.
 
 use super::board::Board;
 use super::end::End;
@@ -139,8 +140,8 @@ impl Node {
         check_term(primary, &known.instance, known.term)
     }
 
-    /// Takes over the history of the primary, before it is accepted. A base sync brings it with the files; that the content
-    /// does not count any more is noted.
+    /// Takes over the history of the primary, before it is accepted. A base sync brings it with the files; that the
+    /// content does not count any more is noted.
     pub(super) fn adopt(&self, store: &StandbyStore, primary: &PrimaryIdentity, outcome: Outcome) -> Result<()> {
         let mut known = self.history.lock();
         let next = match outcome {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Makes epochs durable beside everything else of a session: while one is recorded, the sessions of the next are received
-//! and synced.
+//! Makes epochs durable beside everything else of a session: while one is recorded, the sessions of the next are
+//! received and synced.
 
 use crate::types::Epoch;
 use parking_lot::{Condvar, Mutex};

@@ -90,8 +90,8 @@ impl Session {
         now.saturating_sub(self.heard.load(SeqCst))
     }
 
-    /// Takes the connection of this thread into the session, of which it is a part until the guard goes: it is closed with
-    /// it, and ends it. `None` when the session has ended.
+    /// Takes the connection of this thread into the session, of which it is a part until the guard goes: it is closed
+    /// with it, and ends it. `None` when the session has ended.
     pub(super) fn join(&self, incoming: &mut Incoming) -> std::io::Result<Option<Joined<'_>>> {
         let ended = self.ended.lock();
         if ended.is_some() {
@@ -115,8 +115,8 @@ impl Session {
         machine.tick(now)
     }
 
-    /// Waits for the threads of all connections that joined, and until what they were told to commit is recorded. Nothing
-    /// is appended, synced or recorded for the session after that.
+    /// Waits for the threads of all connections that joined, and until what they were told to commit is recorded.
+    /// Nothing is appended, synced or recorded for the session after that.
     pub(super) fn wait(&self) {
         let mut threads = self.threads.lock();
         while *threads > 0 {

@@ -8,8 +8,8 @@ use parking_lot::{Condvar, Mutex};
 
 /// So much is synced although nobody asks, so that little is left when the primary does.
 const EAGER_BYTES: u64 = 8 << 20;
-/// With so much more the lane takes nothing until a sync has ended: a COMMIT must not wait for a sync of all that memory
-/// can hold.
+/// With so much more the lane takes nothing until a sync has ended: a COMMIT must not wait for a sync of all that
+/// memory can hold.
 const BEHIND_BYTES_MAX: u64 = 32 << 20;
 
 /// What is asked of the thread that syncs a lane.
@@ -65,9 +65,9 @@ impl Syncer {
         self.synced.notify_one();
     }
 
-    /// Does what is asked for until it is closed, also what was asked for before. `sync` syncs what was appended, or only
-    /// what an epoch needs, and is told how many bytes came since the last time; `committed` is told COMMITs whose sessions
-    /// are synced. However this ends, nobody waits for it any more.
+    /// Does what is asked for until it is closed, also what was asked for before. `sync` syncs what was appended, or
+    /// only what an epoch needs, and is told how many bytes came since the last time; `committed` is told COMMITs whose
+    /// sessions are synced. However this ends, nobody waits for it any more.
     pub(super) fn run(
         &self,
         mut sync: impl FnMut(Option<Epoch>, u64) -> Result<(), End>,

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `replication_confirmed`: the last epoch that a replica of the protocol of the original was known to have. The protocol
-//! lets neither side ask the other, so this is all that a later run of the primary has to go by. The file may be behind
-//! the truth, then sessions are sent twice, which does no harm; it is never ahead of it. The original ignores it.
+//! `replication_confirmed`: the last epoch that a replica of the protocol of the original was known to have. The
+//! protocol lets neither side ask the other, so this is all that a later run of the primary has to go by. The file may
+//! be behind the truth, then sessions are sent twice, which does no harm; it is never ahead of it. The original ignores
+//! it.
 
 use crate::error::{Error, Result};
 use crate::types::Epoch;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The primary as the data store sees it: told of sessions and epochs, started, asked, and shut down. Its threads are one
-//! for each log channel that sends sessions and waits for their acknowledgements, one for the control connection, one
-//! that connects again after a loss, and one that reports progress.
+//! The primary as the data store sees it: told of sessions and epochs, started, asked, and shut down. Its threads are
+//! one for each log channel that sends sessions and waits for their acknowledgements, one for the control connection,
+//! one that connects again after a loss, and one that reports progress.
 
 use super::confirmed;
 use super::connection::Exchange;
@@ -39,8 +39,8 @@ pub struct Options {
     pub mode: Mode,
     /// Whether a session may be sent while it is still being synced here (`REPLICATION_ASYNC_SESSION_CLOSE`).
     pub async_session_close: bool,
-    /// Whether a group commit may be sent before the epoch is recorded here (`REPLICATION_ASYNC_GROUP_COMMIT`): a replica
-    /// can then be ahead of a primary that loses power.
+    /// Whether a group commit may be sent before the epoch is recorded here (`REPLICATION_ASYNC_GROUP_COMMIT`): a
+    /// replica can then be ahead of a primary that loses power.
     pub async_group_commit: bool,
     /// How much log is kept for a replica that does not keep up, at least 64 MiB. Beyond it the replica is given up.
     pub retain_bytes: u64,
@@ -116,8 +116,8 @@ impl Primary {
     }
 
     /// Connects a log channel; to be called for each that is created, in order, without locks of the data store. Before
-    /// [`Self::ready`] it is only counted: a replica of the original wants the control connection first. When the replica
-    /// cannot be reached it counts as lost, and this returns all the same.
+    /// [`Self::ready`] it is only counted: a replica of the original wants the control connection first. When the
+    /// replica cannot be reached it counts as lost, and this returns all the same.
     pub fn add_channel(&self, channel: usize) {
         let shared = &self.shared;
         let (link, id, replica) = {
@@ -133,9 +133,9 @@ impl Primary {
         shared.settle(link, opened);
     }
 
-    /// Connects, the control connection first; from now on sessions are sent. What the replica has confirmed in an earlier
-    /// run is in a file; what was stored since then is read from the log and sent first. In the first run the replica is
-    /// taken for a copy of this directory, as in the original.
+    /// Connects, the control connection first; from now on sessions are sent. What the replica has confirmed in an
+    /// earlier run is in a file; what was stored since then is read from the log and sent first. In the first run the
+    /// replica is taken for a copy of this directory, as in the original.
     ///
     /// # Errors
     /// [`Error::BrokenMetadata`] or [`Error::Io`] when the file cannot be read or written.
@@ -253,7 +253,8 @@ impl Primary {
     }
 }
 
-/// The sessions above `confirmed` that the log on disk has, in the order of their epochs, or why it has not all of them.
+/// The sessions above `confirmed` that the log on disk has, in the order of their epochs, or why it has not all of
+/// them.
 fn missing_sessions(
     subscription: Subscription,
     confirmed: Epoch,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A session of a log file as messages: one with the begin flag, one for each entry, one that ends and flushes; byte for
-//! byte what the original sends.
+//! A session of a log file as messages: one with the begin flag, one for each entry, one that ends and flushes; byte
+//! for byte what the original sends.
 
 use crate::blob::paths;
 use crate::replication::upstream::protocol::codec::{self, entry_kind, flag, Message};

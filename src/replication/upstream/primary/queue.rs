@@ -74,7 +74,8 @@ impl Queue {
             last = Some(epoch);
         }
         match last {
-            // One for all: the replica may have recorded some of these epochs already, and takes no lower one than that.
+            // One for all: the replica may have recorded some of these epochs already, and takes no lower one than
+            // that.
             Some(epoch) => self.commits.push_back(Commit { epoch, stored: recorded.max(epoch) }),
             None => self.complete = self.complete.max(recorded),
         }

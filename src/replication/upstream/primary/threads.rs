@@ -100,7 +100,8 @@ impl Shared {
         }
     }
 
-    /// The control connection first, to the first address that answers as a replica does; then the logs, to the same one.
+    /// The control connection first, to the first address that answers as a replica does; then the logs, to the same
+    /// one.
     pub(super) fn connect_all(self: &Arc<Shared>, link: u64, channels: usize, first_id: u64) -> Result<(), LinkError> {
         let timeout = self.timeout;
         let opened = self.dialer.lock().open(timeout, |connected| match self.state.lock().is_over(link) {

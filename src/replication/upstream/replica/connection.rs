@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 
 /// A restarted primary waits at most this long until the end of its former connections was seen.
 const TAKEOVER_WAIT_MAX: Duration = Duration::from_secs(2);
-/// An epoch so far above the durable one leaves no room for those that follow. Captures of the original have larger ones
-/// than any engine reaches, so this is no sharper.
+/// An epoch so far above the durable one leaves no room for those that follow. Captures of the original have larger
+/// ones than any engine reaches, so this is no sharper.
 const EPOCHS_AHEAD_MAX: u64 = 1 << 62;
 
 /// Why a connection was closed.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The receiving end of one connection with its deadlines: a peer may be silent between two messages as long as it likes, but
-//! neither before the first one is complete nor inside one.
+//! The receiving end of one connection with its deadlines: a peer may be silent between two messages as long as it
+//! likes, but neither before the first one is complete nor inside one.
 
 use crate::replication::net::connection::ReadHalf;
 use crate::replication::net::deadline::{is_timeout, Deadline};
