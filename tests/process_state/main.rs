@@ -180,6 +180,10 @@ fn without_permission_to_write(directory: &Path) -> i32 {
     mode(directory, 0o755);
     // SAFETY: the process ends soon; where it is not allowed the modes are enough.
     unsafe { libc::setuid(65534) };
+    if std::fs::metadata(&location).is_err() {
+        println!("NOT RUN: the folders above {} are closed to other users", location.display());
+        return 0;
+    }
     assert!(File::options().write(true).open(location.join("epoch")).is_err());
     let run = |words: &[&str]| {
         let words = ["tglogutil"].iter().chain(words).map(std::ffi::OsString::from);
