@@ -88,6 +88,10 @@ void datastore::ready() {
     internal::check_guarded("ready", status, LIMESTONE_HERE);
     impl_->state_.store(datastore_state::ready);
     epoch_id_switched_.store(limestone_datastore_switched_epoch(impl_->core_));
+    // The counters of a run before a shutdown say nothing about this one.
+    epoch_id_informed_.store(0);
+    epoch_id_to_be_recorded_.store(0);
+    epoch_id_record_finished_.store(0);
     next_blob_id_.store(limestone_datastore_next_blob_id(impl_->core_));
     raise_epoch_counters();
 }

@@ -586,9 +586,10 @@ bool limestone_callback_had_writes(void);
 // `settings` must come from `limestone_settings_create`; `out` must be null or writable.
 int32_t limestone_datastore_open(const struct limestone_settings *settings, struct limestone_datastore **out);
 
-// Recovers what was acknowledged and starts the epochs. Once per data store. `LIMESTONE_ERR_CORRUPTED` means that
-// acknowledged data is damaged and that no file was changed. On the directory of a replica it takes over. With
-// replication it begins to connect to the replica and does not wait for it.
+// Recovers what was acknowledged and starts the epochs. Once, and again after each shutdown: then the directory is
+// opened anew, and the channels and callbacks stay. `LIMESTONE_ERR_CORRUPTED` means that acknowledged data is damaged
+// and that no file was changed. On the directory of a replica it takes over. With replication it begins to connect to
+// the replica and does not wait for it.
 //
 // # Safety
 // `datastore` must come from `limestone_datastore_open`.

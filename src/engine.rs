@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Replication as the engine's data store goes through its life: what has to be set before it is opened, what a start
-//! does to the directory's role, and what ends before it does.
+//! A data store and its replication as they go through life together: what has to be set before the one is opened, what
+//! a start does to the directory's role, and what ends before it does.
 
-use crate::datastore::{Datastore, NotifyLevel, RecoveryReport, Settings};
+use crate::datastore::{Channel, Datastore, NotifyLevel, RecoveryReport, Settings};
 use crate::error::{Error, Result};
 use crate::replication::native::primary::Primary;
 use crate::replication::policy::degraded_intervals::{self, Degradation};
@@ -13,13 +13,99 @@ use crate::replication::status_socket::StatusSocket;
 use crate::replication::upstream::primary as upstream;
 use crate::types::Epoch;
 use parking_lot::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
+
+/// A data store with its replication, through its whole life. Everything that opens one for a program does it with
+/// this. All calls may be made from any thread.
+#[derive(Debug)]
+pub struct Engine {
+    store: Arc<Datastore>,
+    replication: Option<Arc<Replication>>,
+    /// Between ready and shutdown.
+    status: Mutex<Option<StatusSocket>>,
+}
+
+impl Engine {
+    /// Opens the data store; `replication` as [`ReplicationSettings::from_environment`] gives it.
+    ///
+    /// # Errors
+    /// As for [`Datastore::open`].
+    pub fn open(settings: Settings, replication: Option<ReplicationSettings>) -> Result<Engine> {
+        let replication = replication.map(Replication::new).map(Arc::new);
+        let settings = match &replication {
+            Some(replication) => replication.apply_to(settings),
+            None => settings,
+        };
+        let engine = Engine { store: Datastore::open(settings)?, replication, status: Mutex::default() };
+        if let Some(replication) = &engine.replication {
+            replication.opened(&engine.store)?;
+        }
+        Ok(engine)
+    }
+
+    /// The data store. It is started and shut down through the engine only.
+    pub fn store(&self) -> &Arc<Datastore> {
+        &self.store
+    }
+
+    /// As [`Datastore::create_channel`]; with the upstream protocol the channel is connected, which takes the time-out
+    /// at most.
+    pub fn create_channel(&self) -> Result<Arc<Channel>> {
+        let channel = self.store.create_channel()?;
+        if let Some(replication) = &self.replication {
+            replication.channel_created(channel.number() as usize);
+        }
+        Ok(channel)
+    }
+
+    /// Starts the data store, and then replication. After a shutdown both begin again.
+    ///
+    /// # Errors
+    /// As for [`Datastore::ready`].
+    pub fn ready(&self) -> Result<RecoveryReport> {
+        if let Some(replication) = &self.replication {
+            replication.begin_again(&self.store)?;
+        }
+        let report = ready(&self.store, self.replication.as_deref())?;
+        *self.status.lock() = serve_status(&self.store, self.replication.as_ref());
+        Ok(report)
+    }
+
+    /// What is going on, with replication and without.
+    pub fn status(&self) -> Status {
+        match &self.replication {
+            Some(replication) => replication.status(&self.store),
+            None => idle(&self.store),
+        }
+    }
+
+    /// Ends replication, while epochs can still be reported, and then the data store. Calling it again does nothing.
+    pub fn shutdown(&self) {
+        // Replicas get what has ended by now; a failure has poisoned the data store, which says so itself.
+        let _ = self.store.drain();
+        if let Some(replication) = &self.replication {
+            replication.shutdown();
+        }
+        // Before others can have the directory.
+        drop(self.status.lock().take());
+        self.store.shutdown();
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
 
 /// Replication of one data store.
 #[derive(Debug)]
 pub struct Replication {
     settings: ReplicationSettings,
     role: Mutex<Role>,
+    /// It has been shut down since it began.
+    ended: AtomicBool,
 }
 
 #[derive(Clone, Debug)]
@@ -62,7 +148,7 @@ impl upstream::Observer for Arc<Reporter> {
 impl Replication {
     /// Replication that begins with [`ready`].
     pub fn new(settings: ReplicationSettings) -> Replication {
-        Replication { settings, role: Mutex::new(Role::NotStarted) }
+        Replication { settings, role: Mutex::new(Role::NotStarted), ended: AtomicBool::new(false) }
     }
 
     /// Sets what a data store has to know of it.
@@ -100,6 +186,16 @@ impl Replication {
         Ok(())
     }
 
+    /// To be called before the data store starts. After a shutdown it is as [`Self::opened`] and the channels left it.
+    fn begin_again(&self, store: &Arc<Datastore>) -> Result<()> {
+        if self.ended.swap(false, SeqCst) {
+            *self.role.lock() = Role::NotStarted;
+            self.opened(store)?;
+            (0..store.channel_count()).for_each(|channel| self.channel_created(channel));
+        }
+        Ok(())
+    }
+
     /// To be called for each channel that was made, without locks of the data store.
     pub fn channel_created(&self, channel: usize) {
         if let Role::Upstream(primary, _) = self.role() {
@@ -126,6 +222,7 @@ impl Replication {
 
     /// Ends replication in bounded time. To be called before the data store is shut down.
     pub fn shutdown(&self) {
+        self.ended.store(true, SeqCst);
         match self.role() {
             Role::NotStarted => {}
             Role::Native(primary) => primary.shutdown(),

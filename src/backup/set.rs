@@ -2,7 +2,7 @@
 //! Which files a backup consists of (disk format §9).
 
 use crate::blob::paths;
-use crate::blob::Unneeded;
+use crate::blob::Incomplete;
 use crate::error::{Error, Result};
 use crate::types::Epoch;
 use crate::vfs::{FileKind, Vfs};
@@ -46,18 +46,23 @@ fn pick(vfs: &dyn Vfs, location: &Path, wanted: impl Fn(&OsStr) -> Result<bool>)
 
 /// The files of a plain backup, by path: all that exists directly in the directory, live log files included, and the
 /// BLOBs (§9.1).
-pub fn all_files(vfs: &dyn Vfs, location: &Path, unneeded: &Unneeded) -> Result<Vec<BackupFile>> {
+pub fn all_files(vfs: &dyn Vfs, location: &Path, incomplete: &Incomplete) -> Result<Vec<BackupFile>> {
     // Forms that exist for a moment can vanish before they are copied, and are never needed.
     let momentary = [names::EPOCH_TEMPORARY, names::CATALOG_TEMPORARY, names::TAGS_TEMPORARY, names::HISTORY_TEMPORARY];
     let mut files = pick(vfs, location, |name| Ok(momentary.iter().all(|other| name != *other)))?;
-    files.extend(blob_files(vfs, location, unneeded)?);
+    files.extend(blob_files(vfs, location, incomplete)?);
     files.sort();
     Ok(files.into_iter().map(file).collect())
 }
 
 /// The files of a detailed backup: by name those that nobody changes any more, then the BLOBs (§9.2). `durable` is the
 /// largest epoch that a rotated epoch file of this backup may hold.
-pub fn settled_files(vfs: &dyn Vfs, location: &Path, durable: Epoch, unneeded: &Unneeded) -> Result<Vec<BackupFile>> {
+pub fn settled_files(
+    vfs: &dyn Vfs,
+    location: &Path,
+    durable: Epoch,
+    incomplete: &Incomplete,
+) -> Result<Vec<BackupFile>> {
     let compacted = location.join(names::COMPACTED);
     let compacted = vfs.kind(&compacted).map_err(|e| Error::io("cannot look at", &compacted, e))?.is_some();
     let mut files = pick(vfs, location, |name| match name.to_str() {
@@ -68,7 +73,7 @@ pub fn settled_files(vfs: &dyn Vfs, location: &Path, durable: Epoch, unneeded: &
         Some(name) => Ok(names::is_log(name) && !names::is_active_log(name)),
         None => Ok(false),
     })?;
-    files.extend(blob_files(vfs, location, unneeded)?);
+    files.extend(blob_files(vfs, location, incomplete)?);
     Ok(files.into_iter().map(file).collect())
 }
 
@@ -79,16 +84,15 @@ fn counts_up_to(vfs: &dyn Vfs, path: &Path, durable: Epoch) -> Result<bool> {
         .is_ok_and(|records| records.torn_at.is_none() && records.max.is_some_and(|max| max <= durable)))
 }
 
-/// The BLOB files at their places, but for those that only a running transaction needs: their release would delete
-/// them.
-fn blob_files(vfs: &dyn Vfs, location: &Path, unneeded: &Unneeded) -> Result<Vec<PathBuf>> {
+/// The BLOB files at their places, whether an entry refers to them or not, but for those that are not whole.
+fn blob_files(vfs: &dyn Vfs, location: &Path, incomplete: &Incomplete) -> Result<Vec<PathBuf>> {
     let root = location.join(names::BLOB_DIR);
     let mut ids = Vec::new();
     paths::visit(vfs, &root, |id| ids.push(id)).map_err(|e| Error::io("cannot list the BLOB files in", &root, e))?;
     ids.sort_unstable();
     ids.dedup();
     let mut files = Vec::new();
-    for id in ids.into_iter().filter(|id| !unneeded.contains(*id)) {
+    for id in ids.into_iter().filter(|id| !incomplete.contains(*id)) {
         let path = paths::file(&root, id);
         // One that lies elsewhere below `blob/` is no BLOB for anybody.
         if vfs.kind(&path).map_err(|e| Error::io("cannot look at", &path, e))? == Some(FileKind::File) {

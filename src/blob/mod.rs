@@ -15,4 +15,4 @@ mod tests;
 pub use garbage::Found;
 pub use pool::BlobPool;
 pub use reference_tag::{reference_tag, ReferenceKey};
-pub use store::{BlobStore, Unneeded};
+pub use store::{BlobStore, Incomplete};

@@ -18,6 +18,10 @@ use std::sync::{Arc, OnceLock};
 
 /// Among the marks of a BLOB: a backup has listed it, so it stays until the next start whoever takes marks back.
 const LISTED: u32 = 1 << 31;
+/// Among the marks of a BLOB: its file is being written.
+const CREATING: u32 = 1 << 30;
+/// The bits that count entries.
+const ENTRIES: u32 = CREATING - 1;
 
 /// Bytes that are copied at a time.
 const COPY_BYTES: usize = 256 << 10;
@@ -72,19 +76,19 @@ struct Names {
     syncing: Mutex<()>,
 }
 
-/// BLOBs that a backup leaves out.
+/// BLOBs that a backup leaves out, because their files are not whole.
 #[derive(Debug)]
-pub struct Unneeded<'a> {
+pub struct Incomplete<'a> {
     store: &'a BlobStore,
-    unmarked: HashSet<BlobId>,
+    incomplete: HashSet<BlobId>,
     next: BlobId,
 }
 
-impl Unneeded<'_> {
+impl Incomplete<'_> {
     /// Whether this BLOB belongs to them; to be asked about files that were seen before the question.
     pub fn contains(&self, id: BlobId) -> bool {
         let issued_since = self.next..self.store.next_id();
-        self.unmarked.contains(&id) || (self.next.0 > 0 && issued_since.contains(&id))
+        self.incomplete.contains(&id) || (self.next.0 > 0 && issued_since.contains(&id))
     }
 }
 
@@ -147,18 +151,18 @@ impl BlobStore {
 
     /// Marks BLOBs as referred to by the log: the release of their pool keeps them.
     pub fn mark_persistent(&self, ids: &[BlobId]) {
-        self.change_marks(ids, |marks| (marks & !LISTED).saturating_add(1).min(LISTED - 1) | marks & LISTED);
+        self.change_marks(ids, |marks| (marks & ENTRIES).saturating_add(1).min(ENTRIES) | marks & !ENTRIES);
     }
 
     /// Takes all marks of these BLOBs back.
     pub fn unmark_persistent(&self, ids: &[BlobId]) {
-        self.change_marks(ids, |marks| marks & LISTED);
+        self.change_marks(ids, |marks| marks & !ENTRIES);
     }
 
     /// Takes one mark back for each id: an entry that referred to it is gone. The release of its pool deletes it unless
     /// another entry needs it.
     pub fn forget_entries(&self, ids: &[BlobId]) {
-        self.change_marks(ids, |marks| (marks & !LISTED).saturating_sub(1) | marks & LISTED);
+        self.change_marks(ids, |marks| (marks & ENTRIES).saturating_sub(1) | marks & !ENTRIES);
     }
 
     fn change_marks(&self, ids: &[BlobId], change: impl Fn(u32) -> u32) {
@@ -187,7 +191,10 @@ impl BlobStore {
         let id = self.take_id();
         let created = self.create_from(content, id);
         match created {
-            Ok(()) => self.unsynced[paths::directory_number(id)].unsynced.store(true, SeqCst),
+            Ok(()) => {
+                self.unsynced[paths::directory_number(id)].unsynced.store(true, SeqCst);
+                self.change_marks(&[id], |marks| marks & !CREATING);
+            }
             Err(_) => drop(self.owned.lock().remove(&id)),
         }
         created.map(|()| id)
@@ -230,7 +237,7 @@ impl BlobStore {
         }
     }
 
-    /// Issues an id, which is owned from the first moment: see [`Self::unneeded`].
+    /// Issues an id, which is owned from the first moment: see [`Self::incomplete`].
     fn take_id(&self) -> BlobId {
         let mut owned = self.owned.lock();
         let taken = self.next.fetch_update(SeqCst, SeqCst, |next| next.checked_add(1));
@@ -238,7 +245,7 @@ impl BlobStore {
             log::error!("Blob ID overflow detected.");
             last
         }));
-        owned.insert(id, 0);
+        owned.insert(id, CREATING);
         id
     }
 
@@ -272,13 +279,13 @@ impl BlobStore {
         Job { vfs: self.vfs.clone(), root: self.root.clone(), stopping: self.stopping.clone(), owned }
     }
 
-    /// The BLOBs that no session refers to that has ended by now: those that running pools own without a mark, and
-    /// those that are issued from now on.
-    pub fn unneeded(&self) -> Unneeded<'_> {
+    /// The BLOBs that are not complete: those that are being written, and those that are issued from now on. A release
+    /// keeps all others from here on, so that they can be copied.
+    pub fn incomplete(&self) -> Incomplete<'_> {
         let mut owned = self.owned.lock();
-        owned.values_mut().filter(|marks| **marks > 0).for_each(|marks| *marks |= LISTED);
-        let unmarked = owned.iter().filter(|(_, marks)| **marks == 0).map(|(id, _)| *id).collect();
-        Unneeded { store: self, unmarked, next: self.next_id() }
+        owned.values_mut().filter(|marks| **marks & CREATING == 0).for_each(|marks| *marks |= LISTED);
+        let incomplete = owned.iter().filter(|(_, marks)| **marks & CREATING != 0).map(|(id, _)| *id).collect();
+        Incomplete { store: self, incomplete, next: self.next_id() }
     }
 
     /// Makes the directory of a BLOB when it is missing. Even one that is there may have a name that is not durable: a
@@ -459,6 +466,14 @@ impl BlobStore {
     /// Waits until the files that were there at the start and that nothing refers to are deleted.
     pub fn wait_for_collection(&self) {
         self.collection.wait();
+    }
+
+    /// After [`Self::shut_down`], before the next [`Self::start`]. Names are synced again before anything relies on
+    /// them.
+    pub fn open_again(&self) {
+        *self.durable_directories.lock() = [false; paths::DIRECTORIES];
+        *self.phase.write() = Phase::NotReady;
+        self.stopping.store(false, SeqCst);
     }
 
     /// Ends all work on files: waits for running calls, breaks the deletion of unused files off.

@@ -132,6 +132,22 @@ fn a_release_deletes_what_no_entry_refers_to() {
 }
 
 #[test]
+fn what_a_backup_may_have_listed_outlives_the_release_of_its_pool() {
+    let fs = SimFs::new();
+    let store = started(&fs, 0);
+    let pool = BlobPool::new(store.clone());
+    let listed = pool.register_data(b"x").unwrap();
+    let backup = store.incomplete();
+    let later = pool.register_data(b"y").unwrap();
+    assert_eq!([listed, later].map(|id| backup.contains(id)), [false, true]);
+    store.mark_persistent(&[listed]);
+    store.forget_entries(&[listed]);
+    store.unmark_persistent(&[listed]);
+    pool.release();
+    assert_eq!([listed, later].map(|id| store.file(id).1), [true, false]);
+}
+
+#[test]
 fn a_pool_that_is_dropped_leaves_its_files_and_no_marks() {
     let fs = SimFs::new();
     let store = started(&fs, 0);

@@ -6,10 +6,11 @@ use crate::backup::{
     restore_directory, restore_files, set, BackupFile, FileToRestore, InProgress, Phase, Target, Ticket,
 };
 use crate::backup::{Progress, Snapshot as RestoreState};
+use crate::directory::start::{self, Reading, Record};
 use crate::error::{Error, Result};
 use crate::types::{Durability, Epoch};
-use crate::wal::epoch_file;
 use crate::wal::journal::Pause;
+use crate::wal::{epoch_file, rotation};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -46,8 +47,8 @@ impl Datastore {
         let ticket = self.hold_files();
         let _lifecycle = self.lifecycle.lock();
         let pause = self.pause_journal()?;
-        let (log_finish, unneeded) = (self.last_epoch(), self.blobs.unneeded());
-        let files = self.files_as_given(set::all_files(&*self.settings.vfs, &self.settings.location, &unneeded)?);
+        let (log_finish, incomplete) = (self.last_epoch(), self.blobs.incomplete());
+        let files = self.files_as_given(set::all_files(&*self.settings.vfs, &self.settings.location, &incomplete)?);
         Ok(Backup { files, log_finish, _ticket: ticket, _pause: pause })
     }
 
@@ -56,9 +57,14 @@ impl Datastore {
     /// all sessions so far are stored, but not longer than `patience`; whatever has been acknowledged is in the backup
     /// in any case. Writers go on.
     ///
-    /// # Errors
-    /// [`Error::WrongState`] before [`Self::ready`] and after a shutdown, which also ends the wait.
+    /// After a shutdown it waits for nothing: what counts then is in the backup.
+    ///
+    /// # Errors [`Error::WrongState`] before [`Self::ready`], and when a shutdown ends the wait; [`Error::Io`] with
+    /// `ENOENT` when the directory was deleted.
     pub fn begin_detailed_backup(&self, patience: Duration) -> Result<Backup> {
+        if self.lifecycle.lock().state == State::Shutdown {
+            return self.begin_backup_of_stopped();
+        }
         self.wait_for_written(patience)?;
         let ticket = self.hold_files();
         let lifecycle = self.lifecycle.lock();
@@ -67,18 +73,14 @@ impl Datastore {
         // First the epoch, then the logs: all its sessions have ended, so the rotated files hold them. Sessions of
         // later epochs may be in there as well and do not count.
         let log_finish = self.coordinator.epochs().stored();
-        let unneeded = self.blobs.unneeded();
+        let incomplete = self.blobs.incomplete();
         self.rotate_logs(&lifecycle)?;
         let (vfs, location) = (&*self.settings.vfs, &self.settings.location);
         // Nothing depends on this file but the backup.
         epoch_file::write_rotated(vfs, location, log_finish, self.coordinator.epochs().switched())?;
         epoch_file::sync_names(vfs, location).map_err(|e| self.coordinator.poison(e))?;
-        let files = self.files_as_given(set::settled_files(vfs, location, log_finish, &unneeded)?);
+        let files = self.files_as_given(set::settled_files(vfs, location, log_finish, &incomplete)?);
         Ok(Backup { files, log_finish, _ticket: ticket, _pause: pause })
-    }
-
-    fn files_as_given(&self, files: Vec<BackupFile>) -> Vec<BackupFile> {
-        files.into_iter().map(|file| BackupFile { source: self.as_given(&file.source), ..file }).collect()
     }
 
     /// Everything in the journal is settled, and until the backup ends all is committed without it.
@@ -88,10 +90,32 @@ impl Datastore {
         pause.map_err(|e| self.coordinator.poison(e))
     }
 
+    /// A detailed backup after a shutdown: the directory is put right as a start does it, so that its logs hold ended
+    /// sessions only, and given back.
+    fn begin_backup_of_stopped(&self) -> Result<Backup> {
+        let ticket = self.hold_files();
+        let lifecycle = self.lifecycle.lock();
+        if lifecycle.state != State::Shutdown {
+            return Err(Error::WrongState("a detailed backup is not possible while the data store starts".to_owned()));
+        }
+        let directory = self.directory_again()?;
+        let (vfs, location) = (&*self.settings.vfs, &self.settings.location);
+        let reading = Reading { threads: self.settings.recovery_threads, snapshot_memory_bytes: None };
+        let log_finish = start::read(&directory, reading)?.put_right(Record::Last)?.last_epoch;
+        rotation::rotate_idle(vfs, location, |_| true)?;
+        epoch_file::write_rotated(vfs, location, log_finish, log_finish)?;
+        let files = self.files_as_given(set::settled_files(vfs, location, log_finish, &self.blobs.incomplete())?);
+        Ok(Backup { files, log_finish, _ticket: ticket, _pause: None })
+    }
+
+    fn files_as_given(&self, files: Vec<BackupFile>) -> Vec<BackupFile> {
+        files.into_iter().map(|file| BackupFile { source: self.as_given(&file.source), ..file }).collect()
+    }
+
     fn check_ready(&self, lifecycle: &Lifecycle) -> Result<()> {
         match lifecycle.state {
             State::Ready => self.coordinator.check(),
-            _ => Err(Error::WrongState("a detailed backup is possible only between ready() and shutdown()".to_owned())),
+            _ => Err(Error::WrongState("a detailed backup is possible only after ready()".to_owned())),
         }
     }
 
@@ -119,13 +143,15 @@ impl Datastore {
         if self.lifecycle.lock().state != State::Ready {
             return Err(Error::WrongState("rotation is possible only between ready() and shutdown()".to_owned()));
         }
+        self.check_there()?;
         self.coordinator.rotate_epoch_file(&*self.settings.vfs, &self.settings.location)
     }
 
-    /// Replaces the content of the directory by the files in `from`, between [`Self::open`] and [`Self::ready`], while
-    /// no session is open. All is checked before anything is changed. After a crash or a failure at any moment the
-    /// directory holds the old content, or the next start completes the restore. BLOBs of the old content stay until
-    /// nothing refers to them at a start. Without `keep_backup` the files in `from` are deleted in the end.
+    /// Replaces the content of the directory by the files in `from`, between [`Self::open`] and [`Self::ready`] or
+    /// after a shutdown, while no session is open. All is checked before anything is changed. After a crash or a
+    /// failure at any moment the directory holds the old content, or the next start completes the restore. BLOBs of the
+    /// old content stay until nothing refers to them at a start. Without `keep_backup` the files in `from` are deleted
+    /// in the end.
     ///
     /// # Errors
     /// As for [`restore_directory`]; [`Self::restore_progress`] tells whether anything was changed.
@@ -148,10 +174,20 @@ impl Datastore {
 
     fn replace_content(&self, restore: impl FnOnce(&Target<'_>) -> Result<()>) -> Result<()> {
         let mut lifecycle = self.lifecycle.lock();
-        let Lifecycle { state: State::NotReady, directory: Some(directory) } = &mut *lifecycle else {
-            return Err(Error::WrongState("a restore is possible only before ready()".to_owned()));
+        let mut again;
+        let Lifecycle { state, directory } = &mut *lifecycle;
+        let directory = match (&state, directory) {
+            (State::NotReady, Some(directory)) => directory,
+            (State::Shutdown, _) => {
+                again = self.directory_again()?;
+                &mut again
+            }
+            _ => {
+                let message = "a restore is possible only before ready() and after shutdown()";
+                return Err(Error::WrongState(message.to_owned()));
+            }
         };
-        self.coordinator.check()?;
+        self.coordinator.check_failure()?;
         let channels = self.channels.read();
         if let Some(channel) = channels.iter().find(|channel| channel.is_open()) {
             let name = channel.path().display();
@@ -167,7 +203,9 @@ impl Datastore {
             // Old and new content may be mixed: nothing goes on from here but a new start.
             (Err(e), Phase::Failed) => Err(self.coordinator.poison(e)),
             (restored, Phase::Completed) => {
-                self.tags.reload();
+                if *state == State::NotReady {
+                    self.tags.reload();
+                }
                 restored
             }
             (restored, _) => restored,

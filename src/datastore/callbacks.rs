@@ -185,6 +185,13 @@ impl Callbacks {
         self.close();
         self.wait_for_call(&mut self.state.lock());
     }
+
+    /// What is posted from here on is told.
+    pub(super) fn open_again(&self) {
+        let mut state = self.state.lock();
+        state.due = Due::default();
+        state.closed = false;
+    }
 }
 
 impl fmt::Debug for Callbacks {

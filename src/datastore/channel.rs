@@ -386,6 +386,11 @@ impl Channel {
         writer.tap = None;
     }
 
+    /// After [`Self::close`]: sessions can begin again.
+    pub(super) fn open_again(&self) {
+        self.writer.lock().state = State::Idle;
+    }
+
     fn wrong(&self, what: &str) -> Error {
         Error::WrongState(format!("{what} on {}", self.path.display()))
     }

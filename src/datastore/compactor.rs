@@ -117,6 +117,12 @@ impl Compactor {
         *self.start.lock() = None;
     }
 
+    /// After a shutdown, before the next start.
+    pub(super) fn open_again(&self) {
+        self.postponed.store(false, SeqCst);
+        self.stopping.store(false, SeqCst);
+    }
+
     pub(super) fn is_postponed(&self) -> bool {
         self.postponed.load(SeqCst)
     }

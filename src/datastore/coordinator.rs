@@ -144,9 +144,17 @@ impl Coordinator {
 
     /// Fails when a write or sync has failed before, or after the shutdown.
     pub(super) fn check(&self) -> Result<()> {
+        self.check_failure()?;
+        match self.is_shut_down() {
+            true => Err(Error::WrongState("the data store was shut down".to_owned())),
+            false => Ok(()),
+        }
+    }
+
+    /// Fails when a write or sync has failed before.
+    pub(super) fn check_failure(&self) -> Result<()> {
         match self.failure.get() {
             Some(failure) => Err(Error::Poisoned(failure.clone())),
-            None if self.is_shut_down() => Err(Error::WrongState("the data store was shut down".to_owned())),
             None => Ok(()),
         }
     }
@@ -348,6 +356,18 @@ impl Coordinator {
             committer.renew(vfs, directory).map_err(|e| self.poison(e))?;
             Ok(rotated)
         })
+    }
+
+    /// After a shutdown: everything is as before the first start.
+    pub(super) fn open_again(&self) {
+        let mut leader = self.leader.lock();
+        leader.unpropagated = None;
+        self.sessions.forget_all_written();
+        self.progress.reset();
+        self.floor.store(0, SeqCst);
+        self.started.store(false, SeqCst);
+        self.callbacks.open_again();
+        self.shut_down.store(false, SeqCst);
     }
 
     /// Waits for a running sync, and for a running callback unless this is called from within it.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How far the epochs of a run have come. Each counter only grows, and between them stands, at every moment:
+//! How far the epochs of a run have come. Within a run each counter only grows, and between them stands, at every
+//! moment:
 //!
 //! ```text
 //! switched ≥ ended ≥ stored ≥ propagated
@@ -44,6 +45,14 @@ impl fmt::Debug for Counter {
 }
 
 impl Epochs {
+    /// Between two runs: nothing has been switched. The smaller ones first, so that the order stands.
+    pub(super) fn reset(&self) {
+        let Epochs { switched, ended, recorded, stored, confirmed, propagated, notified } = self;
+        for counter in [confirmed, propagated, notified, stored, recorded, ended, switched] {
+            counter.0.store(0, SeqCst);
+        }
+    }
+
     /// The recovered epoch is stored and needs no notice; `recorded` is in the epoch file.
     pub(super) fn start(&self, recovered: Epoch, recorded: Epoch) {
         self.switched.raise(recovered);

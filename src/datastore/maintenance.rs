@@ -32,6 +32,7 @@ impl Maintenance {
     /// Starts the thread. When that fails, it is logged: the data store works without.
     pub(super) fn start(&self, vfs: Arc<dyn Vfs>, location: &Path, compactor: Arc<Compactor>) {
         let signal = self.signal.clone();
+        *signal.ended.lock() = false;
         let request = CompactionRequest::new(vfs, location);
         let thread = std::thread::Builder::new().name(THREAD_NAME.to_owned()).spawn(move || {
             log::info!("online compaction worker started...");

@@ -19,6 +19,7 @@ mod journaling;
 mod maintenance;
 mod open_sessions;
 mod progress;
+mod reopening;
 mod safe_snapshot;
 mod settings;
 mod start;

@@ -69,6 +69,13 @@ impl Progress {
         self.replicated
     }
 
+    /// Between two runs.
+    pub(super) fn reset(&self) {
+        self.epochs.reset();
+        self.degraded.store(false, SeqCst);
+        self.degraded_intervals.lock().clear();
+    }
+
     pub(super) fn start(&self, recovered: Epoch, recorded: Epoch) {
         self.epochs.start(recovered, recorded);
         self.wake();

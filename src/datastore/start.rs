@@ -31,7 +31,8 @@ pub struct RecoveryReport {
 }
 
 impl Datastore {
-    /// Recovers what was acknowledged, puts the directory right and starts the epochs. Once, after [`Self::open`].
+    /// Recovers what was acknowledged, puts the directory right and starts the epochs. After [`Self::open`], and again
+    /// after each [`Self::shutdown`]: then the directory is opened anew.
     ///
     /// # Errors
     /// [`Error::Corrupted`] when acknowledged data is damaged: then no file has been changed.
@@ -50,11 +51,13 @@ impl Datastore {
 
     fn recover(&self, before_change: impl FnOnce(Epoch) -> Result<()>) -> Result<RecoveryReport> {
         let mut lifecycle = self.lifecycle.lock();
+        if lifecycle.state == State::Shutdown {
+            self.open_again(&mut lifecycle)?;
+        }
         let Lifecycle { state, directory } = &mut *lifecycle;
         let directory = match (&state, directory) {
             (State::NotReady, Some(directory)) => directory,
-            (State::Ready, _) => return Err(Error::WrongState("ready() was already called".to_owned())),
-            _ => return Err(Error::WrongState("ready() called after shutdown()".to_owned())),
+            _ => return Err(Error::WrongState("ready() was already called".to_owned())),
         };
         self.coordinator.check()?;
         let channels = self.channels.read();

@@ -39,8 +39,7 @@ pub(super) enum State {
 #[derive(Debug)]
 pub struct Datastore {
     pub(super) settings: Settings,
-    /// The location as the settings said it, before the directory was opened; may be relative.
-    given_location: PathBuf,
+    pub(super) given: Given,
     pub(super) instance_uuid: String,
     pub(super) coordinator: Arc<Coordinator>,
     pub(super) channels: Arc<RwLock<Vec<Arc<Channel>>>>,
@@ -67,6 +66,13 @@ pub(super) struct Lifecycle {
     pub(super) directory: Option<Directory>,
 }
 
+/// Where the directory is as the settings said it, before it was opened.
+#[derive(Debug)]
+pub(super) struct Given {
+    pub(super) vfs: Arc<dyn Vfs>,
+    pub(super) location: PathBuf,
+}
+
 impl Datastore {
     /// Creates or opens the directory, takes its lock, checks its version and migrates it. Reads no log.
     ///
@@ -79,7 +85,7 @@ impl Datastore {
             return Err(Error::InvalidArgument(message.to_owned()));
         }
         let directory = Directory::open(settings.vfs.clone(), &settings.location)?;
-        let given_location = settings.location;
+        let given = Given { vfs: settings.vfs, location: settings.location };
         // From here on the directory is found through its descriptor only.
         let settings = Settings { vfs: directory.vfs().clone(), location: directory.location().to_owned(), ..settings };
         let blobs = Arc::new(BlobStore::new(settings.vfs.clone(), &settings.location));
@@ -97,7 +103,7 @@ impl Datastore {
             safe_snapshots: SafeSnapshots::default(),
             coordinator,
             settings,
-            given_location,
+            given,
             channels,
             names,
             backups,
@@ -106,7 +112,6 @@ impl Datastore {
             lifecycle: Mutex::new(Rank::Lifecycle, Lifecycle { state: State::NotReady, directory: Some(directory) }),
             snapshot: Unranked::default(),
             max_blob_id: Unranked::default(),
-
             restore_progress: RestoreProgress::default(),
         }))
     }
@@ -137,14 +142,6 @@ impl Datastore {
         &self.settings.location
     }
 
-    /// A path below the directory as a caller knows it: below the location that was given, which may be relative.
-    pub fn as_given(&self, path: &Path) -> PathBuf {
-        match path.strip_prefix(&self.settings.location) {
-            Ok(below) => self.given_location.join(below),
-            Err(_) => path.to_owned(),
-        }
-    }
-
     /// As set for listeners to events.
     pub fn instance_id(&self) -> &str {
         &self.settings.instance_id
@@ -169,6 +166,11 @@ impl Datastore {
         self.coordinator.sessions.register(channel.slot());
         channels.push(channel.clone());
         Ok(channel)
+    }
+
+    /// How many channels were made.
+    pub fn channel_count(&self) -> usize {
+        self.channels.read().len()
     }
 
     /// Declares `epoch` the current one: sessions begun from now on belong to it. Earlier epochs whose sessions have
@@ -291,6 +293,7 @@ impl Datastore {
     }
 
     pub(super) fn rotate_logs(&self, lifecycle: &Lifecycle) -> Result<()> {
+        self.check_there()?;
         if lifecycle.state != State::Ready {
             return Err(Error::WrongState("rotation is possible only between ready() and shutdown()".to_owned()));
         }
@@ -324,7 +327,7 @@ impl Datastore {
     /// Ends the data store: no session can begin or end any more, the lock is given back. Open sessions are left
     /// unended, so the next start does not see them. Waits for running syncs, and for a running callback unless it is
     /// called from within it; with a commit journal, for what has ended to be stored and told, and for the journal to
-    /// be put away. Calling it again does nothing.
+    /// be put away. Calling it again does nothing. [`Self::ready`] opens the directory again.
     pub fn shutdown(&self) {
         self.compactor.give_up();
         let _ = self.drain();

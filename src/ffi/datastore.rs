@@ -2,16 +2,13 @@
 //! `limestone_datastore`.
 
 use super::channel::limestone_channel;
-use super::commit;
+use super::environment;
 use super::handle::{self, closable, handle, Closable, Stub};
 use super::settings::limestone_settings;
 use super::status::{guard, Failure};
 use crate::datastore::{Datastore, EpochEvent, PersistentCallback, Settings};
-use crate::engine::{self, Replication};
-use crate::error::Error;
-use crate::replication::status_socket::StatusSocket;
+use crate::engine::Engine;
 use crate::types::{Durability, Epoch};
-use parking_lot::Mutex;
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -21,54 +18,15 @@ pub const LIMESTONE_STORED: i32 = 1;
 /// Everything of the epoch is on the replica's disk as well.
 pub const LIMESTONE_PROPAGATED: i32 = 2;
 
-/// Bounds the memory of a recovery, in MiB.
-const RECOVERY_MEMORY_VARIABLE: &str = "LIMESTONE_RECOVERY_MEMORY_MIB";
-
 /// A data store. Owned by the caller; ended by `limestone_datastore_destroy`. Any thread, any number at once;
 /// `limestone_datastore_switch_epoch` is meant for one thread at a time.
 #[allow(non_camel_case_types)]
 #[derive(Debug)]
 pub struct limestone_datastore {
-    stub: Stub<Closable<Opened>>,
+    stub: Stub<Closable<Arc<Engine>>>,
 }
 
-handle!(limestone_datastore, Datastore, Closable<Opened>);
-
-/// What the handle stands for.
-#[derive(Clone, Debug)]
-pub struct Opened {
-    store: Arc<Datastore>,
-    replication: Option<Arc<Replication>>,
-    /// Between ready and shutdown.
-    status: Arc<Mutex<Option<StatusSocket>>>,
-}
-
-impl Opened {
-    /// A data store without replication of its own.
-    #[cfg(test)]
-    pub(super) fn alone(store: Arc<Datastore>) -> Opened {
-        Opened { store, replication: None, status: Arc::default() }
-    }
-
-    pub(super) fn store(&self) -> &Arc<Datastore> {
-        &self.store
-    }
-
-    pub(super) fn replication(&self) -> Option<&Replication> {
-        self.replication.as_deref()
-    }
-
-    /// Ends replication, while epochs can still be reported, and then the data store.
-    fn shut_down(&self) {
-        // Replicas get what has ended by now; a failure has poisoned the data store, which says so itself.
-        let _ = self.store.drain();
-        if let Some(replication) = &self.replication {
-            replication.shutdown();
-        }
-        self.store.shutdown();
-        drop(self.status.lock().take());
-    }
-}
+handle!(limestone_datastore, Datastore, Closable<Arc<Engine>>);
 
 /// Told when everything of `epoch` and of all before it has reached `state` (`LIMESTONE_STORED` or
 /// `LIMESTONE_PROPAGATED`). Epochs of one state strictly increase and may skip. Runs on a thread that is inside
@@ -99,26 +57,13 @@ unsafe impl Sync for Context {}
 /// Takes the data store out of its handle, so that no lock of the handle is held during a call.
 pub(super) unsafe fn store(datastore: *const limestone_datastore) -> Result<Arc<Datastore>, Failure> {
     // SAFETY: the caller's promise.
-    unsafe { handle::open(datastore) }.map(|opened| opened.store.clone())
+    unsafe { engine(datastore) }.map(|engine| engine.store().clone())
 }
 
 /// The same with its replication.
-pub(super) unsafe fn opened(datastore: *const limestone_datastore) -> Result<Opened, Failure> {
+pub(super) unsafe fn engine(datastore: *const limestone_datastore) -> Result<Arc<Engine>, Failure> {
     // SAFETY: the caller's promise.
-    unsafe { handle::open(datastore) }.map(|opened| opened.clone())
-}
-
-fn memory_from_environment() -> Result<u64, Error> {
-    let Some(value) = std::env::var_os(RECOVERY_MEMORY_VARIABLE) else {
-        return Ok(0);
-    };
-    let parsed = value.to_str().and_then(|text| text.parse::<u64>().ok()).and_then(|mib| mib.checked_mul(1 << 20));
-    match parsed {
-        Some(bytes) if bytes > 0 => Ok(bytes),
-        _ => Err(Error::InvalidArgument(format!(
-            "{RECOVERY_MEMORY_VARIABLE} is {value:?}, a positive number of MiB was expected"
-        ))),
-    }
+    unsafe { handle::open(datastore) }.map(|engine| engine.clone())
 }
 
 /// Creates or opens the data directory: takes its lock, checks its version and migrates it. Reads no log. The settings
@@ -136,43 +81,31 @@ pub unsafe extern "C" fn limestone_datastore_open(
         let given = handle::open(settings)?.clone();
         let location = given.location.ok_or_else(|| Failure::argument("no data directory was set"))?;
         let memory = match given.recovery_memory_bytes {
-            0 => memory_from_environment()?,
+            0 => environment::recovery_memory_bytes()?,
             bytes => bytes,
         };
         let settings = Settings::new(location)
             .recovery_threads(given.recovery_threads)
             .recovery_memory_bytes(memory)
-            .commit(commit::from_environment()?)
+            .commit(environment::commit()?)
             .instance_id(given.instance_id)
             .db_name(given.db_name);
-        let replication = given.replication.map(Replication::new).map(Arc::new);
-        let settings = match &replication {
-            Some(replication) => replication.apply_to(settings),
-            None => settings,
-        };
-        let store = Datastore::open(settings)?;
-        if let Some(replication) = &replication {
-            replication.opened(&store)?;
-        }
-        *out = handle::create(closable(Opened { store, replication, status: Arc::default() }));
+        let engine = Engine::open(settings, given.replication)?;
+        *out = handle::create(closable(Arc::new(engine)));
         Ok(())
     })
 }
 
-/// Recovers what was acknowledged and starts the epochs. Once per data store. `LIMESTONE_ERR_CORRUPTED` means that
-/// acknowledged data is damaged and that no file was changed. On the directory of a replica it takes over. With
-/// replication it begins to connect to the replica and does not wait for it.
+/// Recovers what was acknowledged and starts the epochs. Once, and again after each shutdown: then the directory is
+/// opened anew, and the channels and callbacks stay. `LIMESTONE_ERR_CORRUPTED` means that acknowledged data is damaged
+/// and that no file was changed. On the directory of a replica it takes over. With replication it begins to connect to
+/// the replica and does not wait for it.
 ///
 /// # Safety
 /// `datastore` must come from `limestone_datastore_open`.
 #[no_mangle]
 pub unsafe extern "C" fn limestone_datastore_ready(datastore: *mut limestone_datastore) -> i32 {
-    guard(|| unsafe {
-        let Opened { store, replication, status } = opened(datastore)?;
-        engine::ready(&store, replication.as_deref())?;
-        *status.lock() = engine::serve_status(&store, replication.as_ref());
-        Ok(())
-    })
+    guard(|| unsafe { Ok(engine(datastore)?.ready().map(drop)?) })
 }
 
 /// Ends the data store and gives the lock of the directory back; open sessions are left without an end. The handle
@@ -184,7 +117,7 @@ pub unsafe extern "C" fn limestone_datastore_ready(datastore: *mut limestone_dat
 #[no_mangle]
 pub unsafe extern "C" fn limestone_datastore_shutdown(datastore: *mut limestone_datastore) -> i32 {
     guard(|| unsafe {
-        opened(datastore)?.shut_down();
+        engine(datastore)?.shutdown();
         Ok(())
     })
 }
@@ -197,17 +130,13 @@ pub unsafe extern "C" fn limestone_datastore_shutdown(datastore: *mut limestone_
 #[no_mangle]
 pub unsafe extern "C" fn limestone_datastore_destroy(datastore: *mut *mut limestone_datastore) -> i32 {
     guard(|| unsafe {
-        if let Some(opened) = handle::close(datastore)? {
-            if let Some(replication) = &opened.replication {
-                replication.shutdown();
-            }
-            let store = &opened.store;
+        if let Some(engine) = handle::close(datastore)? {
+            engine.shutdown();
+            let store = engine.store();
             store.set_persistent_callback(None);
             store.set_notify_callback(None);
             store.set_snapshot_callback(None);
             store.set_event_callback(None);
-            store.shutdown();
-            drop(opened.status.lock().take());
         }
         Ok(())
     })
@@ -334,12 +263,7 @@ pub unsafe extern "C" fn limestone_datastore_create_channel(
 ) -> i32 {
     guard(|| unsafe {
         handle::check_out(out)?;
-        let Opened { store, replication, .. } = opened(datastore)?;
-        let channel = store.create_channel()?;
-        if let Some(replication) = replication {
-            replication.channel_created(channel.number() as usize);
-        }
-        *out = handle::create(channel);
+        *out = handle::create(engine(datastore)?.create_channel()?);
         Ok(())
     })
 }

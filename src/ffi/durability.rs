@@ -137,9 +137,10 @@ pub unsafe extern "C" fn limestone_datastore_set_notify_callback(
 mod tests {
     use super::*;
     use crate::datastore::{NotifyLevel, Settings};
-    use crate::ffi::datastore::Opened;
+    use crate::engine::Engine;
     use crate::ffi::limestone_datastore_set_persistent_callback;
     use crate::vfs::SimFs;
+    use std::sync::Arc;
 
     type Told = Vec<(u64, i32)>;
 
@@ -156,8 +157,10 @@ mod tests {
     #[test]
     fn with_replication_both_states_are_reported_and_the_notice_comes_last() {
         let settings = Settings::new("/log").vfs(Arc::new(SimFs::new()));
-        let store = Datastore::open(settings.replicated(true).notify_level(NotifyLevel::Propagated)).unwrap();
-        let handle = handle::create(handle::closable(Opened::alone(store.clone())));
+        let settings = settings.replicated(true).notify_level(NotifyLevel::Propagated);
+        let engine = Arc::new(Engine::open(settings, None).unwrap());
+        let store = engine.store().clone();
+        let handle = handle::create(handle::closable(engine));
         let mut told = Told::new();
         let context = (&raw mut told).cast();
         let mut found = limestone_durability::default();

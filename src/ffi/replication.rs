@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a data store tells about its replication.
 
-use super::datastore::{limestone_datastore, opened};
+use super::datastore::{engine, limestone_datastore};
 use super::handle;
 use super::status::{guard, Failure};
-use crate::engine;
 use std::ffi::c_char;
 
 /// Writes the status of replication as one JSON document: role, peer, state, epochs, lag in epochs, bytes and
@@ -22,11 +21,7 @@ pub unsafe extern "C" fn limestone_datastore_replication_status(
 ) -> i32 {
     guard(|| unsafe {
         handle::check_out(len)?;
-        let opened = opened(datastore)?;
-        let status = match opened.replication() {
-            Some(replication) => replication.status(opened.store()),
-            None => engine::idle(opened.store()),
-        };
+        let status = engine(datastore)?.status();
         let json = status.to_json();
         let room = std::mem::replace(&mut *len, json.len());
         if json.len() > room {

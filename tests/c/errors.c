@@ -127,13 +127,18 @@ static void wrong_states(const char* location) {
     CHECK_OK(limestone_snapshot_destroy(&snapshot));
 
     CHECK_OK(limestone_datastore_shutdown(datastore));
-    CHECK(limestone_datastore_ready(datastore) == wrong);
     CHECK(limestone_channel_begin_session(channel, NULL) == wrong);
     CHECK(limestone_datastore_switch_epoch(datastore, 9) == wrong);
 
     /* The lock was given back although the handle still lives. */
     CHECK_OK(open_location(location, &second));
+    CHECK(limestone_datastore_ready(datastore) == LIMESTONE_ERR_LOCKED);
     CHECK_OK(limestone_datastore_destroy(&second));
+
+    /* And it is taken again by the next start. */
+    CHECK_OK(limestone_datastore_ready(datastore));
+    CHECK(limestone_datastore_ready(datastore) == wrong);
+    CHECK_OK(limestone_channel_begin_session(channel, NULL));
     CHECK_OK(limestone_datastore_destroy(&datastore));
 }
 

@@ -112,6 +112,41 @@ TEST(detailed_backups, list_settled_files_by_name_and_then_blobs_with_their_role
     EXPECT_FALSE(stdfs::exists(scratch.location() / "pwal_0000"));
 }
 
+TEST(detailed_backups, and_restores_are_possible_after_a_shutdown) {
+    scratch_directory scratch;
+    datastore object(settings(scratch.location()));
+    auto& channel = object.create_channel();
+    object.ready();
+    object.switch_epoch(1);
+    write_session(channel, "k", "old");
+    object.switch_epoch(2);
+    object.shutdown().wait();
+    copy_to(*object.begin_backup(backup_type::standard), scratch.path() / "backup");
+
+    object.ready();
+    object.switch_epoch(3);
+    write_session(channel, "k", "new");
+    object.switch_epoch(4);
+    object.shutdown().wait();
+    EXPECT_EQ(object.restore((scratch.path() / "backup").string(), true), status::ok);
+    object.ready();
+    EXPECT_EQ(entries_of(object), (entries{{1, "k", "old"}}));
+}
+
+TEST(detailed_backups, list_blobs_to_which_no_entry_refers_and_keep_them_from_their_pool) {
+    scratch_directory scratch;
+    datastore object(settings(scratch.location()));
+    object.ready();
+    object.switch_epoch(1);
+    auto pool = object.acquire_blob_pool();
+    auto blob = pool->register_data("content");
+    object.switch_epoch(2);
+    auto backup = object.begin_backup(backup_type::standard);
+    EXPECT_EQ(backup->entries().back().destination_path().string(), "0000000000000001.blob");
+    pool->release();
+    EXPECT_TRUE(static_cast<bool>(object.get_blob_file(blob)));
+}
+
 TEST(detailed_backups, of_a_location_without_an_epoch_are_made_as_well) {
     scratch_directory scratch;
     datastore object(settings(scratch.location()));

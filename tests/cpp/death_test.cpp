@@ -196,4 +196,25 @@ TEST(replication_settings, what_is_not_understood_is_refused_with_the_name_of_th
     }
 }
 
+TEST(errors, a_location_that_was_deleted_is_an_error_with_its_number) {
+    scratch_directory scratch;
+    exceptions_enabled enabled;
+    datastore object(settings(scratch.location()));
+    object.ready();
+    object.switch_epoch(1);
+    for (bool ended : {false, true}) {
+        if (ended) {
+            object.shutdown().wait();
+        }
+        std::filesystem::remove_all(scratch.location());
+        try {
+            object.begin_backup(backup_type::standard);
+            ADD_FAILURE() << "there is nothing to back up";
+        } catch (limestone_exception const& e) {
+            EXPECT_EQ(e.error_code(), ENOENT);
+            EXPECT_EQ(std::string(e.what()).rfind("I/O Error (No such file or directory): ", 0), 0U) << e.what();
+        }
+    }
+}
+
 }  // namespace limestone::testing

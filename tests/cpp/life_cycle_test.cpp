@@ -145,6 +145,30 @@ TEST(life_cycle, late_calls_after_shutdown_are_harmless) {
     object.remove_persistent_callback();
 }
 
+TEST(life_cycle, an_object_that_was_shut_down_becomes_ready_again) {
+    scratch_directory scratch;
+    datastore object(settings(scratch.location()));
+    auto& channel = object.create_channel();
+    object.ready();
+    std::vector<entry> expected;
+    for (epoch_id_type epoch : {1, 3, 5}) {
+        object.switch_epoch(epoch);
+        auto key = "k" + std::to_string(epoch);
+        channel.begin_session();
+        channel.add_entry(1, key, "v", {epoch, 0});
+        channel.end_session();
+        object.switch_epoch(epoch + 1);
+        expected.push_back({1, key, "v"});
+        object.shutdown().wait();
+        object.recover();
+        object.ready();
+        EXPECT_EQ(entries_of(object), expected);
+        EXPECT_EQ(object.last_epoch(), epoch);
+    }
+    object.shutdown().wait();
+    EXPECT_EQ(recover_entries(scratch.location()), expected);
+}
+
 TEST(life_cycle, a_session_left_open_at_shutdown_never_happened) {
     scratch_directory scratch;
     {

@@ -49,7 +49,11 @@ public:
     /// Always `true` and never waits; `duration` is ignored.
     [[nodiscard]] bool wait_for_ready(std::size_t duration) const noexcept;
 
-    /// The files to copy: paths built from the configured data location, ascending, without duplicates.
+    /**
+     * The files to copy: paths built from the configured data location, ascending, without duplicates. All files of the
+     * location, and every BLOB that is registered, whether an entry refers to it or not; the release of its pool does not
+     * delete a listed one. A BLOB that is just being written is not listed.
+     */
     std::vector<boost::filesystem::path>& files() noexcept;
 
     /// Tells that all files were copied. Calls after the first one do nothing.

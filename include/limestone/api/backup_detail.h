@@ -103,7 +103,7 @@ public:
     /// Tells that all files were copied. Calls after the first one do nothing.
     void notify_end_backup() noexcept;
 
-    /// The files to copy.
+    /// The files to copy. Of the BLOBs, all that are registered; see `backup::files()`.
     const std::vector<backup_detail::entry>& entries() noexcept { return entries_; }
 
     /// Always `true`: the list is complete from the beginning.

@@ -101,7 +101,7 @@ public:
 
     /**
      * Replaces the content of the data location by the files that lie directly in the directory `from`; before
-     * `ready()`, while no session is open. The lock is kept all the time.
+     * `ready()` or after `shutdown()`, while no session is open. The lock is kept all the time.
      *
      * Everything is checked before anything is changed, and the new files are copied before the old ones go: a crash or
      * a failure leaves the old content, or the next construction completes the restore (section 10.3:
@@ -227,14 +227,14 @@ public:
     backup& begin_backup();
 
     /**
-     * Begins a detailed backup, between `ready()` and `shutdown()`, beside running transactions; see `backup_detail`.
+     * Begins a detailed backup, after `ready()`, beside running transactions, or after `shutdown()`; see `backup_detail`.
      * Guarded.
      *
      * Waits until everything that sessions have written so far is durable, for which another thread has to switch the
      * epoch, but at most ten seconds: then the backup goes up to the last durable epoch. What has been reported as
      * durable is in the backup in any case. Log files get rotated names; an open session goes on in a new file.
      * @param btype ignored: both kinds are made alike
-     * @throws limestone_exception when a `shutdown()` ends the wait
+     * @throws limestone_exception when a `shutdown()` ends the wait, and after one for a location that cannot be opened
      */
     std::unique_ptr<backup_detail> begin_backup(backup_type btype);
 

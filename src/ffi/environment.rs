@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How commits become durable, from the environment: the engine passes nothing for it.
+//! What the environment sets because the engine passes nothing for it.
 
 use crate::datastore::Commit;
 use crate::error::Error;
@@ -11,27 +11,31 @@ const COMMIT_VARIABLE: &str = "LIMESTONE_COMMIT";
 /// Bounds the commit journal, in MiB; default 256.
 const JOURNAL_VARIABLE: &str = "LIMESTONE_JOURNAL_MIB";
 
+/// Bounds the memory of a recovery, in MiB, where the settings do not.
+const RECOVERY_MEMORY_VARIABLE: &str = "LIMESTONE_RECOVERY_MEMORY_MIB";
+
 /// How commits become durable, as the environment says; the default is `direct`.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] names the variable.
-pub(super) fn from_environment() -> Result<Commit, Error> {
+pub(super) fn commit() -> Result<Commit, Error> {
     let (commit, journal_mib) = (std::env::var_os(COMMIT_VARIABLE), std::env::var_os(JOURNAL_VARIABLE));
-    parse(commit.as_deref(), journal_mib.as_deref())
+    parse_commit(commit.as_deref(), journal_mib.as_deref())
 }
 
-fn parse(commit: Option<&OsStr>, journal_mib: Option<&OsStr>) -> Result<Commit, Error> {
+/// What bounds the memory of a recovery, in bytes; 0 when the environment says nothing.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] names the variable.
+pub(super) fn recovery_memory_bytes() -> Result<u64, Error> {
+    let value = std::env::var_os(RECOVERY_MEMORY_VARIABLE);
+    value.map_or(Ok(0), |value| parse_mib(RECOVERY_MEMORY_VARIABLE, &value))
+}
+
+fn parse_commit(commit: Option<&OsStr>, journal_mib: Option<&OsStr>) -> Result<Commit, Error> {
     let mut settings = journal::Settings::default();
     if let Some(value) = journal_mib {
-        let parsed = value.to_str().and_then(|text| text.parse::<u64>().ok()).and_then(|mib| mib.checked_mul(1 << 20));
-        settings = match parsed.filter(|bytes| *bytes > 0) {
-            Some(bytes) => settings.bytes_max(bytes),
-            None => {
-                return Err(Error::InvalidArgument(format!(
-                    "{JOURNAL_VARIABLE} is {value:?}, a positive number of MiB was expected"
-                )))
-            }
-        };
+        settings = settings.bytes_max(parse_mib(JOURNAL_VARIABLE, value)?);
     }
     match commit.map(|value| value.to_str()) {
         None | Some(Some("direct")) => Ok(Commit::Direct),
@@ -43,12 +47,20 @@ fn parse(commit: Option<&OsStr>, journal_mib: Option<&OsStr>) -> Result<Commit, 
     }
 }
 
+/// A number of MiB, in bytes.
+fn parse_mib(variable: &str, value: &OsStr) -> Result<u64, Error> {
+    let parsed = value.to_str().and_then(|text| text.parse::<u64>().ok()).and_then(|mib| mib.checked_mul(1 << 20));
+    parsed.filter(|bytes| *bytes > 0).ok_or_else(|| {
+        Error::InvalidArgument(format!("{variable} is {value:?}, a positive number of MiB was expected"))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn given(commit: Option<&str>, mib: Option<&str>) -> Result<Commit, Error> {
-        parse(commit.map(OsStr::new), mib.map(OsStr::new))
+        parse_commit(commit.map(OsStr::new), mib.map(OsStr::new))
     }
 
     #[test]
