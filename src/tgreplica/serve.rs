@@ -7,7 +7,7 @@ use super::signals::Signals;
 use super::status;
 use crate::error::Error;
 use crate::replication::native::replica::{open, Options};
-use crate::replication::net::transport;
+use crate::replication::net::listener;
 use crate::replication::replica_store::StandbyStore;
 use crate::replication::secret::Secret;
 use crate::replication::settings::{Endpoint, Protocol, ReplicationSettings};
@@ -100,7 +100,7 @@ fn refused_directory(e: &Error, output: &mut Output<'_>) -> i32 {
 }
 
 fn listen(endpoint: &Endpoint, output: &mut Output<'_>) -> Result<TcpListener, i32> {
-    transport::listen(endpoint).map_err(|e| {
+    listener::listen(endpoint).map_err(|e| {
         log::error!("replication: {endpoint}: {e}");
         output.fail(USAGE, "Failed to bind socket to the specified address")
     })

@@ -4,7 +4,7 @@
 use limestone_core::datastore::{Channel, Datastore, Settings};
 use limestone_core::engine::{self, Replication};
 use limestone_core::replication::native::replica::{self, Options, Server};
-use limestone_core::replication::net::transport;
+use limestone_core::replication::net::listener;
 use limestone_core::replication::secret::Secret;
 use limestone_core::replication::settings::{Endpoint, ReplicationSettings};
 use limestone_core::replication::status::{LinkState, Status};
@@ -21,7 +21,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// A port that nobody listens on now.
 pub fn free_port() -> u16 {
     let endpoint = Endpoint { host: "127.0.0.1".to_owned(), port: 0 };
-    transport::listen(&endpoint).unwrap().local_addr().unwrap().port()
+    listener::listen(&endpoint).unwrap().local_addr().unwrap().port()
 }
 
 /// Starts a replica on the directory.
@@ -29,7 +29,7 @@ pub fn replica(dir: &Path, port: u16, secret: &Secret) -> Server {
     let options =
         Options { timeout: Duration::from_secs(5), secret: secret.clone(), allow_no_secret: false, once: false };
     let endpoint = Endpoint { host: "127.0.0.1".to_owned(), port };
-    let listener = transport::listen(&endpoint).unwrap();
+    let listener = listener::listen(&endpoint).unwrap();
     replica::open(Arc::new(RealFs), dir, options).unwrap().serve(listener).unwrap()
 }
 

@@ -7,6 +7,7 @@ use crate::vfs::descriptor::above_standard_streams;
 use socket2::{SockRef, TcpKeepalive};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,9 +68,10 @@ impl Connection {
         Closer(self.stream.clone())
     }
 
-    /// The socket alone, for who has no use for halves.
-    pub fn into_stream(self) -> io::Result<TcpStream> {
-        Arc::try_unwrap(self.stream).or_else(|shared| shared.try_clone())
+    /// What waits to be sent beyond so many bytes waits with the caller, not in the system: there nobody knows how much
+    /// it is.
+    pub fn limit_unsent(&self, bytes: u32) -> io::Result<()> {
+        SockRef::from(&*self.stream).set_tcp_notsent_lowat(bytes)
     }
 
     /// Both halves, with one deadline to begin with.
@@ -83,6 +85,16 @@ impl ReadHalf {
     /// Holds for all calls from now on.
     pub fn set_deadline(&mut self, deadline: Deadline) {
         self.deadline = deadline;
+    }
+
+    /// Bytes that have come and were not read.
+    pub fn waiting_bytes(&self) -> usize {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: the descriptor is open as long as the stream is borrowed, and FIONREAD writes one integer.
+        match unsafe { libc::ioctl(self.stream.as_raw_fd(), libc::FIONREAD, &mut bytes) } {
+            0 => bytes.max(0) as usize,
+            _ => 0,
+        }
     }
 }
 

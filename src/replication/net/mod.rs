@@ -10,4 +10,3 @@ pub mod dial;
 pub mod limits;
 pub mod listener;
 pub mod tally;
-pub mod transport;

@@ -108,17 +108,13 @@ fn patience(timeout: Duration, bytes: u64) -> Duration {
 
 /// The next message within the time. The control connection sees when the replica is lost, and then ends this one.
 fn answer(receiver: &mut Receiver, patience: Duration) -> Result<Message, End> {
-    let deadline = Instant::now() + patience;
-    loop {
-        match receiver.next() {
-            Err(End::Silent(_)) if Instant::now() < deadline => {}
-            Err(End::Silent(_)) => {
-                let text = format!("it takes nothing more of the base sync for {} ms", patience.as_millis());
-                return Err(End::Stalled(Reason::new(Code::TIMEOUT, text)));
-            }
-            other => return other,
+    receiver.next_within(patience).map_err(|end| match end {
+        End::Silent(_) => {
+            let text = format!("it takes nothing more of the base sync for {} ms", patience.as_millis());
+            End::Stalled(Reason::new(Code::TIMEOUT, text))
         }
-    }
+        other => other,
+    })
 }
 
 fn checksum(file: &dyn VfsFile, size: u64) -> std::io::Result<u32> {

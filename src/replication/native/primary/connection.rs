@@ -7,11 +7,10 @@ use crate::replication::native::protocol::handshake::{PrimaryHandshake, PrimaryS
 use crate::replication::native::protocol::message::{
     Code, ConnectionKind, Message, Nonce, PrimaryIdentity, Reason, ReplicaIdentity, SessionId,
 };
-use crate::replication::net::transport;
+use crate::replication::net::connection::{Connection, ReadHalf, WriteHalf};
+use crate::replication::net::deadline::Deadline;
 use crate::replication::secret::{self, Secret};
-use socket2::SockRef;
 use std::io::{BufReader, Write};
-use std::net::TcpStream;
 use std::time::Duration;
 
 /// Bytes that the system takes beyond those that are under way.
@@ -21,25 +20,39 @@ const READ_BYTES: usize = 4096;
 
 /// Reads what the replica sends.
 pub(super) struct Receiver {
-    frames: FrameReader<BufReader<TcpStream>>,
-    timeout: Duration,
+    frames: FrameReader<BufReader<ReadHalf>>,
+    /// The largest payload that is taken now.
+    bytes_max: u32,
+    /// The time that the deadline gives.
+    patience: Duration,
 }
 
 impl Receiver {
     /// The next message.
     pub(super) fn next(&mut self) -> Result<Message, End> {
-        match self.frames.next(PAYLOAD_BYTES_MAX) {
+        match self.frames.next(self.bytes_max) {
             Ok(Some(frame)) => Message::decode(frame).map_err(|e| End::Protocol(e.to_string())),
             Ok(None) => Err(End::Lost("the replica closed it".to_owned())),
-            Err(e) => Err(End::of_frame(e, self.timeout)),
+            Err(e) => Err(End::of_frame(e, self.patience)),
         }
+    }
+
+    /// The next message, all of which has to come within this time.
+    pub(super) fn next_within(&mut self, patience: Duration) -> Result<Message, End> {
+        self.set_patience(patience, Deadline::after(patience));
+        self.next()
+    }
+
+    fn set_patience(&mut self, patience: Duration, deadline: Deadline) {
+        self.patience = patience;
+        self.frames.get_mut().get_mut().set_deadline(deadline);
     }
 }
 
 /// Writes to the replica.
 #[derive(Debug)]
 pub(super) struct Sender {
-    stream: TcpStream,
+    write: WriteHalf,
     timeout: Duration,
     buffer: Vec<u8>,
 }
@@ -61,7 +74,7 @@ impl Sender {
 
     /// Writes frames that are encoded.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), End> {
-        self.stream.write_all(bytes).map_err(|e| End::of_io(&e, self.timeout))
+        self.write.write_all(bytes).map_err(|e| End::of_io(&e, self.timeout))
     }
 }
 
@@ -73,22 +86,21 @@ pub(super) struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    /// Goes through the handshake on a new connection. `primary` is sent on the control connection, where the replica
-    /// then tells who it is.
+    /// Goes through the handshake on a new connection, within the time-out however its bytes drip in. `primary` is sent
+    /// on the control connection, where the replica then tells who it is.
     pub(super) fn open(
         &self,
-        stream: TcpStream,
+        connection: Connection,
         kind: ConnectionKind,
         primary: Option<&PrimaryIdentity>,
     ) -> Result<(Sender, Receiver, Option<ReplicaIdentity>), End> {
-        let broken = |e: std::io::Error| End::of_io(&e, self.timeout);
-        transport::set_timeouts(&stream, Some(self.timeout)).map_err(broken)?;
-        // What waits to be sent waits in the queues, not in the system: there nobody knows how much it is.
-        SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX).map_err(broken)?;
-        let reader = stream.try_clone().map_err(broken)?;
-        let frames = FrameReader::new(BufReader::with_capacity(READ_BYTES, reader));
-        let mut receiver = Receiver { frames, timeout: self.timeout };
-        let mut sender = Sender { stream, timeout: self.timeout, buffer: Vec::new() };
+        let timeout = self.timeout;
+        connection.limit_unsent(UNSENT_BYTES_MAX).map_err(|e| End::of_io(&e, timeout))?;
+        let (read, mut write) = connection.split(Deadline::after(timeout));
+        write.set_deadline(Deadline::Each(timeout));
+        let frames = FrameReader::new(BufReader::with_capacity(READ_BYTES, read));
+        let mut receiver = Receiver { frames, bytes_max: 0, patience: timeout };
+        let mut sender = Sender { write, timeout, buffer: Vec::new() };
 
         let nonce: Nonce = secret::random().map_err(|e| End::Local(e.to_string()))?;
         let (mut handshake, hello) =
@@ -97,9 +109,14 @@ impl Opening<'_> {
         hello.encode(&mut first);
         sender.write(&first)?;
         loop {
+            receiver.bytes_max = handshake.bytes_max();
             match handshake.on_message(receiver.next()?) {
                 Ok(PrimaryStep::Send(message)) => sender.send(&message)?,
-                Ok(PrimaryStep::Accepted(replica)) => return Ok((sender, receiver, replica)),
+                Ok(PrimaryStep::Accepted(replica)) => {
+                    receiver.bytes_max = PAYLOAD_BYTES_MAX;
+                    receiver.set_patience(timeout, Deadline::Each(timeout));
+                    return Ok((sender, receiver, replica));
+                }
                 Ok(PrimaryStep::Refused(reason)) => return Err(End::Refused(reason)),
                 Err(reason) => {
                     // It is told why; that this side does not go on is what counts.

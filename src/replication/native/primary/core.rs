@@ -4,6 +4,7 @@
 use super::base_set::BaseSet;
 use super::end::End;
 use crate::datastore::Datastore;
+use crate::replication::net::dial::Dialer;
 use crate::replication::settings::ReplicationSettings;
 use crate::replication::status::LinkState;
 use crate::types::Epoch;
@@ -18,6 +19,8 @@ pub(super) struct Core {
     pub(super) store: Arc<Datastore>,
     pub(super) settings: ReplicationSettings,
     pub(super) state: DirectoryHistory,
+    /// The addresses of the replica; locked while an attempt goes through them.
+    pub(super) dialer: Mutex<Dialer>,
     stopping: AtomicBool,
     /// Somebody waits for what the replica confirms.
     awaited: AtomicBool,
@@ -56,6 +59,7 @@ impl Core {
             last_error: None,
         };
         Core {
+            dialer: Mutex::new(Dialer::new(settings.endpoints.clone())),
             store,
             settings,
             state,

@@ -3,7 +3,7 @@
 
 use crate::replication::native::protocol::frame::FrameError;
 use crate::replication::native::protocol::message::{Code, Reason};
-use crate::replication::net::transport;
+use crate::replication::net::deadline::is_timeout;
 use crate::types::Epoch;
 use std::io;
 use std::time::Duration;
@@ -49,6 +49,11 @@ impl End {
         }
     }
 
+    /// Whether the replica has seen a later term: this primary has been replaced for good.
+    pub(super) fn is_fenced(&self) -> bool {
+        matches!(self, End::Refused(reason) if reason.code == Code::FENCED)
+    }
+
     /// Whether the next attempt should follow at once.
     pub(super) fn is_part_of_the_plan(&self) -> bool {
         matches!(self, End::TooSlow(_) | End::NotShippable { .. } | End::BaseSynced)
@@ -56,7 +61,7 @@ impl End {
 
     /// For an error while reading or writing a connection whose calls are bounded by `timeout`.
     pub(super) fn of_io(error: &io::Error, timeout: Duration) -> End {
-        match transport::is_timeout(error) {
+        match is_timeout(error) {
             true => End::Silent(timeout),
             false => End::Lost(error.to_string()),
         }

@@ -6,7 +6,6 @@ use super::core::Core;
 use super::end::End;
 use super::session::{self, Session};
 use crate::replication::native::protocol::heartbeat_interval;
-use crate::replication::native::protocol::message::Code;
 use crate::replication::net::backoff::Backoff;
 use crate::replication::policy::keeper::PolicyKeeper;
 use crate::replication::status::{Known, Status};
@@ -56,10 +55,10 @@ impl Keeper {
             if progressed {
                 backoff.reset();
             }
-            match end {
-                End::NotShippable { oldest, .. } => core.raise_oldest_shippable(oldest),
+            match &end {
+                End::NotShippable { oldest, .. } => core.raise_oldest_shippable(*oldest),
                 End::Stopped => break,
-                End::Refused(reason) if reason.code == Code::FENCED => {
+                End::Refused(reason) if end.is_fenced() => {
                     core.store.fence(&reason.text);
                     return;
                 }

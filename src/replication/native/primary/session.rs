@@ -13,12 +13,13 @@ use crate::replication::native::protocol::message::{
     Code, ConnectionKind, Message, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, CHANNELS_MAX,
 };
 use crate::replication::native::protocol::primary_session::PrimarySession;
-use crate::replication::net::transport;
+use crate::replication::net::connection::{Closer, Connection};
+use crate::replication::net::dial;
 use crate::replication::secret;
 use crate::types::Epoch;
 use parking_lot::{Condvar, Mutex};
 use std::cell::Cell;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -59,7 +60,7 @@ pub(super) enum Base {
 pub(super) struct Session {
     pub(super) core: Arc<Core>,
     id: SessionId,
-    streams: Mutex<Vec<TcpStream>>,
+    closers: Mutex<Vec<Closer>>,
     lanes: Mutex<Vec<Arc<Queue<Item>>>>,
     blobs: Arc<Blobs>,
     control: Mutex<Option<Sender>>,
@@ -88,7 +89,7 @@ impl Session {
         Ok(Session {
             id: secret::random().map_err(|e| End::Local(e.to_string()))?,
             core,
-            streams: Mutex::default(),
+            closers: Mutex::default(),
             lanes: Mutex::default(),
             blobs: Arc::new(Blobs::new()),
             control: Mutex::default(),
@@ -109,7 +110,7 @@ impl Session {
             *guard = Some(end);
         }
         drop(guard);
-        self.streams.lock().iter().for_each(transport::close);
+        self.closers.lock().iter().for_each(Closer::close);
         self.lanes.lock().iter().for_each(|lane| lane.close());
         self.blobs.close();
         self.ended.notify_all();
@@ -143,11 +144,10 @@ impl Session {
     }
 
     /// Makes a connection known, so that the end of the session ends it.
-    fn register(&self, stream: &TcpStream) -> Result<(), End> {
-        let clone = stream.try_clone().map_err(|e| End::Local(e.to_string()))?;
-        self.streams.lock().push(clone);
+    fn register(&self, connection: &Connection) -> Result<(), End> {
+        self.closers.lock().push(connection.closer());
         // The end may have come before.
-        self.check().inspect_err(|_| transport::close(stream))
+        self.check().inspect_err(|_| connection.closer().close())
     }
 
     /// Waits for the end and returns why it came. All threads of the session have ended then.
@@ -179,14 +179,14 @@ impl Session {
 
     pub(super) fn open(
         &self,
-        stream: TcpStream,
+        connection: Connection,
         kind: ConnectionKind,
         primary: Option<&PrimaryIdentity>,
     ) -> Result<(Sender, Receiver, Option<ReplicaIdentity>), End> {
-        self.register(&stream)?;
+        self.register(&connection)?;
         let settings = &self.core.settings;
         let opening = Opening { secret: &settings.secret, session_id: self.id, timeout: settings.timeout };
-        opening.open(stream, kind, primary).map_err(|end| match self.check() {
+        opening.open(connection, kind, primary).map_err(|end| match self.check() {
             // Closed by this side.
             Err(reason) => reason,
             Ok(()) => end,
@@ -195,9 +195,9 @@ impl Session {
 
     /// One more connection to the replica that answered on the control connection.
     pub(super) fn join(&self, peer: SocketAddr, kind: ConnectionKind) -> Result<(Sender, Receiver), End> {
-        let stream = transport::connect_address(peer, self.core.settings.timeout)
+        let connection = dial::connect(peer, self.core.settings.timeout)
             .map_err(|e| End::Unreachable(format!("{kind}: {peer}: {e}")))?;
-        let (sender, receiver, _) = self.open(stream, kind, None)?;
+        let (sender, receiver, _) = self.open(connection, kind, None)?;
         Ok((sender, receiver))
     }
 

@@ -2,6 +2,7 @@
 //! The handshake of every connection: Hello, Challenge, Identity, Answer. Both sides prove that they know the secret
 //! before either says anything about its data, and the replica decides how a session goes on.
 
+use super::frame::FrameKind;
 use super::message::{
     Code, ConnectionKind, Hello, Message, Nonce, Outcome, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, VERSION,
 };
@@ -12,6 +13,11 @@ use crate::wal::history::{Common, History};
 
 fn unexpected(found: &Message, expected: &str) -> Reason {
     Reason::new(Code::PROTOCOL, format!("a {} message in the handshake, expected {expected}", found.kind().name()))
+}
+
+/// Room for the message that has to come, or the reason why it does not.
+fn bytes_max(expected: FrameKind) -> u32 {
+    expected.payload_bounds().1.max(FrameKind::Error.payload_bounds().1)
 }
 
 /// The primary's side of one connection.
@@ -47,6 +53,12 @@ impl PrimaryHandshake {
         let hello = Hello { version_min: VERSION, version_max: VERSION, kind, session_id, nonce };
         let message = Message::Hello(hello.clone());
         (PrimaryHandshake { secret, hello, identity, identified: false }, message)
+    }
+
+    /// The largest payload that the next message may have: a peer that has proved nothing gets little room.
+    pub fn bytes_max(&self) -> u32 {
+        let expected = if self.identified { FrameKind::Answer } else { FrameKind::Challenge };
+        bytes_max(expected)
     }
 
     /// Takes the next message of the replica. After an error the connection is to be closed.
@@ -116,6 +128,12 @@ impl ReplicaHandshake {
     /// Begins when the magic has been read.
     pub fn new(nonce: Nonce, secret: Secret) -> ReplicaHandshake {
         ReplicaHandshake { secret, nonce, hello: None }
+    }
+
+    /// The largest payload that the next message may have: a peer that has proved nothing gets little room.
+    pub fn bytes_max(&self) -> u32 {
+        let expected = if self.hello.is_some() { FrameKind::Identity } else { FrameKind::Hello };
+        bytes_max(expected)
     }
 
     /// Takes the next message of the primary. An error is to be sent as [`Message::Refused`].

@@ -7,29 +7,28 @@ use super::incoming::{Incoming, Next};
 use super::node::Node;
 use super::session::Session;
 use super::{control, data};
-use crate::replication::native::protocol::frame::MAGIC;
+use crate::replication::native::protocol::frame::{MAGIC, PAYLOAD_BYTES_MAX};
 use crate::replication::native::protocol::handshake::{decide, Identified, ReplicaHandshake, ReplicaStep};
 use crate::replication::native::protocol::message::{Code, ConnectionKind, Message, Outcome, PrimaryIdentity, Reason};
 use crate::replication::native::protocol::message::{ReplicaIdentity, CHANNELS_MAX};
 use crate::replication::native::protocol::replica_session::ReplicaSession;
-use crate::replication::net::connection::Connection;
+use crate::replication::net::connection::{Connection, WriteHalf};
+use crate::replication::net::deadline::Deadline;
 use crate::replication::net::listener::Guest;
 use crate::replication::secret;
 use crate::replication::status::LinkState;
 use crate::types::Epoch;
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Serves a connection until it ends.
 pub(super) fn serve(node: &Arc<Node>, connection: Connection, guest: &Guest) {
     let peer = guest.peer();
-    let opened = connection.into_stream().map_err(|e| e.to_string()).and_then(|stream| open(node, stream, peer));
-    match opened {
-        Ok(Some((incoming, identified))) => {
+    match open(node, connection) {
+        Ok(Some((mut incoming, identified))) => {
             if let Err(reason) = guest.admit() {
-                return guest.turned_away(refuse(incoming.stream(), Reason::new(Code::BUSY, reason)));
+                return guest.turned_away(refuse(incoming.out(), Reason::new(Code::BUSY, reason)));
             }
             match identified.primary {
                 Some(primary) => accept_primary(node, incoming, peer, identified.session_id, primary),
@@ -42,26 +41,26 @@ pub(super) fn serve(node: &Arc<Node>, connection: Connection, guest: &Guest) {
     }
 }
 
-fn send(stream: &TcpStream, message: &Message) -> io::Result<()> {
+fn send(out: &mut WriteHalf, message: &Message) -> io::Result<()> {
     let mut bytes = Vec::new();
     message.encode(&mut bytes);
-    let mut stream = stream;
-    stream.write_all(&bytes)
+    out.write_all(&bytes)
 }
 
-fn refuse(stream: &TcpStream, reason: Reason) -> String {
+fn refuse(out: &mut WriteHalf, reason: Reason) -> String {
     // Who has gone already is not told.
-    let _ = send(stream, &Message::Refused(reason.clone()));
-    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let _ = send(out, &Message::Refused(reason.clone()));
+    out.end();
     reason.to_string()
 }
 
 /// The handshake up to the point where the peer has proved who it is. `None` when it came and went without a word.
-fn open(node: &Node, stream: TcpStream, peer: SocketAddr) -> Result<Option<(Incoming, Identified)>, String> {
-    let deadline = Instant::now() + node.options.timeout;
+fn open(node: &Node, connection: Connection) -> Result<Option<(Incoming, Identified)>, String> {
+    let (peer, timeout) = (connection.peer(), node.options.timeout);
     let text = |e: io::Error| e.to_string();
-    stream.set_write_timeout(Some(node.options.timeout)).map_err(text)?;
-    let (mut incoming, magic) = match Incoming::begin(stream, deadline) {
+    let (half, mut out) = connection.split(Deadline::after(timeout));
+    out.set_deadline(Deadline::Each(timeout));
+    let (mut incoming, magic) = match Incoming::begin((half, out)) {
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         other => other.map_err(|e| format!("nothing that belongs to this protocol came: {e}"))?,
     };
@@ -73,25 +72,29 @@ fn open(node: &Node, stream: TcpStream, peer: SocketAddr) -> Result<Option<(Inco
     if !secret::is_peer_allowed(peer.ip(), &node.secret(), node.options.allow_no_secret) {
         let text =
             "without a secret only peers on the replica's own machine are accepted: set a secret file on both sides";
-        return Err(refuse(incoming.stream(), Reason::new(Code::NO_SECRET, text)));
+        return Err(refuse(incoming.out(), Reason::new(Code::NO_SECRET, text)));
     }
     let nonce = secret::random().map_err(text)?;
     let mut handshake = ReplicaHandshake::new(nonce, node.secret());
     loop {
+        incoming.set_bytes_max(handshake.bytes_max());
         let message = match incoming.next() {
             Ok(Next::Message(message)) => message,
             Ok(Next::Closed) => return Err("it was closed in the handshake".to_owned()),
             Ok(Next::Idle) => {
-                return Err(refuse(incoming.stream(), Reason::new(Code::TIMEOUT, "the handshake takes too long")))
+                return Err(refuse(incoming.out(), Reason::new(Code::TIMEOUT, "the handshake takes too long")))
             }
-            Err(End::Told(reason)) => return Err(refuse(incoming.stream(), reason)),
+            Err(End::Told(reason)) => return Err(refuse(incoming.out(), reason)),
             Err(End::Lost(reason)) => return Err(reason),
             Err(End::Bye) => return Ok(None),
         };
         match handshake.on_message(message) {
-            Ok(ReplicaStep::Send(message)) => send(incoming.stream(), &message).map_err(text)?,
-            Ok(ReplicaStep::Identified(identified)) => return Ok(Some((incoming, identified))),
-            Err(reason) => return Err(refuse(incoming.stream(), reason)),
+            Ok(ReplicaStep::Send(message)) => send(incoming.out(), &message).map_err(text)?,
+            Ok(ReplicaStep::Identified(identified)) => {
+                incoming.set_bytes_max(PAYLOAD_BYTES_MAX);
+                return Ok(Some((incoming, identified)));
+            }
+            Err(reason) => return Err(refuse(incoming.out(), reason)),
         }
     }
 }
@@ -101,20 +104,19 @@ fn join_session(node: &Arc<Node>, mut incoming: Incoming, peer: SocketAddr, iden
     let turned_away = |reason: String| log::warn!("replication: {} from {peer}: {reason}", identified.kind);
     let Some(session) = node.session() else {
         let reason = Reason::new(Code::UNKNOWN_SESSION, "no session is open here");
-        return turned_away(refuse(incoming.stream(), reason));
+        return turned_away(refuse(incoming.out(), reason));
     };
     let attached = session.machine.lock().attach(identified.session_id, identified.kind);
     let order = match attached {
         Ok(order) => order,
-        Err(reason) => return turned_away(refuse(incoming.stream(), reason)),
+        Err(reason) => return turned_away(refuse(incoming.out(), reason)),
     };
     let _joined = match session.join(&mut incoming) {
-        Ok(Some(joined)) => joined,
-        Ok(None) => return turned_away("the session has ended".to_owned()),
-        Err(e) => return turned_away(e.to_string()),
+        Some(joined) => joined,
+        None => return turned_away("the session has ended".to_owned()),
     };
-    let result = send(incoming.stream(), &Message::Answer { replica: None })
-        .and_then(|()| incoming.set_timeout(node.options.timeout))
+    incoming.set_timeout(node.options.timeout);
+    let result = send(incoming.out(), &Message::Answer { replica: None })
         .map_err(|e| End::Lost(e.to_string()))
         .and_then(|()| match (identified.kind, order) {
             (ConnectionKind::Lane(lane), Some(order)) => data::lane(node, &session, &mut incoming, lane, order),
@@ -137,10 +139,10 @@ fn accept_primary(
     session_id: crate::replication::native::protocol::message::SessionId,
     primary: PrimaryIdentity,
 ) {
-    match begin_session(node, &incoming, peer, session_id, primary) {
+    match begin_session(node, incoming.out(), peer, session_id, primary) {
         Ok(session) => {
-            let ready = record(node, &session).and_then(|()| incoming.set_timeout(control::interval(node)));
-            let end = match ready {
+            incoming.set_timeout(control::interval(node));
+            let end = match record(node, &session) {
                 Ok(()) => control::run(node, &session, &mut incoming),
                 Err(e) => End::Lost(e.to_string()),
             };
@@ -148,7 +150,7 @@ fn accept_primary(
         }
         Err(reason) => {
             let needs_person = !matches!(reason.code, Code::BUSY | Code::SHUTDOWN);
-            let told = refuse(incoming.stream(), reason);
+            let told = refuse(incoming.out(), reason);
             log::warn!("replication: the primary at {peer} is refused: {told}");
             // One that comes while another is served is no trouble of this side.
             if needs_person && node.session().is_none() {
@@ -186,7 +188,7 @@ fn record_one(node: &Node, session: &Session, epoch: Epoch) -> bool {
 
 fn begin_session(
     node: &Arc<Node>,
-    incoming: &Incoming,
+    out: &WriteHalf,
     peer: SocketAddr,
     session_id: crate::replication::native::protocol::message::SessionId,
     primary: PrimaryIdentity,
@@ -222,9 +224,8 @@ fn begin_session(
         capabilities: 0,
     };
     let lost = |e: io::Error| Reason::new(Code::PROTOCOL, format!("the connection cannot be used: {e}"));
-    let control = incoming.stream().try_clone().map_err(lost)?;
     let stored = primary.stored;
-    let session = Arc::new(Session::new(session, store, primary, control, now).map_err(lost)?);
+    let session = Arc::new(Session::new(session, store, primary, out.clone(), now));
     // Lanes may come as soon as the answer is out.
     node.set_session(Some(session.clone()));
     let state = match outcome {

@@ -167,9 +167,8 @@ pub(super) fn base(node: &Node, session: &Session, incoming: &mut Incoming) -> R
     }
 }
 
-fn reply(incoming: &Incoming, message: &Message) -> Result<(), End> {
+fn reply(incoming: &mut Incoming, message: &Message) -> Result<(), End> {
     let mut bytes = Vec::new();
     message.encode(&mut bytes);
-    let mut stream = incoming.stream();
-    stream.write_all(&bytes).map_err(|e| End::Lost(e.to_string()))
+    incoming.out().write_all(&bytes).map_err(|e| End::Lost(e.to_string()))
 }

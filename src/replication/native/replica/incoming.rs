@@ -4,34 +4,25 @@
 use super::end::End;
 use crate::replication::native::protocol::frame::{FrameError, FrameReader, MAGIC, PAYLOAD_BYTES_MAX};
 use crate::replication::native::protocol::message::{Code, Message, Reason};
-use crate::replication::net::transport;
+use crate::replication::net::connection::{ReadHalf, WriteHalf};
+use crate::replication::net::deadline::{is_timeout, Deadline};
 use std::io::{self, BufReader, Read};
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// A socket whose reads end at a deadline as long as there is one.
+/// Counts what comes, when somebody wants to know.
 #[derive(Debug)]
 struct Socket {
-    stream: TcpStream,
-    deadline: Option<Instant>,
-    /// Counts what comes.
+    half: ReadHalf,
     count: Option<Arc<AtomicU64>>,
 }
 
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Some(deadline) = self.deadline {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            self.stream.set_read_timeout(Some(left))?;
-        }
-        let read = self.stream.read(buffer)?;
+        let read = self.half.read(buffer)?;
         if let Some(count) = &self.count {
             count.fetch_add(read as u64, SeqCst);
         }
@@ -43,28 +34,35 @@ impl Read for Socket {
 #[derive(Debug)]
 pub(super) struct Incoming {
     frames: FrameReader<BufReader<Socket>>,
+    /// The largest payload that is taken now.
+    bytes_max: u32,
+    out: WriteHalf,
 }
 
 impl Incoming {
-    /// Takes the first bytes of a connection. Everything has to come by `deadline` until [`Self::set_timeout`] is
-    /// called.
-    pub(super) fn begin(stream: TcpStream, deadline: Instant) -> io::Result<(Incoming, [u8; MAGIC.len()])> {
-        let mut input =
-            BufReader::with_capacity(BUFFER_BYTES, Socket { stream, deadline: Some(deadline), count: None });
+    /// Takes the first bytes of a connection. The deadline of the half is that of everything until
+    /// [`Self::set_timeout`] is called.
+    pub(super) fn begin((half, out): (ReadHalf, WriteHalf)) -> io::Result<(Incoming, [u8; MAGIC.len()])> {
+        let mut input = BufReader::with_capacity(BUFFER_BYTES, Socket { half, count: None });
         let mut magic = [0; MAGIC.len()];
         input.read_exact(&mut magic)?;
-        Ok((Incoming { frames: FrameReader::new(input) }, magic))
+        Ok((Incoming { frames: FrameReader::new(input), bytes_max: PAYLOAD_BYTES_MAX, out }, magic))
+    }
+
+    /// From now on no larger payload is taken.
+    pub(super) fn set_bytes_max(&mut self, bytes: u32) {
+        self.bytes_max = bytes;
     }
 
     /// The next message, or that nothing came in time. A message that does not go on in time is an error, after which
     /// this may be called again.
     pub(super) fn next(&mut self) -> Result<Next, End> {
-        match self.frames.next(PAYLOAD_BYTES_MAX) {
+        match self.frames.next(self.bytes_max) {
             Ok(Some(frame)) => Message::decode(frame)
                 .map(Next::Message)
                 .map_err(|e| End::Told(Reason::new(Code::PROTOCOL, e.to_string()))),
             Ok(None) => Ok(Next::Closed),
-            Err(FrameError::Io(e)) if transport::is_timeout(&e) => match self.frames.is_inside_frame() {
+            Err(FrameError::Io(e)) if is_timeout(&e) => match self.frames.is_inside_frame() {
                 true => Err(End::Lost("a message does not go on".to_owned())),
                 false => Ok(Next::Idle),
             },
@@ -75,10 +73,8 @@ impl Incoming {
     }
 
     /// From now on each read may take this long.
-    pub(super) fn set_timeout(&mut self, timeout: Duration) -> io::Result<()> {
-        let socket = self.frames.get_mut().get_mut();
-        socket.deadline = None;
-        socket.stream.set_read_timeout(Some(timeout))
+    pub(super) fn set_timeout(&mut self, timeout: Duration) {
+        self.frames.get_mut().get_mut().half.set_deadline(Deadline::Each(timeout));
     }
 
     /// From now on `count` grows with every byte that comes, also inside a message.
@@ -91,13 +87,15 @@ impl Incoming {
         self.frames.is_inside_frame()
     }
 
-    pub(super) fn stream(&self) -> &TcpStream {
-        &self.frames.get_ref().get_ref().stream
+    /// The other direction.
+    pub(super) fn out(&mut self) -> &mut WriteHalf {
+        &mut self.out
     }
 
     /// Bytes that have come and were not taken.
     pub(super) fn waiting_bytes(&self) -> usize {
-        self.frames.get_ref().buffer().len() + transport::waiting_bytes(self.stream())
+        let input = self.frames.get_ref();
+        input.buffer().len() + input.get_ref().half.waiting_bytes()
     }
 }
 

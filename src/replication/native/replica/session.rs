@@ -7,12 +7,11 @@ use super::recorder::Recorder;
 use crate::replication::native::protocol::message::{Message, PrimaryIdentity, Reason};
 use crate::replication::native::protocol::replica_session::{ReplicaAction, ReplicaSession};
 use crate::replication::native::protocol::Millis;
-use crate::replication::net::transport;
+use crate::replication::net::connection::{Closer, WriteHalf};
 use crate::replication::replica_store::{StandbyStore, SwitchedVersions};
 use crate::types::Epoch;
 use parking_lot::{Condvar, Mutex};
 use std::io::Write;
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,8 +25,8 @@ pub(super) struct Session {
     pub(super) machine: Mutex<ReplicaSession>,
     pub(super) store: Arc<StandbyStore>,
     pub(super) primary: PrimaryIdentity,
-    control: Mutex<TcpStream>,
-    streams: Mutex<Vec<TcpStream>>,
+    control: Mutex<WriteHalf>,
+    closers: Mutex<Vec<Closer>>,
     /// Why it ended; the first reason counts.
     ended: Mutex<Option<End>>,
     end_signal: Condvar,
@@ -59,16 +58,16 @@ impl Session {
         machine: ReplicaSession,
         store: Arc<StandbyStore>,
         primary: PrimaryIdentity,
-        control: TcpStream,
+        control: WriteHalf,
         now: Millis,
-    ) -> std::io::Result<Session> {
-        let streams = vec![control.try_clone()?];
-        Ok(Session {
+    ) -> Session {
+        let closers = vec![control.closer()];
+        Session {
             machine: Mutex::new(machine),
             store,
             primary,
             control: Mutex::new(control),
-            streams: Mutex::new(streams),
+            closers: Mutex::new(closers),
             ended: Mutex::default(),
             end_signal: Condvar::new(),
             threads: Mutex::default(),
@@ -77,7 +76,7 @@ impl Session {
             received: Arc::default(),
             synced: AtomicU64::new(0),
             recorder: Recorder::default(),
-        })
+        }
     }
 
     /// Something came from the primary.
@@ -92,15 +91,15 @@ impl Session {
 
     /// Takes the connection of this thread into the session, of which it is a part until the guard goes: it is closed
     /// with it, and ends it. `None` when the session has ended.
-    pub(super) fn join(&self, incoming: &mut Incoming) -> std::io::Result<Option<Joined<'_>>> {
+    pub(super) fn join(&self, incoming: &mut Incoming) -> Option<Joined<'_>> {
         let ended = self.ended.lock();
         if ended.is_some() {
-            return Ok(None);
+            return None;
         }
-        self.streams.lock().push(incoming.stream().try_clone()?);
+        self.closers.lock().push(incoming.out().closer());
         incoming.count(self.received.clone());
         *self.threads.lock() += 1;
-        Ok(Some(Joined(self)))
+        Some(Joined(self))
     }
 
     /// So much of what came was synced.
@@ -138,9 +137,7 @@ impl Session {
         }
         *ended = Some(end);
         self.end_signal.notify_all();
-        for stream in self.streams.lock().iter() {
-            transport::close(stream);
-        }
+        self.closers.lock().iter().for_each(Closer::close);
     }
 
     /// Ends the session because one of its data connections is gone, unless the primary says meanwhile on the control
