@@ -27,4 +27,23 @@ bool wait_durability(datastore& target, epoch_id_type epoch_id, durability state
     return status == LIMESTONE_OK;
 }
 
+std::string query_status(datastore const& target) {
+    // get_impl() is not const, and this changes nothing.
+    auto const* core =
+        const_cast<datastore&>(target).get_impl()->core_;  // NOLINT(cppcoreguidelines-pro-type-const-cast)
+    std::string document(1024, '\0');
+    for (;;) {
+        auto size = document.size();
+        auto status = limestone_datastore_status(core, document.data(), &size);
+        document.resize(size);
+        if (status == LIMESTONE_OK) {
+            return document;
+        }
+        // It may have grown since it said its size.
+        if (status != LIMESTONE_ERR_TOO_LARGE) {
+            internal::throw_core_error(status, LIMESTONE_HERE);
+        }
+    }
+}
+
 }  // namespace limestone::api

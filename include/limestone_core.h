@@ -729,13 +729,21 @@ int32_t limestone_datastore_set_event_callback(struct limestone_datastore *datas
 // The callback must be callable with `context` until it is removed.
 int32_t limestone_set_log_callback(limestone_log_callback callback, void *context);
 
-// Writes the status of replication as one JSON document: role, peer, state, epochs, lag in epochs, bytes and
-// milliseconds, policy, since when it is degraded, last error. `*len` is the size of `buffer` and becomes the length
-// of the document, which is not terminated by a zero. `LIMESTONE_ERR_TOO_LARGE` when it does not fit: then only `*len`
-// is written. Never waits for the replica.
+// Writes how the data store and its replicas stand, the document that `tgreplica status --json` prints, as one line of
+// JSON: role, state, peer, epochs, lag, policy, last error; what is unknown is `null`. `*len` is the size of `buffer`
+// and becomes the length of the document, which is not terminated by a zero. `LIMESTONE_ERR_TOO_LARGE` when it does
+// not fit: then only `*len` is written. Waits for no disk, no replica and no callback, before and after a shutdown as
+// well.
 //
-// # Safety `datastore` must come from `limestone_datastore_open`; `len` must be null or point to the size of `buffer`,
-// which may be null when that is 0.
+// # Safety
+// `datastore` must come from `limestone_datastore_open`; `len` must be null or point to the size of `buffer`, which
+// may be null when that is 0.
+int32_t limestone_datastore_status(const struct limestone_datastore *datastore, char *buffer, size_t *len);
+
+// The same as `limestone_datastore_status`, under its former name.
+//
+// # Safety
+// As for `limestone_datastore_status`.
 int32_t limestone_datastore_replication_status(const struct limestone_datastore *datastore, char *buffer, size_t *len);
 
 // Replaces the content of the data directory by the files that lie directly in the directory `from`, between

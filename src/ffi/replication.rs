@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a data store tells about its replication.
+//! What a data store tells about itself and its replication.
 
 use super::datastore::{engine, limestone_datastore};
 use super::handle;
 use super::status::{guard, Failure};
 use std::ffi::c_char;
 
-/// Writes the status of replication as one JSON document: role, peer, state, epochs, lag in epochs, bytes and
-/// milliseconds, policy, since when it is degraded, last error. `*len` is the size of `buffer` and becomes the length
-/// of the document, which is not terminated by a zero. `LIMESTONE_ERR_TOO_LARGE` when it does not fit: then only `*len`
-/// is written. Never waits for the replica.
+/// Writes how the data store and its replicas stand, the document that `tgreplica status --json` prints, as one line of
+/// JSON: role, state, peer, epochs, lag, policy, last error; what is unknown is `null`. `*len` is the size of `buffer`
+/// and becomes the length of the document, which is not terminated by a zero. `LIMESTONE_ERR_TOO_LARGE` when it does
+/// not fit: then only `*len` is written. Waits for no disk, no replica and no callback, before and after a shutdown as
+/// well.
 ///
-/// # Safety `datastore` must come from `limestone_datastore_open`; `len` must be null or point to the size of `buffer`,
-/// which may be null when that is 0.
+/// # Safety
+/// `datastore` must come from `limestone_datastore_open`; `len` must be null or point to the size of `buffer`, which
+/// may be null when that is 0.
 #[no_mangle]
-pub unsafe extern "C" fn limestone_datastore_replication_status(
+pub unsafe extern "C" fn limestone_datastore_status(
     datastore: *const limestone_datastore,
     buffer: *mut c_char,
     len: *mut usize,
@@ -34,4 +36,18 @@ pub unsafe extern "C" fn limestone_datastore_replication_status(
         std::ptr::copy_nonoverlapping(json.as_ptr(), buffer.cast::<u8>(), json.len());
         Ok(())
     })
+}
+
+/// The same as `limestone_datastore_status`, under its former name.
+///
+/// # Safety
+/// As for `limestone_datastore_status`.
+#[no_mangle]
+pub unsafe extern "C" fn limestone_datastore_replication_status(
+    datastore: *const limestone_datastore,
+    buffer: *mut c_char,
+    len: *mut usize,
+) -> i32 {
+    // SAFETY: the caller's promise.
+    unsafe { limestone_datastore_status(datastore, buffer, len) }
 }

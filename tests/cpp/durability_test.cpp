@@ -76,4 +76,20 @@ TEST(durability, waiting_for_what_cannot_come_is_an_error) {
     EXPECT_THROW((void)query_durability(empty, 1), limestone_exception);
 }
 
+TEST(durability, the_status_is_the_document_of_the_data_store_through_its_whole_life) {
+    scratch_directory scratch;
+    datastore object(settings(scratch.location()));
+    EXPECT_NE(query_status(object).find(R"("role":"primary")"), std::string::npos);
+    object.ready();
+    object.switch_epoch(1);
+    object.switch_epoch(2);
+    auto document = query_status(object);
+    EXPECT_NE(document.find(R"("stored_epoch":1)"), std::string::npos) << document;
+    EXPECT_EQ(document.front(), '{');
+    EXPECT_EQ(document.back(), '}');
+    object.shutdown();
+    EXPECT_NE(query_status(object).find(R"("state":"not replicated")"), std::string::npos);
+    EXPECT_THROW((void)query_status(*std::make_unique<datastore>()), limestone_exception);
+}
+
 }  // namespace limestone::testing

@@ -3,11 +3,13 @@
 
 /**
  * @file durability.h
- * How far an epoch has come on its way to the disks. An addition to the public API of the original.
+ * How far an epoch has come on its way to the disks, and how the datastore stands. An addition to the public API of the
+ * original.
  */
 
 #include <chrono>
 #include <cstdint>
+#include <string>
 
 #include <limestone/api/epoch_id_type.h>
 
@@ -53,5 +55,13 @@ struct epoch_durability {
  */
 [[nodiscard]] bool wait_durability(datastore& target, epoch_id_type epoch_id, durability state,
                                    std::chrono::milliseconds timeout);
+
+/**
+ * Tells how `target` and its replicas stand: the document that `tgreplica status --json` prints, one line of JSON, in
+ * which what is unknown is `null`. Waits for no disk, no replica and no callback; any thread, also before `ready()` and
+ * after `shutdown()`.
+ * @throws limestone_exception for a datastore without a data location
+ */
+[[nodiscard]] std::string query_status(datastore const& target);
 
 }  // namespace limestone::api
