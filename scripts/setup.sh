@@ -84,7 +84,7 @@ check_rust() {
     local needed found
     needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
     if ! found=$(rustc --version 2>/dev/null) || ! cargo --version >/dev/null 2>&1; then
-        fail "Rust $needed or newer is needed (rustc and cargo), none was found. Install it with rustup, see the web site of Rust."
+        fail "Rust $needed or newer is needed (rustc and cargo), none was found. Install it with rustup."
     fi
     found=$(cut -d' ' -f2 <<<"$found")
     if [[ $(printf '%s\n%s\n' "$needed" "${found%%-*}" | sort -V | head -n 1) != "$needed" ]]; then

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Makes a replica's directory a primary's: ends a tgreplica that serves it, when told, and calls `tgreplica promote`. Then
-# start the engine on the directory, and never the old primary again without making it a replica first.
+# Makes a replica's directory a primary's: ends a tgreplica that serves it, when told, and calls `tgreplica promote`.
+# Then start the engine on the directory, and never the old primary again without making it a replica first.
 # Usage: takeover.sh [--stop] [--force] <logdir>
 #   --stop    ends a tgreplica that still serves the directory (SIGTERM) and waits for it, at most 60 seconds
 #   --force   see `tgreplica --help`
@@ -44,7 +44,7 @@ tgreplica=${TGREPLICA:-$(tool)}
 holder() {
     local inode
     inode=$(stat -c %i "$dir/limestone-manifest.json") || return 0
-    awk -v inode="$inode" '{ split($6, id, ":"); if ($2 == "FLOCK" && id[3] == inode) print $5 }' /proc/locks | head -n 1
+    awk -v inode="$inode" '{ split($6, id, ":") } $2 == "FLOCK" && id[3] == inode { print $5; exit }' /proc/locks
 }
 
 if [[ -n $stop ]]; then

@@ -52,7 +52,7 @@ struct Held(#[cfg(debug_assertions)] Rank);
 
 #[cfg(debug_assertions)]
 mod held {
-    use super::{Held, Rank};
+    use crate::lock_order::{Held, Rank};
     use std::cell::RefCell;
 
     thread_local! {

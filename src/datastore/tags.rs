@@ -191,7 +191,8 @@ fn load(vfs: &dyn Vfs, location: &Path) -> Result<BTreeMap<String, EpochTag>> {
     };
     let kept = put_aside(vfs, &path).map_err(|e| Error::io("cannot put the damaged epoch tags aside", &path, e))?;
     log::warn!(
-        "the epoch tags in {} are damaged ({reason}); the file is kept as {} and there are no tags now; no data is affected",
+        "the epoch tags in {} are damaged ({reason}); the file is kept as {} and there are no tags now; no data is \
+         affected",
         path.display(),
         kept.display()
     );

@@ -66,12 +66,10 @@ pub fn run(
         if matches!(e, Error::Corrupted(_)) {
             log::error!("{e}");
             log::error!(
-                "/:limestone recover process failed. (cause: corruption detected in transaction log data directory), {GUIDE}"
+                "/:limestone recover process failed. (cause: corruption detected in transaction log data directory), \
+                 {GUIDE}"
             );
-            log::error!(
-                "/:limestone dblogdir (transaction log directory): \"{}\"",
-                directory.location().display()
-            );
+            log::error!("/:limestone dblogdir (transaction log directory): \"{}\"", directory.location().display());
         }
     })?;
     if options.dry_run {

@@ -138,9 +138,9 @@ impl Repair<'_> {
                 log::error!("{damage}");
                 if max_ended > durable && !self.give_up {
                     log::error!(
-                        "the damaged record may have been a newer one: sessions up to epoch {max_ended} were ended, the \
-                         largest whole record is {durable}; name the durable epoch with --epoch, or take {durable} with \
-                         --give_up_damaged"
+                        "the damaged record may have been a newer one: sessions up to epoch {max_ended} were ended, \
+                         the largest whole record is {durable}; name the durable epoch with --epoch, or take \
+                         {durable} with --give_up_damaged"
                     );
                     return Ok(false);
                 }
@@ -150,8 +150,8 @@ impl Repair<'_> {
             (None, _, None) if max_ended > Epoch(0) => {
                 log::error!(
                     "no epoch record is left, but sessions up to epoch {max_ended} were ended and a repair would give \
-                     all of them up: bring the epoch file back, or name the durable epoch with --epoch (0 if nothing in this \
-                     directory was ever acknowledged)"
+                     all of them up: bring the epoch file back, or name the durable epoch with --epoch (0 if nothing \
+                     in this directory was ever acknowledged)"
                 );
                 return Ok(false);
             }

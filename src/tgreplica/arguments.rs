@@ -6,19 +6,19 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 const DETAILS: &str = "\
-`tgreplica status <LOGDIR>` asks whoever serves the directory, a replica or an engine, how it stands; it is the same as \
-`tgreplica --status <LOGDIR>`.
+`tgreplica status <LOGDIR>` asks whoever serves the directory, a replica or an engine, how it stands; it is the same \
+as `tgreplica --status <LOGDIR>`.
 
-`tgreplica promote <LOGDIR>` makes a stopped replica's directory a primary's: it refuses one that is empty, incomplete, \
-known to be behind or no replica's, begins a term, and says up to which epoch everything is there. With --force it \
-refuses none of these; what the directory lacks is lost then.
+`tgreplica promote <LOGDIR>` makes a stopped replica's directory a primary's: it refuses one that is empty, \
+incomplete, known to be behind or no replica's, begins a term, and says up to which epoch everything is there. With \
+--force it refuses none of these; what the directory lacks is lost then.
 
 Settings come from the environment: TSURUGI_REPLICATION_ENDPOINT (tcp://host:port to listen on), \
 TSURUGI_REPLICATION_PROTOCOL (native or upstream, default native), TSURUGI_REPLICATION_TIMEOUT_MS (default 10000), \
 TSURUGI_REPLICATION_SECRET_FILE, TSURUGI_REPLICATION_ALLOW_NO_SECRET (1: peers on other machines need no secret).
 
-SIGTERM and SIGINT end the program; everything received is on the disk then. SIGHUP reads the secret file again. To take over, stop the program, \
-call `tgreplica promote`, and start the engine on the directory.
+SIGTERM and SIGINT end the program; everything received is on the disk then. SIGHUP reads the secret file again. To \
+take over, stop the program, call `tgreplica promote`, and start the engine on the directory.
 
 Exit codes: 0 ended by a signal or, with --once, by the primary in good order; 1 wrong use, a setting that is not \
 understood, or an address that cannot be listened on; 2 the directory cannot be used, nothing was changed: see \
@@ -30,8 +30,8 @@ serves it does not answer within a second. With --json every failure is one obje
 #[derive(Debug, Parser)]
 #[command(name = "tgreplica", version, disable_version_flag = true, after_help = DETAILS)]
 #[command(
-    override_usage = "tgreplica [OPTIONS] <LOGDIR>\n       tgreplica status [--json] [--watch[=SECONDS]] <LOGDIR>\n       \
-                      tgreplica promote [--force] [--json] <LOGDIR>"
+    override_usage = "tgreplica [OPTIONS] <LOGDIR>\n       tgreplica status [--json] [--watch[=SECONDS]] <LOGDIR>\n\
+                      \x20      tgreplica promote [--force] [--json] <LOGDIR>"
 )]
 pub struct Arguments {
     /// The data directory; it must exist and may be empty.

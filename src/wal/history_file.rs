@@ -139,8 +139,8 @@ impl DirectoryHistory {
             // After a crash nobody knows where it began: with the last run, at the earliest.
             let first = left.unwrap_or_else(|| Epoch(file.run().map_or(0, |run| run.first_epoch)));
             log::warn!(
-                "{}: a program that does not record its runs has opened the directory: what it holds from epoch {first} on \
-                 is not taken for that of any other directory",
+                "{}: a program that does not record its runs has opened the directory: what it holds from epoch \
+                 {first} on is not taken for that of any other directory",
                 place.location.display()
             );
             file.history.begin(RunId::random(), file.term, first.min(durable.next()));
@@ -164,15 +164,15 @@ impl DirectoryHistory {
         if let Some(reason) = &file.fenced {
             let dir = place.location.display();
             return Err(Error::WrongState(format!(
-                "{dir}: another primary has taken over from this one ({reason}); serve the directory with tgreplica, so that \
-                 it follows that one, or, if what it has must count, call: tgreplica promote --force {dir}"
+                "{dir}: another primary has taken over from this one ({reason}); serve the directory with tgreplica, \
+                 so that it follows that one, or, if what it has must count, call: tgreplica promote --force {dir}"
             )));
         }
         if file.awaits_base_sync {
             let dir = place.location.display();
             return Err(Error::WrongState(format!(
-                "{dir}: a base sync into this replica has begun and is not complete, so what is here is too old, or nothing; \
-                 let it be completed, or, if what is here must count, call: tgreplica promote --force {dir}"
+                "{dir}: a base sync into this replica has begun and is not complete, so what is here is too old, or \
+                 nothing; let it be completed, or, if what is here must count, call: tgreplica promote --force {dir}"
             )));
         }
         if file.role == Role::Replica {
@@ -275,8 +275,8 @@ fn read(
     };
     parse(&bytes).map(Some).map_err(|reason| {
         Error::BrokenMetadata(format!(
-            "{} cannot be used ({reason}): restore it from a backup, or delete it to let the history of this directory begin \
-             anew, after which replicas need a new copy",
+            "{} cannot be used ({reason}): restore it from a backup, or delete it to let the history of this \
+             directory begin anew, after which replicas need a new copy",
             path.display()
         ))
     })

@@ -200,17 +200,18 @@ fn a_file_of_another_instance_does_not_count() {
 fn what_is_not_a_history_is_refused_with_a_reason() {
     let fs = directory();
     let id = "0".repeat(32);
+    let with_run = |run: &str| {
+        format!(
+            r#"{{"format":1,"instance":"one","role":"primary","term":1,"history":{{"forgotten":false,"runs":[{run}]}}}}"#
+        )
+    };
     for text in [
         String::new(),
         "{}".to_owned(),
         r#"{"format":2,"instance":"one","role":"primary","term":1,"history":{"forgotten":false,"runs":[]}}"#.to_owned(),
         r#"{"format":1,"instance":"one","role":"other","term":1,"history":{"forgotten":false,"runs":[]}}"#.to_owned(),
-        format!(
-            r#"{{"format":1,"instance":"one","role":"primary","term":1,"history":{{"forgotten":false,"runs":[{{"id":"{id}","term":2,"first_epoch":0}}]}}}}"#
-        ),
-        format!(
-            r#"{{"format":1,"instance":"one","role":"primary","term":1,"history":{{"forgotten":false,"runs":[{{"id":"x{id}","term":1,"first_epoch":0}}]}}}}"#
-        ),
+        with_run(&format!(r#"{{"id":"{id}","term":2,"first_epoch":0}}"#)),
+        with_run(&format!(r#"{{"id":"x{id}","term":1,"first_epoch":0}}"#)),
     ] {
         put(&fs, names::HISTORY, &text);
         let error = DirectoryHistory::begin_run(place(&fs), Epoch(0), Epoch(1)).unwrap_err();

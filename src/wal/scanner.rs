@@ -206,7 +206,8 @@ impl Scanner<'_> {
         } else {
             let what = if invalidated { "invalidated session" } else { "session" };
             self.out.warnings.push(format!(
-                "the {what} at offset {offset} has the impossible epoch {epoch}: it does not count, and the epoch is ignored"
+                "the {what} at offset {offset} has the impossible epoch {epoch}: it does not count, and the epoch is \
+                 ignored"
             ));
         }
     }
@@ -398,7 +399,8 @@ impl Scanner<'_> {
         // A directory or a file from before end markers lacks them everywhere.
         if let (Some(session), true) = (self.unended, end_markers && self.ends > 0) {
             self.out.warnings.push(format!(
-                "the durable session of epoch {} at offset {} has no end marker; it was read up to its last whole entry",
+                "the durable session of epoch {} at offset {} has no end marker; it was read up to its last whole \
+                 entry",
                 session.epoch, session.offset
             ));
         }

@@ -87,9 +87,9 @@ TEST_F(death, files_without_a_manifest_are_not_a_data_location) {
 
 TEST_F(death, a_newer_format_is_refused) {
     open_at(scratch.location());
-    write(
-        scratch.location() / "limestone-manifest.json",
-        R"({"format_version":"1.1","instance_uuid":"8a7c2b1e-5b5e-4f7e-9d0a-111111111111","persistent_format_version":8})");
+    write(scratch.location() / "limestone-manifest.json",
+          R"({"format_version":"1.1","instance_uuid":"8a7c2b1e-5b5e-4f7e-9d0a-111111111111",)"
+          R"("persistent_format_version":8})");
     EXPECT_DEATH(
         open_at(scratch.location()),
         "/:limestone unsupported dbdir persistent format version: see .*\\(version mismatch: version 8, server "

@@ -162,7 +162,8 @@ impl Core {
         drop(link);
         self.set_state(LinkState::Streaming);
         log::info!(
-            "replication: streaming to {peer}: it had epoch {from}, {} is stored; {bytes} bytes of log were sent in {} ms",
+            "replication: streaming to {peer}: it had epoch {from}, {} is stored; {bytes} bytes of log were sent in \
+             {} ms",
             self.store.last_epoch(),
             took.as_millis()
         );

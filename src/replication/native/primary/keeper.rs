@@ -164,7 +164,8 @@ impl Keeper {
         match (propagated >= stored, link.heard.is_some()) {
             (true, _) => log::info!("replication: shut down with everything up to epoch {stored} PROPAGATED"),
             (false, true) => log::warn!(
-                "replication: shut down with epochs {} to {stored} STORED only: the replica has not confirmed them{error}",
+                "replication: shut down with epochs {} to {stored} STORED only: the replica has not confirmed \
+                 them{error}",
                 propagated.0 + 1
             ),
             (false, false) => log::warn!(

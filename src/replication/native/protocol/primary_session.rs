@@ -219,7 +219,8 @@ impl PrimarySession {
         if owing > self.timeout {
             let (confirmed, committed) = (self.confirmed, self.committed);
             let text = format!(
-                "the replica has taken nothing more for {owing} ms: it stays at epoch {confirmed}, committed is {committed}"
+                "the replica has taken nothing more for {owing} ms: it stays at epoch {confirmed}, committed is \
+                 {committed}"
             );
             return Err(Reason::new(Code::TIMEOUT, text));
         }

@@ -204,8 +204,8 @@ impl Shared {
 
     pub(super) fn give_up(&self, state: &mut State, reason: &str) {
         log::error!(
-            "replication: the replica at {} is given up: {reason}; epochs above {} are not propagated any more: stop both \
-             sides, copy the data directory to the replica, delete {} here, and start the replica first",
+            "replication: the replica at {} is given up: {reason}; epochs above {} are not propagated any more: stop \
+             both sides, copy the data directory to the replica, delete {} here, and start the replica first",
             self.name,
             state.queue.complete(),
             confirmed::NAME
