@@ -197,30 +197,10 @@ impl Journaling {
         blobs: Directories,
         known: &mut Option<Arc<LogFile>>,
     ) -> Result<bool> {
-        let large = ended.len >= self.journal.large_bytes() as u64;
-        let Some(written) = file.start_sync()? else {
-            return Err(Error::WrongState(format!("the file is not open: {}", file.path().display())));
-        };
-        if large {
-            written.run()?;
-        }
-        let log = match known {
-            Some(log) if log.is(&written) => log,
-            other => {
-                let name = file.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
-                other.insert(Arc::new(LogFile::new(name, &written)))
-            }
-        };
         // Before the session can be in a group.
         let mut unsynced = self.surroundings.unsynced.lock();
         *unsynced = unsynced.with(blobs);
         drop(unsynced);
-        if large {
-            return self.journal.add_synced(log, &written, ended.start, ended.len);
-        }
-        match file.buffered(ended) {
-            Some(bytes) => self.journal.add(log, &written, ended.start, bytes),
-            None => self.journal.add(log, &written, ended.start, &file.read_back(ended)?),
-        }
+        self.journal.add_ended(file, ended, known)
     }
 }

@@ -11,6 +11,7 @@ mod compaction;
 mod compactor;
 mod coordinator;
 mod durability;
+pub mod environment;
 mod epochs;
 mod events;
 mod file_names;

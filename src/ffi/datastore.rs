@@ -2,11 +2,10 @@
 //! `limestone_datastore`.
 
 use super::channel::limestone_channel;
-use super::environment;
 use super::handle::{self, closable, handle, Closable, Stub};
 use super::settings::limestone_settings;
 use super::status::{guard, Failure};
-use crate::datastore::{Datastore, EpochEvent, PersistentCallback, Settings};
+use crate::datastore::{environment, Datastore, EpochEvent, PersistentCallback, Settings};
 use crate::engine::Engine;
 use crate::types::{Durability, Epoch};
 use std::cell::Cell;
@@ -87,7 +86,7 @@ pub unsafe extern "C" fn limestone_datastore_open(
         let settings = Settings::new(location)
             .recovery_threads(given.recovery_threads)
             .recovery_memory_bytes(memory)
-            .commit(environment::commit()?)
+            .commit(environment::commit(|name| std::env::var_os(name))?)
             .instance_id(given.instance_id)
             .db_name(given.db_name);
         let engine = Engine::open(settings, given.replication)?;

@@ -17,7 +17,6 @@ mod compaction;
 mod cursor;
 mod datastore;
 mod durability;
-mod environment;
 mod events;
 mod handle;
 mod logging;

@@ -110,6 +110,11 @@ impl Ended {
     pub fn with_mark(self) -> Ended {
         Ended { start: self.from, len: self.start + self.len - self.from, ..self }
     }
+
+    /// All from here to the end of `last`, which ended in the same file behind this one.
+    pub fn through(self, last: Ended) -> Ended {
+        Ended { len: last.start + last.len - self.start, synced: self.synced || last.synced, ..self }
+    }
 }
 
 impl SessionFile {

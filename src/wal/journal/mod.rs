@@ -9,6 +9,7 @@
 
 mod format;
 mod gather;
+mod hand_over;
 pub mod redo;
 mod running;
 mod segments;

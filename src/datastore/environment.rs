@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the environment sets because the engine passes nothing for it.
+//! What the environment sets because nobody passes it: neither an engine, nor whoever starts a replica.
 
-use crate::datastore::Commit;
+use super::settings::Commit;
 use crate::error::Error;
 use crate::wal::journal;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 
 /// `direct` (default) or `journal`.
 const COMMIT_VARIABLE: &str = "LIMESTONE_COMMIT";
@@ -14,20 +14,20 @@ const JOURNAL_VARIABLE: &str = "LIMESTONE_JOURNAL_MIB";
 /// Bounds the memory of a recovery, in MiB, where the settings do not.
 const RECOVERY_MEMORY_VARIABLE: &str = "LIMESTONE_RECOVERY_MEMORY_MIB";
 
-/// How commits become durable, as the environment says; the default is `direct`.
+/// How commits become durable, as these variables say; the default is `direct`. `value` is for instance that of
+/// [`std::env::var_os`].
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] names the variable.
-pub(super) fn commit() -> Result<Commit, Error> {
-    let (commit, journal_mib) = (std::env::var_os(COMMIT_VARIABLE), std::env::var_os(JOURNAL_VARIABLE));
-    parse_commit(commit.as_deref(), journal_mib.as_deref())
+pub fn commit(value: impl Fn(&'static str) -> Option<OsString>) -> Result<Commit, Error> {
+    parse_commit(value(COMMIT_VARIABLE).as_deref(), value(JOURNAL_VARIABLE).as_deref())
 }
 
 /// What bounds the memory of a recovery, in bytes; 0 when the environment says nothing.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] names the variable.
-pub(super) fn recovery_memory_bytes() -> Result<u64, Error> {
+pub fn recovery_memory_bytes() -> Result<u64, Error> {
     let value = std::env::var_os(RECOVERY_MEMORY_VARIABLE);
     value.map_or(Ok(0), |value| parse_mib(RECOVERY_MEMORY_VARIABLE, &value))
 }
