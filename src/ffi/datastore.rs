@@ -86,7 +86,7 @@ pub unsafe extern "C" fn limestone_datastore_open(
         let settings = Settings::new(location)
             .recovery_threads(given.recovery_threads)
             .recovery_memory_bytes(memory)
-            .commit(environment::commit(|name| std::env::var_os(name))?)
+            .commit(environment::commit(std::env::var_os)?)
             .instance_id(given.instance_id)
             .db_name(given.db_name);
         let engine = Engine::open(settings, given.replication)?;
