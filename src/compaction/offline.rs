@@ -58,6 +58,11 @@ pub fn build(input: &Input<'_>, limit: Option<Epoch>, work: &Path) -> Result<Bui
 }
 
 impl Built {
+    /// From which epoch on the durable content is another one than before; `None` when it is the same.
+    pub fn changes_from(&self) -> Option<Epoch> {
+        (self.epoch != self.recorded).then(|| self.epoch.min(self.recorded).next())
+    }
+
     /// Puts the file in place of everything that it holds. No log file with content may have an active name any more:
     /// the catalog lists the files as detached until they are deleted, and after a crash in between a new file of such
     /// a name would be taken for one of them. After a failure or a crash the directory starts as before or as after,

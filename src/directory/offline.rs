@@ -8,8 +8,10 @@ use super::small_file::{Found, Source};
 use super::{catalog_file, commit_journal, manifest_file};
 use crate::backup::swap;
 use crate::error::{Error, Result};
+use crate::types::Epoch;
 use crate::vfs::{FileLock, Lock, LockError, Open, Vfs};
 use crate::wal::catalog::Catalog;
+use crate::wal::history_file::{DirectoryHistory, Place};
 use crate::wal::manifest::{self, Manifest};
 use crate::wal::names;
 use crate::wal::rotation;
@@ -34,6 +36,8 @@ pub struct OfflineDirectory {
     vfs: Arc<dyn Vfs>,
     location: PathBuf,
     version: i32,
+    /// The instance UUID; empty in a manifest of format 1.0.
+    instance: String,
     catalog: Result<Catalog>,
     warnings: Vec<String>,
     settled: Option<usize>,
@@ -103,8 +107,9 @@ impl OfflineDirectory {
             warnings.push(format!("{} does not list {}; a start completes it", names::CATALOG, names::COMPACTED));
         }
         let version = manifest.content.persistent_format_version;
+        let instance = manifest.content.instance_uuid.unwrap_or_default();
         let location = location.to_owned();
-        Ok(OfflineDirectory { location, version, catalog, warnings, settled, _lock: lock, vfs })
+        Ok(OfflineDirectory { location, version, instance, catalog, warnings, settled, _lock: lock, vfs })
     }
 
     /// The groups of the commit journal that were settled; `None` when no journal was in use.
@@ -133,6 +138,29 @@ impl OfflineDirectory {
     /// The catalog or its backup, as a start would use it.
     pub fn catalog(&self) -> std::result::Result<&Catalog, &Error> {
         self.catalog.as_ref()
+    }
+
+    /// Which runs wrote what is here; `None` when nothing says so.
+    ///
+    /// # Errors
+    /// [`Error::BrokenMetadata`] when the file is there and cannot be used; [`Error::Io`].
+    pub fn history(&self) -> Result<Option<DirectoryHistory>> {
+        DirectoryHistory::load(self.place())
+    }
+
+    /// Tells the history, durably, that what is here of the epochs from `first` on is about to be given up or guessed;
+    /// see [`DirectoryHistory::disown`]. Whoever takes durable content away, or moves the durable epoch, calls it
+    /// first.
+    pub fn disown(&self, first: Epoch) -> Result<()> {
+        log::info!(
+            "{}: all from epoch {first} on is not taken for that of any other directory",
+            self.location.display()
+        );
+        DirectoryHistory::disown(self.place(), first)
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place { vfs: &*self.vfs, location: &self.location, instance: &self.instance }
     }
 
     /// Gives every log file under an active name that has content and is `wanted` a rotated name, durably.

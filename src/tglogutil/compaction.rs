@@ -83,6 +83,9 @@ pub fn run(
         log::info!("the original directory is kept as \"{}\"", backup.display());
     }
     directory.rotate(|_| true)?;
+    if let Some(first) = built.changes_from() {
+        directory.disown(first)?;
+    }
     built.install(vfs, &input)?;
     work.remove(&**vfs)?;
     log::info!("{} entries are live", built.live);

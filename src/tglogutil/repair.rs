@@ -34,6 +34,8 @@ pub fn run(
     let mut repair = Repair {
         directory,
         limit: limit.unwrap_or(recorded),
+        recorded,
+        disowned: None,
         cut: options.cut,
         threads: options.common.threads(),
         give_up: options.give_up_damaged,
@@ -61,6 +63,10 @@ struct Repair<'a> {
     directory: &'a OfflineDirectory,
     /// Sessions up to this epoch are durable.
     limit: Epoch,
+    /// What the epoch files say.
+    recorded: Epoch,
+    /// From where on the history has been told that content is given up.
+    disowned: Option<Epoch>,
     cut: bool,
     threads: usize,
     give_up: bool,
@@ -70,11 +76,13 @@ struct Repair<'a> {
 
 impl Repair<'_> {
     fn all(&mut self, found: &Epochs, given: Option<Epoch>) -> Result<()> {
-        if let Err(e) = self.directory.catalog() {
+        let history = self.directory.history();
+        if let Some(e @ Error::BrokenMetadata(_)) = self.directory.catalog().err().or(history.as_ref().err()) {
             log::error!("{e}");
             self.unrepairable = true;
             return Ok(());
         }
+        history?;
         // Nothing is changed before the durable epoch is settled: all else follows from it.
         let mut hiding = Vec::new();
         let mut max_ended = Epoch(0);
@@ -161,6 +169,9 @@ impl Repair<'_> {
         if let Some(fault) = &found.fault {
             keep_copy(directory, fault.path())?;
         }
+        if record != self.recorded || matches!(found.fault, Some(Fault::Damaged { .. })) {
+            self.disown(self.limit.min(self.recorded).next())?;
+        }
         EpochFile::replace(directory.vfs().clone(), directory.location(), record)?;
         log::warn!("{} was written anew with epoch {record}", directory.location().join(names::EPOCH).display());
         self.changed = true;
@@ -196,6 +207,9 @@ impl Repair<'_> {
         // A mapped file must not become shorter.
         drop(log.bytes);
         if !edits.is_empty() {
+            if self.limit < self.recorded {
+                self.disown(self.limit.next())?;
+            }
             self.directory.apply(&log.path, &edits)?;
             self.changed = true;
         }
@@ -206,6 +220,9 @@ impl Repair<'_> {
     fn give_up_damaged(&mut self, log: &LogFile) -> Result<Vec<u8>> {
         keep_copy(self.directory, &log.path)?;
         let (content, lost) = salvage(self.subject(&log.bytes, &log.path));
+        if let Some(first) = lost.iter().map(|lost| lost.not_before).min() {
+            self.disown(first)?;
+        }
         for lost in lost {
             let epoch = lost.epoch.map_or("no durable session".to_owned(), |epoch| format!("epoch {epoch}"));
             let (from, to) = (lost.range.start, lost.range.end);
@@ -216,6 +233,15 @@ impl Repair<'_> {
             .map_err(|e| Error::io("cannot write", &log.path, e))?;
         self.changed = true;
         Ok(content)
+    }
+
+    /// Durable content from `first` on is given up, or what is durable is guessed: no other directory has the same.
+    fn disown(&mut self, first: Epoch) -> Result<()> {
+        if self.disowned.is_none_or(|disowned| first < disowned) {
+            self.directory.disown(first)?;
+            self.disowned = Some(first);
+        }
+        Ok(())
     }
 }
 

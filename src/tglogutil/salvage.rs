@@ -5,7 +5,7 @@ use super::examine::{examine, Examined, Nobody, Subject};
 use crate::types::Epoch;
 use crate::wal::entry::tag;
 use crate::wal::scanner::{self, ended_session_behind, FileScan, EPOCH_PLAUSIBLE_MAX};
-use crate::wal::sessions::Walk;
+use crate::wal::sessions::{Session, Step, Walk};
 use std::ops::Range;
 
 /// Bytes that are taken out.
@@ -14,13 +14,15 @@ pub struct Lost {
     pub range: Range<usize>,
     /// Of the session that is lost, when the place is inside one.
     pub epoch: Option<Epoch>,
+    /// No session of an earlier epoch is lost here: epochs do not fall within a file.
+    pub not_before: Epoch,
 }
 
 /// The content without what is damaged.
 pub fn salvage(subject: Subject<'_>) -> (Vec<u8>, Vec<Lost>) {
     let bytes = subject.bytes;
     let (mut kept, mut lost) = (Vec::new(), Vec::new());
-    let (mut start, mut origin) = (0, subject.origin);
+    let (mut start, mut origin, mut last_kept) = (0, subject.origin, Epoch(0));
     // Every round leaves at least a byte behind.
     while start < bytes.len() {
         let rest = &bytes[start..];
@@ -39,10 +41,16 @@ pub fn salvage(subject: Subject<'_>) -> (Vec<u8>, Vec<Lost>) {
         kept.extend_from_slice(&rest[..begin]);
         // Who wrote what follows: marks between here and there may be lost.
         let mut walk = Walk::from(&rest[..begin], 0, origin);
-        walk.by_ref().for_each(drop);
+        for (_, step) in walk.by_ref() {
+            if let Ok(Step::Begin { session: Session { epoch, invalidated: false, .. }, .. }) = step {
+                last_kept = if epoch <= subject.limit { last_kept.max(epoch) } else { last_kept };
+            }
+        }
         origin = walk.origin();
         let next = next_session(rest, at + 1, subject.limit).unwrap_or(rest.len());
-        lost.push(Lost { range: start + begin..start + next, epoch });
+        // The epoch that the damaged session shows may be a part of the damage.
+        let not_before = epoch.map_or(last_kept, |epoch| epoch.min(last_kept));
+        lost.push(Lost { range: start + begin..start + next, epoch, not_before });
         start += next;
     }
     (kept, lost)
@@ -99,7 +107,7 @@ mod tests {
         let (kept, lost) = salvage(subject);
         assert_eq!(kept, [session(1), session(3)].concat());
         let len = session(1).len();
-        assert_eq!(lost, [Lost { range: len..2 * len, epoch: Some(Epoch(2)) }]);
+        assert_eq!(lost, [Lost { range: len..2 * len, epoch: Some(Epoch(2)), not_before: Epoch(1) }]);
     }
 
     #[test]

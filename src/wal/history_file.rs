@@ -148,6 +148,23 @@ impl DirectoryHistory {
         Ok(file)
     }
 
+    /// What the directory holds of the epochs from `first` on is about to be given up, or guessed: it is no longer, or
+    /// not for certain, what the runs wrote that any other directory knows. It gets a run of its own, which is on the
+    /// disk when this returns. To be called before the change, so that a crash in between claims too little only.
+    ///
+    /// # Errors
+    /// [`Error::BrokenMetadata`] or [`Error::Io`]; then the change must not be made.
+    pub fn disown(place: Place<'_>, first: Epoch) -> Result<()> {
+        match DirectoryHistory::load(place)? {
+            Some(mut file) if !file.history.is_empty() => {
+                file.history.begin(RunId::random(), file.term, first);
+                file.save(place.vfs, place.location)
+            }
+            // It claims nothing.
+            _ => Ok(()),
+        }
+    }
+
     /// Puts the file in place and takes away what others left, in this order.
     fn settle(&self, place: Place<'_>) -> Result<()> {
         self.save(place.vfs, place.location)?;

@@ -6,6 +6,7 @@ mod compaction;
 mod engine_run;
 #[path = "../golden_data/mod.rs"]
 mod golden_data;
+mod histories;
 mod inspect;
 mod power_cuts;
 mod repair;
