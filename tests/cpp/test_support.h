@@ -15,18 +15,21 @@
 
 namespace limestone::testing {
 
-/// A directory of its own for one test, removed at the end.
+/// A directory of its own for one test, removed at the end. While it is there, processes that the test starts make
+/// theirs inside it, so that those of a process that aborts on purpose go with it.
 class scratch_directory {
 public:
-    scratch_directory() {
-        auto pattern = (std::filesystem::temp_directory_path() / "limestone-test-XXXXXX").string();
+    scratch_directory() : outer_(std::filesystem::temp_directory_path()) {
+        auto pattern = (outer_ / "limestone-test-XXXXXX").string();
         if (::mkdtemp(pattern.data()) == nullptr) {
             throw std::runtime_error("cannot create " + pattern);
         }
         path_ = pattern;
+        ::setenv("TMPDIR", path_.c_str(), 1);
     }
 
     ~scratch_directory() {
+        ::setenv("TMPDIR", outer_.c_str(), 1);
         std::error_code ignored;
         std::filesystem::remove_all(path_, ignored);
     }
@@ -40,6 +43,7 @@ public:
     [[nodiscard]] std::filesystem::path const& path() const { return path_; }
 
 private:
+    std::filesystem::path outer_;
     std::filesystem::path path_;
 };
 
