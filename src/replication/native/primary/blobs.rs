@@ -12,6 +12,7 @@ use crate::types::BlobId;
 use crate::vfs::{Open, Vfs};
 use parking_lot::Mutex;
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 
 /// A BLOB that was referred to not long ago is not sent again; so many are remembered.
 const REMEMBERED_MAX: usize = 1 << 16;
@@ -29,30 +30,24 @@ struct Numbered {
     remembered: HashSet<BlobId>,
 }
 
-/// What became of the BLOBs of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Queued {
-    /// How many wait.
-    pub waiting: usize,
-    /// Not all files are there: later entries have replaced those that refer to them.
-    pub missing: bool,
-}
-
 impl Blobs {
     pub(super) fn new() -> Blobs {
         Blobs { queue: Queue::new(), numbered: Mutex::default() }
     }
 
-    /// Queues the BLOBs of a session ahead of the commit of its epoch.
-    pub(super) fn queue(&self, store: &BlobStore, ids: &[BlobId]) -> Queued {
-        let mut queued = Queued { waiting: 0, missing: false };
+    /// Those that are there. Others belong to entries that later ones have replaced. Looks files up: to be called
+    /// without a lock that channels share.
+    pub(super) fn present(&self, store: &BlobStore, ids: &[BlobId]) -> Arc<[BlobId]> {
+        let is_remembered = |id: &BlobId| self.numbered.lock().remembered.contains(id);
+        ids.iter().copied().filter(|id| is_remembered(id) || store.file(*id).1).collect()
+    }
+
+    /// Queues the BLOBs of a session, which are there, ahead of the commit of its epoch. Returns how many wait.
+    pub(super) fn queue(&self, ids: &[BlobId]) -> usize {
+        let mut waiting = 0;
         for &id in ids {
             let mut numbered = self.numbered.lock();
             if numbered.remembered.contains(&id) {
-                continue;
-            }
-            if !store.file(id).1 {
-                queued.missing = true;
                 continue;
             }
             if numbered.remembered.len() >= REMEMBERED_MAX {
@@ -60,9 +55,9 @@ impl Blobs {
             }
             numbered.remembered.insert(id);
             numbered.last += 1;
-            queued.waiting = self.queue.push((numbered.last, id));
+            waiting = self.queue.push((numbered.last, id));
         }
-        queued
+        waiting
     }
 
     /// The number of the last BLOB that was queued.

@@ -4,12 +4,9 @@
 use super::end::End;
 use crate::replication::native::protocol::frame::{FrameReader, MAGIC, PAYLOAD_BYTES_MAX};
 use crate::replication::native::protocol::handshake::{PrimaryHandshake, PrimaryStep};
-use crate::replication::native::protocol::message::{
-    Code, ConnectionKind, Message, Nonce, PrimaryIdentity, Reason, ReplicaIdentity, SessionId,
-};
+use crate::replication::native::protocol::message::{Code, Message, Reason, ReplicaIdentity};
 use crate::replication::net::connection::{Connection, ReadHalf, WriteHalf};
 use crate::replication::net::deadline::Deadline;
-use crate::replication::secret::{self, Secret};
 use std::io::{BufReader, Write};
 use std::time::Duration;
 
@@ -78,51 +75,37 @@ impl Sender {
     }
 }
 
-/// What every connection of a session begins with.
-pub(super) struct Opening<'a> {
-    pub secret: &'a Secret,
-    pub session_id: SessionId,
-    pub timeout: Duration,
-}
+/// Goes through the handshake on a new connection, within the time-out however its bytes drip in; `hello` begins it. On
+/// the control connection the replica then tells who it is.
+pub(super) fn open(
+    connection: Connection,
+    timeout: Duration,
+    (mut handshake, hello): (PrimaryHandshake, Message),
+) -> Result<(Sender, Receiver, Option<ReplicaIdentity>), End> {
+    connection.limit_unsent(UNSENT_BYTES_MAX).map_err(|e| End::of_io(&e, timeout))?;
+    let (read, mut write) = connection.split(Deadline::after(timeout));
+    write.set_deadline(Deadline::Each(timeout));
+    let frames = FrameReader::new(BufReader::with_capacity(READ_BYTES, read));
+    let mut receiver = Receiver { frames, bytes_max: 0, patience: timeout };
+    let mut sender = Sender { write, timeout, buffer: Vec::new() };
 
-impl Opening<'_> {
-    /// Goes through the handshake on a new connection, within the time-out however its bytes drip in. `primary` is sent
-    /// on the control connection, where the replica then tells who it is.
-    pub(super) fn open(
-        &self,
-        connection: Connection,
-        kind: ConnectionKind,
-        primary: Option<&PrimaryIdentity>,
-    ) -> Result<(Sender, Receiver, Option<ReplicaIdentity>), End> {
-        let timeout = self.timeout;
-        connection.limit_unsent(UNSENT_BYTES_MAX).map_err(|e| End::of_io(&e, timeout))?;
-        let (read, mut write) = connection.split(Deadline::after(timeout));
-        write.set_deadline(Deadline::Each(timeout));
-        let frames = FrameReader::new(BufReader::with_capacity(READ_BYTES, read));
-        let mut receiver = Receiver { frames, bytes_max: 0, patience: timeout };
-        let mut sender = Sender { write, timeout, buffer: Vec::new() };
-
-        let nonce: Nonce = secret::random().map_err(|e| End::Local(e.to_string()))?;
-        let (mut handshake, hello) =
-            PrimaryHandshake::start(kind, self.session_id, nonce, self.secret.clone(), primary.cloned());
-        let mut first = MAGIC.to_vec();
-        hello.encode(&mut first);
-        sender.write(&first)?;
-        loop {
-            receiver.bytes_max = handshake.bytes_max();
-            match handshake.on_message(receiver.next()?) {
-                Ok(PrimaryStep::Send(message)) => sender.send(&message)?,
-                Ok(PrimaryStep::Accepted(replica)) => {
-                    receiver.bytes_max = PAYLOAD_BYTES_MAX;
-                    receiver.set_patience(timeout, Deadline::Each(timeout));
-                    return Ok((sender, receiver, replica));
-                }
-                Ok(PrimaryStep::Refused(reason)) => return Err(End::Refused(reason)),
-                Err(reason) => {
-                    // It is told why; that this side does not go on is what counts.
-                    let _ = sender.send(&Message::Error(reason.clone()));
-                    return Err(End::Rejected(reason));
-                }
+    let mut first = MAGIC.to_vec();
+    hello.encode(&mut first);
+    sender.write(&first)?;
+    loop {
+        receiver.bytes_max = handshake.bytes_max();
+        match handshake.on_message(receiver.next()?) {
+            Ok(PrimaryStep::Send(message)) => sender.send(&message)?,
+            Ok(PrimaryStep::Accepted(replica)) => {
+                receiver.bytes_max = PAYLOAD_BYTES_MAX;
+                receiver.set_patience(timeout, Deadline::Each(timeout));
+                return Ok((sender, receiver, replica));
+            }
+            Ok(PrimaryStep::Refused(reason)) => return Err(End::Refused(reason)),
+            Err(reason) => {
+                // It is told why; that this side does not go on is what counts.
+                let _ = sender.send(&Message::Error(reason.clone()));
+                return Err(End::Rejected(reason));
             }
         }
     }

@@ -99,10 +99,12 @@ impl Feed {
 
     /// Sends a session of the log; its epoch is stored. True when BLOBs of it are gone.
     pub(super) fn send_old(&self, session: EndedSession, blobs: &BlobStore) -> bool {
-        let queued = self.blobs.queue(blobs, &session.blobs);
+        let present = self.blobs.present(blobs, &session.blobs);
+        let missing = present.len() < session.blobs.len();
+        self.blobs.queue(&present);
         self.state.lock().note(&session);
         self.lanes[self.lane_of(session.channel)].push(Item::Session(session));
-        queued.missing
+        missing
     }
 
     /// Every session of the log up to `epoch` has been sent: asks the replica to confirm that.
@@ -139,6 +141,7 @@ impl Feed {
     /// Sends `held`, then what has ended meanwhile, and from now on everything as it comes. False when too much has
     /// ended meanwhile: nothing is sent then.
     pub(super) fn go_live(&self, held: Vec<EndedSession>) -> bool {
+        let held: Vec<_> = held.into_iter().map(|session| self.with_present_blobs(session)).collect();
         let mut state = self.state.lock();
         let Phase::Pending(pending) = std::mem::replace(&mut state.phase, Phase::Overflowed) else {
             return false;
@@ -157,14 +160,18 @@ impl Feed {
         lane_of(channel, self.lanes.len() as u32) as usize
     }
 
+    /// The session with those of its BLOBs that are there: all channels meet at the lock, under which no file is looked
+    /// up.
+    fn with_present_blobs(&self, session: EndedSession) -> EndedSession {
+        match self.store.upgrade().filter(|_| !session.blobs.is_empty()) {
+            Some(store) => EndedSession { blobs: self.blobs.present(store.blobs(), &session.blobs), ..session },
+            None => session,
+        }
+    }
+
     /// Returns how many items wait, of the kind of which most do.
     fn send(&self, session: EndedSession) -> usize {
-        let mut waiting = 0;
-        if !session.blobs.is_empty() {
-            if let Some(store) = self.store.upgrade() {
-                waiting = self.blobs.queue(store.blobs(), &session.blobs).waiting;
-            }
-        }
+        let waiting = self.blobs.queue(&session.blobs);
         let (lane, len) = (&self.lanes[self.lane_of(session.channel)], session.len);
         waiting.max(lane.push_at_leisure(Item::Session(session), len))
     }
@@ -263,6 +270,7 @@ impl State {
 
 impl Tap for Feed {
     fn session_ended(&self, session: EndedSession) {
+        let session = self.with_present_blobs(session);
         let mut state = self.state.lock();
         match &mut state.phase {
             Phase::Pending(pending) if pending.len() < PENDING_MAX => pending.push_back(session),

@@ -3,10 +3,12 @@
 use super::*;
 use crate::datastore::Settings;
 use crate::replication::native::protocol::message::{Outcome, ReplicaIdentity};
+use crate::types::BlobId;
 use crate::vfs::{Open, SimFs, Vfs, VfsFile};
 use crate::wal::history::History;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
 
 #[derive(Default)]
 struct Noted {
@@ -21,6 +23,7 @@ impl Observer for Noted {
 }
 
 struct Rig {
+    fs: SimFs,
     feed: Feed,
     lanes: Vec<Arc<Queue<Item>>>,
     file: Arc<dyn VfsFile>,
@@ -49,12 +52,26 @@ impl Rig {
         let machine = PrimarySession::new(Epoch(1), &replica, 1000, 0);
         let feed = Feed::new(lanes.clone(), Arc::new(Blobs::new()), &store, weak, machine);
         let file = fs.open(Path::new("/file"), Open::Create).unwrap().into();
-        Rig { feed, lanes, file, observer, _store: store }
+        Rig { fs, feed, lanes, file, observer, _store: store }
+    }
+
+    fn session(&self, channel: u32, epoch: u64, blobs: &[BlobId]) -> EndedSession {
+        EndedSession { epoch: Epoch(epoch), channel, file: self.file.clone(), start: 0, len: 20, blobs: blobs.into() }
     }
 
     fn ends(&self, channel: u32, epoch: u64) {
-        let (file, epoch) = (self.file.clone(), Epoch(epoch));
-        self.feed.session_ended(EndedSession { epoch, channel, file, start: 0, len: 20, blobs: Arc::default() });
+        self.feed.session_ended(self.session(channel, epoch, &[]));
+    }
+
+    /// Waits until so many files were looked up, and says whether they were.
+    fn has_looked_up(&self, files: usize) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let looked_up =
+            || self.fs.trace().iter().filter(|call| call.starts_with("kind") && call.contains(".blob")).count();
+        while looked_up() < files && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        looked_up() == files
     }
 
     fn stream(&self) {
@@ -78,6 +95,22 @@ impl Rig {
         };
         self.lanes.iter().map(letters).collect()
     }
+}
+
+#[test]
+fn no_channel_waits_for_the_look_up_of_another_ones_blobs() {
+    let rig = Rig::new();
+    rig.stream();
+    let looked_up = std::thread::scope(|scope| {
+        let locked = rig.feed.state.lock();
+        scope.spawn(|| rig.feed.session_ended(rig.session(0, 2, &[BlobId(7), BlobId(8)])));
+        let ended = rig.has_looked_up(2);
+        scope.spawn(|| rig.feed.go_live(vec![rig.session(1, 2, &[BlobId(9)])]));
+        let held = rig.has_looked_up(3);
+        drop(locked);
+        (ended, held)
+    });
+    assert_eq!(looked_up, (true, true));
 }
 
 #[test]

@@ -3,14 +3,15 @@
 //! failure first brings about for all.
 
 use super::blobs::Blobs;
-use super::connection::{Opening, Receiver, Sender};
+use super::connection::{self, Receiver, Sender};
 use super::core::Core;
 use super::end::End;
 use super::feed::{Feed, Observer};
 use super::lane::{Item, Lane};
 use super::queue::Queue;
+use crate::replication::native::protocol::handshake::PrimaryHandshake;
 use crate::replication::native::protocol::message::{
-    Code, ConnectionKind, Message, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, CHANNELS_MAX,
+    Code, ConnectionKind, Message, Nonce, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, CHANNELS_MAX,
 };
 use crate::replication::native::protocol::primary_session::PrimarySession;
 use crate::replication::net::connection::{Closer, Connection};
@@ -177,6 +178,7 @@ impl Session {
         }
     }
 
+    /// Opens one connection of the session. `primary` is sent on the control connection.
     pub(super) fn open(
         &self,
         connection: Connection,
@@ -185,8 +187,9 @@ impl Session {
     ) -> Result<(Sender, Receiver, Option<ReplicaIdentity>), End> {
         self.register(&connection)?;
         let settings = &self.core.settings;
-        let opening = Opening { secret: &settings.secret, session_id: self.id, timeout: settings.timeout };
-        opening.open(connection, kind, primary).map_err(|end| match self.check() {
+        let nonce: Nonce = secret::random().map_err(|e| End::Local(e.to_string()))?;
+        let handshake = PrimaryHandshake::start(kind, self.id, nonce, settings.secret.clone(), primary.cloned());
+        connection::open(connection, settings.timeout, handshake).map_err(|end| match self.check() {
             // Closed by this side.
             Err(reason) => reason,
             Ok(()) => end,
