@@ -5,8 +5,8 @@
 use crate::datastore::{Channel, Datastore, NotifyLevel, RecoveryReport, Settings};
 use crate::error::{Error, Result};
 use crate::replication::native::primary::Primary;
-use crate::replication::policy::degraded_intervals::{self, Degradation};
-use crate::replication::policy::rule::Change;
+use crate::replication::policy::degraded_intervals;
+use crate::replication::policy::keeper::PolicyKeeper;
 use crate::replication::settings::{Mode, Protocol, ReplicationSettings};
 use crate::replication::status::{Known, LinkState, Status};
 use crate::replication::status_socket::StatusSocket;
@@ -15,6 +15,7 @@ use crate::types::Epoch;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 /// A data store with its replication, through its whole life. Everything that opens one for a program does it with
 /// this. All calls may be made from any thread.
@@ -119,7 +120,7 @@ enum Role {
 #[derive(Debug)]
 struct Reporter {
     store: Weak<Datastore>,
-    degradation: Mutex<Degradation>,
+    policy: PolicyKeeper,
 }
 
 impl upstream::Observer for Arc<Reporter> {
@@ -137,11 +138,9 @@ impl upstream::Observer for Arc<Reporter> {
         }
     }
 
-    fn degraded(&self, change: Change, problem: Option<&str>) {
-        if let Some(store) = self.store.upgrade() {
-            let degraded = self.degradation.lock().apply(&store, change, problem);
-            let _ = store.set_degraded(degraded);
-        }
+    fn look(&self, connected: bool, problem: Option<&str>) -> Option<Duration> {
+        self.policy.look(&*self.store.upgrade()?, connected, problem);
+        self.policy.wait()
     }
 }
 
@@ -172,14 +171,13 @@ impl Replication {
         let options = upstream::Options {
             endpoints: settings.endpoints.clone(),
             timeout: settings.timeout,
-            mode: settings.mode.policy(),
             async_session_close: settings.async_session_close,
             async_group_commit: settings.async_group_commit,
             retain_bytes: settings.retain_bytes,
             vfs: store.shared_vfs(),
             location: store.location().to_owned(),
         };
-        let reporter = Arc::new(Reporter { store: Arc::downgrade(store), degradation: Mutex::default() });
+        let reporter = Arc::new(Reporter { store: Arc::downgrade(store), policy: PolicyKeeper::new(settings.mode) });
         let primary = upstream::Primary::new(options, Box::new(reporter.clone()))
             .map_err(|source| Error::Io { message: "cannot start replication".to_owned(), source })?;
         *self.role.lock() = Role::Upstream(Arc::new(primary), reporter);
@@ -210,7 +208,7 @@ impl Replication {
             Role::Native(primary) => primary.status(),
             Role::NotStarted => Known { protocol: Some("native"), state: LinkState::Connecting, ..known }.document(),
             Role::Upstream(primary, reporter) => {
-                let degraded_since = reporter.degradation.lock().since_unix_ms();
+                let degraded_since = reporter.policy.degraded_since();
                 Known { degraded_since, ..primary.describe(known) }.document()
             }
         }
@@ -229,7 +227,7 @@ impl Replication {
             Role::Upstream(primary, reporter) => {
                 primary.shutdown(self.settings.shutdown_patience());
                 if let Some(store) = reporter.store.upgrade() {
-                    reporter.degradation.lock().finish(&store);
+                    reporter.policy.finish(&store);
                 }
             }
         }

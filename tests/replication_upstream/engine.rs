@@ -3,8 +3,8 @@
 
 use limestone_core::blob::BlobPool;
 use limestone_core::datastore::{Channel, Datastore, NotifyLevel, Settings};
-use limestone_core::replication::policy::rule::{Change, Mode};
-use limestone_core::replication::settings::Endpoint;
+use limestone_core::replication::policy::keeper::PolicyKeeper;
+use limestone_core::replication::settings::{Endpoint, Mode};
 use limestone_core::replication::upstream::primary::{Observer, Options, Primary};
 use limestone_core::types::{BlobId, Durability, Epoch, StorageId, WriteVersion};
 use limestone_core::vfs::RealFs;
@@ -25,7 +25,7 @@ pub struct Engine {
     pool: Option<BlobPool>,
 }
 
-struct Report(Weak<Datastore>);
+struct Report(Weak<Datastore>, PolicyKeeper);
 
 impl Observer for Report {
     fn propagated(&self, epoch: Epoch) {
@@ -37,10 +37,9 @@ impl Observer for Report {
 
     fn given_up(&self) {}
 
-    fn degraded(&self, change: Change, _: Option<&str>) {
-        if let Some(store) = self.0.upgrade() {
-            store.set_degraded(matches!(change, Change::Degraded { .. })).unwrap();
-        }
+    fn look(&self, connected: bool, problem: Option<&str>) -> Option<Duration> {
+        self.1.look(&*self.0.upgrade()?, connected, problem);
+        self.1.wait()
     }
 }
 
@@ -62,14 +61,13 @@ impl Engine {
         let options = Options {
             endpoints: replica.iter().map(|at| Endpoint { host: at.ip().to_string(), port: at.port() }).collect(),
             timeout,
-            mode,
             async_session_close: switches,
             async_group_commit: switches,
             retain_bytes: 1 << 30,
             vfs: Arc::new(RealFs),
             location: dir.to_owned(),
         };
-        let primary = Primary::new(options, Box::new(Report(Arc::downgrade(&store)))).unwrap();
+        let primary = Primary::new(options, Box::new(Report(Arc::downgrade(&store), PolicyKeeper::new(mode)))).unwrap();
         Engine { store, channels: Vec::new(), primary: Arc::new(primary), pool: None }
     }
 

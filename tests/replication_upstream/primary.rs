@@ -10,9 +10,8 @@ use crate::stand_in::{Answer, StandIn};
 use limestone_core::datastore::{Datastore, Settings};
 use limestone_core::engine::Replication;
 use limestone_core::replication::policy::degraded_intervals;
-use limestone_core::replication::policy::rule::Mode;
 use limestone_core::replication::replica_store::StandbyStore;
-use limestone_core::replication::settings::ReplicationSettings;
+use limestone_core::replication::settings::{Mode, ReplicationSettings};
 use limestone_core::replication::status::{LinkState, Status};
 use limestone_core::replication::upstream::primary::{Phase, CONFIRMED_NAME};
 use limestone_core::replication::upstream::protocol::codec::{flag, Message};
@@ -333,7 +332,7 @@ fn an_engine_starts_although_nobody_listens() {
 fn callers_are_told_of_stored_epochs_when_the_replica_stays_away_in_degrade_mode() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let dir = quick_dir();
-    let mut engine = Engine::open(dir.path(), closed, SHORT, Mode::Degrade { after: 50 });
+    let mut engine = Engine::open(dir.path(), closed, SHORT, Mode::Degrade(Duration::from_millis(50)));
     engine.create_channel();
     engine.ready();
     engine.switch(1);

@@ -2,7 +2,6 @@
 //! `replication_degraded`: a line of JSON for each time in which epochs were notified although no replica had them.
 //! [`Degradation`] writes it, for both protocols.
 
-use super::rule::Change;
 use crate::datastore::Datastore;
 use crate::error::{Error, Result};
 use crate::replication::native::protocol::Millis;
@@ -42,40 +41,29 @@ impl Degradation {
         self.0.as_ref().map(|interval| interval.since_unix_ms)
     }
 
-    /// Logs and records what the policy has decided. `problem` is what the replica suffers from. Returns what the data
-    /// store has to be told, which may run callbacks, so nothing may be locked then: whether it is degraded from now
-    /// on.
-    pub fn apply(&mut self, store: &Datastore, change: Change, problem: Option<&str>) -> bool {
-        match change {
-            Change::Degraded { waited, propagated, .. } => {
-                let reason = problem.unwrap_or("the replica does not keep up").to_owned();
-                log::warn!(
-                    "replication: degraded: epochs from {} on are reported when they are STORED only; the replica was \
-                     waited for {waited} ms: {reason}",
-                    propagated.0 + 1
-                );
-                let interval = DegradedInterval {
-                    first_epoch: propagated.0 + 1,
-                    last_epoch: None,
-                    since_unix_ms: names::unix_ms() as u64,
-                    duration_ms: None,
-                    reason,
-                };
-                write_down(store, &interval);
-                self.0 = Some(interval);
-                true
-            }
-            Change::Restored { lasted, propagated, .. } => {
-                let first = self.0.as_ref().map_or(0, |interval| interval.first_epoch);
-                log::info!(
-                    "replication: restored: the replica has everything up to epoch {propagated}; epochs {first} to \
-                     {} were reported when they were STORED only, for {lasted} ms",
-                    store.notified_epoch()
-                );
-                self.close(store, lasted);
-                false
-            }
-        }
+    /// From now on epochs are notified that the replicas do not have: logged and on the disk before the first of them.
+    /// `problem` is what the replicas suffer from.
+    pub fn begin(&mut self, store: &Datastore, (waited, propagated): (Millis, Epoch), problem: Option<&str>) {
+        let (first_epoch, since_unix_ms) = (propagated.0 + 1, names::unix_ms() as u64);
+        let reason = problem.unwrap_or("the replica does not keep up").to_owned();
+        log::warn!(
+            "replication: degraded: epochs from {first_epoch} on are reported when they are STORED only; the replica was \
+             waited for {waited} ms: {reason}"
+        );
+        let interval = DegradedInterval { first_epoch, last_epoch: None, since_unix_ms, duration_ms: None, reason };
+        write_down(store, &interval);
+        self.0 = Some(interval);
+    }
+
+    /// Notifications wait for the replicas again, and the data store knows.
+    pub fn end(&mut self, store: &Datastore, (lasted, propagated): (Millis, Epoch)) {
+        let first = self.0.as_ref().map_or(0, |interval| interval.first_epoch);
+        log::info!(
+            "replication: restored: the replica has everything up to epoch {propagated}; epochs {first} to {} were \
+             reported when they were STORED only, for {lasted} ms",
+            store.notified_epoch()
+        );
+        self.close(store, lasted);
     }
 
     /// Ends an interval that goes on, because replication ends.

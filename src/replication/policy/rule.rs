@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the engine is told while the replica is not there: never a silent downgrade. Pure: epochs and times in, the
-//! epoch that may be notified and changes of state out.
+//! Whether the engine is told of epochs that the replicas do not have: never a silent downgrade. Pure: epochs and times
+//! in, changes of state out.
 
 use crate::replication::native::protocol::Millis;
 use crate::types::Epoch;
@@ -21,9 +21,8 @@ pub enum Mode {
 pub enum Change {
     /// Epochs from `propagated` + 1 on are notified when they are stored.
     Degraded { waited: Millis, stored: Epoch, propagated: Epoch },
-    /// Notifications wait for the replica again. Epochs up to `notified` were told, those above `propagated` are on
-    /// their way to the replica.
-    Restored { lasted: Millis, notified: Epoch, propagated: Epoch },
+    /// Notifications wait for the replica again; what was notified above `propagated` is on its way there.
+    Restored { lasted: Millis, propagated: Epoch },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -33,13 +32,12 @@ struct Degraded {
     target: Option<Epoch>,
 }
 
-/// Decides what may be notified.
+/// Decides when epochs are notified that the replicas do not have.
 #[derive(Debug)]
 pub struct Policy {
     mode: Mode,
     stored: Epoch,
     propagated: Epoch,
-    notified: Epoch,
     /// Since when a stored epoch waits and nothing was propagated.
     waiting_since: Option<Millis>,
     degraded: Option<Degraded>,
@@ -48,8 +46,7 @@ pub struct Policy {
 impl Policy {
     /// A policy at the start; nothing is degraded.
     pub fn new(mode: Mode) -> Policy {
-        let none = Epoch(0);
-        Policy { mode, stored: none, propagated: none, notified: none, waiting_since: None, degraded: None }
+        Policy { mode, stored: Epoch(0), propagated: Epoch(0), waiting_since: None, degraded: None }
     }
 
     /// Takes the present epochs, and whether the replica gets every session as it ends. Call it when any of these
@@ -63,12 +60,7 @@ impl Policy {
         } else if moved || self.waiting_since.is_none() {
             self.waiting_since = Some(now);
         }
-        let change = self.change(live, now);
-        self.notified = self.notified.max(match (self.mode, self.degraded) {
-            (Mode::Async, _) | (_, Some(_)) => self.stored,
-            _ => self.propagated.min(self.stored),
-        });
-        change
+        self.change(live, now)
     }
 
     fn change(&mut self, live: bool, now: Millis) -> Option<Change> {
@@ -90,19 +82,9 @@ impl Policy {
                     return None;
                 }
                 self.degraded = None;
-                Some(Change::Restored { lasted: now.saturating_sub(since), notified: self.notified, propagated })
+                Some(Change::Restored { lasted: now.saturating_sub(since), propagated })
             }
         }
-    }
-
-    /// The epoch up to which the engine may be told; it never goes back.
-    pub fn notified(&self) -> Epoch {
-        self.notified
-    }
-
-    /// Whether epochs are notified that the replica does not have, although it should.
-    pub fn is_degraded(&self) -> bool {
-        self.degraded.is_some()
     }
 
     /// When [`Self::update`] has to be called although nothing happens.

@@ -25,13 +25,13 @@ const PLANNED_MAX: u32 = 3;
 pub(super) struct Keeper {
     pub(super) core: Arc<Core>,
     session: Mutex<Option<Arc<Session>>>,
-    policy: Mutex<PolicyKeeper>,
+    policy: PolicyKeeper,
     draining: AtomicBool,
 }
 
 impl Keeper {
     pub(super) fn new(core: Core) -> Keeper {
-        let policy = Mutex::new(PolicyKeeper::new(core.settings.mode));
+        let policy = PolicyKeeper::new(core.settings.mode);
         Keeper { core: Arc::new(core), session: Mutex::default(), policy, draining: AtomicBool::new(false) }
     }
 
@@ -114,19 +114,13 @@ impl Keeper {
             core.drop_stale_base_set();
             let streaming = session.is_some_and(|session| session.is_streaming());
             let problem = core.link().last_error;
-            let mut policy = self.policy.lock();
-            let degraded = policy.update(&core.store, streaming, problem.as_deref());
-            let wait = policy.wait().unwrap_or(WATCH_INTERVAL).min(WATCH_INTERVAL).min(heartbeat);
-            core.set_awaited(self.draining.load(SeqCst) || policy.degraded_since().is_some());
-            drop(policy);
-            if let Some(degraded) = degraded {
-                // After a shutdown or a failure nothing is notified any more.
-                let _ = core.store.set_degraded(degraded);
-            }
+            self.policy.look(&core.store, streaming, problem.as_deref());
+            let wait = self.policy.wait().unwrap_or(WATCH_INTERVAL).min(WATCH_INTERVAL).min(heartbeat);
+            core.set_awaited(self.draining.load(SeqCst) || self.policy.degraded_since().is_some());
             seen = core.wait_for_event(seen, Instant::now() + wait);
         }
         core.store.set_retained_epoch(None);
-        self.policy.lock().finish(&core.store);
+        self.policy.finish(&core.store);
     }
 
     /// Keeps the log beyond what the replica has from being compacted, as far as that is allowed.
@@ -180,10 +174,6 @@ impl Keeper {
         let core = &self.core;
         // What is not streamed yet is nowhere counted.
         let streaming = self.session().filter(|session| session.is_streaming());
-        let (behind, degraded_since) = {
-            let policy = self.policy.lock();
-            (policy.behind(), policy.degraded_since())
-        };
         let known = Known::of_store(&core.store);
         let link = core.link();
         Known {
@@ -195,9 +185,9 @@ impl Keeper {
             term: Some(core.state.term),
             lag_heard: link.heard,
             lag_bytes: streaming.map(|session| session.unconfirmed_bytes()),
-            lag_for: Some(behind),
+            lag_for: Some(self.policy.behind()),
             policy: Some(core.settings.mode.to_string()),
-            degraded_since,
+            degraded_since: self.policy.degraded_since(),
             last_error: link.last_error,
             ..known
         }

@@ -6,7 +6,6 @@ use super::connection::{Exchange, LinkError};
 use super::queue::Queue;
 use crate::replication::net::connection::Closer;
 use crate::replication::net::dial::Dialer;
-use crate::replication::policy::rule::{Change, Policy};
 use crate::types::Epoch;
 use crate::vfs::Vfs;
 use parking_lot::{Condvar, Mutex};
@@ -23,8 +22,9 @@ pub trait Observer: Send + Sync {
     fn propagated(&self, epoch: Epoch);
     /// Nothing of the log need be kept for the replica any more.
     fn given_up(&self);
-    /// Callers are not kept waiting for the replica any more, or are again. `problem` is what the replica suffers from.
-    fn degraded(&self, change: Change, problem: Option<&str>);
+    /// To look at the epochs, and whether callers are still kept waiting for the replica. `connected`: it gets every
+    /// session as it ends. `problem` is what it suffers from. Returns when to look again although nothing happens.
+    fn look(&self, connected: bool, problem: Option<&str>) -> Option<Duration>;
 }
 
 /// What is going on.
@@ -53,7 +53,6 @@ pub(super) struct Shared {
     pub(super) async_session_close: bool,
     pub(super) async_group_commit: bool,
     pub(super) observer: Box<dyn Observer>,
-    pub(super) begin: Instant,
     pub(super) state: Mutex<State>,
     pub(super) changed: Condvar,
 }
@@ -66,7 +65,6 @@ pub(super) struct State {
     pub(super) link: u64,
     pub(super) queue: Queue,
     pub(super) stored: Epoch,
-    pub(super) policy: Policy,
     /// Whether the control connection was made in this link.
     pub(super) had_control: bool,
     /// The id of channel 0: a replica of the original that never had a control connection may know smaller ones.

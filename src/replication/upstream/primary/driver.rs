@@ -11,7 +11,6 @@ use crate::datastore::{EndedSession, Subscription, Tap};
 use crate::error::Result;
 use crate::replication::backlog::Backlog;
 use crate::replication::net::dial::Dialer;
-use crate::replication::policy::rule::{Mode, Policy};
 use crate::replication::settings::Endpoint;
 use crate::replication::status::{Known, LinkState};
 use crate::types::{Epoch, WriteVersion};
@@ -35,8 +34,6 @@ pub struct Options {
     pub endpoints: Vec<Endpoint>,
     /// For each wait: for a connection, for an answer, for the replica to take what is sent.
     pub timeout: Duration,
-    /// What callers wait for.
-    pub mode: Mode,
     /// Whether a session may be sent while it is still being synced here (`REPLICATION_ASYNC_SESSION_CLOSE`).
     pub async_session_close: bool,
     /// Whether a group commit may be sent before the epoch is recorded here (`REPLICATION_ASYNC_GROUP_COMMIT`): a
@@ -75,14 +72,13 @@ pub struct Primary {
 impl Primary {
     /// Connects nothing yet.
     pub fn new(options: Options, observer: Box<dyn Observer>) -> std::io::Result<Primary> {
-        let Options { endpoints, timeout, mode, vfs, location, .. } = options;
+        let Options { endpoints, timeout, vfs, location, .. } = options;
         let state = State {
             phase: Phase::Starting,
             since: Instant::now(),
             link: 0,
             queue: Queue::default(),
             stored: Epoch(0),
-            policy: Policy::new(mode),
             had_control: false,
             first_id: 0,
             channels: 0,
@@ -105,7 +101,6 @@ impl Primary {
             async_session_close: options.async_session_close,
             async_group_commit: options.async_group_commit,
             observer,
-            begin: Instant::now(),
             state: Mutex::new(state),
             changed: Condvar::new(),
         });

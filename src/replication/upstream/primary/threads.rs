@@ -131,17 +131,16 @@ impl Shared {
         Ok(())
     }
 
-    /// Tells how far the replica is, and what the mode makes of it.
+    /// Tells how far the replica is, and lets be seen to what the mode makes of it.
     pub(super) fn report(self: &Arc<Shared>) {
         let (mut reported, mut begun) = (Epoch(0), false);
         let mut record = Record { shared: self, saved: Epoch(0), at: Instant::now(), failed: false };
         let mut told_given_up = false;
         let mut state = self.state.lock();
         loop {
+            let (connected, problem) = (state.phase == Phase::Connected, state.last_error.clone());
+            let wait = MutexGuard::unlocked(&mut state, || self.observer.look(connected, problem.as_deref()));
             let complete = state.queue.complete();
-            let (stored, live) = (state.stored, state.phase == Phase::Connected);
-            let now = self.begin.elapsed().as_millis() as u64;
-            let change = state.policy.update(stored, complete, live, now);
             // At the start as well: what the replica lacks is kept from the first moment on.
             let begins = state.ready && !begun && state.phase != Phase::GivenUp;
             if complete > reported || begins {
@@ -154,22 +153,13 @@ impl Shared {
             } else if state.phase == Phase::GivenUp && !told_given_up {
                 told_given_up = true;
                 MutexGuard::unlocked(&mut state, || self.observer.given_up());
-            } else if change.is_none() {
-                if state.phase == Phase::Closed {
-                    MutexGuard::unlocked(&mut state, || record.note(complete, true));
-                    return;
-                }
-                match state.policy.deadline() {
-                    Some(at) => {
-                        let at = self.begin + Duration::from_millis(at);
-                        self.changed.wait_until(&mut state, at.max(Instant::now() + Duration::from_millis(1)));
-                    }
-                    None => self.changed.wait(&mut state),
-                }
-            }
-            if let Some(change) = change {
-                let problem = state.last_error.clone();
-                MutexGuard::unlocked(&mut state, || self.observer.degraded(change, problem.as_deref()));
+            } else if state.phase == Phase::Closed {
+                MutexGuard::unlocked(&mut state, || record.note(complete, true));
+                return;
+            } else if let Some(wait) = wait {
+                self.changed.wait_for(&mut state, wait);
+            } else {
+                self.changed.wait(&mut state);
             }
         }
     }
