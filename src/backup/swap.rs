@@ -88,7 +88,7 @@ impl<'a> Staging<'a> {
 }
 
 /// Copies a file and syncs the copy's content.
-fn copy(vfs: &dyn Vfs, source: &Path, target: &Path) -> Result<u64> {
+pub(crate) fn copy(vfs: &dyn Vfs, source: &Path, target: &Path) -> Result<u64> {
     let from = vfs.open(source, Open::Read).map_err(|e| Error::io("cannot open", source, e))?;
     let to = vfs.open(target, Open::Truncate).map_err(|e| Error::io("cannot create", target, e))?;
     let mut buffer = vec![0; COPY_BYTES];

@@ -46,6 +46,7 @@ impl LogDirectory {
     pub fn open(vfs: Arc<dyn Vfs>, location: &Path, threads: usize) -> Result<(LogDirectory, Restored)> {
         let directory = Directory::open(vfs, location)?;
         let (vfs, location) = (directory.vfs().clone(), directory.location().to_owned());
+        complete_cut(&directory)?;
         let found = start::read(&directory, Reading { threads, snapshot_memory_bytes: None })?;
         let is_empty = found.durable() == Epoch(0) && found.recovered.entries == 0;
         let instance = directory.identity();
@@ -87,4 +88,17 @@ impl LogDirectory {
     pub fn location(&self) -> &Path {
         &self.location
     }
+}
+
+/// Carries out a cut that has begun. The record goes down before the history says that the runs above it are gone: in
+/// between these have no epochs.
+fn complete_cut(directory: &Directory) -> Result<()> {
+    let instance = directory.identity();
+    let place = directory.place(&instance);
+    let Some(history) = DirectoryHistory::load(place)? else { return Ok(()) };
+    let Some(last) = history.cut_above() else { return Ok(()) };
+    EpochFile::replace(directory.vfs().clone(), place.location, last)?;
+    history.cut(last).save(place.vfs, place.location)?;
+    log::info!("{}: what was above epoch {last} is cut off", place.location.display());
+    Ok(())
 }

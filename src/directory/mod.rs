@@ -3,8 +3,11 @@
 //! runs on. Promises that nothing is changed before everything has been read, and nothing without the lock. Knows
 //! nothing of running sessions and epochs.
 
+mod above;
 mod catalog_file;
 mod commit_journal;
+mod cut;
+mod cut_off;
 pub(crate) mod data_directory;
 mod log_directory;
 mod manifest_file;
@@ -17,6 +20,9 @@ mod verdict;
 
 pub(crate) use manifest_file::ManifestOnDisk;
 
+pub use above::Extent;
+pub use cut::{cut, Cut};
+pub use cut_off::Keep;
 pub use log_directory::{LogDirectory, Restored};
 pub use offline::{Access, OfflineDirectory};
 pub use place::{create_or_open_once, open_once};

@@ -7,6 +7,7 @@ use super::native::protocol::message::LANES_MAX;
 use super::native::protocol::Millis;
 use super::policy::rule;
 use super::secret::Secret;
+use crate::directory::Keep;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -24,7 +25,10 @@ const SECRET_FILE: &str = "TSURUGI_REPLICATION_SECRET_FILE";
 const LANES: &str = "TSURUGI_REPLICATION_LANES";
 const ALLOW_NO_SECRET: &str = "TSURUGI_REPLICATION_ALLOW_NO_SECRET";
 const RETAIN_MB: &str = "TSURUGI_REPLICATION_RETAIN_MB";
-const KNOWN: [&str; 8] = [ENDPOINT, PROTOCOL, MODE, TIMEOUT_MS, SECRET_FILE, LANES, ALLOW_NO_SECRET, RETAIN_MB];
+const CUT_OFF_MAX: &str = "TSURUGI_REPLICATION_CUT_OFF_MAX";
+const CUT_OFF_MB: &str = "TSURUGI_REPLICATION_CUT_OFF_MB";
+const KNOWN: [&str; 10] =
+    [ENDPOINT, PROTOCOL, MODE, TIMEOUT_MS, SECRET_FILE, LANES, ALLOW_NO_SECRET, RETAIN_MB, CUT_OFF_MAX, CUT_OFF_MB];
 /// Variables of the original; only that they are there counts.
 const ASYNC_SESSION_CLOSE: &str = "REPLICATION_ASYNC_SESSION_CLOSE";
 const ASYNC_GROUP_COMMIT: &str = "REPLICATION_ASYNC_GROUP_COMMIT";
@@ -126,6 +130,8 @@ pub struct ReplicationSettings {
     pub allow_no_secret: bool,
     /// How much log a connected replica that is behind keeps from being compacted. Default: 4 GiB.
     pub retain_bytes: u64,
+    /// How much of what rewinds cut off a replica keeps. Default: 4 directories, 10 GiB.
+    pub keep_cut_off: Keep,
     /// Of the upstream protocol: the end of a session is sent before the local sync. Default: no.
     pub async_session_close: bool,
     /// Of the upstream protocol: a group commit is sent before the local epoch record. Default: no.
@@ -179,6 +185,7 @@ impl ReplicationSettings {
                 .get(RETAIN_MB, |text| parse_number(text, 0, u64::MAX >> 20, "a number of megabytes (2^20 bytes)"))?
                 .unwrap_or(RETAIN_DEFAULT_MB)
                 << 20,
+            keep_cut_off: given.keep_cut_off()?,
             async_session_close: given.0.contains_key(OsStr::new(ASYNC_SESSION_CLOSE)),
             async_group_commit: given.0.contains_key(OsStr::new(ASYNC_GROUP_COMMIT)),
         };
@@ -222,6 +229,16 @@ impl Variables {
             ),
             )),
         }
+    }
+
+    fn keep_cut_off(&self) -> Result<Keep, SettingsError> {
+        let directories = |text: &str| parse_number(text, 1, u64::MAX, "a number of directories");
+        let megabytes = |text: &str| parse_number(text, 0, u64::MAX >> 20, "a number of megabytes (2^20 bytes)");
+        let default = Keep::default();
+        Ok(Keep {
+            directories: self.get(CUT_OFF_MAX, directories)?.unwrap_or(default.directories),
+            bytes: self.get(CUT_OFF_MB, megabytes)?.map_or(default.bytes, |mb| mb << 20),
+        })
     }
 
     fn secret(&self, name: &str) -> Result<Secret, SettingsError> {

@@ -13,9 +13,16 @@ as `tgreplica --status <LOGDIR>`.
 incomplete, known to be behind or no replica's, begins a term, and says up to which epoch everything is there. With \
 --force it refuses none of these; what the directory lacks is lost then.
 
+`tgreplica rejoin <LOGDIR>` makes the directory of a former primary, or of a replica that is ahead of its primary, a \
+replica again: it waits for the primary, saves what the directory has above the highest common point below \
+<LOGDIR>/cut_off/ and takes it away, and ends when the directory has everything that the primary has stored. With \
+--rewind a serving replica does the same and goes on. Without either it refuses such a primary and says what would go.
+
 Settings come from the environment: TSURUGI_REPLICATION_ENDPOINT (tcp://host:port to listen on), \
 TSURUGI_REPLICATION_PROTOCOL (native or upstream, default native), TSURUGI_REPLICATION_TIMEOUT_MS (default 10000), \
-TSURUGI_REPLICATION_SECRET_FILE, TSURUGI_REPLICATION_ALLOW_NO_SECRET (1: peers on other machines need no secret).
+TSURUGI_REPLICATION_SECRET_FILE, TSURUGI_REPLICATION_ALLOW_NO_SECRET (1: peers on other machines need no secret), \
+TSURUGI_REPLICATION_CUT_OFF_MAX and TSURUGI_REPLICATION_CUT_OFF_MB (what is kept below cut_off/, default 4 directories \
+and 10240 MiB; the newest always).
 
 SIGTERM and SIGINT end the program; everything received is on the disk then. SIGHUP reads the secret file again. To \
 take over, stop the program, call `tgreplica promote`, and start the engine on the directory.
@@ -23,7 +30,7 @@ take over, stop the program, call `tgreplica promote`, and start the engine on t
 Exit codes: 0 ended by a signal or, with --once, by the primary in good order; 1 wrong use, a setting that is not \
 understood, or an address that cannot be listened on; 2 the directory cannot be used, nothing was changed: see \
 `tglogutil inspect`; 3 another process uses the directory; 4 the disk failed while serving, nothing was acknowledged \
-since; 5 with --once, the session was lost or refused; 6 with status, nobody serves the directory; 7 with status, who \
+since; 5 with --once, the session was lost or refused, with rejoin, the primary was refused or did not come before a signal; 6 with status, nobody serves the directory; 7 with status, who \
 serves it does not answer within a second. With --json every failure is one object with `error` and `exit`.";
 
 /// Serves a data directory as the replica of a primary, or says how it stands.
@@ -31,7 +38,8 @@ serves it does not answer within a second. With --json every failure is one obje
 #[command(name = "tgreplica", version, disable_version_flag = true, after_help = DETAILS)]
 #[command(
     override_usage = "tgreplica [OPTIONS] <LOGDIR>\n       tgreplica status [--json] [--watch[=SECONDS]] <LOGDIR>\n\
-                      \x20      tgreplica promote [--force] [--json] <LOGDIR>"
+                      \x20      tgreplica promote [--force] [--json] <LOGDIR>\n\
+                      \x20      tgreplica rejoin [OPTIONS] <LOGDIR>"
 )]
 pub struct Arguments {
     /// The data directory; it must exist and may be empty.
@@ -46,13 +54,16 @@ pub struct Arguments {
     /// Serve one session of a primary and end with it.
     #[arg(long)]
     pub once: bool,
+    /// Save and take away what the primary does not have, instead of refusing it.
+    #[arg(long)]
+    pub rewind: bool,
     /// Say how whoever serves the directory stands, and end.
     #[arg(long)]
     pub status: bool,
     /// With promote: also what is fenced, incomplete, behind, empty or no replica's.
     #[arg(long)]
     pub force: bool,
-    /// With status and promote: one JSON document. Failures are told as one, too.
+    /// With status, promote and rejoin: one JSON document. Failures are told as one, too.
     #[arg(long)]
     pub json: bool,
     /// With status: again after so many seconds, until the program is ended [default: 1].
@@ -68,11 +79,12 @@ pub struct Arguments {
 }
 
 /// What is wanted of the program.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted<'a> {
     Serve(&'a Path),
     Status(&'a Path),
     Promote(&'a Path),
+    Rejoin(&'a Path),
 }
 
 impl Arguments {
@@ -84,6 +96,7 @@ impl Arguments {
             _ if self.force => Err("--force is for: tgreplica promote".to_owned()),
             [logdir] if self.watch.is_some() => Err(format!("--watch is for: tgreplica status {}", logdir.display())),
             [logdir] => Ok(Wanted::Serve(logdir)),
+            [word, logdir] if word == Path::new("rejoin") => Ok(Wanted::Rejoin(logdir)),
             [word, logdir] if word == Path::new("status") => Ok(Wanted::Status(logdir)),
             [] => Err("expected one argument, found none".to_owned()),
             more => Err(format!("expected one argument, found {}", more.len())),

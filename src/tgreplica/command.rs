@@ -3,6 +3,7 @@
 
 use super::arguments::{Arguments, Wanted};
 use super::report::{Environment, Output, DIRECTORY, DONE, USAGE};
+use super::serve::Until;
 use super::{promote, serve, status};
 use crate::vfs::{FileKind, RealFs, Vfs};
 use clap::{CommandFactory, Parser};
@@ -48,13 +49,20 @@ pub fn run(
         Ok(wanted) => wanted,
         Err(text) => return output.misused(&text),
     };
-    let (Wanted::Serve(logdir) | Wanted::Status(logdir) | Wanted::Promote(logdir)) = wanted;
+    let (Wanted::Serve(logdir) | Wanted::Status(logdir) | Wanted::Promote(logdir) | Wanted::Rejoin(logdir)) = wanted;
     if let Err(exit) = check_directory(logdir, &mut output) {
         return exit;
     }
     match (wanted, arguments.watch) {
         (Wanted::Promote(_), _) => promote::run(logdir, arguments.force, &mut output),
-        (Wanted::Serve(_), _) => serve::run(logdir, &arguments, environment, signals, &mut output),
+        (Wanted::Serve(_) | Wanted::Rejoin(_), _) => {
+            let until = match wanted {
+                Wanted::Rejoin(_) => Until::Rejoined,
+                _ if arguments.once => Until::FirstSession,
+                _ => Until::Stopped,
+            };
+            serve::run(logdir, &arguments, until, environment, signals, &mut output)
+        }
         (Wanted::Status(_), None) => status::show(logdir, &mut output),
         (Wanted::Status(_), Some(s)) => status::watch(logdir, Duration::from_secs(s.into()), signals, &mut output),
     }

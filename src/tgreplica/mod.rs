@@ -4,6 +4,7 @@
 mod arguments;
 pub mod command;
 mod promote;
+mod rejoin;
 pub mod report;
 mod serve;
 pub mod signals;

@@ -4,9 +4,9 @@
 use super::arguments::Arguments;
 use super::report::{Environment, Output, DIRECTORY, DISK, DONE, ENDPOINT, IN_USE, SECRET_FILE, SESSION, USAGE};
 use super::signals::Signals;
-use super::status;
+use super::{rejoin, status};
 use crate::error::Error;
-use crate::replication::native::replica::{open, Options};
+use crate::replication::native::replica::{open, Options, Server};
 use crate::replication::net::listener;
 use crate::replication::replica_store::StandbyStore;
 use crate::replication::secret::Secret;
@@ -25,10 +25,20 @@ use std::time::Duration;
 /// How often the main thread looks whether the program shall end.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Serves until it is to end, or for one session.
+/// When it ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    Stopped,
+    FirstSession,
+    /// The directory has everything that the primary has stored, or the primary was refused.
+    Rejoined,
+}
+
+/// Serves until it is to end.
 pub fn run(
     logdir: &Path,
     arguments: &Arguments,
+    until: Until,
     environment: Environment,
     signals: &Signals,
     output: &mut Output<'_>,
@@ -48,11 +58,20 @@ pub fn run(
     let Some(endpoint) = settings.endpoints.first() else {
         return output.misused(&format!("{ENDPOINT} environment variable is not set."));
     };
-    output.print(&format!("Endpoint: {endpoint}\n"));
-    let once = arguments.once;
+    if until != Until::Rejoined || !output.json {
+        output.print(&format!("Endpoint: {endpoint}\n"));
+    }
+    let rewind = arguments.rewind || until == Until::Rejoined;
     match settings.protocol {
-        Protocol::Native => native(logdir, endpoint, (&settings, secret_file.as_deref(), once), signals, output),
-        Protocol::Upstream => of_upstream(logdir, endpoint, &settings, once, signals, output),
+        Protocol::Native => {
+            let how = How { settings: &settings, secret_file: secret_file.as_deref(), until, rewind };
+            native(logdir, endpoint, how, signals, output)
+        }
+        Protocol::Upstream if until != Until::Stopped || rewind => {
+            let text = "--once, --rewind and rejoin need the native protocol: the original's knows no histories";
+            output.fail(USAGE, text)
+        }
+        Protocol::Upstream => of_upstream(logdir, endpoint, &settings, signals, output),
     }
 }
 
@@ -106,13 +125,17 @@ fn listen(endpoint: &Endpoint, output: &mut Output<'_>) -> Result<TcpListener, i
     })
 }
 
-fn native(
-    logdir: &Path,
-    endpoint: &Endpoint,
-    (settings, secret_file, once): (&ReplicationSettings, Option<&Path>, bool),
-    signals: &Signals,
-    output: &mut Output<'_>,
-) -> i32 {
+/// How the native protocol is served.
+struct How<'a> {
+    settings: &'a ReplicationSettings,
+    secret_file: Option<&'a Path>,
+    until: Until,
+    rewind: bool,
+}
+
+fn native(logdir: &Path, endpoint: &Endpoint, how: How<'_>, signals: &Signals, output: &mut Output<'_>) -> i32 {
+    let How { settings, secret_file, until, rewind } = how;
+    let once = until == Until::FirstSession;
     let options = Options {
         timeout: settings.timeout,
         secret: settings.secret.clone(),
@@ -120,6 +143,7 @@ fn native(
         once,
     };
     let opened = match open(Arc::new(RealFs), logdir, options) {
+        Ok(opened) if rewind => opened.allow_rewind(settings.keep_cut_off),
         Ok(opened) => opened,
         Err(e) => return refused_directory(&e, output),
     };
@@ -132,13 +156,19 @@ fn native(
         Err(e) => return output.fail(USAGE, &format!("cannot serve: {e}")),
     };
     let _socket = answer(logdir, server.status_source());
-    announce(output, server.address());
-    while !signals.stop.load(SeqCst) && server.failure().is_none() && !(once && server.first_session().is_some()) {
+    announce(output, server.address(), until == Until::Rejoined && output.json);
+    let has_ended = |server: &Server| match until {
+        Until::Stopped => false,
+        Until::FirstSession => server.first_session().is_some(),
+        Until::Rejoined => matches!(server.status().state, LinkState::Streaming | LinkState::Refused),
+    };
+    while !signals.stop.load(SeqCst) && server.failure().is_none() && !has_ended(&server) {
         if signals.reload.swap(false, SeqCst) {
             read_secret_again(secret_file, |secret| server.set_secret(secret));
         }
         std::thread::sleep(POLL);
     }
+    let status = server.status();
     server.stop();
     let durable = server.durable();
     match (server.failure(), server.first_session()) {
@@ -150,6 +180,7 @@ fn native(
             log::error!("tgreplica ends, durable epoch {durable}: {reason}");
             SESSION
         }
+        (None, _) if until == Until::Rejoined => rejoin::report(logdir, &status, server.rewound(), output),
         _ => {
             log::info!("tgreplica ends, durable epoch {durable}");
             DONE
@@ -157,9 +188,11 @@ fn native(
     }
 }
 
-fn announce(output: &mut Output<'_>, address: std::net::SocketAddr) {
+fn announce(output: &mut Output<'_>, address: std::net::SocketAddr, in_the_log_only: bool) {
     log::info!("replication: listening on {address}");
-    output.print("[replica] initialized and listening\n");
+    if !in_the_log_only {
+        output.print("[replica] initialized and listening\n");
+    }
 }
 
 /// A secret that cannot be read leaves the former one in force.
@@ -186,13 +219,9 @@ fn of_upstream(
     logdir: &Path,
     endpoint: &Endpoint,
     settings: &ReplicationSettings,
-    once: bool,
     signals: &Signals,
     output: &mut Output<'_>,
 ) -> i32 {
-    if once {
-        return output.fail(USAGE, "--once needs the native protocol: the original's has no end of a session");
-    }
     let store = match StandbyStore::open(Arc::new(RealFs), logdir) {
         Ok(store) => Arc::new(store),
         Err(e) => return refused_directory(&e, output),
@@ -219,7 +248,7 @@ fn of_upstream(
             status::of_replica(&logdir_of, known, store.durable(), store.identity())
         })
     };
-    announce(output, replica.address());
+    announce(output, replica.address(), false);
     while !signals.stop.load(SeqCst) && store.failure().is_none() {
         std::thread::sleep(POLL);
     }

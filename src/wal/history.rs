@@ -129,6 +129,12 @@ impl History {
         self.runs.drain(..surplus);
     }
 
+    /// Nothing above `last` is left of what the runs wrote: those that began above it are gone, and the last one that is
+    /// left ends with it.
+    pub fn cut(&mut self, last: Epoch) {
+        self.runs.retain(|run| run.first_epoch <= last.0);
+    }
+
     /// The last run has not written to epochs before this one.
     pub(super) fn raise_last(&mut self, first_epoch: Epoch) {
         if let [.., before, last] = &mut self.runs[..] {

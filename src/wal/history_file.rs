@@ -46,6 +46,9 @@ pub struct DirectoryHistory {
     /// A base sync has begun that is not in place: what the directory holds is too old, or nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub awaits_base_sync: bool,
+    /// What the directory has above this epoch has been saved and goes: whoever opens it as a replica's completes that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cut_above: Option<u64>,
     /// Why no engine may start: another primary has taken over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fenced: Option<String>,
@@ -80,6 +83,7 @@ impl DirectoryHistory {
             history,
             left: None,
             awaits_base_sync: false,
+            cut_above: None,
             fenced: None,
         }
     }
@@ -192,6 +196,13 @@ impl DirectoryHistory {
                  nothing; let it be completed, or, if what is here must count, call: tgreplica promote --force {dir}"
             )));
         }
+        if let Some(last) = file.cut_above {
+            let dir = place.location.display();
+            return Err(Error::WrongState(format!(
+                "{dir}: a rewind to epoch {last} has begun and is not complete; serve the directory with tgreplica, which \
+                 completes it, or call: tgreplica promote {dir}"
+            )));
+        }
         if file.role == Role::Replica {
             file.promote(durable);
             log::info!("takeover: this directory was a replica's up to epoch {durable} and begins term {}", file.term);
@@ -229,6 +240,7 @@ impl DirectoryHistory {
         self.term += 1;
         self.fenced = None;
         self.awaits_base_sync = false;
+        self.cut_above = None;
         let run = RunId::random();
         self.history.begin(run, self.term, durable.next());
         run
@@ -243,6 +255,33 @@ impl DirectoryHistory {
     /// The same directory when a base sync into it begins.
     pub fn awaiting_base_sync(self) -> DirectoryHistory {
         DirectoryHistory { role: Role::Replica, awaits_base_sync: true, ..self }
+    }
+
+    /// The same directory when a rewind begins that leaves nothing above `last`: a replica's, whatever it was.
+    pub fn cutting(self, last: Epoch) -> DirectoryHistory {
+        DirectoryHistory { role: Role::Replica, cut_above: Some(last.0), left: None, fenced: None, ..self }
+    }
+
+    /// Above which epoch nothing is to stay.
+    pub fn cut_above(&self) -> Option<Epoch> {
+        self.cut_above.map(Epoch)
+    }
+
+    /// The same directory when nothing above `last` is left.
+    pub fn cut(mut self, last: Epoch) -> DirectoryHistory {
+        self.history.cut(last);
+        DirectoryHistory { cut_above: None, ..self }
+    }
+
+    /// The same directory when it is given up for a base sync, because what it has in common with its primary cannot be
+    /// told from the rest.
+    pub fn given_up(self) -> DirectoryHistory {
+        DirectoryHistory { history: History::default(), left: None, fenced: None, ..self.awaiting_base_sync() }
+    }
+
+    /// Whether the directory has nothing in common with anybody and waits for a base sync.
+    pub fn is_given_up(&self) -> bool {
+        self.awaits_base_sync && self.history.is_empty()
     }
 
     /// The run that the directory is in.
@@ -274,7 +313,7 @@ impl DirectoryHistory {
         if before.role == Role::Replica {
             file.role = Role::Replica;
         }
-        file.left = None;
+        (file.left, file.cut_above) = (None, None);
         Some(file)
     }
 }

@@ -35,6 +35,8 @@ pub const COMPACTION_DIR: &str = "compaction_temp";
 pub const SORTING_DIR: &str = "sorting";
 /// Where a restore prepares the new content; gone when it is done.
 pub const RESTORE_DIR: &str = "restoring";
+/// What a rewind took away, in data directories of their own. Ours: a start and the original look at files only (§1.1).
+pub const CUT_OFF_DIR: &str = "cut_off";
 /// What the original calls the work area of its compaction, and its snapshot.
 pub const OTHER_DIRS: [&str; 2] = ["compaction_temp", "data"];
 

@@ -13,6 +13,7 @@ mod model;
 mod power_cuts;
 mod random;
 mod restores;
+mod rewind;
 mod runner;
 mod script;
 mod standby;

@@ -7,4 +7,5 @@ mod histories;
 mod pair;
 mod policies;
 mod retention;
+mod rewinds;
 mod streaming;

@@ -90,7 +90,7 @@ impl BaseStaging {
     }
 
     /// A file that the primary has. Returns from which offset on it is wanted: all of it, the rest, or with `size`
-    /// nothing, because it is there.
+    /// nothing, because it is there, or the directory has the same file.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for a name that no data directory has, or one offered before.
@@ -118,6 +118,10 @@ impl BaseStaging {
             path,
         };
         incoming.take_up()?;
+        let in_place = self.location.join(name);
+        if incoming.written == 0 && self.is_same(&in_place, size, crc)? {
+            incoming.copy(&*self.vfs, &in_place)?;
+        }
         let offset = incoming.written;
         self.current = Some(incoming);
         if offset == size {
@@ -171,8 +175,11 @@ impl BaseStaging {
 
     /// Whether an earlier base sync has brought this very file.
     fn has_whole(&self, staged: &str, size: u64, crc: u32) -> Result<bool> {
-        let path = self.folder.join(staged);
-        let read = || match self.vfs.open(&path, Open::Read) {
+        self.is_same(&self.folder.join(staged), size, crc)
+    }
+
+    fn is_same(&self, path: &Path, size: u64, crc: u32) -> Result<bool> {
+        let read = || match self.vfs.open(path, Open::Read) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             opened => {
                 let file = opened?;
@@ -180,7 +187,7 @@ impl BaseStaging {
                 Ok(file.len()? == size && read_up_to(&*file, size, &mut found)? == size && found.finalize() == crc)
             }
         };
-        read().map_err(|e| Error::io("cannot read", &path, e))
+        read().map_err(|e| Error::io("cannot read", path, e))
     }
 
     /// Every file has come. Returns where they are staged, each under its own name without folders; what an earlier
@@ -268,6 +275,25 @@ impl Incoming {
             (self.written, self.crc) = (0, crc32fast::Hasher::new());
         }
         Ok(())
+    }
+}
+
+impl Incoming {
+    /// Takes all of it from what the directory has under the name: it need not be sent. A copy, because what is in
+    /// place may be in the cache of the system only. The caller has checked that it is this very file.
+    fn copy(&mut self, vfs: &dyn Vfs, source: &Path) -> Result<()> {
+        let from = vfs.open(source, Open::Read).map_err(|e| Error::io("cannot open", source, e))?;
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            let got = from.read_at(self.written, &mut buffer).map_err(|e| Error::io("cannot read", source, e))?;
+            let piece = &buffer[..got.min((self.size - self.written) as usize)];
+            if piece.is_empty() {
+                return Ok(());
+            }
+            self.file.write_at(self.written, piece).map_err(|e| Error::io("cannot write", &self.path, e))?;
+            self.crc.update(piece);
+            self.written += piece.len() as u64;
+        }
     }
 }
 
@@ -409,6 +435,25 @@ mod tests {
         assert_eq!(sent, 3000);
         check(&fs, &staged, &files);
         assert!(!fs.files().keys().any(|path| path.ends_with("pwal_0001")), "what is not part of it any more is gone");
+    }
+
+    #[test]
+    fn what_the_directory_has_under_the_same_name_is_not_sent() {
+        let (fs, files) = (fresh(), files());
+        let in_place = |name: &str| Path::new(DIR).join(name);
+        fs.put(&in_place("pwal_0000.01795356604107.0"), &[5; 3000]).unwrap();
+        fs.put(&in_place("blob/dir_07/0000000000000007.blob"), &[9; 1200]).unwrap();
+        let before = fs.operations();
+        let (staged, sent) = sync(&fs, &files).unwrap();
+        assert_eq!(sent, files.iter().map(|(_, content)| content.len() as u64).sum::<u64>() - 3000);
+        check(&fs, &staged, &files);
+        for n in before + 1..=fs.operations() {
+            let fs = fresh();
+            fs.put(&in_place("pwal_0000.01795356604107.0"), &[5; 3000]).unwrap();
+            fs.fail_at(n, Fault::SyncLoses);
+            let (staged, _) = (0..=files.len()).find_map(|_| sync(&fs, &files).ok()).expect("completed");
+            check(&fs, &staged, &files);
+        }
     }
 
     #[test]

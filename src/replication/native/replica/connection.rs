@@ -151,6 +151,7 @@ fn accept_primary(
         Err(reason) => {
             let needs_person = !matches!(reason.code, Code::BUSY | Code::SHUTDOWN);
             let told = refuse(incoming.out(), reason);
+            node.rewind();
             log::warn!("replication: the primary at {peer} is refused: {told}");
             // One that comes while another is served is no trouble of this side.
             if needs_person && node.session().is_none() {
@@ -210,7 +211,7 @@ fn begin_session(
     let store = node.store()?;
     store.discard_beyond_durable().map_err(|e| node.failed(&e))?;
     let standing = node.standing(&store);
-    let outcome = decide(&primary, &standing)?;
+    let outcome = decide(&primary, &standing).map_err(|e| node.answer_to_diverged(&store, &primary, &standing, e))?;
     node.adopt(&store, &primary, outcome).map_err(|e| node.failed(&e))?;
     let now = node.now();
     let session = ReplicaSession::new(session_id, &primary, (outcome, standing.durable), node.timeout_ms(), now);

@@ -14,11 +14,13 @@ mod end;
 mod incoming;
 mod node;
 mod recorder;
+mod rewind;
 mod session;
 mod syncer;
 
 pub use node::Options;
 
+use crate::directory::{Cut, Keep};
 use crate::error::Result;
 use crate::replication::net::limits::Limits;
 use crate::replication::net::listener::Listener;
@@ -56,6 +58,13 @@ pub fn open(vfs: Arc<dyn Vfs>, location: &Path, options: Options) -> Result<Open
 }
 
 impl Opened {
+    /// Lets the directory go back to the highest common point with a primary that went another way from there. What it
+    /// has above is saved below `cut_off/` first, of which so much is kept. Without this such a primary is refused.
+    pub fn allow_rewind(self, keep: Keep) -> Opened {
+        self.0.allow_rewind(keep);
+        self
+    }
+
     /// Serves primaries that connect to `listener`.
     ///
     /// # Errors
@@ -111,6 +120,11 @@ impl Server {
     /// How the first session of a primary ended, if one has.
     pub fn first_session(&self) -> Option<std::result::Result<(), String>> {
         self.node.outcome()
+    }
+
+    /// What was cut off last since this began.
+    pub fn rewound(&self) -> Option<Cut> {
+        self.node.rewound()
     }
 
     /// Ends all connections and waits for their threads; what came is on the disk then.

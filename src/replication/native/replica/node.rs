@@ -4,6 +4,7 @@
 
 use super::board::Board;
 use super::end::End;
+use super::rewind::Rewinds;
 use super::session::Session;
 use crate::error::{Error, Result};
 use crate::replication::native::protocol::handshake::{check_term, Standing};
@@ -49,6 +50,7 @@ pub(super) struct Node {
     /// Held while a primary is accepted: one at a time.
     pub(super) accepting: Mutex<()>,
     pub(super) board: Board,
+    pub(super) rewinds: Rewinds,
     /// What the store said last, for the status while it is being replaced.
     seen: Mutex<Seen>,
     started: Instant,
@@ -92,6 +94,7 @@ impl Node {
             session: Mutex::default(),
             accepting: Mutex::default(),
             board: Board::new(timeout_ms),
+            rewinds: Rewinds::default(),
             seen: Mutex::new(seen),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
@@ -128,7 +131,9 @@ impl Node {
     pub(super) fn standing(&self, store: &StandbyStore) -> Standing {
         let known = self.history.lock();
         let (term, history) = (known.term, known.history.clone());
-        Standing { uuid: store.identity(), empty: store.is_empty(), term, history, durable: store.durable() }
+        // What was given up counts for nothing.
+        let durable = if known.is_given_up() { Epoch(0) } else { store.durable() };
+        Standing { uuid: store.identity(), empty: store.is_empty(), term, history, durable }
     }
 
     /// Refuses a primary that another one has taken over from, whatever goes on here.
@@ -198,7 +203,9 @@ impl Node {
     /// Opens the directory anew.
     pub(super) fn open_store(&self) -> Result<()> {
         let mut slot = self.store.write();
-        *slot = Some(Arc::new(StandbyStore::open(self.vfs.clone(), &self.location)?));
+        let store = StandbyStore::open(self.vfs.clone(), &self.location)?;
+        *self.history.lock() = read_history(&*self.vfs, &self.location, &store.identity())?;
+        *slot = Some(Arc::new(store));
         Ok(())
     }
 

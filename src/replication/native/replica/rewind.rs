@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A replica that has epochs which its primary does not have. It refuses and says what would go, and how, unless it was
+//! told beforehand or nothing would go: then it saves what is above the highest common point, takes it away, and the
+//! primary, which comes again, catches up. The directory is closed for that time, and primaries hear *busy*.
+
+use super::node::Node;
+use crate::directory::{self, Cut, Extent, Keep};
+use crate::replication::native::protocol::handshake::Standing;
+use crate::replication::native::protocol::message::{Code, PrimaryIdentity, Reason};
+use crate::replication::replica_store::StandbyStore;
+use crate::replication::status::LinkState;
+use crate::types::Epoch;
+use crate::wal::history::Common;
+use parking_lot::Mutex;
+
+/// What is known of rewinds.
+#[derive(Debug, Default)]
+pub(super) struct Rewinds(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Set when it was told to.
+    told: Option<Keep>,
+    /// Counted last: primaries come again and again.
+    counted: Option<Extent>,
+    /// Where it has to go back to, while the directory is closed for that.
+    wanted: Option<Wanted>,
+    /// The last one that was carried out.
+    done: Option<Cut>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    last: Option<Epoch>,
+    keep: Keep,
+}
+
+impl Node {
+    /// Whatever has to go is saved as `keep` says and goes, from now on.
+    pub(super) fn allow_rewind(&self, keep: Keep) {
+        self.rewinds.0.lock().told = Some(keep);
+    }
+
+    /// The last rewind that was carried out.
+    pub(super) fn rewound(&self) -> Option<Cut> {
+        self.rewinds.0.lock().done.clone()
+    }
+
+    /// Says to a primary what it hears instead of `diverged`. Nobody else is being accepted. When this is a rewind, the
+    /// directory is closed until [`Node::rewind`].
+    pub(super) fn answer_to_diverged(
+        &self,
+        store: &StandbyStore,
+        primary: &PrimaryIdentity,
+        standing: &Standing,
+        diverged: Reason,
+    ) -> Reason {
+        if diverged.code != Code::DIVERGED {
+            return diverged;
+        }
+        let last = match primary.history.common(primary.stored, &standing.history, standing.durable) {
+            Common::UpTo(last) => Some(last),
+            Common::Nothing | Common::Forgotten => None,
+        };
+        let extent = match self.count(store, last, standing.durable) {
+            Ok(extent) => extent,
+            Err(e) => return Reason::new(Code::DIVERGED, format!("{}; {e}", diverged.text)),
+        };
+        let mut state = self.rewinds.0.lock();
+        let keep = state.told.or(extent.is_nothing().then(Keep::default));
+        let Some(keep) = keep else {
+            let dir = self.location().display();
+            let text = format!(
+                "{}. To save and take away what would go ({extent}) and follow this primary, end this process and run: \
+                 tgreplica rejoin {dir}",
+                diverged.text
+            );
+            return Reason::new(Code::DIVERGED, text);
+        };
+        state.wanted = Some(Wanted { last, keep });
+        drop(state);
+        self.close_store();
+        let to = last.map_or("before its first epoch".to_owned(), |last| format!("to epoch {last}"));
+        let text = format!("the directory goes back {to}: {extent}");
+        self.board.disconnected(LinkState::Connecting, &text, false);
+        Reason::new(Code::BUSY, text)
+    }
+
+    fn count(&self, store: &StandbyStore, last: Option<Epoch>, durable: Epoch) -> crate::error::Result<Extent> {
+        let known = self.rewinds.0.lock().counted;
+        if let Some(extent) = known.filter(|extent| (extent.last, extent.durable) == (last, durable)) {
+            return Ok(extent);
+        }
+        let extent = Extent::survey(&**store.vfs(), store.location(), last, durable)?;
+        self.rewinds.0.lock().counted = Some(extent);
+        Ok(extent)
+    }
+
+    /// Carries out the rewind that was decided, if one was, and opens the directory again. When it fails the directory
+    /// stays as it was, or the next opening completes it.
+    pub(super) fn rewind(&self) {
+        let Some(Wanted { last, keep }) = self.rewinds.0.lock().wanted.take() else { return };
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        match directory::cut(self.vfs(), self.location(), last, keep, threads) {
+            Ok(cut) => {
+                let saved = match &cut.saved {
+                    Some(saved) => format!("it is saved in {}", saved.display()),
+                    None => "nothing of it was ever written".to_owned(),
+                };
+                let what = if cut.extent.is_all() { "is given up for a base sync" } else { "is taken back" };
+                log::warn!("replication: the directory {what}: {}; {saved}", cut.extent);
+                self.rewinds.0.lock().done = Some(cut);
+            }
+            Err(e) => log::error!("replication: the directory cannot be taken back: {e}"),
+        }
+        if let Err(e) = self.open_store() {
+            self.failed(&e);
+        }
+    }
+}
