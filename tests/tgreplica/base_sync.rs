@@ -59,7 +59,9 @@ fn a_base_sync_goes_on_where_it_was_cut_and_replaces_the_directory() {
     };
     let (primary, mut base) = begin(replica.address);
     for (name, content) in &files[..3] {
-        assert_eq!(send(&mut base, name, content, usize::MAX), content.len());
+        // What the directory has under the name already is not sent.
+        let has = std::fs::read(dir.path().join(name)).is_ok_and(|own| own == *content);
+        assert_eq!(send(&mut base, name, content, usize::MAX), if has { 0 } else { content.len() }, "{name}");
     }
     send(&mut base, files[3].0, &files[3].1, 1000);
     // The answer to the next message would come only after all of these; so they have been taken when it is closed.
