@@ -9,9 +9,13 @@ mod golden_data;
 #[path = "cli/tool.rs"]
 mod tool;
 
-use crate::damaged_dir::{damaged, logs, run, Damage};
+use crate::damaged_dir::{damaged, logs, run, Damage, DURABLE};
 use crate::engine_run::{quick_dir, start};
 use crate::golden_data::{cases, copy_tree, parse_matrix, tree};
+use limestone_core::types::Epoch;
+use limestone_core::vfs::RealFs;
+use limestone_core::wal::history::{History, Run, RunId};
+use limestone_core::wal::history_file::{DirectoryHistory, Role};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::Value;
@@ -81,12 +85,76 @@ fn tools_and_start_agree_on_every_golden_directory() {
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
+/// The identity of the directories.
+const INSTANCE: &str = "u";
+
 /// What may happen to a file besides its content.
 fn other_files() -> impl Strategy<Value = Vec<(usize, Option<Vec<Damage>>)>> {
     vec((0..FILES.len(), proptest::option::of(vec(Damage::strategy(), 1..2))), 0..2)
 }
 
-const FILES: [&str; 4] = ["epoch", "limestone-manifest.json", "compaction_catalog", "compaction_catalog.back"];
+const FILES: [&str; 6] = [
+    "epoch",
+    "limestone-manifest.json",
+    "compaction_catalog",
+    "compaction_catalog.back",
+    "limestone-history.json",
+    "replication_state",
+];
+
+/// Histories that a directory may have: none, those of an engine and of a replica, one of another directory, and those
+/// with which no engine starts.
+fn histories() -> Vec<Option<DirectoryHistory>> {
+    let runs = [Run { id: RunId(1), term: 1, first_epoch: 0 }, Run { id: RunId(2), term: 2, first_epoch: 3 }];
+    let runs = History::new(runs.to_vec(), false).unwrap();
+    let replicas = DirectoryHistory::following(INSTANCE, 2, runs.clone());
+    let mut engines = replicas.clone();
+    engines.role = Role::Primary;
+    let (mut fenced, mut others) = (engines.clone(), DirectoryHistory::following("other", 1, runs));
+    fenced.fenced = Some("a replica has seen term 3".to_owned());
+    others.fenced.clone_from(&fenced.fenced);
+    let half_way = replicas.clone().awaiting_base_sync();
+    let rewound = replicas.clone().cutting(Epoch(2));
+    [engines, replicas, others, fenced, half_way, rewound].into_iter().map(Some).chain([None]).collect()
+}
+
+#[test]
+fn tools_and_start_agree_on_every_history_and_every_cut_of_it() {
+    let whole = vec![(vec![1, 2, 4], false, Vec::new())];
+    let repairable = vec![(vec![1, 2], true, Vec::new())];
+    for history in histories().into_iter().flatten() {
+        let bytes = history.encode();
+        let cuts = (0..=bytes.len()).step_by(9).chain([bytes.len() - 1, bytes.len()]);
+        for len in cuts {
+            for logs in [&whole, &repairable] {
+                let dir = damaged(logs, &[]);
+                std::fs::write(dir.path().join("limestone-history.json"), &bytes[..len]).unwrap();
+                check(dir.path()).unwrap_or_else(|reason| panic!("{len} of {} bytes: {reason}", bytes.len()));
+            }
+        }
+    }
+}
+
+#[test]
+fn tools_say_why_no_engine_may_start() {
+    let reasons = [Some("seen term 3"), Some("base sync into this replica"), Some("rewind to epoch 2"), None];
+    for (history, why) in histories().into_iter().skip(3).zip(reasons) {
+        let dir = damaged(&[(vec![1, 2, 4], false, Vec::new())], &[]);
+        if let Some(history) = history {
+            history.save(&RealFs, dir.path()).unwrap();
+        }
+        for tool in ["inspect", "verify"] {
+            let (exit, printed) = run(dir.path(), &[tool, "--json"]);
+            let report: Value = serde_json::from_str(&printed).unwrap();
+            let said = report["damage"].as_array().unwrap().iter().map(|text| text.as_str().unwrap());
+            assert_eq!(said.filter(|text| why.is_some_and(|why| text.contains(why))).count(), usize::from(exit == 2));
+            assert_eq!(exit == 2, why.is_some(), "{tool}: {printed}");
+            let complete = report.get("complete_up_to_epoch");
+            assert!(complete.is_none_or(|epoch| *epoch == DURABLE), "what is here is whole: {printed}");
+        }
+        assert_eq!(run(dir.path(), &["repair"]).0, if why.is_some() { 16 } else { 0 });
+    }
+}
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
@@ -94,8 +162,12 @@ proptest! {
     #[test]
     fn tools_and_start_agree_on_random_damage(
         logs in logs(), epoch_damage in vec(Damage::strategy(), 0..2), others in other_files(),
+        history in proptest::sample::select(histories()),
     ) {
         let dir = damaged(&logs, &epoch_damage);
+        if let Some(history) = &history {
+            std::fs::write(dir.path().join("limestone-history.json"), history.encode()).unwrap();
+        }
         for (file, damage) in &others {
             let path = dir.path().join(FILES[*file]);
             let bytes = std::fs::read(&path).ok();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Whether a start opens a directory, for those who only look at it. It is a start that ends before it changes
-//! anything: the same checks of manifest and catalog, the same reading of the log.
+//! anything: the same checks of manifest, catalog and history, the same reading of the log.
 
 use super::offline::OfflineDirectory;
 use super::start::{read_log, Reading};
@@ -10,16 +10,18 @@ use crate::recovery::Recovered;
 /// What a start would make of a directory.
 #[derive(Debug)]
 pub struct Verdict {
-    /// What it reads, or why it refuses the directory.
+    /// What it reads of the log, or why it refuses to.
     pub outcome: Result<Recovered>,
+    /// Why it refuses the directory whatever the log holds: the history cannot be used, or lets no engine start.
+    pub barred: Option<Error>,
     /// What it would warn of.
     pub warnings: Vec<String>,
 }
 
 impl Verdict {
     /// Why a start refuses the directory.
-    pub fn refusal(&self) -> Option<&Error> {
-        self.outcome.as_ref().err()
+    pub fn refusals(&self) -> impl Iterator<Item = &Error> {
+        self.outcome.as_ref().err().into_iter().chain(&self.barred)
     }
 }
 
@@ -41,8 +43,20 @@ impl OfflineDirectory {
             Err(e @ Error::Io { .. }) => Err(e),
             outcome => {
                 warnings.extend(outcome.iter().flat_map(|recovered| recovered.warnings.iter().cloned()));
-                Ok(Verdict { outcome, warnings })
+                Ok(Verdict { outcome, barred: self.barred()?, warnings })
             }
+        }
+    }
+
+    /// Why the history lets no engine start.
+    fn barred(&self) -> Result<Option<Error>> {
+        let checked = self.history().and_then(|history| match history {
+            Some(history) => history.check_start(self.location()),
+            None => Ok(()),
+        });
+        match checked {
+            Err(e @ Error::Io { .. }) => Err(e),
+            checked => Ok(checked.err()),
         }
     }
 }

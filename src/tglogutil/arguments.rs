@@ -21,8 +21,8 @@ number; 1 wrong use, and this text. The subcommands have further ones.";
 
 const INSPECT_CODES: &str = "\
 Exit codes: 0 status OK; 1 status auto-repairable: sessions that were never acknowledged, or a damaged tail of such; \
-2 status unrepairable: damage in acknowledged sessions, records in an impossible order, or a lost epoch file; 64 \
-cannot check.";
+2 status unrepairable: damage in acknowledged sessions, records in an impossible order, a lost epoch file, or a \
+directory that is fenced or awaits a base sync; 64 cannot check.";
 
 const REPAIR_CODES: &str = "\
 Keep a copy of the directory first. An interrupted repair is run again.

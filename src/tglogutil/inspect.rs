@@ -7,7 +7,7 @@ use super::logs::{epochs, logs, Epochs, Fault, LogFile};
 use super::progress::{FileProgress, Progress};
 use super::salvage::max_ended_anywhere;
 use super::scan::each_file;
-use crate::directory::OfflineDirectory;
+use crate::directory::{OfflineDirectory, Verdict};
 use crate::error::{Error, Remedy, Result};
 use crate::types::Epoch;
 use crate::wal::entry::{tag, Entry};
@@ -64,7 +64,7 @@ pub fn run(
         }
     }
     report.lost_epoch_file(&found, limit);
-    report.judge(directory.verdict(options.common.threads(), None)?.refusal());
+    report.judge(&directory.verdict(options.common.threads(), None)?);
 
     let Report { max_epoch, entries, damage, warnings, .. } = &report;
     let start = if report.refused { "refused" } else { "opens" };
@@ -160,16 +160,18 @@ impl Report {
     }
 
     /// Takes over what a start says. Where it refuses something that a repair puts right, both are said.
-    fn judge(&mut self, refusal: Option<&Error>) {
-        let Some(refusal) = refusal else {
-            return;
-        };
-        self.refused = true;
-        let helps = matches!(refusal, Error::Corrupted(damage) if damage.remedy == Remedy::Repair);
-        if self.damage.is_empty() && self.repairable && helps {
-            self.warning(format!("a start refuses this directory until it is repaired: {refusal}"));
-        } else if self.damage.is_empty() {
-            self.damage(format!("a start refuses this directory: {refusal}"));
+    fn judge(&mut self, verdict: &Verdict) {
+        self.refused = verdict.refusals().next().is_some();
+        if let (Err(refusal), true) = (&verdict.outcome, self.damage.is_empty()) {
+            let helps = matches!(refusal, Error::Corrupted(damage) if damage.remedy == Remedy::Repair);
+            if self.repairable && helps {
+                self.warning(format!("a start refuses this directory until it is repaired: {refusal}"));
+            } else {
+                self.damage(format!("a start refuses this directory: {refusal}"));
+            }
+        }
+        if let Some(barred) = &verdict.barred {
+            self.damage(format!("a start refuses this directory: {barred}"));
         }
     }
 }

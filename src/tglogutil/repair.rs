@@ -45,7 +45,7 @@ pub fn run(
     repair.all(&found, limit)?;
     if !repair.unrepairable {
         // The last word has the start.
-        if let Some(refusal) = directory.verdict(options.common.threads(), None)?.refusal() {
+        for refusal in directory.verdict(options.common.threads(), None)?.refusals() {
             log::error!("a start still refuses this directory: {refusal}");
             repair.unrepairable = true;
         }
@@ -87,7 +87,7 @@ impl Repair<'_> {
         let mut hiding = Vec::new();
         let mut max_ended = Epoch(0);
         // A start that opens the directory without any record has seen that no session was ended, damage or not.
-        let must_ask = found.durable.is_none() && self.directory.verdict(self.threads, None)?.refusal().is_some();
+        let must_ask = found.durable.is_none() && self.directory.verdict(self.threads, None)?.outcome.is_err();
         let (mut empty, mut zeros) = (true, false);
         for log in logs(self.directory)? {
             let examined = self.examine(&log);

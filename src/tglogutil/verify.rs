@@ -64,6 +64,9 @@ pub fn run(directory: &OfflineDirectory, options: &VerifyOptions, out: &mut dyn 
             None
         }
     };
+    if let Some(barred) = verdict.barred {
+        report.damage(None, barred.to_string());
+    }
     let missing = blobs.iter().flat_map(|blobs| &blobs.missing);
     for id in missing.take(NAMED_BLOBS_MAX) {
         report.damage.push(format!("BLOB {id}, to which a live entry refers, is missing"));

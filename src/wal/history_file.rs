@@ -182,27 +182,7 @@ impl DirectoryHistory {
     /// [`Error::Io`]. Nothing is changed then.
     pub fn begin_run(place: Place<'_>, durable: Epoch, first_epoch: Epoch) -> Result<DirectoryHistory> {
         let mut file = DirectoryHistory::opened(place, durable)?;
-        if let Some(reason) = &file.fenced {
-            let dir = place.location.display();
-            return Err(Error::WrongState(format!(
-                "{dir}: another primary has taken over from this one ({reason}); serve the directory with tgreplica, \
-                 so that it follows that one, or, if what it has must count, call: tgreplica promote --force {dir}"
-            )));
-        }
-        if file.awaits_base_sync {
-            let dir = place.location.display();
-            return Err(Error::WrongState(format!(
-                "{dir}: a base sync into this replica has begun and is not complete, so what is here is too old, or \
-                 nothing; let it be completed, or, if what is here must count, call: tgreplica promote --force {dir}"
-            )));
-        }
-        if let Some(last) = file.cut_above {
-            let dir = place.location.display();
-            return Err(Error::WrongState(format!(
-                "{dir}: a rewind to epoch {last} has begun and is not complete; serve the directory with tgreplica, which \
-                 completes it, or call: tgreplica promote {dir}"
-            )));
-        }
+        file.check_start(place.location)?;
         if file.role == Role::Replica {
             file.promote(durable);
             log::info!("takeover: this directory was a replica's up to epoch {durable} and begins term {}", file.term);
@@ -210,6 +190,33 @@ impl DirectoryHistory {
         file.history.begin(RunId::random(), file.term, first_epoch);
         file.settle(place)?;
         Ok(file)
+    }
+
+    /// Whether an engine may start on the directory at `location`, whose history this is.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`] when it was fenced, awaits a base sync or is being rewound; says what can be done.
+    pub fn check_start(&self, location: &Path) -> Result<()> {
+        let dir = location.display();
+        if let Some(reason) = &self.fenced {
+            return Err(Error::WrongState(format!(
+                "{dir}: another primary has taken over from this one ({reason}); serve the directory with tgreplica, \
+                 so that it follows that one, or, if what it has must count, call: tgreplica promote --force {dir}"
+            )));
+        }
+        if self.awaits_base_sync {
+            return Err(Error::WrongState(format!(
+                "{dir}: a base sync into this replica has begun and is not complete, so what is here is too old, or \
+                 nothing; let it be completed, or, if what is here must count, call: tgreplica promote --force {dir}"
+            )));
+        }
+        if let Some(last) = self.cut_above {
+            return Err(Error::WrongState(format!(
+                "{dir}: a rewind to epoch {last} has begun and is not complete; serve the directory with tgreplica, \
+                 which completes it, or call: tgreplica promote {dir}"
+            )));
+        }
+        Ok(())
     }
 
     /// A replica starts. The file is written only when it says something new.
