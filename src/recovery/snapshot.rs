@@ -4,7 +4,7 @@
 use super::index::Position;
 use super::merge::{changed, entry_at, Segment};
 use crate::error::{Error, Result};
-use crate::types::StorageId;
+use crate::types::{StorageId, WriteVersion};
 use crate::vfs::Mapping;
 use crate::wal::entry::{BlobList, Entry};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,7 +41,7 @@ impl Data {
 
     fn row(&self, position: Position) -> Result<Row<'_>> {
         match entry_at(&self.files, position)? {
-            Entry::Put { storage, key, value, blobs, .. } => Ok(Row { storage, key, value, blobs }),
+            Entry::Put { storage, key, value, version, blobs } => Ok(Row { storage, key, value, version, blobs }),
             _ => Err(changed(position)),
         }
     }
@@ -70,6 +70,8 @@ pub struct Row<'a> {
     pub storage: StorageId,
     pub key: &'a [u8],
     pub value: &'a [u8],
+    /// (0, 0) when the entry was compacted.
+    pub version: WriteVersion,
     pub blobs: BlobList<'a>,
 }
 

@@ -49,6 +49,13 @@ Exit codes: 0 settled, or there was nothing to settle; 64 cannot settle: the jou
 const DUMP_CODES: &str = "\
 Exit codes: 0 done; 2 damage ended the reading of a file; 64 cannot read the directory.";
 
+const DIFF_CODES: &str = "\
+Compares what a start on either directory would give, key by key, with the BLOBs that entries refer to. A version counts \
+where both directories know it: compaction forgets versions. Use it to bring back by hand what a rewind has saved below \
+cut_off/; entries that were removed there are shown by `tglogutil dump`.
+
+Exit codes: 0 the same; 1 different; 2 cannot compare.";
+
 /// Looks into the data directory of a stopped server, and repairs it.
 #[derive(Debug, Parser)]
 #[command(name = "tglogutil", version, rename_all = "snake_case", flatten_help = true)]
@@ -83,6 +90,9 @@ pub enum Command {
     /// Print the entries of durable sessions; changes nothing.
     #[command(after_help = DUMP_CODES)]
     Dump(DumpOptions),
+    /// List the entries that two directories have differently; changes nothing.
+    #[command(after_help = DIFF_CODES)]
+    Diff(DiffOptions),
     /// Write what is only in the commit journal to the log files, so that every program can open the directory.
     #[command(after_help = SETTLE_CODES)]
     Settle(SettleOptions),
@@ -194,6 +204,22 @@ pub struct DumpOptions {
     pub key_prefix: Option<String>,
 }
 
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+pub struct DiffOptions {
+    #[command(flatten)]
+    pub common: CommonOptions,
+    /// The data directory to compare with.
+    #[arg(value_name = "OTHER")]
+    pub other: PathBuf,
+    /// Print a JSON object a line, with keys and values as hexadecimal digits.
+    #[arg(long)]
+    pub json: bool,
+    /// Leave out what only the other directory has.
+    #[arg(long)]
+    pub first_only: bool,
+}
+
 impl Command {
     pub fn common(&self) -> &CommonOptions {
         match self {
@@ -202,6 +228,7 @@ impl Command {
             Command::Inspect(options) => &options.common,
             Command::Verify(options) => &options.common,
             Command::Dump(options) => &options.common,
+            Command::Diff(options) => &options.common,
             Command::Settle(options) => &options.common,
         }
     }
@@ -211,7 +238,7 @@ impl Command {
         match self {
             Command::Repair(_) | Command::Compaction(_) | Command::Settle(_) => false,
             Command::Inspect(InspectOptions { json, .. }) | Command::Verify(VerifyOptions { json, .. }) => *json,
-            Command::Dump(DumpOptions { json, .. }) => *json,
+            Command::Dump(DumpOptions { json, .. }) | Command::Diff(DiffOptions { json, .. }) => *json,
         }
     }
 
@@ -219,7 +246,7 @@ impl Command {
     pub fn access(&self) -> Access {
         match self {
             Command::Repair(_) | Command::Compaction(_) => Access::Change,
-            Command::Inspect(_) | Command::Verify(_) | Command::Dump(_) => Access::Read,
+            Command::Inspect(_) | Command::Verify(_) | Command::Dump(_) | Command::Diff(_) => Access::Read,
             Command::Settle(_) => Access::Settle,
         }
     }
@@ -227,7 +254,7 @@ impl Command {
     /// Whether standard output is for programs, so that no line of another form may stand there.
     pub fn prints_data(&self) -> bool {
         match self {
-            Command::Dump(_) => true,
+            Command::Dump(_) | Command::Diff(_) => true,
             other => other.wants_json(),
         }
     }

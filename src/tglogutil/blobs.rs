@@ -41,7 +41,8 @@ pub fn check(directory: &OfflineDirectory, snapshot: &Snapshot) -> Result<Refere
     Ok(references)
 }
 
-fn path(directory: &OfflineDirectory, id: BlobId) -> PathBuf {
+/// The file of a BLOB.
+pub fn path(directory: &OfflineDirectory, id: BlobId) -> PathBuf {
     let subdirectory = format!("dir_{:02}", id.0 % DIRECTORIES);
     directory.location().join(names::BLOB_DIR).join(subdirectory).join(format!("{:016x}.blob", id.0))
 }

@@ -3,9 +3,9 @@
 
 use super::arguments::{Arguments, Command};
 use super::inspect::line;
-use crate::directory::OfflineDirectory;
+use crate::directory::{Access, OfflineDirectory};
 use crate::error::Error;
-use crate::tglogutil::{compaction, dump, gflags, inspect, repair, verify};
+use crate::tglogutil::{compaction, diff, dump, gflags, inspect, repair, verify};
 use crate::types::Epoch;
 use crate::vfs::Vfs;
 use clap::{CommandFactory, Parser};
@@ -54,7 +54,8 @@ pub fn run<A: Into<OsString>>(args: impl IntoIterator<Item = A>, vfs: Arc<dyn Vf
         Err(error) => {
             let text = error.render().to_string();
             log::error!("{}", text.strip_prefix("error: ").unwrap_or(&text).trim_end());
-            return USAGE_ERROR;
+            // There 1 is an answer.
+            return if word == "diff" { diff::CANNOT_COMPARE } else { USAGE_ERROR };
         }
     };
     if arguments.subcommand.common().verbose {
@@ -67,7 +68,10 @@ pub fn run<A: Into<OsString>>(args: impl IntoIterator<Item = A>, vfs: Arc<dyn Vf
             if arguments.subcommand.wants_json() {
                 line(out, format_args!("{}", cannot_check(&arguments.subcommand.common().dblogdir, &error)));
             }
-            CANNOT_HANDLE
+            match arguments.subcommand {
+                Command::Diff(_) => diff::CANNOT_COMPARE,
+                _ => CANNOT_HANDLE,
+            }
         }
     }
 }
@@ -120,6 +124,10 @@ fn run_on(vfs: Arc<dyn Vfs>, subcommand: &Command, out: &mut dyn Write) -> Resul
             let filter = dump::Filter::new(options)?;
             Box::new(move |directory, out| dump::run(directory, &filter, options, out))
         }
+        Command::Diff(options) => {
+            let vfs = vfs.clone();
+            Box::new(move |directory, out| diff::run(directory, &open(vfs, &options.other, Access::Read)?, options, out))
+        }
         Command::Settle(_) => Box::new(|directory, out| {
             match directory.settled() {
                 Some(groups) => line(out, format_args!("settled: {groups} groups of the commit journal")),
@@ -132,22 +140,27 @@ fn run_on(vfs: Arc<dyn Vfs>, subcommand: &Command, out: &mut dyn Write) -> Resul
     if !subcommand.prints_data() {
         line(out, format_args!("dblogdir: \"{}\"", location.display()));
     }
-    if vfs.kind(location).map_err(|e| Error::io("cannot open", location, e))?.is_none() {
-        return Err(Error::InvalidArgument("dblogdir not exists".to_owned()));
-    }
-    if matches!(subcommand, Command::Compaction(_)) {
+    if matches!(subcommand, Command::Compaction(_)) && is_there(&*vfs, location)? {
         compaction::check_target(location)?;
     }
-    let directory = match OfflineDirectory::open(vfs, location, subcommand.access()) {
-        Err(Error::Locked(_)) => {
-            return Err(Error::InvalidArgument(format!(
-                "Log directory \"{}\" is already in use by another process. Operation aborted.",
-                location.display()
-            )))
-        }
-        opened => opened?,
-    };
-    job(&directory, out)
+    job(&open(vfs, location, subcommand.access())?, out)
+}
+
+fn is_there(vfs: &dyn Vfs, location: &Path) -> Result<bool, Error> {
+    vfs.kind(location).map(|kind| kind.is_some()).map_err(|e| Error::io("cannot open", location, e))
+}
+
+fn open(vfs: Arc<dyn Vfs>, location: &Path, access: Access) -> Result<OfflineDirectory, Error> {
+    if !is_there(&*vfs, location)? {
+        return Err(Error::InvalidArgument("dblogdir not exists".to_owned()));
+    }
+    match OfflineDirectory::open(vfs, location, access) {
+        Err(Error::Locked(_)) => Err(Error::InvalidArgument(format!(
+            "Log directory \"{}\" is already in use by another process. Operation aborted.",
+            location.display()
+        ))),
+        opened => opened,
+    }
 }
 
 /// The value of `--epoch`.

@@ -38,7 +38,7 @@ const HELP: &[(&str, Kind)] = &[("h", Kind::Bool), ("help", Kind::Bool)];
 /// A command line taken apart.
 #[derive(Debug, Default)]
 pub struct Given {
-    /// The words that are no options; only the first two count.
+    /// The words that are no options: the subcommand and its directories.
     pub words: Vec<OsString>,
     /// The last value of each flag; of a boolean "true" or "false".
     flags: BTreeMap<String, OsString>,
@@ -129,7 +129,9 @@ impl Given {
             args.push(arg);
         }
         args.push("--".into());
-        args.extend(self.words.get(1).cloned());
+        // As many directories as the subcommand takes; further words do not count.
+        let directories = subcommand.get_positionals().count();
+        args.extend(self.words.iter().skip(1).take(directories).cloned());
         args
     }
 }

@@ -8,6 +8,7 @@ mod arguments;
 mod blobs;
 mod command;
 mod compaction;
+mod diff;
 mod dump;
 mod examine;
 mod gflags;

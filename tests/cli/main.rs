@@ -2,6 +2,7 @@
 //! `tglogutil` as a program: what it prints, its exit codes, and what it leaves on the disk.
 
 mod compaction;
+mod diff;
 #[path = "../engine_run/mod.rs"]
 mod engine_run;
 #[path = "../golden_data/mod.rs"]

@@ -23,7 +23,7 @@ fn wrong_use_ends_with_1_and_says_how_it_is_done() {
     assert!(run.stderr.contains("unknown command line flag 'what'"), "{}", run.stderr);
 }
 
-const SUBCOMMANDS: [&str; 5] = ["repair", "compaction", "inspect", "verify", "dump"];
+const SUBCOMMANDS: [&str; 6] = ["repair", "compaction", "inspect", "verify", "dump", "diff"];
 
 #[test]
 fn help_shows_every_option_and_the_exit_codes() {
