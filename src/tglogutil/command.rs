@@ -126,7 +126,9 @@ fn run_on(vfs: Arc<dyn Vfs>, subcommand: &Command, out: &mut dyn Write) -> Resul
         }
         Command::Diff(options) => {
             let vfs = vfs.clone();
-            Box::new(move |directory, out| diff::run(directory, &open(vfs, &options.other, Access::Read)?, options, out))
+            Box::new(move |directory, out| {
+                diff::run(directory, &open(vfs, &options.other, Access::Read)?, options, out)
+            })
         }
         Command::Settle(_) => Box::new(|directory, out| {
             match directory.settled() {
