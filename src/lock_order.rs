@@ -22,6 +22,8 @@ pub enum Rank {
     Channels,
     /// What one channel writes. A thread may hold those of several channels, taken while it holds [`Rank::Channels`].
     Channel,
+    /// Backups that keep the commit journal out of use.
+    Pauses,
     /// Registrations and deletions of BLOBs.
     Blobs,
     /// Who makes epochs durable.

@@ -117,12 +117,17 @@ impl BlobStore {
 
     /// Begins to give out ids: above `recovered`, the largest that the log, the compacted file and the catalog know,
     /// and above every file, because a file with a larger id may be a second name of a BLOB that is needed (W3c, W8).
-    /// Files that no entry of `snapshot` refers to are deleted by a thread that this starts.
-    pub fn start(&self, recovered: BlobId, found: Found, snapshot: Snapshot) {
+    /// Files that no entry of `needed` refers to and no pool owns are deleted by a thread that this starts; without it
+    /// all stay.
+    pub fn start(&self, recovered: BlobId, found: Found, needed: Option<Snapshot>) {
         let largest = found.largest.max(recovered.0);
         self.next.fetch_max(largest.saturating_add(1), SeqCst);
         *self.phase.write() = Phase::Open;
-        self.collection.start(self.job(HashSet::new()), found, largest, snapshot);
+        if let Some(needed) = needed {
+            // Pools that outlived a shutdown go on.
+            let owned = self.owned.lock().keys().map(|id| id.0).collect();
+            self.collection.start(self.job(owned), found, largest, needed);
+        }
     }
 
     /// The id that the next registration gets; 0 before the start.

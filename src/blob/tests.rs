@@ -17,7 +17,7 @@ fn started(fs: &SimFs, recovered: u64) -> Arc<BlobStore> {
     }
     let store = Arc::new(BlobStore::new(Arc::new(fs.clone()), Path::new("/l")));
     let found = store.scan().unwrap();
-    store.start(BlobId(recovered), found, Snapshot::empty());
+    store.start(BlobId(recovered), found, Some(Snapshot::empty()));
     store.wait_for_collection();
     store
 }

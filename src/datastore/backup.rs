@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Backups of a running data store, and restores into one that is not ready yet.
 
+use super::pauses::WithoutJournal;
 use super::store::{Datastore, Lifecycle, State};
 use crate::backup::{
     restore_directory, restore_files, set, BackupFile, FileToRestore, InProgress, Phase, Target, Ticket,
@@ -9,7 +10,6 @@ use crate::backup::{Progress, Snapshot as RestoreState};
 use crate::directory::start::{self, Reading, Record};
 use crate::error::{Error, Result};
 use crate::types::{Durability, Epoch};
-use crate::wal::journal::Pause;
 use crate::wal::{epoch_file, rotation};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub struct Backup {
     log_finish: Epoch,
     _ticket: Ticket,
     /// The manifest that is copied must not speak of a journal, which is not.
-    _pause: Option<Pause>,
+    _pause: WithoutJournal,
 }
 
 impl Backup {
@@ -84,10 +84,8 @@ impl Datastore {
     }
 
     /// Everything in the journal is settled, and until the backup ends all is committed without it.
-    fn pause_journal(&self) -> Result<Option<Pause>> {
-        let journaling = self.coordinator.journaling();
-        let pause = journaling.map(|journaling| journaling.journal.pause()).transpose();
-        pause.map_err(|e| self.coordinator.poison(e))
+    fn pause_journal(&self) -> Result<WithoutJournal> {
+        self.pauses.begin(self.coordinator.journaling()).map_err(|e| self.coordinator.poison(e))
     }
 
     /// A detailed backup after a shutdown: the directory is put right as a start does it, so that its logs hold ended
@@ -98,6 +96,7 @@ impl Datastore {
         if lifecycle.state != State::Shutdown {
             return Err(Error::WrongState("a detailed backup is not possible while the data store starts".to_owned()));
         }
+        let pause = self.pause_journal()?;
         let directory = self.directory_again()?;
         let (vfs, location) = (&*self.settings.vfs, &self.settings.location);
         let reading = Reading { threads: self.settings.recovery_threads, snapshot_memory_bytes: None };
@@ -105,7 +104,7 @@ impl Datastore {
         rotation::rotate_idle(vfs, location, |_| true)?;
         epoch_file::write_rotated(vfs, location, log_finish, log_finish)?;
         let files = self.files_as_given(set::settled_files(vfs, location, log_finish, &self.blobs.incomplete())?);
-        Ok(Backup { files, log_finish, _ticket: ticket, _pause: None })
+        Ok(Backup { files, log_finish, _ticket: ticket, _pause: pause })
     }
 
     fn files_as_given(&self, files: Vec<BackupFile>) -> Vec<BackupFile> {

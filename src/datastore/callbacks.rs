@@ -126,6 +126,16 @@ impl Callbacks {
         }
     }
 
+    /// Whether a call is running, on whatever thread.
+    pub(super) fn is_running(&self) -> bool {
+        self.state.lock().running.is_some()
+    }
+
+    /// Waits for the end of the call that is running, unless it runs on this thread.
+    pub(super) fn wait(&self) {
+        self.wait_for_call(&mut self.state.lock());
+    }
+
     /// Whether this thread is inside a callback.
     pub(super) fn is_calling(&self) -> bool {
         self.state.lock().is_running_here()

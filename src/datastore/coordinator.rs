@@ -46,6 +46,8 @@ pub(super) struct Coordinator {
     failure: OnceLock<String>,
     started: AtomicBool,
     shut_down: AtomicBool,
+    /// Counts the runs from one opening of the directory to the next.
+    run: AtomicU64,
 }
 
 /// What only the leader touches; no committer before the start and after the shutdown.
@@ -73,6 +75,7 @@ impl Coordinator {
             failure: OnceLock::new(),
             started: AtomicBool::new(false),
             shut_down: AtomicBool::new(false),
+            run: AtomicU64::new(0),
         }
     }
 
@@ -142,11 +145,25 @@ impl Coordinator {
         self.failure.get().is_some()
     }
 
+    /// The present run. Its end is a shutdown, whether or not another one has begun.
+    pub(super) fn run(&self) -> u64 {
+        self.run.load(SeqCst)
+    }
+
+    /// As [`Self::check`], for somebody who began in this run.
+    pub(super) fn check_in(&self, run: u64) -> Result<()> {
+        self.check()?;
+        match self.run() == run {
+            true => Ok(()),
+            false => Err(shut_down()),
+        }
+    }
+
     /// Fails when a write or sync has failed before, or after the shutdown.
     pub(super) fn check(&self) -> Result<()> {
         self.check_failure()?;
         match self.is_shut_down() {
-            true => Err(Error::WrongState("the data store was shut down".to_owned())),
+            true => Err(shut_down()),
             false => Ok(()),
         }
     }
@@ -361,6 +378,8 @@ impl Coordinator {
     /// After a shutdown: everything is as before the first start.
     pub(super) fn open_again(&self) {
         let mut leader = self.leader.lock();
+        // Before the counters: who waits in the former run must not take those of this one for its own.
+        self.run.fetch_add(1, SeqCst);
         leader.unpropagated = None;
         self.sessions.forget_all_written();
         self.progress.reset();
@@ -377,6 +396,10 @@ impl Coordinator {
         self.leader.lock().committer = None;
         self.callbacks.close_and_wait();
     }
+}
+
+fn shut_down() -> Error {
+    Error::WrongState("the data store was shut down".to_owned())
 }
 
 impl fmt::Debug for Coordinator {

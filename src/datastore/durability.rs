@@ -14,14 +14,19 @@ impl Datastore {
     }
 
     /// Waits until `epoch` and all before it have reached `state`; false when `timeout` passes before, and none means
-    /// to wait without a bound. A failure or a shutdown ends the wait.
+    /// to wait without a bound. A failure or a shutdown ends the wait, also one that a start follows.
     ///
     /// # Errors
     /// [`Error::Poisoned`]; [`Error::WrongState`] after a shutdown, for [`Durability::Propagated`] without replication,
     /// and inside a callback for what is not reached yet, because the callback would wait for itself.
     pub fn wait_durable(&self, epoch: Epoch, state: Durability, timeout: Option<Duration>) -> Result<bool> {
+        self.wait_in(self.coordinator.run(), epoch, state, timeout)
+    }
+
+    /// As [`Self::wait_durable`], for an epoch of this run.
+    fn wait_in(&self, run: u64, epoch: Epoch, state: Durability, timeout: Option<Duration>) -> Result<bool> {
         let coordinator = &self.coordinator;
-        let reached = || coordinator.progress.has_reached(epoch, state);
+        let reached = || coordinator.progress.has_reached(epoch, state) && coordinator.run() == run;
         if reached() {
             return Ok(true);
         }
@@ -34,11 +39,11 @@ impl Datastore {
         }
         // A time beyond what the clock can tell is no bound.
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        coordinator.progress.wait_until(deadline, || reached() || coordinator.check().is_err());
+        coordinator.progress.wait_until(deadline, || reached() || coordinator.check_in(run).is_err());
         if reached() {
             return Ok(true);
         }
-        coordinator.check().map(|()| false)
+        coordinator.check_in(run).map(|()| false)
     }
 
     /// The largest epoch that is propagated; 0 until a replica has confirmed one to this process.
@@ -78,5 +83,28 @@ impl Datastore {
     pub fn set_degraded(&self, degraded: bool) -> Result<()> {
         self.coordinator.progress.set_degraded(degraded);
         self.coordinator.advance()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datastore::Settings;
+    use crate::vfs::SimFs;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_wait_for_an_epoch_ends_with_its_run_and_does_not_take_the_next_one_for_it() {
+        let store = Datastore::open(Settings::new("/log").vfs(Arc::new(SimFs::new()))).unwrap();
+        store.ready().unwrap();
+        let run = store.coordinator.run();
+        store.shutdown();
+        store.ready().unwrap();
+        store.switch_epoch(Epoch(5)).unwrap();
+        assert!(store.wait_durable(Epoch(4), Durability::Stored, None).unwrap());
+        for epoch in [4, 9] {
+            let ended = store.wait_in(run, Epoch(epoch), Durability::Stored, None);
+            assert!(matches!(&ended, Err(Error::WrongState(text)) if text.contains("shut down")), "{ended:?}");
+        }
     }
 }

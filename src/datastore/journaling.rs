@@ -175,7 +175,10 @@ impl Journaling {
 
     /// Ends the threads, settles everything and puts the journal away. After a failure, or when that fails, the next
     /// start does it.
-    pub(super) fn close(&self) {
+    ///
+    /// # Errors
+    /// When not all is settled: nobody knows what is in the files, so nothing may be acknowledged any more.
+    pub(super) fn close(&self) -> Result<()> {
         self.bell.end();
         let thread = self.thread.lock().take();
         // A callback may shut down.
@@ -183,9 +186,7 @@ impl Journaling {
             // Its panics are caught.
             let _ = thread.join();
         }
-        if let Err(e) = self.journal.close() {
-            log::warn!("the commit journal is not settled, which the next start does: {e}");
-        }
+        self.journal.close()
     }
 
     /// Takes a session that has ended and is not on the disk. `known` is what was returned for the file before; one

@@ -19,6 +19,7 @@ mod history;
 mod journaling;
 mod maintenance;
 mod open_sessions;
+mod pauses;
 mod progress;
 mod reopening;
 mod safe_snapshot;
@@ -28,6 +29,7 @@ mod store;
 mod subscription;
 mod tags;
 mod tap;
+mod turns;
 
 pub use crate::types::Durability;
 pub use backup::Backup;

@@ -6,6 +6,7 @@ use super::events::EventKind;
 use super::journaling::Journaling;
 use super::settings::Commit;
 use super::store::{Datastore, Lifecycle, State};
+use super::turns::Turn;
 use crate::directory::data_directory::Directory;
 use crate::directory::make_control_directory;
 use crate::directory::start::{self, Found, Reading, Record, Started};
@@ -34,15 +35,20 @@ impl Datastore {
     /// Recovers what was acknowledged, puts the directory right and starts the epochs. After [`Self::open`], and again
     /// after each [`Self::shutdown`]: then the directory is opened anew.
     ///
-    /// # Errors
-    /// [`Error::Corrupted`] when acknowledged data is damaged: then no file has been changed.
+    /// # Errors [`Error::Corrupted`] when acknowledged data is damaged: then no file has been changed.
+    /// [`Error::Poisoned`] when a write or sync has failed: only another process may start. [`Error::WrongState`] when
+    /// it runs, and within a callback.
     pub fn ready(&self) -> Result<RecoveryReport> {
-        self.ready_with(|_| Ok(()))
+        self.ready_in(&self.turn_to_start()?, |_| Ok(()))
     }
 
-    /// As [`Self::ready`]; `before_change` is told the durable epoch before the directory is changed. When it fails,
-    /// nothing is.
-    pub fn ready_with(&self, before_change: impl FnOnce(Epoch) -> Result<()>) -> Result<RecoveryReport> {
+    /// As [`Self::ready`], for somebody who has the turn; `before_change` is told the durable epoch before the
+    /// directory is changed. When it fails, nothing is.
+    pub(crate) fn ready_in(
+        &self,
+        _turn: &Turn<'_>,
+        before_change: impl FnOnce(Epoch) -> Result<()>,
+    ) -> Result<RecoveryReport> {
         let result = self.recover(before_change);
         let epoch = result.as_ref().map_or(Epoch(0), |report| report.last_epoch);
         self.emit(EventKind::WalStarted, epoch, result.is_ok());
@@ -89,7 +95,10 @@ impl Datastore {
         *self.max_blob_id.write() = report.max_blob_id;
         let committer = self.committer(directory, epoch_file).map_err(|e| self.coordinator.poison(e))?;
         self.coordinator.start(committer, report.last_epoch, above_recovered);
-        self.blobs.start(report.max_blob_id, blob_files, snapshot.share());
+        // What an open backup lists stays, whether anything refers to it or not.
+        let collects = self.backups.try_change();
+        self.blobs.start(report.max_blob_id, blob_files, collects.as_ref().map(|_| snapshot.share()));
+        drop(collects);
         *self.snapshot.write() = Some(snapshot);
         self.compactor.start(directory.catalog.clone(), directory.has_end_markers());
         self.maintenance.start(self.settings.vfs.clone(), &self.settings.location, self.compactor.clone());
@@ -106,6 +115,7 @@ impl Datastore {
         let surroundings = (directory.manifest(), self.blobs.clone(), &self.coordinator);
         let (vfs, location) = (self.settings.vfs.clone(), &self.settings.location);
         let journaling = Journaling::start(vfs, location, settings, epoch_file.clone(), surroundings)?;
+        self.pauses.follow(&journaling)?;
         journaling.commit_in_background(&self.coordinator)?;
         self.coordinator.set_journaling(Some(journaling.clone()));
         Ok(Committer::new(epoch_file, Some(journaling.journal.clone())))

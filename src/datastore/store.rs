@@ -8,10 +8,12 @@ use super::coordinator::Coordinator;
 use super::events::{EventCallback, EventKind};
 use super::file_names::FileNames;
 use super::maintenance::Maintenance;
+use super::pauses::Pauses;
 use super::progress::NotifyLevel;
 use super::safe_snapshot::{SafeSnapshot, SafeSnapshots, SnapshotCallback};
 use super::settings::Settings;
 use super::tags::{EpochTag, Tags};
+use super::turns::{Turn, Turns};
 use crate::backup::{InProgress, Progress as RestoreProgress};
 use crate::blob::{BlobPool, BlobStore};
 use crate::directory::data_directory::Directory;
@@ -45,10 +47,12 @@ pub struct Datastore {
     pub(super) channels: Arc<RwLock<Vec<Arc<Channel>>>>,
     pub(super) names: Arc<FileNames>,
     pub(super) backups: Arc<InProgress>,
+    pub(super) pauses: Pauses,
     pub(super) compactor: Arc<Compactor>,
     pub(super) maintenance: Maintenance,
-    /// Serializes ready, rotation and shutdown.
+    /// Serializes what changes the directory: start, rotation, backup, restore, and the end of a shutdown.
     pub(super) lifecycle: Mutex<Lifecycle>,
+    pub(super) turns: Turns,
     pub(super) snapshot: Unranked<Option<Snapshot>>,
     pub(super) max_blob_id: Unranked<BlobId>,
     pub(super) blobs: Arc<BlobStore>,
@@ -109,6 +113,8 @@ impl Datastore {
             backups,
             compactor,
             maintenance: Maintenance::default(),
+            turns: Turns::default(),
+            pauses: Pauses::default(),
             lifecycle: Mutex::new(Rank::Lifecycle, Lifecycle { state: State::NotReady, directory: Some(directory) }),
             snapshot: Unranked::default(),
             max_blob_id: Unranked::default(),
@@ -306,6 +312,8 @@ impl Datastore {
         for channel in channels.iter() {
             channel.rotate()?;
         }
+        // What a shutdown has closed meanwhile was left as it is.
+        self.coordinator.check()?;
         // Files of channels that this process does not have (W5).
         let own = |name: &str| channels.iter().any(|channel| channel.path().ends_with(name));
         rotation::rotate_idle(&*self.settings.vfs, &self.settings.location, |name| !own(name))
@@ -329,6 +337,13 @@ impl Datastore {
     /// called from within it; with a commit journal, for what has ended to be stored and told, and for the journal to
     /// be put away. Calling it again does nothing. [`Self::ready`] opens the directory again.
     pub fn shutdown(&self) {
+        if let Some(turn) = self.turn_to_shut_down() {
+            self.shutdown_in(&turn);
+        }
+    }
+
+    /// As [`Self::shutdown`], for somebody who has the turn.
+    pub(crate) fn shutdown_in(&self, _turn: &Turn<'_>) {
         self.compactor.give_up();
         let _ = self.drain();
         self.coordinator.shut_down();
@@ -336,10 +351,10 @@ impl Datastore {
         for channel in self.channels.write().iter() {
             channel.close();
         }
-        if let Some(journaling) = self.coordinator.set_journaling(None) {
-            journaling.close();
-        }
         let mut lifecycle = self.lifecycle.lock();
+        if let Some(Err(e)) = self.coordinator.set_journaling(None).map(|journaling| journaling.close()) {
+            self.coordinator.poison(e);
+        }
         // A compaction and the threads end while the directory is still locked.
         self.compactor.stop();
         self.maintenance.stop();

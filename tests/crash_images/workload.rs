@@ -3,7 +3,7 @@
 //! to a journal before a session ends and when it is told that an epoch is durable.
 
 use limestone_core::datastore::{Channel, Datastore, Settings};
-use limestone_core::engine::{self, Replication};
+use limestone_core::engine::Engine;
 use limestone_core::replication::settings::ReplicationSettings;
 use limestone_core::types::{Durability, Epoch, StorageId, WriteVersion};
 use std::fs::File;
@@ -106,15 +106,10 @@ fn with_replica(directory: &Path, journal: &Arc<File>) {
 }
 
 fn engine(kind: Kind, directory: &Path, journal: &Arc<File>) {
-    let replication = ReplicationSettings::from_environment().unwrap().map(Replication::new);
-    let mut settings = Settings::new(directory);
-    if let Some(replication) = &replication {
-        settings = replication.apply_to(settings);
-    }
-    let store = Datastore::open(settings).unwrap();
-    if let Some(replication) = &replication {
-        replication.opened(&store).unwrap();
-    }
+    let replication = ReplicationSettings::from_environment().unwrap();
+    let is_replicated = replication.is_some();
+    let engine = Engine::open(Settings::new(directory), replication).unwrap();
+    let store = engine.store();
     let told = journal.clone();
     store.set_persistent_callback(Some(Arc::new(move |event| {
         let state = match event.state {
@@ -123,8 +118,8 @@ fn engine(kind: Kind, directory: &Path, journal: &Arc<File>) {
         };
         say(&told, &format!("{state} {}", event.epoch));
     })));
-    let channels: Vec<Arc<Channel>> = (0..WORKERS).map(|_| store.create_channel().unwrap()).collect();
-    let report = engine::ready(&store, replication.as_ref()).unwrap();
+    let channels: Vec<Arc<Channel>> = (0..WORKERS).map(|_| engine.create_channel().unwrap()).collect();
+    let report = engine.ready().unwrap();
     say(journal, &format!("started {}", report.last_epoch));
     let mut epoch = report.last_epoch.0 + 1;
     store.switch_epoch(Epoch(epoch)).unwrap();
@@ -136,11 +131,11 @@ fn engine(kind: Kind, directory: &Path, journal: &Arc<File>) {
             .iter()
             .enumerate()
             .map(|(worker, channel)| {
-                let (store, journal) = (&store, journal.clone());
+                let journal = journal.clone();
                 scope.spawn(move || work(worker as u64, epoch * 1000, sessions, store, channel, &journal))
             })
             .collect();
-        let beside = scope.spawn(|| beside(kind, &store, &done, journal));
+        let beside = scope.spawn(|| beside(kind, store, &done, journal));
         while !workers.iter().all(|worker| worker.is_finished()) {
             std::thread::sleep(EPOCH);
             epoch += 1;
@@ -154,14 +149,13 @@ fn engine(kind: Kind, directory: &Path, journal: &Arc<File>) {
         }
     });
     store.switch_epoch(Epoch(epoch + 1)).unwrap();
-    if let Some(replication) = &replication {
+    if is_replicated {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !store.durability(Epoch(epoch)).propagated && Instant::now() < deadline {
             std::thread::sleep(EPOCH);
         }
-        replication.shutdown();
     }
-    store.shutdown();
+    engine.shutdown();
 }
 
 fn beside(kind: Kind, store: &Datastore, done: &AtomicBool, journal: &File) {

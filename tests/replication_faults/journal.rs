@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a primary was told, and whether a directory has it.
 
-use limestone_core::datastore::{Datastore, Settings};
-use limestone_core::engine;
+use limestone_core::datastore::Settings;
+use limestone_core::engine::Engine;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
@@ -153,8 +153,12 @@ impl Journal {
 
 /// The sessions in a directory, whole ones only; a session without all of its entries is an error.
 pub fn recovered(directory: &Path) -> Sessions {
-    let store = Datastore::open(Settings::new(directory)).unwrap_or_else(|e| panic!("{}: {e}", directory.display()));
-    engine::ready(&store, None).unwrap_or_else(|e| panic!("{}: {e}", directory.display()));
+    let open = || {
+        let engine = Engine::open(Settings::new(directory), None)?;
+        engine.ready().map(|_| engine)
+    };
+    let engine = open().unwrap_or_else(|e| panic!("{}: {e}", directory.display()));
+    let store = engine.store();
     let mut markers: BTreeMap<(u64, u64), u64> = BTreeMap::new();
     let mut sessions = BTreeMap::new();
     let mut cursor = store.snapshot().unwrap().cursor();
@@ -171,7 +175,7 @@ pub fn recovered(directory: &Path) -> Sessions {
     for (session, count) in markers {
         assert_eq!(count, MARKERS, "{}: session {session:?} is there in part", directory.display());
     }
-    store.shutdown();
+    engine.shutdown();
     sessions
 }
 

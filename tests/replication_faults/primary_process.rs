@@ -4,7 +4,7 @@
 
 use crate::journal::{Line, MARKERS};
 use limestone_core::datastore::{Channel, Datastore, Settings};
-use limestone_core::engine::{self, Replication};
+use limestone_core::engine::Engine;
 use limestone_core::replication::settings::ReplicationSettings;
 use limestone_core::types::{BlobId, Durability, Epoch, StorageId, WriteVersion};
 use std::fs::File;
@@ -55,16 +55,9 @@ pub fn run() {
     let journal = File::options().create(true).append(true).open(path(JOURNAL)).unwrap();
     let journal = Arc::new(journal);
 
-    let settings = ReplicationSettings::from_environment().unwrap();
-    let replication = settings.map(Replication::new);
-    let mut store = Settings::new(&directory);
-    if let Some(replication) = &replication {
-        store = replication.apply_to(store);
-    }
-    let store = Datastore::open(store).unwrap();
-    if let Some(replication) = &replication {
-        replication.opened(&store).unwrap();
-    }
+    let replication = ReplicationSettings::from_environment().unwrap();
+    let engine = Engine::open(Settings::new(&directory), replication).unwrap();
+    let store = engine.store();
     let told = journal.clone();
     store.set_persistent_callback(Some(Arc::new(move |event| {
         let epoch = event.epoch.0;
@@ -73,18 +66,18 @@ pub fn run() {
             Durability::Propagated => append(&told, Line::Propagated { epoch }),
         }
     })));
-    let channels: Vec<Arc<Channel>> = (0..CHANNELS).map(|_| store.create_channel().unwrap()).collect();
-    let report = engine::ready(&store, replication.as_ref()).unwrap();
+    let channels: Vec<Arc<Channel>> = (0..CHANNELS).map(|_| engine.create_channel().unwrap()).collect();
+    let report = engine.ready().unwrap();
     append(&journal, Line::Started { epoch: report.last_epoch.0 });
     let mut epoch = report.last_epoch.0 + 1;
     store.switch_epoch(Epoch(epoch)).unwrap();
-    let next = next_sessions(&store);
+    let next = next_sessions(store);
 
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for (worker, channel) in channels.iter().enumerate() {
             let first = next[worker];
-            let (stop, store, journal) = (&stop, &store, &journal);
+            let (stop, store, journal) = (&stop, store, &journal);
             scope.spawn(move || work(worker as u64, first, store, channel, stop, journal));
         }
         while Path::new(&alive).exists() {
@@ -96,10 +89,7 @@ pub fn run() {
     });
     store.switch_epoch(Epoch(epoch + 1)).unwrap();
     let begin = Instant::now();
-    if let Some(replication) = &replication {
-        replication.shutdown();
-    }
-    store.shutdown();
+    engine.shutdown();
     append(&journal, Line::Ended { ms: begin.elapsed().as_millis() as u64 });
 }
 

@@ -2,7 +2,7 @@
 //! An engine's data store and a replica in one process, with real sockets on loopback.
 
 use limestone_core::datastore::{Channel, Datastore, Settings};
-use limestone_core::engine::{self, Replication};
+use limestone_core::engine;
 use limestone_core::replication::native::replica::{self, Options, Server};
 use limestone_core::replication::net::listener;
 use limestone_core::replication::secret::Secret;
@@ -44,7 +44,7 @@ pub fn settings(port: u16, variables: &[(&str, &str)]) -> ReplicationSettings {
 /// An engine that writes.
 pub struct Engine {
     pub store: Arc<Datastore>,
-    pub replication: Arc<Replication>,
+    pub engine: Arc<engine::Engine>,
     pub channels: Vec<Arc<Channel>>,
     pub epoch: u64,
 }
@@ -52,13 +52,13 @@ pub struct Engine {
 impl Engine {
     /// Opens the directory and starts.
     pub fn start(dir: &Path, settings: ReplicationSettings) -> Engine {
-        let replication = Arc::new(Replication::new(settings));
-        let store = Datastore::open(replication.apply_to(Settings::new(dir))).unwrap();
-        let channels = (0..2).map(|_| store.create_channel().unwrap()).collect();
-        let report = engine::ready(&store, Some(&replication)).unwrap();
+        let engine = Arc::new(engine::Engine::open(Settings::new(dir), Some(settings)).unwrap());
+        let store = engine.store().clone();
+        let channels = (0..2).map(|_| engine.create_channel().unwrap()).collect();
+        let report = engine.ready().unwrap();
         let epoch = report.last_epoch.0 + 1;
         store.switch_epoch(Epoch(epoch)).unwrap();
-        Engine { store, replication, channels, epoch }
+        Engine { store, engine, channels, epoch }
     }
 
     /// Writes these keys with the number of the epoch as value, ends the epoch and returns it.
@@ -88,7 +88,7 @@ impl Engine {
     }
 
     pub fn status(&self) -> Status {
-        self.replication.status(&self.store)
+        self.engine.status()
     }
 
     /// Waits until the replica has the epoch.
@@ -116,8 +116,7 @@ impl Engine {
 
     /// Ends as an engine does.
     pub fn shutdown(self) {
-        self.replication.shutdown();
-        self.store.shutdown();
+        self.engine.shutdown();
     }
 }
 

@@ -142,12 +142,11 @@ fn a_callback_on_a_thread_of_replication_may_shut_down() {
     let server = replica(standby.path(), 0, &none());
     let mut engine = Engine::start(primary.path(), settings(server.address().port(), &[("TIMEOUT_MS", "1000")]));
     let (sender, receiver) = std::sync::mpsc::channel();
-    let (store, replication) = (std::sync::Arc::downgrade(&engine.store), engine.replication.clone());
+    let weak = Arc::downgrade(&engine.engine);
     engine.store.set_notify_callback(Some(std::sync::Arc::new(move |epoch| {
         // The engine's own thread may also be the one that reports.
-        if let (Some("repl_control"), Some(store)) = (std::thread::current().name(), store.upgrade()) {
-            replication.shutdown();
-            store.shutdown();
+        if let (Some("repl_control"), Some(engine)) = (std::thread::current().name(), weak.upgrade()) {
+            engine.shutdown();
             let _ = sender.send(epoch);
         }
     })));
@@ -175,8 +174,7 @@ fn a_shutdown_on_a_thread_that_hears_from_the_replica_does_not_wait_for_what_it_
     let before = engine.write(&["a"]);
     engine.wait_propagated(before);
     let (done, is_done) = std::sync::mpsc::channel();
-    let (replication, channel) = (Arc::downgrade(&engine.replication), engine.channels[0].clone());
-    let store = Arc::downgrade(&engine.store);
+    let (weak, channel) = (Arc::downgrade(&engine.engine), engine.channels[0].clone());
     engine.store.set_persistent_callback(Some(Arc::new(move |event: EpochEvent| {
         let thread = std::thread::current();
         let hears = thread.name().is_some_and(|name| name.starts_with("repl_"));
@@ -186,14 +184,14 @@ fn a_shutdown_on_a_thread_that_hears_from_the_replica_does_not_wait_for_what_it_
         // The replica will confirm this to the present thread only.
         channel.begin_session().unwrap();
         channel.end_session().unwrap();
-        let (store, replication) = (store.upgrade().unwrap(), replication.upgrade().unwrap());
+        let engine = weak.upgrade().unwrap();
+        let store = engine.store();
         let ended = store.switched_epoch();
         store.switch_epoch(Epoch(ended.0 + 1)).unwrap();
         while store.last_epoch() < ended {
             std::thread::yield_now();
         }
-        replication.shutdown();
-        store.shutdown();
+        engine.shutdown();
         let _ = done.send(());
     })));
     // Until a confirmation is told on the thread that hears it, and not on one that is telling something else.

@@ -7,8 +7,8 @@ use crate::golden::{cases, Case};
 use crate::golden_data::Row;
 use crate::peer::DEADLINE;
 use crate::stand_in::{Answer, StandIn};
-use limestone_core::datastore::{Datastore, Settings};
-use limestone_core::engine::Replication;
+use limestone_core::datastore::Settings;
+use limestone_core::engine;
 use limestone_core::replication::policy::degraded_intervals;
 use limestone_core::replication::replica_store::StandbyStore;
 use limestone_core::replication::settings::{Mode, ReplicationSettings};
@@ -354,16 +354,15 @@ fn intervals_without_the_replica_are_recorded_and_the_status_tells_of_the_link()
     let variables = [("ENDPOINT", format!("tcp://{closed}")), ("PROTOCOL", "upstream".to_owned())];
     let variables = variables.into_iter().chain([("MODE", "degrade 100".to_owned())]);
     let variables = variables.map(|(name, value)| (format!("TSURUGI_REPLICATION_{name}").into(), value.into()));
-    let replication = Replication::new(ReplicationSettings::parse(variables).unwrap().unwrap());
-    let store = Datastore::open(replication.apply_to(Settings::new(near.path()))).unwrap();
-    replication.opened(&store).unwrap();
-    let channel = store.create_channel().unwrap();
-    replication.channel_created(0);
-    limestone_core::engine::ready(&store, Some(&replication)).unwrap();
+    let replication = ReplicationSettings::parse(variables).unwrap();
+    let engine = engine::Engine::open(Settings::new(near.path()), replication).unwrap();
+    let store = engine.store();
+    let channel = engine.create_channel().unwrap();
+    engine.ready().unwrap();
     let wait_for = |wanted: &dyn Fn(&Status) -> bool| {
         let deadline = Instant::now() + DEADLINE;
         loop {
-            let status = replication.status(&store);
+            let status = engine.status();
             if wanted(&status) {
                 return status;
             }
@@ -387,8 +386,7 @@ fn intervals_without_the_replica_are_recorded_and_the_status_tells_of_the_link()
     assert_eq!((back.state, back.peer), (LinkState::Streaming, Some(closed.to_string())));
     let over = degraded_intervals::load(store.vfs(), near.path()).unwrap();
     assert!(matches!(&over[..], [one] if one.last_epoch == Some(1) && one.duration_ms.is_some()), "{over:?}");
-    replication.shutdown();
-    store.shutdown();
+    engine.shutdown();
     replica.stop();
 }
 

@@ -2,10 +2,9 @@
 //! A data store that replicates to the program: what it was told is PROPAGATED is what a takeover finds.
 
 use crate::program::{status, status_when, take_over, Replica, DEADLINE};
-use limestone_core::datastore::{Channel, Datastore, Durability, Outcome, Settings};
-use limestone_core::engine::{self, Replication};
+use limestone_core::datastore::{Channel, Durability, Outcome, Settings};
+use limestone_core::engine;
 use limestone_core::replication::settings::ReplicationSettings;
-use limestone_core::replication::status_socket::StatusSocket;
 use limestone_core::types::{Epoch, StorageId, WriteVersion};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,9 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 struct Engine {
-    store: Arc<Datastore>,
-    replication: Arc<Replication>,
-    status: Option<StatusSocket>,
+    engine: engine::Engine,
     channels: Vec<Arc<Channel>>,
     epoch: u64,
     written: BTreeMap<String, String>,
@@ -27,21 +24,13 @@ impl Engine {
         let variables =
             [("TSURUGI_REPLICATION_ENDPOINT", endpoint.as_str()), ("TSURUGI_REPLICATION_TIMEOUT_MS", "5000")];
         let variables = variables.iter().chain(more).map(|&(name, value)| (name.into(), value.into()));
-        let replication = Arc::new(Replication::new(ReplicationSettings::parse(variables).unwrap().unwrap()));
-        let store = Datastore::open(replication.apply_to(Settings::new(dir))).unwrap();
-        replication.opened(&store).unwrap();
-        let channels: Vec<_> = (0..3)
-            .map(|number| {
-                let channel = store.create_channel().unwrap();
-                replication.channel_created(number);
-                channel
-            })
-            .collect();
-        let report = engine::ready(&store, Some(&replication)).unwrap();
+        let replication = ReplicationSettings::parse(variables).unwrap();
+        let engine = engine::Engine::open(Settings::new(dir), replication).unwrap();
+        let channels: Vec<_> = (0..3).map(|_| engine.create_channel().unwrap()).collect();
+        let report = engine.ready().unwrap();
         let epoch = report.last_epoch.0 + 1;
-        store.switch_epoch(Epoch(epoch)).unwrap();
-        let status = engine::serve_status(&store, Some(&replication));
-        Engine { store, replication, status, channels, epoch, written: BTreeMap::new() }
+        engine.store().switch_epoch(Epoch(epoch)).unwrap();
+        Engine { engine, channels, epoch, written: BTreeMap::new() }
     }
 
     /// Writes epochs, each with sessions on some channels, and every fourth with none.
@@ -57,21 +46,19 @@ impl Engine {
                 self.written.insert(key, value);
             }
             self.epoch += 1;
-            self.store.switch_epoch(Epoch(self.epoch)).unwrap();
+            self.engine.store().switch_epoch(Epoch(self.epoch)).unwrap();
         }
     }
 
     /// Waits until everything written is on the replica.
     fn propagated(&self) {
         let last = Epoch(self.epoch - 1);
-        let reached = self.store.wait_durable(last, Durability::Propagated, Some(DEADLINE)).unwrap();
-        assert!(reached, "{}", self.replication.status(&self.store));
+        let reached = self.engine.store().wait_durable(last, Durability::Propagated, Some(DEADLINE)).unwrap();
+        assert!(reached, "{}", self.engine.status());
     }
 
     fn stop(self) -> BTreeMap<String, String> {
-        self.replication.shutdown();
-        self.store.shutdown();
-        drop(self.status);
+        self.engine.shutdown();
         self.written
     }
 }
@@ -111,7 +98,7 @@ fn an_empty_replica_of_a_compacted_primary_gets_a_base_sync_and_then_follows() {
     let variables = [("TSURUGI_REPLICATION_MODE", "async"), ("TSURUGI_REPLICATION_RETAIN_MB", "0")];
     let mut engine = Engine::start(dirs[0].path(), address, &variables);
     engine.write(20, 50_000);
-    let store = engine.store.clone();
+    let store = engine.engine.store().clone();
     let compacting = std::thread::spawn(move || store.compact().unwrap());
     while !compacting.is_finished() {
         engine.write(1, 10);

@@ -22,6 +22,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// A replica that answers is always so much behind for moments.
@@ -226,22 +227,24 @@ impl Primary {
         let mut state = shared.state.lock();
         let busy = |state: &State| state.phase == Phase::Connected && !state.queue.is_drained();
         while busy(&state) && !shared.changed.wait_until(&mut state, deadline).timed_out() {}
-        if state.phase == Phase::Closed {
-            return;
+        if state.phase != Phase::Closed {
+            let (stored, complete) = (state.stored, state.queue.complete());
+            if complete < stored {
+                log::warn!(
+                    "replication: at shutdown epochs {} to {stored} are stored on this machine only",
+                    complete.0 + 1
+                );
+            }
+            // What was confirmed last is reported before the threads end.
+            state.end(Phase::Closed);
+            shared.changed.notify_all();
         }
-        let (stored, complete) = (state.stored, state.queue.complete());
-        if complete < stored {
-            log::warn!(
-                "replication: at shutdown epochs {} to {stored} are stored on this machine only",
-                complete.0 + 1
-            );
-        }
-        // What was confirmed last is reported before the threads end.
-        state.end(Phase::Closed);
-        shared.changed.notify_all();
-        let threads = std::mem::take(&mut state.threads);
+        // A callback on one of the threads may have called this: that one ends when it returns.
+        let own = |thread: &JoinHandle<()>| thread.thread().id() == std::thread::current().id();
+        let (own, others): (Vec<_>, Vec<_>) = std::mem::take(&mut state.threads).into_iter().partition(own);
+        state.threads = own;
         drop(state);
-        for thread in threads.into_iter().filter(|thread| thread.thread().id() != std::thread::current().id()) {
+        for thread in others {
             // A thread that panicked has said so.
             let _ = thread.join();
         }

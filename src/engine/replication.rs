@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Replication of an engine's data store: what has to be set before that is opened, what begins with it, and what ends
+//! before it does.
+
+use crate::datastore::{Datastore, NotifyLevel, RecoveryReport, Settings};
+use crate::error::{Error, Result};
+use crate::replication::native::primary::Primary;
+use crate::replication::policy::keeper::PolicyKeeper;
+use crate::replication::settings::{Mode, Protocol, ReplicationSettings};
+use crate::replication::status::{Known, LinkState, Status};
+use crate::replication::upstream::primary as upstream;
+use crate::types::Epoch;
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// Replication of one data store.
+#[derive(Debug)]
+pub(super) struct Replication {
+    settings: ReplicationSettings,
+    role: Mutex<Role>,
+    /// It has been shut down since it began.
+    ended: AtomicBool,
+}
+
+#[derive(Clone, Debug)]
+enum Role {
+    NotStarted,
+    Native(Arc<Primary>),
+    Upstream(Arc<upstream::Primary>, Arc<Reporter>),
+}
+
+/// Passes on what the upstream protocol finds out.
+#[derive(Debug)]
+struct Reporter {
+    store: Weak<Datastore>,
+    policy: PolicyKeeper,
+}
+
+impl upstream::Observer for Arc<Reporter> {
+    fn propagated(&self, epoch: Epoch) {
+        if let Some(store) = self.store.upgrade() {
+            store.set_retained_epoch(Some(epoch));
+            // After a shutdown or a failure nothing is acknowledged any more.
+            let _ = store.confirm_propagated(epoch);
+        }
+    }
+
+    fn given_up(&self) {
+        if let Some(store) = self.store.upgrade() {
+            store.set_retained_epoch(None);
+        }
+    }
+
+    fn look(&self, connected: bool, problem: Option<&str>) -> Option<Duration> {
+        self.policy.look(&*self.store.upgrade()?, connected, problem);
+        self.policy.wait()
+    }
+}
+
+impl Replication {
+    pub(super) fn new(settings: ReplicationSettings) -> Replication {
+        Replication { settings, role: Mutex::new(Role::NotStarted), ended: AtomicBool::new(false) }
+    }
+
+    /// Sets what a data store has to know of it.
+    pub(super) fn apply_to(&self, settings: Settings) -> Settings {
+        let level = match self.settings.mode {
+            Mode::Strict | Mode::Degrade(_) => NotifyLevel::Propagated,
+            Mode::Async => NotifyLevel::Stored,
+        };
+        // The original lets sessions begin in the recovered epoch.
+        let above_recovered = self.settings.protocol == Protocol::Native;
+        settings.replicated(true).notify_level(level).sessions_above_recovered(above_recovered)
+    }
+
+    /// To be called when the data store is open. The upstream protocol connects with each channel, which takes the
+    /// time-out at most.
+    pub(super) fn opened(&self, store: &Arc<Datastore>) -> Result<()> {
+        if self.settings.protocol == Protocol::Native {
+            return Ok(());
+        }
+        let settings = &self.settings;
+        let options = upstream::Options {
+            endpoints: settings.endpoints.clone(),
+            timeout: settings.timeout,
+            async_session_close: settings.async_session_close,
+            async_group_commit: settings.async_group_commit,
+            retain_bytes: settings.retain_bytes,
+            vfs: store.shared_vfs(),
+            location: store.location().to_owned(),
+        };
+        let reporter = Arc::new(Reporter { store: Arc::downgrade(store), policy: PolicyKeeper::new(settings.mode) });
+        let primary = upstream::Primary::new(options, Box::new(reporter.clone()))
+            .map_err(|source| Error::Io { message: "cannot start replication".to_owned(), source })?;
+        *self.role.lock() = Role::Upstream(Arc::new(primary), reporter);
+        Ok(())
+    }
+
+    /// To be called before the data store starts. After a shutdown, which it tells, nothing of the former run is left
+    /// and all is as [`Self::opened`] and the channels left it.
+    pub(super) fn begin_again(&self, store: &Arc<Datastore>) -> Result<bool> {
+        let again = self.ended.load(SeqCst);
+        if again {
+            // Called on one of its threads, the shutdown could not wait for all of them.
+            self.end();
+            *self.role.lock() = Role::NotStarted;
+            self.opened(store)?;
+            (0..store.channel_count()).for_each(|channel| self.channel_created(channel));
+            self.ended.store(false, SeqCst);
+        }
+        Ok(again)
+    }
+
+    /// Begins to replicate, when the data store has started.
+    pub(super) fn start(&self, store: &Arc<Datastore>, report: &RecoveryReport) -> Result<()> {
+        let Some(history) = store.history() else { return Ok(()) };
+        match self.role() {
+            Role::Upstream(primary, _) => {
+                let subscription = store.subscribe(primary.clone())?;
+                primary.ready(report.last_epoch, subscription)
+            }
+            Role::NotStarted | Role::Native(_) => {
+                let primary = Primary::start(store.clone(), self.settings.clone(), history)?;
+                *self.role.lock() = Role::Native(Arc::new(primary));
+                Ok(())
+            }
+        }
+    }
+
+    /// To be called for each channel that was made, without locks of the data store.
+    pub(super) fn channel_created(&self, channel: usize) {
+        if let Role::Upstream(primary, _) = self.role() {
+            primary.add_channel(channel);
+        }
+    }
+
+    /// What is going on.
+    pub(super) fn status(&self, store: &Datastore) -> Status {
+        let known = Known { policy: Some(self.settings.mode.to_string()), ..Known::of_store(store) };
+        match self.role() {
+            Role::Native(primary) => primary.status(),
+            Role::NotStarted => Known { protocol: Some("native"), state: LinkState::Connecting, ..known }.document(),
+            Role::Upstream(primary, reporter) => {
+                let degraded_since = reporter.policy.degraded_since();
+                Known { degraded_since, ..primary.describe(known) }.document()
+            }
+        }
+    }
+
+    fn role(&self) -> Role {
+        self.role.lock().clone()
+    }
+
+    /// Ends replication in bounded time. To be called before the data store is shut down.
+    pub(super) fn shutdown(&self) {
+        self.end();
+        self.ended.store(true, SeqCst);
+    }
+
+    fn end(&self) {
+        match self.role() {
+            Role::NotStarted => {}
+            Role::Native(primary) => primary.shutdown(),
+            Role::Upstream(primary, reporter) => {
+                primary.shutdown(self.settings.shutdown_patience());
+                if let Some(store) = reporter.store.upgrade() {
+                    reporter.policy.finish(&store);
+                }
+            }
+        }
+    }
+}
