@@ -188,14 +188,12 @@ impl Datastore {
         };
         self.coordinator.check_failure()?;
         let channels = self.channels.read();
-        if let Some(channel) = channels.iter().find(|channel| channel.is_open()) {
-            let name = channel.path().display();
-            return Err(Error::WrongState(format!("a restore is not possible while a session is open on {name}")));
-        }
+        let mut writers: Vec<_> = channels.iter().map(|channel| channel.lock()).collect();
+        writers.iter().try_for_each(|writer| writer.check_idle("a restore is not possible"))?;
         let Some(_change) = self.backups.try_change() else {
             return Err(Error::WrongState("a restore is not possible while a backup is open".to_owned()));
         };
-        channels.iter().for_each(|channel| channel.forget_file());
+        writers.iter_mut().for_each(|writer| writer.forget_file());
         let progress: &Progress = &self.restore_progress;
         let restored = directory.replace(progress, restore);
         match (restored, progress.get().phase) {

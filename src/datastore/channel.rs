@@ -372,11 +372,6 @@ impl Channel {
         drop(self.writer.lock());
     }
 
-    /// Lets the next session open its file anew, because the start may have cut or rotated it.
-    pub(super) fn forget_file(&self) {
-        self.writer.lock().file.forget();
-    }
-
     /// Ends the channel; an open session is dropped without an end.
     pub(super) fn close(&self) {
         let mut writer = self.writer.lock();
@@ -384,11 +379,6 @@ impl Channel {
         writer.state = State::Closed;
         writer.file.forget();
         writer.tap = None;
-    }
-
-    /// After [`Self::close`]: sessions can begin again.
-    pub(super) fn open_again(&self) {
-        self.writer.lock().state = State::Idle;
     }
 
     fn wrong(&self, what: &str) -> Error {
@@ -422,6 +412,26 @@ impl LockedChannel<'_> {
         };
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(Some(WrittenLog { name, channel: self.channel.number, file, len }))
+    }
+
+    /// Fails when a session is open, which is in the way of `call`.
+    pub(super) fn check_idle(&self, call: &str) -> Result<()> {
+        match self.writer.state {
+            State::Open(_) => Err(self.channel.wrong(&format!("{call} while a session is open"))),
+            State::Idle | State::Closed => Ok(()),
+        }
+    }
+
+    /// Lets the next session open its file anew, which may have been cut, rotated or replaced.
+    pub(super) fn forget_file(&mut self) {
+        self.writer.file.forget();
+        (self.writer.journaled, self.writer.cut) = (None, None);
+    }
+
+    /// Sessions can begin; nothing of a former run counts.
+    pub(super) fn begin_run(&mut self) {
+        self.forget_file();
+        self.writer.state = State::Idle;
     }
 
     /// Sets the tap: sessions that end from now on reach it.

@@ -15,8 +15,8 @@ impl Datastore {
         Directory::open(self.settings.vfs.clone(), &self.settings.location)
     }
 
-    /// Takes a data store that was shut down back to where [`Datastore::open`] left it. Channels, pools and callbacks
-    /// stay.
+    /// Takes a data store that was shut down back to where [`Datastore::open`] left it. Pools and callbacks stay, and so
+    /// do channels, which open with the start.
     ///
     /// # Errors
     /// As for [`Datastore::open`]; [`Error::Poisoned`] when a write or sync has failed: only another process may start.
@@ -27,7 +27,6 @@ impl Datastore {
         self.compactor.open_again();
         self.blobs.open_again();
         self.tags.reload();
-        self.channels.read().iter().for_each(|channel| channel.open_again());
         lifecycle.state = State::NotReady;
         Ok(())
     }

@@ -67,10 +67,9 @@ impl Datastore {
         };
         self.coordinator.check()?;
         let channels = self.channels.read();
-        if let Some(channel) = channels.iter().find(|channel| channel.is_open()) {
-            let name = channel.path().display();
-            return Err(Error::WrongState(format!("ready() called while a session is open on {name}")));
-        }
+        // No session begins before all is put right and the epochs are known.
+        let mut writers: Vec<_> = channels.iter().map(|channel| channel.lock()).collect();
+        writers.iter().try_for_each(|writer| writer.check_idle("ready() called"))?;
         directory.reload()?;
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
         let found = start::read(
@@ -86,15 +85,14 @@ impl Datastore {
         let instance = directory.identity();
         self.begin_run(directory.place(&instance), &found, above_recovered)?;
         let started = self.put_right(found).map_err(|e| self.coordinator.poison(e))?;
-        for channel in channels.iter() {
-            channel.forget_file();
-        }
-        drop(channels);
         let Started { epoch_file, durable, last_epoch, entries, max_blob_id, snapshot, warnings } = started;
         let report = RecoveryReport { durable_epoch: durable, last_epoch, entries, max_blob_id, warnings };
         *self.max_blob_id.write() = report.max_blob_id;
         let committer = self.committer(directory, epoch_file).map_err(|e| self.coordinator.poison(e))?;
         self.coordinator.start(committer, report.last_epoch, above_recovered);
+        writers.iter_mut().for_each(|writer| writer.begin_run());
+        drop(writers);
+        drop(channels);
         // What an open backup lists stays, whether anything refers to it or not.
         let collects = self.backups.try_change();
         self.blobs.start(report.max_blob_id, blob_files, collects.as_ref().map(|_| snapshot.share()));
