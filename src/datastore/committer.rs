@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Makes durable what has ended: the last step before an epoch is STORED. Without a journal the threads that end
 //! sessions have synced them, so that an epoch record is all that is left; with one, a group is. Only the coordinator's
-//! leader uses it; after an error nobody may again.
+//! leader uses it, and whoever records on a replica; after an error nobody may again.
 
 use crate::error::Result;
 use crate::types::Epoch;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 #[derive(Debug)]
-pub(super) struct Committer {
+pub(crate) struct Committer {
     /// Shared with the journal, which records what it has settled.
     epoch_file: Arc<Mutex<EpochFile>>,
     journal: Option<Arc<Journal>>,
@@ -22,14 +22,14 @@ pub(super) struct Committer {
 }
 
 impl Committer {
-    pub(super) fn new(epoch_file: Arc<Mutex<EpochFile>>, journal: Option<Arc<Journal>>) -> Committer {
+    pub(crate) fn new(epoch_file: Arc<Mutex<EpochFile>>, journal: Option<Arc<Journal>>) -> Committer {
         let recorded = epoch_file.lock().recorded();
         Committer { epoch_file, journal, recorded }
     }
 
     /// All sessions up to `last_written`, which is the epoch of some, have ended: when this returns they count for the
     /// next start.
-    pub(super) fn commit(&mut self, last_written: Epoch) -> Result<()> {
+    pub(crate) fn commit(&mut self, last_written: Epoch) -> Result<()> {
         match &self.journal {
             Some(journal) => journal.commit(Some(last_written))?,
             None => self.epoch_file.lock().record(last_written)?,
@@ -45,7 +45,7 @@ impl Committer {
     }
 
     /// Records `epoch` although no session of it, or of one since the last record, was written.
-    pub(super) fn record_without_sessions(&mut self, epoch: Epoch) -> Result<()> {
+    pub(crate) fn record_without_sessions(&mut self, epoch: Epoch) -> Result<()> {
         self.settle()?;
         self.epoch_file.lock().record_without_sessions(epoch)?;
         self.recorded = self.recorded.max(epoch);
@@ -58,7 +58,7 @@ impl Committer {
     }
 
     /// The largest epoch that counts for the next start.
-    pub(super) fn recorded(&self) -> Epoch {
+    pub(crate) fn recorded(&self) -> Epoch {
         self.recorded
     }
 

@@ -33,6 +33,8 @@ mod turns;
 
 pub use crate::types::Durability;
 pub use backup::Backup;
+pub(crate) use committer::Committer;
+
 pub use callbacks::{EpochEvent, NotifyCallback, PersistentCallback};
 pub use channel::Channel;
 pub use compactor::Outcome;

@@ -3,6 +3,7 @@
 //! without channels, epochs and snapshot.
 
 use super::data_directory::{apply, Directory};
+use super::manifest_file::ManifestOnDisk;
 use super::start::{self, Reading, Record, Started};
 use crate::error::Result;
 use crate::types::{BlobId, Epoch};
@@ -64,6 +65,11 @@ impl LogDirectory {
     /// Gives the directory another instance UUID, durably.
     pub fn set_identity(&mut self, uuid: &str) -> Result<()> {
         self.directory.set_identity(uuid)
+    }
+
+    /// The manifest, for somebody who keeps it.
+    pub(crate) fn manifest(&self) -> Arc<ManifestOnDisk> {
+        self.directory.manifest()
     }
 
     /// The catalog as it was when the directory was opened.

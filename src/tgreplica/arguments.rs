@@ -22,7 +22,8 @@ Settings come from the environment: TSURUGI_REPLICATION_ENDPOINT (tcp://host:por
 TSURUGI_REPLICATION_PROTOCOL (native or upstream, default native), TSURUGI_REPLICATION_TIMEOUT_MS (default 10000), \
 TSURUGI_REPLICATION_SECRET_FILE, TSURUGI_REPLICATION_ALLOW_NO_SECRET (1: peers on other machines need no secret), \
 TSURUGI_REPLICATION_CUT_OFF_MAX and TSURUGI_REPLICATION_CUT_OFF_MB (what is kept below cut_off/, default 4 directories \
-and 10240 MiB; the newest always).
+and 10240 MiB; the newest always). LIMESTONE_COMMIT=journal makes what comes durable with one sync of a commit journal, \
+which is bounded by LIMESTONE_JOURNAL_MIB; direct (default) syncs the log files.
 
 SIGTERM and SIGINT end the program; everything received is on the disk then. SIGHUP reads the secret file again. To \
 take over, stop the program, call `tgreplica promote`, and start the engine on the directory.

@@ -5,6 +5,7 @@ use super::arguments::Arguments;
 use super::report::{Environment, Output, DIRECTORY, DISK, DONE, ENDPOINT, IN_USE, SECRET_FILE, SESSION, USAGE};
 use super::signals::Signals;
 use super::{rejoin, status};
+use crate::datastore::{environment, Commit};
 use crate::error::Error;
 use crate::replication::native::replica::{open, Options, Server};
 use crate::replication::net::listener;
@@ -53,7 +54,7 @@ pub fn run(
         }
         Err(Unusable::Other(text)) => return output.fail(USAGE, &text),
     };
-    let Served { settings, secret_file } = settings;
+    let Served { settings, commit, secret_file } = settings;
     // There is at least one, or they would not be there.
     let Some(endpoint) = settings.endpoints.first() else {
         return output.misused(&format!("{ENDPOINT} environment variable is not set."));
@@ -64,20 +65,21 @@ pub fn run(
     let rewind = arguments.rewind || until == Until::Rejoined;
     match settings.protocol {
         Protocol::Native => {
-            let how = How { settings: &settings, secret_file: secret_file.as_deref(), until, rewind };
+            let how = How { settings: &settings, commit, secret_file: secret_file.as_deref(), until, rewind };
             native(logdir, endpoint, how, signals, output)
         }
         Protocol::Upstream if until != Until::Stopped || rewind => {
             let text = "--once, --rewind and rejoin need the native protocol: the original's knows no histories";
             output.fail(USAGE, text)
         }
-        Protocol::Upstream => of_upstream(logdir, endpoint, &settings, signals, output),
+        Protocol::Upstream => of_upstream(logdir, endpoint, (&settings, commit), signals, output),
     }
 }
 
 /// How to serve.
 struct Served {
     settings: ReplicationSettings,
+    commit: Commit,
     secret_file: Option<PathBuf>,
 }
 
@@ -103,9 +105,11 @@ fn settings(arguments: &Arguments, environment: Environment) -> Result<Served, U
         Some(given) => Unusable::Listen(format!("--listen {}: expected tcp://HOST:PORT", given.to_string_lossy())),
         None => Unusable::Endpoint,
     };
+    let value = |wanted: &str| variables.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
+    let commit = environment::commit(value).map_err(|e| Unusable::Other(e.to_string()))?;
     let is_set = variables.iter().any(|(name, _)| name == OsStr::new(ENDPOINT));
     match ReplicationSettings::parse(variables) {
-        Ok(Some(settings)) => Ok(Served { settings, secret_file }),
+        Ok(Some(settings)) => Ok(Served { settings, commit, secret_file }),
         Ok(None) if !is_set => Err(Unusable::NotSet),
         Ok(None) => Err(wrong_endpoint()),
         Err(e) if e.variable == ENDPOINT => Err(wrong_endpoint()),
@@ -128,19 +132,21 @@ fn listen(endpoint: &Endpoint, output: &mut Output<'_>) -> Result<TcpListener, i
 /// How the native protocol is served.
 struct How<'a> {
     settings: &'a ReplicationSettings,
+    commit: Commit,
     secret_file: Option<&'a Path>,
     until: Until,
     rewind: bool,
 }
 
 fn native(logdir: &Path, endpoint: &Endpoint, how: How<'_>, signals: &Signals, output: &mut Output<'_>) -> i32 {
-    let How { settings, secret_file, until, rewind } = how;
+    let How { settings, commit, secret_file, until, rewind } = how;
     let once = until == Until::FirstSession;
     let options = Options {
         timeout: settings.timeout,
         secret: settings.secret.clone(),
         allow_no_secret: settings.allow_no_secret,
         once,
+        commit,
     };
     let opened = match open(Arc::new(RealFs), logdir, options) {
         Ok(opened) if rewind => opened.allow_rewind(settings.keep_cut_off),
@@ -218,11 +224,11 @@ fn answer(logdir: &Path, status: impl Fn() -> Status + Send + 'static) -> Option
 fn of_upstream(
     logdir: &Path,
     endpoint: &Endpoint,
-    settings: &ReplicationSettings,
+    (settings, commit): (&ReplicationSettings, Commit),
     signals: &Signals,
     output: &mut Output<'_>,
 ) -> i32 {
-    let store = match StandbyStore::open(Arc::new(RealFs), logdir) {
+    let store = match StandbyStore::open_with(Arc::new(RealFs), logdir, commit) {
         Ok(store) => Arc::new(store),
         Err(e) => return refused_directory(&e, output),
     };
@@ -257,6 +263,7 @@ fn of_upstream(
         replica.stop();
     }
     let synced = store.sync();
+    store.close();
     let durable = store.durable();
     match store.failure().or(synced.err().map(|e| e.to_string())) {
         Some(failure) => {

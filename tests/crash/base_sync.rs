@@ -2,9 +2,9 @@
 //! A base sync on a replica that has something already: whatever cuts it, the directory holds the old content or the
 //! new one, whole, with the identity and the terms that belong to it, and the base sync can be done again.
 
-use super::power_cuts::losses;
+use super::power_cuts::{losses, ways_to_commit};
 use super::sweep::sweep;
-use limestone_core::datastore::{Datastore, Settings};
+use limestone_core::datastore::{Commit, Datastore, Settings};
 use limestone_core::error::Result;
 use limestone_core::replication::replica_store::{BaseStaging, StandbyStore};
 use limestone_core::types::{BlobId, Epoch, StorageId, WriteVersion};
@@ -59,9 +59,14 @@ fn files() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Receives the files, decides for them and puts them in place.
-fn workload(fs: &SimFs) -> Result<()> {
-    let store = StandbyStore::open(Arc::new(fs.clone()), Path::new(DIR))?;
+/// Goes on with the old content, receives the files, decides for them and puts them in place.
+fn workload(fs: &SimFs, commit: Commit) -> Result<()> {
+    let store = StandbyStore::open_with(Arc::new(fs.clone()), Path::new(DIR), commit)?;
+    if store.durable() == Epoch(2) {
+        store.lane(0).append(Epoch(3), true, true, &session(3, "beyond", &[]))?;
+        store.sync()?;
+        store.discard_beyond_durable()?;
+    }
     let files = files();
     let mut staging = BaseStaging::open(Arc::new(fs.clone()), Path::new(DIR))?;
     for (name, content) in &files {
@@ -73,8 +78,10 @@ fn workload(fs: &SimFs) -> Result<()> {
         }
         staging.file_end()?;
     }
+    let paused = store.pause_journal()?;
     staging.install(files.len() as u64, &history(NEW_UUID, 2))?;
     store.close();
+    drop(paused);
     drop(store);
     let store = StandbyStore::open(Arc::new(fs.clone()), Path::new(DIR))?;
     assert_eq!(store.durable(), Epoch(7));
@@ -119,12 +126,16 @@ fn check(fs: &SimFs, done: bool) -> std::result::Result<(), String> {
     }
 }
 
-fn calls() -> Vec<u64> {
-    let fs = fresh();
-    let before = fs.operations();
-    workload(&fs).expect("the workload runs");
-    let calls = (before + 1..=fs.operations()).collect();
-    check(&fs, true).expect("and is right");
+/// Every call with each way to commit.
+fn calls() -> Vec<(Commit, u64)> {
+    let mut calls = Vec::new();
+    for commit in ways_to_commit() {
+        let fs = fresh();
+        let before = fs.operations();
+        workload(&fs, commit).expect("the workload runs");
+        calls.extend((before + 1..=fs.operations()).map(|n| (commit, n)));
+        check(&fs, true).expect("and is right");
+    }
     calls
 }
 
@@ -135,16 +146,16 @@ fn tail(fs: &SimFs) -> String {
 
 #[test]
 fn power_cut_or_failure_anywhere_in_a_base_sync_leaves_the_old_content_or_the_new_one() {
-    sweep(&calls(), |&n| {
+    sweep(&calls(), |&(commit, n)| {
         for fault in [Fault::PowerCut, Fault::IoError, Fault::SyncLoses, Fault::NoSpace] {
             let fs = fresh();
             fs.fail_at(n, fault);
-            let done = workload(&fs).is_ok();
+            let done = workload(&fs, commit).is_ok();
             for loss in losses(n) {
                 let image = fs.reboot(loss);
                 let checked = check(&image, done).and_then(|()| {
                     // The base sync is done again; spoilt files are found out and come anew.
-                    let again = (0..files().len()).find_map(|_| workload(&image).ok());
+                    let again = (0..files().len()).find_map(|_| workload(&image, commit).ok());
                     again.ok_or_else(|| "it cannot be done again".to_owned())?;
                     check(&image.reboot(Loss::DropUnsynced), true)
                 });
@@ -157,10 +168,10 @@ fn power_cut_or_failure_anywhere_in_a_base_sync_leaves_the_old_content_or_the_ne
 
 #[test]
 fn replica_that_dies_anywhere_in_a_base_sync_leaves_nothing_that_a_later_power_cut_takes() {
-    sweep(&calls(), |&n| {
+    sweep(&calls(), |&(commit, n)| {
         let fs = fresh();
         fs.fail_at(n, Fault::PowerCut);
-        let done = workload(&fs).is_ok();
+        let done = workload(&fs, commit).is_ok();
         fs.heal();
         check(&fs, done).map_err(|reason| format!("{reason}\n  {}", tail(&fs)))?;
         check(&fs.reboot(Loss::DropUnsynced), done).map_err(|reason| format!("later: {reason}\n  {}", tail(&fs)))

@@ -4,8 +4,9 @@
 //! while it is open, and when other sessions stand behind it. Whether that holds depends on which sectors of several
 //! writes arrive, so many more of them are tried than elsewhere.
 
+use super::power_cuts::ways_to_commit;
 use super::sweep::sweep;
-use limestone_core::datastore::{Datastore, Settings};
+use limestone_core::datastore::{Commit, Datastore, Settings};
 use limestone_core::error::Result;
 use limestone_core::replication::replica_store::StandbyStore;
 use limestone_core::types::{Epoch, StorageId, WriteVersion};
@@ -163,32 +164,39 @@ fn torn_late_session_that_a_rotation_moved_out_of_the_buffer_is_whole_or_gone() 
 /// As a replica gets them: late ones among others, several before a sync.
 #[test]
 fn torn_late_sessions_of_a_replica_are_whole_or_gone() {
-    tear(0, 128, |fs, sessions| {
-        let store = StandbyStore::open(Arc::new(fs.clone()), Path::new(DIR))?;
-        let lane = store.lane(0);
-        let late = store.durable();
-        assert!(late >= EPOCH);
-        let mut send = |name: &str, epoch: Epoch, sizes: &[usize]| {
-            sessions.began(name, sizes.len());
-            let mut bytes = marker(tag::BEGIN, epoch).to_vec();
-            for (at, size) in sizes.iter().enumerate() {
-                let (key, version) = (format!("{name} {at}"), WriteVersion { major: epoch.0, minor: 0 });
-                encode_put(&mut bytes, StorageId(1), key.as_bytes(), &vec![1; *size], version, &[]);
-            }
-            encode_end(&mut bytes, epoch);
-            let pieces: Vec<&[u8]> = bytes.chunks(5000).collect();
-            let append = |(at, piece): (usize, &&[u8])| lane.append(epoch, at == 0, at + 1 == pieces.len(), piece);
-            pieces.iter().enumerate().try_for_each(append)
-        };
-        send("late", late, &[600, 900])?;
-        send("behind", Epoch(late.0 + 1), &[700, 2000])?;
-        send("late-again", late, &[10])?;
-        send("large-late", late, &[LARGE, 700])?;
-        send("behind-again", Epoch(late.0 + 1), &[3000])?;
-        lane.sync()?;
-        ["late", "late-again", "large-late"].iter().for_each(|name| sessions.acknowledged(name));
-        store.record(Epoch(late.0 + 1))?;
-        ["behind", "behind-again"].iter().for_each(|name| sessions.acknowledged(name));
-        Ok(())
-    });
+    tear(0, 128, |fs, sessions| late_sessions_of_a_replica(fs, sessions, Commit::Direct));
+}
+
+#[test]
+fn torn_late_sessions_of_a_replica_with_a_journal_are_whole_or_gone() {
+    tear(0, 128, |fs, sessions| late_sessions_of_a_replica(fs, sessions, ways_to_commit()[1]));
+}
+
+fn late_sessions_of_a_replica(fs: &SimFs, sessions: &mut Sessions, commit: Commit) -> Result<()> {
+    let store = StandbyStore::open_with(Arc::new(fs.clone()), Path::new(DIR), commit)?;
+    let lane = store.lane(0);
+    let late = store.durable();
+    assert!(late >= EPOCH);
+    let mut send = |name: &str, epoch: Epoch, sizes: &[usize]| {
+        sessions.began(name, sizes.len());
+        let mut bytes = marker(tag::BEGIN, epoch).to_vec();
+        for (at, size) in sizes.iter().enumerate() {
+            let (key, version) = (format!("{name} {at}"), WriteVersion { major: epoch.0, minor: 0 });
+            encode_put(&mut bytes, StorageId(1), key.as_bytes(), &vec![1; *size], version, &[]);
+        }
+        encode_end(&mut bytes, epoch);
+        let pieces: Vec<&[u8]> = bytes.chunks(5000).collect();
+        let append = |(at, piece): (usize, &&[u8])| lane.append(epoch, at == 0, at + 1 == pieces.len(), piece);
+        pieces.iter().enumerate().try_for_each(append)
+    };
+    send("late", late, &[600, 900])?;
+    send("behind", Epoch(late.0 + 1), &[700, 2000])?;
+    send("late-again", late, &[10])?;
+    send("large-late", late, &[LARGE, 700])?;
+    send("behind-again", Epoch(late.0 + 1), &[3000])?;
+    lane.sync()?;
+    ["late", "late-again", "large-late"].iter().for_each(|name| sessions.acknowledged(name));
+    store.record(Epoch(late.0 + 1))?;
+    ["behind", "behind-again"].iter().for_each(|name| sessions.acknowledged(name));
+    Ok(())
 }

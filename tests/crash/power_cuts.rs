@@ -43,10 +43,7 @@ impl Start {
 
     /// The same for each way to commit.
     pub fn ways(&self) -> [Start; 2] {
-        // As small as it may be, so that segments are used again, and without a thread of its own: the calls have one
-        // order.
-        let settings = journal::Settings::default().bytes_max(0).idle(None).settles_ahead(false);
-        [Commit::Direct, Commit::Journal(settings)].map(|commit| {
+        ways_to_commit().map(|commit| {
             let model = Model { commit, ..self.model.clone() };
             Start { fs: self.fs.clone(), model }
         })
@@ -55,6 +52,13 @@ impl Start {
     pub fn run(&self) -> Run {
         Run::new(&self.fs.reboot(Loss::KeepUnsynced), self.model.clone())
     }
+}
+
+/// Each way to commit. The journal is as small as it may be, so that segments are used again, and without a thread of
+/// its own: the calls have one order.
+pub fn ways_to_commit() -> [Commit; 2] {
+    let settings = journal::Settings::default().bytes_max(0).idle(None).settles_ahead(false);
+    [Commit::Direct, Commit::Journal(settings)]
 }
 
 fn unhex(text: &str) -> Vec<u8> {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The directory of a replica: cut the power, kill the process or fail at every call that it makes to the disk. What
-//! was acknowledged as durable is there afterwards, whole, and nothing beyond it, neither for the replica nor for a
-//! data store that takes over.
+//! The directory of a replica, with each way to commit: cut the power, kill the process or fail at every call that it
+//! makes to the disk. What was acknowledged as durable is there afterwards, whole, and nothing beyond it, neither for
+//! the replica nor for a data store that takes over.
 
-use super::power_cuts::losses;
+use super::power_cuts::{losses, ways_to_commit};
 use super::sweep::sweep;
-use limestone_core::datastore::{Datastore, Settings};
+use limestone_core::datastore::{Commit, Datastore, Settings};
 use limestone_core::error::{Error, Result};
 use limestone_core::replication::replica_store::StandbyStore;
 use limestone_core::types::{BlobId, Epoch, StorageId, WriteVersion};
@@ -42,6 +42,7 @@ struct History {
     /// The epoch of the last COMMIT, acknowledged or not.
     committed: u64,
     uuid: Option<String>,
+    commit: Commit,
 }
 
 struct Replica<'a> {
@@ -63,7 +64,7 @@ fn entries(number: usize, epoch: u64, blob: Option<u64>, filler: usize) -> Vec<u
 
 impl<'a> Replica<'a> {
     fn open(fs: &SimFs, history: &'a mut History) -> Result<Replica<'a>> {
-        let store = StandbyStore::open(Arc::new(fs.clone()), Path::new(DIR))?;
+        let store = StandbyStore::open_with(Arc::new(fs.clone()), Path::new(DIR), history.commit)?;
         Ok(Replica { store, history })
     }
 
@@ -208,7 +209,7 @@ fn take_over(fs: &SimFs) -> std::result::Result<BTreeSet<usize>, String> {
 fn check(fs: &SimFs, history: &History) -> std::result::Result<(), String> {
     let mut history = history.clone();
     let acknowledged = history.acknowledged;
-    let store = match StandbyStore::open(Arc::new(fs.clone()), Path::new(DIR)) {
+    let store = match StandbyStore::open_with(Arc::new(fs.clone()), Path::new(DIR), history.commit) {
         Ok(store) => store,
         Err(e) => return Err(format!("does not open: {e}")),
     };
@@ -258,19 +259,23 @@ fn tail(fs: &SimFs) -> String {
     trace[trace.len().saturating_sub(15)..].join("\n  ")
 }
 
-fn calls() -> Vec<u64> {
-    let fs = SimFs::new();
-    let mut history = History::default();
-    workload(&fs, &mut history).expect("the workload runs");
-    let calls = (1..=fs.operations()).collect();
-    check(&fs, &history).expect("and is right");
+/// Every call with each way to commit.
+fn calls() -> Vec<(Commit, u64)> {
+    let mut calls = Vec::new();
+    for commit in ways_to_commit() {
+        let fs = SimFs::new();
+        let mut history = History { commit, ..History::default() };
+        workload(&fs, &mut history).expect("the workload runs");
+        calls.extend((1..=fs.operations()).map(|n| (commit, n)));
+        check(&fs, &history).expect("and is right");
+    }
     calls
 }
 
-fn faulted(n: u64, fault: Fault) -> (SimFs, History) {
+fn faulted(commit: Commit, n: u64, fault: Fault) -> (SimFs, History) {
     let fs = SimFs::new();
     fs.fail_at(n, fault);
-    let mut history = History::default();
+    let mut history = History { commit, ..History::default() };
     // The fault makes it end early, or hits a call that it can do without.
     let _ = workload(&fs, &mut history);
     (fs, history)
@@ -286,16 +291,16 @@ fn survive(fs: &SimFs, n: u64, history: &History) -> std::result::Result<(), Str
 
 #[test]
 fn power_cut_anywhere_on_a_replica_leaves_exactly_what_was_acknowledged() {
-    sweep(&calls(), |&n| {
-        let (fs, history) = faulted(n, Fault::PowerCut);
+    sweep(&calls(), |&(commit, n)| {
+        let (fs, history) = faulted(commit, n, Fault::PowerCut);
         survive(&fs, n, &history)
     });
 }
 
 #[test]
 fn replica_that_dies_anywhere_leaves_nothing_that_a_later_power_cut_takes() {
-    sweep(&calls(), |&n| {
-        let (fs, history) = faulted(n, Fault::PowerCut);
+    sweep(&calls(), |&(commit, n)| {
+        let (fs, history) = faulted(commit, n, Fault::PowerCut);
         fs.heal();
         check(&fs, &history).map_err(|reason| format!("{reason}\n  {}", tail(&fs)))
     });
@@ -303,9 +308,9 @@ fn replica_that_dies_anywhere_leaves_nothing_that_a_later_power_cut_takes() {
 
 #[test]
 fn failure_of_any_call_of_a_replica_leaves_exactly_what_was_acknowledged() {
-    sweep(&calls(), |&n| {
+    sweep(&calls(), |&(commit, n)| {
         for fault in [Fault::IoError, Fault::SyncLoses, Fault::NoSpace, Fault::TornWrite] {
-            let (fs, history) = faulted(n, fault);
+            let (fs, history) = faulted(commit, n, fault);
             survive(&fs, n, &history).map_err(|reason| format!("{fault:?}: {reason}"))?;
         }
         Ok(())
@@ -314,8 +319,12 @@ fn failure_of_any_call_of_a_replica_leaves_exactly_what_was_acknowledged() {
 
 #[test]
 fn after_a_failed_sync_a_replica_acknowledges_nothing_any_more() {
+    ways_to_commit().into_iter().for_each(nothing_is_acknowledged_after_a_failed_sync);
+}
+
+fn nothing_is_acknowledged_after_a_failed_sync(commit: Commit) {
     let fs = SimFs::new();
-    let mut history = History::default();
+    let mut history = History { commit, ..History::default() };
     let mut replica = Replica::open(&fs, &mut history).unwrap();
     replica.whole(0, 1).unwrap();
     fs.fail_at(fs.operations() + 1, Fault::SyncLoses);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! An engine's data store and a replica in one process, with real sockets on loopback.
 
-use limestone_core::datastore::{Channel, Datastore, Settings};
+use limestone_core::datastore::{environment, Channel, Commit, Datastore, Settings};
 use limestone_core::engine;
 use limestone_core::replication::native::replica::{self, Options, Server};
 use limestone_core::replication::net::listener;
@@ -26,11 +26,21 @@ pub fn free_port() -> u16 {
 
 /// Starts a replica on the directory.
 pub fn replica(dir: &Path, port: u16, secret: &Secret) -> Server {
-    let options =
-        Options { timeout: Duration::from_secs(5), secret: secret.clone(), allow_no_secret: false, once: false };
+    let options = Options {
+        timeout: Duration::from_secs(5),
+        secret: secret.clone(),
+        allow_no_secret: false,
+        once: false,
+        commit: commit(),
+    };
     let endpoint = Endpoint { host: "127.0.0.1".to_owned(), port };
     let listener = listener::listen(&endpoint).unwrap();
     replica::open(Arc::new(RealFs), dir, options).unwrap().serve(listener).unwrap()
+}
+
+/// How replicas commit: as the environment says, so that these tests run with each way.
+pub fn commit() -> Commit {
+    environment::commit(std::env::var_os).unwrap()
 }
 
 /// The settings of an engine whose replica listens on the port; `variables` without their common prefix.

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The log file of one lane: whole sessions one after the other, appended as they arrive. Small ones are gathered
-//! before they are written. A sync holds nobody up who appends meanwhile.
+//! before they are written. A sync holds nobody up who appends meanwhile. With a commit journal what has ended is
+//! handed over to it, and counts as synced here: whoever records an epoch writes the group.
 
 use super::sessions::{rescan, Beyond, Sessions};
 use super::shared::Shared;
 use crate::error::{Error, Result};
 use crate::types::Epoch;
+use crate::wal::journal::LogFile;
 use crate::wal::names;
-use crate::wal::session_file::{OldContent, SessionFile};
+use crate::wal::session_file::{Ended, OldContent, SessionFile};
 use crate::wal::sessions::SessionCheck;
 use parking_lot::{Mutex, MutexGuard};
 use std::path::{Path, PathBuf};
@@ -15,6 +17,8 @@ use std::sync::Arc;
 
 /// With so much in one sync the replica is catching up, and the log must not take the memory of everything else.
 const BULK_BYTES: u64 = 4 << 20;
+/// So much that has ended is handed over to the journal while it is in memory.
+const HAND_OVER_BYTES: u64 = 64 << 10;
 
 /// Appends the sessions of one lane to `pwal_NNNN`. Calls may come from any thread; frames come in order.
 #[derive(Debug)]
@@ -35,6 +39,10 @@ struct Writer {
     unsynced: Option<Epoch>,
     /// The smallest epoch of those that are being synced.
     syncing: Option<Epoch>,
+    /// What has ended and was not handed over to the journal.
+    ended: Option<Ended>,
+    /// The file as the journal knows it.
+    journaled: Option<Arc<LogFile>>,
     sessions: Sessions,
 }
 
@@ -49,7 +57,8 @@ impl LaneLog {
     pub(super) fn new(shared: Arc<Shared>, lane: u32) -> LaneLog {
         let path = shared.location.join(names::log_of_channel(lane as usize));
         let file = SessionFile::new(shared.vfs.clone(), path.clone(), shared.names.clone());
-        let writer = Writer { file, open: None, unsynced: None, syncing: None, sessions: Sessions::default() };
+        let (open, unsynced, syncing, ended, journaled) = (None, None, None, None, None);
+        let writer = Writer { file, open, unsynced, syncing, ended, journaled, sessions: Sessions::default() };
         LaneLog { shared, path, turn: Mutex::default(), writer: writer.into() }
     }
 
@@ -84,11 +93,71 @@ impl LaneLog {
         }
         writer.file.append(bytes).map_err(|e| self.shared.fail(e))?;
         if last {
-            writer.file.end().map_err(|e| self.shared.fail(e))?;
+            let ended = writer.file.end().map_err(|e| self.shared.fail(e))?.with_mark();
             writer.open = None;
             writer.unsynced = Some(writer.unsynced.map_or(epoch, |unsynced| unsynced.min(epoch)));
+            if self.shared.journal.is_some() {
+                let ended = writer.ended.map_or(ended, |first| first.through(ended));
+                writer.ended = Some(ended);
+                if ended.len >= HAND_OVER_BYTES {
+                    self.hand_over_small(&mut writer)?;
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Hands over to the journal what has ended, unless that costs a sync or somebody is at it. Never waits for the
+    /// disk, but when too much is not yet in the journal.
+    fn hand_over_small(&self, writer: &mut Writer) -> Result<()> {
+        let (Some(journal), Some(ended), Some(_turn)) = (&self.shared.journal, writer.ended, self.turn.try_lock())
+        else {
+            return Ok(());
+        };
+        if !journal.is_by_name(ended) {
+            let added = journal.add_ended(&mut writer.file, ended, &mut writer.journaled);
+            added.map_err(|e| self.shared.fail(e))?;
+            (writer.ended, writer.unsynced) = (None, None);
+        }
+        Ok(())
+    }
+
+    /// Hands over to the journal what has ended; what it takes by name only is synced, while others may append.
+    /// Without a journal this does nothing.
+    pub(super) fn hand_over(&self) -> Result<()> {
+        self.hand_over_in_turn(&self.turn.lock())
+    }
+
+    fn hand_over_in_turn(&self, _turn: &MutexGuard<'_, ()>) -> Result<()> {
+        let Some(journal) = &self.shared.journal else { return Ok(()) };
+        self.shared.check()?;
+        let mut writer = self.writer.lock();
+        let Some(ended) = writer.ended.take() else { return Ok(()) };
+        let Writer { file, journaled, .. } = &mut *writer;
+        if !journal.is_by_name(ended) {
+            journal.add_ended(file, ended, journaled).map_err(|e| self.shared.fail(e))?;
+            writer.unsynced = None;
+            return Ok(());
+        }
+        let Some(pending) = file.start_sync().map_err(|e| self.shared.fail(e))? else { return Ok(()) };
+        writer.syncing = writer.unsynced.take();
+        drop(writer);
+        pending.run().map_err(|e| self.shared.fail(e))?;
+        pending.release_cache(BULK_BYTES);
+        let mut writer = self.writer.lock();
+        let Writer { file, journaled, .. } = &mut *writer;
+        journal.add_by_name(file, &pending, ended, journaled).map_err(|e| self.shared.fail(e))?;
+        writer.syncing = None;
+        Ok(())
+    }
+
+    /// Does for a COMMIT of `epoch` what costs no sync; whether [`StandbyStore::record`] is all that is left.
+    ///
+    /// [`StandbyStore::record`]: super::StandbyStore::record
+    pub fn prepare(&self, epoch: Epoch) -> Result<bool> {
+        self.shared.check()?;
+        self.hand_over_small(&mut self.writer.lock())?;
+        Ok(self.is_synced_up_to(epoch))
     }
 
     /// Checks that the session goes on with these bytes.
@@ -116,9 +185,13 @@ impl LaneLog {
         self.sync_in_turn(&self.turn.lock())
     }
 
-    fn sync_in_turn(&self, _turn: &MutexGuard<'_, ()>) -> Result<()> {
+    fn sync_in_turn(&self, turn: &MutexGuard<'_, ()>) -> Result<()> {
         // Whoever had the turn before may have failed.
         self.shared.check()?;
+        if let Some(journal) = &self.shared.journal {
+            self.hand_over_in_turn(turn)?;
+            return journal.commit(None).map_err(|e| self.shared.fail(e));
+        }
         let pending = {
             let mut writer = self.writer.lock();
             // What has come of a session that has not ended is synced too, so that its end has not all to wait for.
@@ -136,7 +209,7 @@ impl LaneLog {
         Ok(())
     }
 
-    /// Whether every session with an epoch up to `epoch` that has ended is on the disk. Never waits.
+    /// Whether every session with an epoch up to `epoch` that has ended is on the disk, or was handed over. Never waits.
     pub fn is_synced_up_to(&self, epoch: Epoch) -> bool {
         let writer = self.writer.lock();
         // After a failure `syncing` stays.
@@ -144,7 +217,7 @@ impl LaneLog {
         smallest.is_none_or(|smallest| smallest > epoch) && writer.open.as_ref().is_none_or(|open| open.epoch > epoch)
     }
 
-    /// Makes every session with an epoch up to `epoch` durable.
+    /// Makes every session with an epoch up to `epoch` durable, or a part of the journal's next group.
     pub fn sync_up_to(&self, epoch: Epoch) -> Result<()> {
         if self.is_synced_up_to(epoch) {
             return self.shared.check();
@@ -161,8 +234,8 @@ impl LaneLog {
             writer.unsynced
         };
         match unsynced {
-            Some(unsynced) if unsynced <= epoch => self.sync_in_turn(&turn),
-            _ => Ok(()),
+            Some(unsynced) if unsynced <= epoch && self.shared.journal.is_none() => self.sync_in_turn(&turn),
+            _ => self.hand_over_in_turn(&turn),
         }
     }
 
@@ -205,7 +278,7 @@ impl LaneLog {
             return Ok(());
         }
         file.discard(end, &beyond.marks)?;
-        (writer.unsynced, writer.syncing) = (None, None);
+        (writer.unsynced, writer.syncing, writer.ended) = (None, None, None);
         log::info!(
             "\"{}\": discarded what came behind epoch {durable}: cut at {end}, {} sessions marked",
             self.path.display(),

@@ -6,6 +6,7 @@
 //! sync. Knows nothing of sockets and messages.
 
 mod blobs;
+mod journaling;
 mod lane;
 mod sessions;
 mod shared;

@@ -7,10 +7,26 @@ use crate::error::{Error, Result};
 use crate::types::Epoch;
 use crate::vfs::Vfs;
 use crate::wal::file_sync::NameSync;
+use crate::wal::journal::Journal;
 use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+/// Why nothing is acknowledged any more; the first reason stays.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Failure(Arc<OnceLock<String>>);
+
+impl Failure {
+    pub(super) fn get(&self) -> Option<&String> {
+        self.0.get()
+    }
+
+    pub(super) fn note(&self, error: &Error) {
+        // A later one is a consequence.
+        let _ = self.0.set(error.to_string());
+    }
+}
 
 /// What the parts of a store share.
 #[derive(Debug)]
@@ -23,7 +39,9 @@ pub(crate) struct Shared {
     pub(super) recorded: AtomicU64,
     /// The epoch that is recorded or is being recorded.
     pub(super) covered: AtomicU64,
-    pub(super) failure: Mutex<Option<String>>,
+    pub(super) failure: Failure,
+    /// Makes durable what the lanes hand over; without it they sync their files.
+    pub(super) journal: Option<Arc<Journal>>,
     /// Makes the names of the lanes' files durable.
     pub(super) names: Arc<NameSync>,
 }
@@ -31,7 +49,7 @@ pub(crate) struct Shared {
 impl Shared {
     /// Refuses everything after a failure.
     pub(super) fn check(&self) -> Result<()> {
-        match &*self.failure.lock() {
+        match self.failure.get() {
             Some(failure) => Err(Error::Poisoned(failure.clone())),
             None if self.directory.lock().is_none() => Err(closed()),
             None => Ok(()),
@@ -41,7 +59,10 @@ impl Shared {
     /// Notes the failure of a write or sync; nothing is acknowledged from now on. Other errors pass.
     pub(super) fn fail(&self, error: Error) -> Error {
         if matches!(error, Error::Io { .. } | Error::Blob { .. }) {
-            self.failure.lock().get_or_insert_with(|| error.to_string());
+            self.failure.note(&error);
+            if let Some(journal) = &self.journal {
+                journal.refuse(&error.to_string());
+            }
         }
         error
     }

@@ -2,16 +2,18 @@
 //! The store as a whole: opened, recorded, put right, closed.
 
 use super::blobs::{self, BlobReceiver};
+use super::journaling;
 use super::lane::LaneLog;
-use super::shared::{closed, Shared};
+use super::shared::{closed, Failure, Shared};
 use super::staging::STAGING_DIR;
 use super::versions::{self, SwitchedVersions};
+use crate::datastore::{Commit, Committer};
 use crate::directory::LogDirectory;
 use crate::error::{Error, Result};
 use crate::types::{BlobId, Epoch};
 use crate::vfs::{crashsafe, Vfs};
-use crate::wal::epoch_file::EpochFile;
 use crate::wal::file_sync::NameSync;
+use crate::wal::journal::Pause;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,7 +27,8 @@ const RECOVERY_THREADS: usize = 8;
 #[derive(Debug)]
 pub struct StandbyStore {
     shared: Arc<Shared>,
-    epoch_file: Mutex<EpochFile>,
+    /// Locked by whoever records.
+    committer: Mutex<Committer>,
     lanes: Mutex<BTreeMap<u32, Arc<LaneLog>>>,
     /// Nothing durable was in the directory when it was opened.
     opened_empty: bool,
@@ -42,6 +45,11 @@ impl StandbyStore {
     /// As those of a start: [`Error::Locked`], [`Error::UnsupportedVersion`], [`Error::BrokenMetadata`],
     /// [`Error::Corrupted`] or [`Error::Io`].
     pub fn open(vfs: Arc<dyn Vfs>, location: &Path) -> Result<StandbyStore> {
+        StandbyStore::open_with(vfs, location, Commit::Direct)
+    }
+
+    /// The same; `commit` is how what is recorded becomes durable.
+    pub fn open_with(vfs: Arc<dyn Vfs>, location: &Path, commit: Commit) -> Result<StandbyStore> {
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
         let (directory, restored) = LogDirectory::open(vfs, location, RECOVERY_THREADS.min(processors))?;
         let (vfs, location) = (directory.vfs().clone(), directory.location().to_owned());
@@ -54,7 +62,10 @@ impl StandbyStore {
         let durable = restored.epoch_file.recorded();
         let identity = directory.identity();
         let versions = versions::Versions::new(versions::load(&*vfs, &location, &identity));
+        let (failure, epoch_file) = (Failure::default(), Arc::new(Mutex::new(restored.epoch_file)));
+        let journal = journaling::start(commit, &directory, epoch_file.clone(), failure.clone())?;
         Ok(StandbyStore {
+            committer: Mutex::new(Committer::new(epoch_file, journal.clone())),
             shared: Arc::new(Shared {
                 names: Arc::new(NameSync::new(vfs.clone(), &location)),
                 vfs,
@@ -62,9 +73,9 @@ impl StandbyStore {
                 directory: Mutex::new(Some(directory)),
                 recorded: AtomicU64::new(durable.0),
                 covered: AtomicU64::new(durable.0),
-                failure: Mutex::default(),
+                failure,
+                journal,
             }),
-            epoch_file: Mutex::new(restored.epoch_file),
             lanes: Mutex::default(),
             opened_empty: durable == Epoch(0) && restored.entries == 0,
             max_blob_id: restored.max_blob_id,
@@ -114,9 +125,24 @@ impl StandbyStore {
         Ok(())
     }
 
-    /// Gives back the lock of the directory; nothing can be written any more.
+    /// Lets everything that is durable be so in its own file, and the directory be without a journal, as long as what
+    /// is returned lives. For whoever copies or replaces the directory. Without a journal there is nothing to do.
+    pub fn pause_journal(&self) -> Result<Option<Pause>> {
+        self.shared.check()?;
+        let paused = self.shared.journal.as_ref().map(|journal| journal.pause()).transpose();
+        paused.map_err(|e| self.shared.fail(e))
+    }
+
+    /// Puts the journal away and gives back the lock of the directory; nothing can be written any more. When the disk
+    /// has failed the next start settles the journal.
     pub fn close(&self) {
-        *self.shared.directory.lock() = None;
+        let mut directory = self.shared.directory.lock();
+        if let (Some(_), Some(journal)) = (&*directory, &self.shared.journal) {
+            if let Err(e) = journal.close().map_err(|e| self.shared.fail(e)) {
+                log::warn!("the commit journal is not settled, which the next start does: {e}");
+            }
+        }
+        *directory = None;
     }
 
     /// The log of a lane.
@@ -125,15 +151,16 @@ impl StandbyStore {
         lanes.entry(number).or_insert_with(|| Arc::new(LaneLog::new(self.shared.clone(), number))).clone()
     }
 
-    /// Makes `epoch` the durable epoch: every session up to it that was appended is synced first, then the record. All
-    /// of them must have been appended and ended. An epoch that is covered already costs nothing.
+    /// Makes `epoch` the durable epoch: every session up to it that was appended is synced first, then the record; with
+    /// a journal both are one group. All of them must have been appended and ended. An epoch that is covered already
+    /// costs nothing.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] when such a session is unended; [`Error::Io`] when the disk fails, and from then on
     /// [`Error::Poisoned`].
     pub fn record(&self, epoch: Epoch) -> Result<()> {
         self.shared.check()?;
-        let mut epoch_file = self.epoch_file.lock();
+        let mut committer = self.committer.lock();
         if epoch <= self.shared.recorded() {
             return Ok(());
         }
@@ -142,8 +169,8 @@ impl StandbyStore {
         let mut record = || {
             lanes.iter().try_for_each(|lane| lane.sync_up_to(epoch))?;
             let recorded = match lanes.iter().any(|lane| lane.has_sessions_up_to(epoch)) {
-                true => epoch_file.record(epoch),
-                false => epoch_file.record_without_sessions(epoch),
+                true => committer.commit(epoch),
+                false => committer.record_without_sessions(epoch),
             };
             recorded.map_err(|e| self.shared.fail(e))
         };
@@ -159,6 +186,8 @@ impl StandbyStore {
     /// Syncs every session that has ended, whatever its epoch.
     pub fn sync(&self) -> Result<()> {
         let lanes: Vec<Arc<LaneLog>> = self.lanes.lock().values().cloned().collect();
+        // With a journal they are in one group then.
+        lanes.iter().try_for_each(|lane| lane.hand_over())?;
         lanes.iter().try_for_each(|lane| lane.sync())
     }
 
@@ -167,7 +196,15 @@ impl StandbyStore {
     pub fn discard_beyond_durable(&self) -> Result<()> {
         self.shared.check()?;
         let lanes: Vec<Arc<LaneLog>> = self.lanes.lock().values().cloned().collect();
-        lanes.iter().try_for_each(|lane| lane.discard()).map_err(|e| self.shared.fail(e))
+        let discard = || {
+            lanes.iter().try_for_each(|lane| lane.hand_over())?;
+            if let Some(journal) = &self.shared.journal {
+                // What a start would write again must not be cut off.
+                journal.settle()?;
+            }
+            lanes.iter().try_for_each(|lane| lane.discard())
+        };
+        discard().map_err(|e| self.shared.fail(e))
     }
 
     /// What the primary switched to last, as far as this directory knows.
@@ -193,7 +230,7 @@ impl StandbyStore {
 
     /// The failure after which nothing is acknowledged any more.
     pub fn failure(&self) -> Option<String> {
-        self.shared.failure.lock().clone()
+        self.shared.failure.get().cloned()
     }
 
     /// The disk that the directory is on.
@@ -203,5 +240,11 @@ impl StandbyStore {
 
     pub fn location(&self) -> &Path {
         &self.shared.location
+    }
+}
+
+impl Drop for StandbyStore {
+    fn drop(&mut self) {
+        self.close();
     }
 }

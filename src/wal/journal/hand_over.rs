@@ -4,6 +4,7 @@
 use super::gather::LogFile;
 use super::running::Journal;
 use crate::error::{Error, Result};
+use crate::wal::file_sync::PendingSync;
 use crate::wal::session_file::{Ended, SessionFile};
 use std::sync::Arc;
 
@@ -13,26 +14,44 @@ impl Journal {
     /// `known` is what was returned for the file before; one that was opened anew is another one. Returns whether it
     /// is time for a group.
     pub fn add_ended(&self, file: &mut SessionFile, ended: Ended, known: &mut Option<Arc<LogFile>>) -> Result<bool> {
-        let by_name = ended.synced || ended.len >= self.large_bytes() as u64;
         let Some(written) = file.start_sync()? else {
             return Err(Error::WrongState(format!("the file is not open: {}", file.path().display())));
         };
-        if by_name {
+        if self.is_by_name(ended) {
             written.run()?;
+            return self.add_by_name(file, &written, ended, known);
         }
-        let log = match known {
-            Some(log) if log.is(&written) => log,
-            other => {
-                let name = file.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
-                other.insert(Arc::new(LogFile::new(name, &written)))
-            }
-        };
-        if by_name {
-            return self.add_synced(log, &written, ended.start, ended.len);
-        }
+        let log = known_as(file, &written, known);
         match file.buffered(ended) {
-            Some(bytes) => self.add(log, &written, ended.start, bytes),
-            None => self.add(log, &written, ended.start, &file.read_back(ended)?),
+            Some(bytes) => self.add(&log, &written, ended.start, bytes),
+            None => self.add(&log, &written, ended.start, &file.read_back(ended)?),
+        }
+    }
+
+    /// Whether so much is only named, or because it is synced already.
+    pub fn is_by_name(&self, ended: Ended) -> bool {
+        ended.synced || ended.len >= self.large_bytes() as u64
+    }
+
+    /// As [`Self::add_ended`] for what `synced`, which was run, has made durable.
+    pub fn add_by_name(
+        &self,
+        file: &SessionFile,
+        synced: &PendingSync,
+        ended: Ended,
+        known: &mut Option<Arc<LogFile>>,
+    ) -> Result<bool> {
+        self.add_synced(&known_as(file, synced, known), synced, ended.start, ended.len)
+    }
+}
+
+/// The file as the journal knows it.
+fn known_as(file: &SessionFile, written: &PendingSync, known: &mut Option<Arc<LogFile>>) -> Arc<LogFile> {
+    match known {
+        Some(log) if log.is(written) => log.clone(),
+        other => {
+            let name = file.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+            other.insert(Arc::new(LogFile::new(name, written))).clone()
         }
     }
 }

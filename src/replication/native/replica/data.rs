@@ -88,7 +88,7 @@ fn receive(
             LaneStep::Sync => syncer.sync(),
             LaneStep::Commit { epoch, blob_seq } => {
                 node.board.committed();
-                match log.is_synced_up_to(epoch) {
+                match log.prepare(epoch).map_err(|e| End::Told(node.failed(&e)))? {
                     true => session.lane_synced(number, epoch, blob_seq)?,
                     false => syncer.commit(epoch, blob_seq),
                 }

@@ -127,7 +127,7 @@ impl Server {
         self.node.rewound()
     }
 
-    /// Ends all connections and waits for their threads; what came is on the disk then.
+    /// Ends all connections and waits for their threads; what came is on the disk then, and the directory closed.
     pub fn stop(&mut self) {
         self.node.stop();
         self.listener.stop_accepting();
@@ -136,6 +136,7 @@ impl Server {
             let _ = thread.join();
         }
         self.listener.stop();
+        self.node.close_store();
     }
 }
 

@@ -6,6 +6,7 @@ use super::board::Board;
 use super::end::End;
 use super::rewind::Rewinds;
 use super::session::Session;
+use crate::datastore::Commit;
 use crate::error::{Error, Result};
 use crate::replication::native::protocol::handshake::{check_term, Standing};
 use crate::replication::native::protocol::message::{Code, Outcome, PrimaryIdentity, Reason};
@@ -32,6 +33,8 @@ pub struct Options {
     pub allow_no_secret: bool,
     /// End with the first session of a primary.
     pub once: bool,
+    /// How what is recorded becomes durable.
+    pub commit: Commit,
 }
 
 /// The replica as a whole.
@@ -79,7 +82,7 @@ impl Seen {
 
 impl Node {
     pub(super) fn new(vfs: Arc<dyn Vfs>, location: &Path, options: Options) -> Result<Node> {
-        let store = StandbyStore::open(vfs, location)?;
+        let store = StandbyStore::open_with(vfs, location, options.commit)?;
         // From here on the directory is found through its descriptor only.
         let (vfs, location) = (store.vfs().clone(), store.location().to_owned());
         let history = read_history(&*vfs, &location, &store.identity())?;
@@ -179,6 +182,7 @@ impl Node {
         let (_, stored, _) = session.machine.lock().primary_epochs();
         staging.verify(files, &session.primary.uuid, stored)?;
         let mut slot = self.store.write();
+        let _paused = slot.as_ref().map(|store| store.pause_journal()).transpose()?;
         staging.install(files, &history)?;
         let own = slot.take();
         // The lock of the directory is given back when nobody holds the store any more; sessions hold theirs.
@@ -186,7 +190,7 @@ impl Node {
             store.close();
         }
         drop(own);
-        let store = StandbyStore::open(self.vfs.clone(), &self.location)?;
+        let store = self.open_directory()?;
         log::info!("replication: the base sync is in place, {files} files, durable epoch {}", store.durable());
         *slot = Some(Arc::new(store));
         *self.history.lock() = history;
@@ -195,18 +199,26 @@ impl Node {
 
     /// Gives back the lock of the directory; until [`Self::open_store`] primaries are told to come again.
     pub(super) fn close_store(&self) {
+        self.look();
         if let Some(store) = self.store.write().take() {
             store.close();
+            if let Some(failure) = store.failure() {
+                self.failure.lock().get_or_insert(failure);
+            }
         }
     }
 
     /// Opens the directory anew.
     pub(super) fn open_store(&self) -> Result<()> {
         let mut slot = self.store.write();
-        let store = StandbyStore::open(self.vfs.clone(), &self.location)?;
+        let store = self.open_directory()?;
         *self.history.lock() = read_history(&*self.vfs, &self.location, &store.identity())?;
         *slot = Some(Arc::new(store));
         Ok(())
+    }
+
+    fn open_directory(&self) -> Result<StandbyStore> {
+        StandbyStore::open_with(self.vfs.clone(), &self.location, self.options.commit)
     }
 
     pub(super) fn vfs(&self) -> &Arc<dyn Vfs> {
@@ -276,9 +288,10 @@ impl Node {
         }
     }
 
-    /// The failure that ends the program.
+    /// The failure that ends the program; it may have come in the background.
     pub(super) fn failure(&self) -> Option<String> {
-        self.failure.lock().clone()
+        let own = self.failure.lock().clone();
+        own.or_else(|| self.store.try_read().as_deref().and_then(Option::as_ref).and_then(|store| store.failure()))
     }
 
     pub(super) fn session_ended(&self, end: &End) {
