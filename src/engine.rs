@@ -6,12 +6,15 @@ mod replication;
 
 use crate::datastore::{Channel, Datastore, RecoveryReport, Settings};
 use crate::error::Result;
+use crate::monitoring::settings::MetricsEndpoint;
+use crate::monitoring::Monitoring;
 use crate::replication::policy::degraded_intervals;
+use crate::replication::report::Report;
 use crate::replication::settings::ReplicationSettings;
 use crate::replication::status::{Known, LinkState, Status};
-use crate::replication::status_socket::StatusSocket;
 use parking_lot::Mutex;
 use replication::Replication;
+use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
 /// A data store with its replication, through its whole life. Everything that opens one for a program does it with
@@ -20,8 +23,9 @@ use std::sync::{Arc, Weak};
 pub struct Engine {
     store: Arc<Datastore>,
     replication: Option<Arc<Replication>>,
+    metrics_endpoint: Option<MetricsEndpoint>,
     /// Between ready and shutdown.
-    status: Mutex<Option<StatusSocket>>,
+    monitoring: Mutex<Option<Monitoring>>,
 }
 
 impl Engine {
@@ -35,11 +39,23 @@ impl Engine {
             Some(replication) => replication.apply_to(settings),
             None => settings,
         };
-        let engine = Engine { store: Datastore::open(settings)?, replication, status: Mutex::default() };
+        let store = Datastore::open(settings)?;
+        let engine = Engine { store, replication, metrics_endpoint: None, monitoring: Mutex::default() };
         if let Some(replication) = &engine.replication {
             replication.opened(&engine.store)?;
         }
         Ok(engine)
+    }
+
+    /// Serves metrics over HTTP between ready and shutdown. Default: it does not.
+    pub fn metrics_endpoint(mut self, endpoint: Option<MetricsEndpoint>) -> Engine {
+        self.metrics_endpoint = endpoint;
+        self
+    }
+
+    /// Where metrics are served now; `None` when they are not.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.monitoring.lock().as_ref().and_then(Monitoring::address)
     }
 
     /// The data store. It is started and shut down through the engine only.
@@ -83,7 +99,7 @@ impl Engine {
         if let Some(replication) = replication {
             replication.start(&self.store, &report)?;
         }
-        *self.status.lock() = self.serve_status();
+        *self.monitoring.lock() = Some(self.monitor());
         Ok(report)
     }
 
@@ -92,17 +108,18 @@ impl Engine {
         status(&self.store, self.replication.as_deref())
     }
 
-    /// Answers in the directory until the result is dropped. An engine works without it, too.
-    fn serve_status(&self) -> Option<StatusSocket> {
+    /// Answers for the directory until the result is dropped.
+    fn monitor(&self) -> Monitoring {
         let (store, replication) = (Arc::downgrade(&self.store), self.replication.as_ref().map(Arc::downgrade));
-        let answer = move || match store.upgrade() {
-            Some(store) => status(&store, replication.as_ref().and_then(Weak::upgrade).as_deref()),
-            None => Known::default().document(),
+        let (location, metrics) = (self.store.location().to_owned(), self.store.metrics().clone());
+        let report = move || {
+            let status = match store.upgrade() {
+                Some(store) => status(&store, replication.as_ref().and_then(Weak::upgrade).as_deref()),
+                None => Known::default().document(),
+            };
+            Report::new(status, metrics.snapshot(), &location)
         };
-        let location = self.store.location();
-        StatusSocket::start(location, answer)
-            .inspect_err(|e| log::warn!("questions for the status of {} are not answered: {e}", location.display()))
-            .ok()
+        Monitoring::start(self.store.location(), self.metrics_endpoint.as_ref(), report)
     }
 
     /// Ends replication, while epochs can still be reported, and then the data store. Calling it again does nothing;
@@ -115,7 +132,7 @@ impl Engine {
             replication.shutdown();
         }
         // Before others can have the directory.
-        drop(self.status.lock().take());
+        drop(self.monitoring.lock().take());
         self.store.shutdown_in(&turn);
     }
 }

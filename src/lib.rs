@@ -13,6 +13,8 @@ pub mod engine;
 pub mod error;
 pub mod ffi;
 pub mod lock_order;
+pub mod metrics;
+pub mod monitoring;
 pub mod recovery;
 pub mod replication;
 pub mod stderr_log;

@@ -6,6 +6,7 @@
 
 use super::paths::{self, failed};
 use crate::error::Result;
+use crate::metrics::Metrics;
 use crate::recovery::Snapshot;
 use crate::types::BlobId;
 use crate::vfs::Vfs;
@@ -98,6 +99,7 @@ pub(super) struct Job {
     pub stopping: Arc<AtomicBool>,
     /// Ids that are in use though no entry refers to them yet.
     pub owned: HashSet<u64>,
+    pub metrics: Arc<Metrics>,
 }
 
 /// The thread that deletes, and whether it is at work.
@@ -204,7 +206,10 @@ fn delete(job: &Job, ids: Vec<u64>) -> ControlFlow<()> {
         let path = paths::file(&job.root, BlobId(id));
         match job.vfs.unlink(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => log::error!("{}", failed("cannot delete", &path, e)),
-            _ => log::debug!("deleted the unused BLOB {id}"),
+            _ => {
+                job.metrics.deleted_blobs.add(1);
+                log::debug!("deleted the unused BLOB {id}");
+            }
         }
     }
     ControlFlow::Continue(())
@@ -223,6 +228,7 @@ mod tests {
             root: ROOT.into(),
             stopping: Arc::new(AtomicBool::new(stopping)),
             owned: HashSet::new(),
+            metrics: Arc::default(),
         }
     }
 

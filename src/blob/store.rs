@@ -5,6 +5,7 @@ use super::garbage::{self, Collection, Found, Job};
 use super::paths::{self, failed, Directories};
 use crate::error::{Error, Result};
 use crate::lock_order::{Rank, ReadGuard, RwLock};
+use crate::metrics::Metrics;
 use crate::recovery::Snapshot;
 use crate::types::BlobId;
 use crate::vfs::{crashsafe, descriptor, FileKind, Open, Vfs, VfsFile};
@@ -66,6 +67,7 @@ pub struct BlobStore {
     /// The directories by number.
     unsynced: Box<[Names]>,
     collection: Collection,
+    metrics: Arc<Metrics>,
 }
 
 /// Whether a directory has new names that are not durable yet.
@@ -93,8 +95,8 @@ impl Incomplete<'_> {
 }
 
 impl BlobStore {
-    /// The store of the data directory `location`.
-    pub fn new(vfs: Arc<dyn Vfs>, location: &Path) -> BlobStore {
+    /// The store of the data directory `location`, which counts in `metrics`.
+    pub fn new(vfs: Arc<dyn Vfs>, location: &Path, metrics: Arc<Metrics>) -> BlobStore {
         BlobStore {
             vfs,
             root: location.join(names::BLOB_DIR),
@@ -106,6 +108,7 @@ impl BlobStore {
             failed_sync: OnceLock::new(),
             unsynced: (0..paths::DIRECTORIES).map(|_| Names::default()).collect(),
             collection: Collection::default(),
+            metrics,
         }
     }
 
@@ -197,6 +200,7 @@ impl BlobStore {
         let created = self.create_from(content, id);
         match created {
             Ok(()) => {
+                self.metrics.blobs.add(1);
                 self.unsynced[paths::directory_number(id)].unsynced.store(true, SeqCst);
                 self.change_marks(&[id], |marks| marks & !CREATING);
             }
@@ -281,7 +285,8 @@ impl BlobStore {
     }
 
     fn job(&self, owned: HashSet<u64>) -> Job {
-        Job { vfs: self.vfs.clone(), root: self.root.clone(), stopping: self.stopping.clone(), owned }
+        let (stopping, metrics) = (self.stopping.clone(), self.metrics.clone());
+        Job { vfs: self.vfs.clone(), root: self.root.clone(), stopping, owned, metrics }
     }
 
     /// The BLOBs that are not complete: those that are being written, and those that are issued from now on. A release
@@ -448,8 +453,9 @@ impl BlobStore {
             }
             let path = paths::file(&self.root, *id);
             match self.vfs.unlink(&path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => log::error!("{}", failed("cannot delete", &path, e)),
-                _ => {}
+                Ok(()) => self.metrics.deleted_blobs.add(1),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => log::error!("{}", failed("cannot delete", &path, e)),
             }
         }
     }

@@ -15,7 +15,7 @@ fn started(fs: &SimFs, recovered: u64) -> Arc<BlobStore> {
         fs.create_dir(Path::new("/l/blob")).unwrap();
         fs.sync_dir(Path::new("/l")).unwrap();
     }
-    let store = Arc::new(BlobStore::new(Arc::new(fs.clone()), Path::new("/l")));
+    let store = Arc::new(BlobStore::new(Arc::new(fs.clone()), Path::new("/l"), Arc::default()));
     let found = store.scan().unwrap();
     store.start(BlobId(recovered), found, Some(Snapshot::empty()));
     store.wait_for_collection();

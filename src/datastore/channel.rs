@@ -62,6 +62,8 @@ struct Writer {
     journaled: Option<Arc<LogFile>>,
     /// The last cut of the log that this channel has made.
     cut: Option<Epoch>,
+    /// Entries of the open session.
+    entries: u64,
 }
 
 impl Channel {
@@ -75,7 +77,7 @@ impl Channel {
     ) -> Channel {
         let file = SessionFile::new(vfs.clone(), path.clone(), names.sync());
         let (state, tap, blobs, blob_ids) = (State::Idle, coordinator.tap(), Directories::default(), Vec::new());
-        let parts = Writer { state, file, blobs, blob_ids, tap, journaled: None, cut: None };
+        let parts = Writer { state, file, blobs, blob_ids, tap, journaled: None, cut: None, entries: 0 };
         let writer = Mutex::new(Rank::Channel, parts);
         let slot = Arc::new(Slot::new());
         Channel { vfs, path, number, coordinator, names, blob_store, slot, finished: AtomicU64::new(0), writer }
@@ -140,6 +142,7 @@ impl Channel {
         writer.state = State::Open(Session { epoch, late });
         writer.blobs = Directories::default();
         writer.blob_ids.clear();
+        writer.entries = 0;
         writer.file.buffer().extend_from_slice(&entry::marker(tag::BEGIN, epoch));
         Ok(epoch)
     }
@@ -183,6 +186,7 @@ impl Channel {
             writer.blob_ids.clear();
             writer.state = State::Idle;
             self.slot.clear();
+            self.coordinator.metrics.aborted_sessions.add(1);
             session.epoch
         };
         log::debug!("{}: session of epoch {epoch} aborted", self.path.display());
@@ -216,6 +220,7 @@ impl Channel {
             }
             None => writer.file.sync().map(|()| false)?,
         };
+        self.coordinator.metrics.count_session(writer.entries, ended.len);
         if let Some(TapHandle(tap)) = &writer.tap {
             tap.session_synced(self.number);
         }
@@ -262,6 +267,7 @@ impl Channel {
             return Err(self.wrong(&format!("{call}() without an open session")));
         }
         encode(&mut writer);
+        writer.entries += 1;
         if writer.file.is_full() {
             self.coordinator.check()?;
             writer.file.flush().map_err(|e| self.coordinator.poison(e))?;

@@ -25,6 +25,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What has become of a compaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +161,19 @@ impl Compactor {
     }
 
     pub(super) fn run(&self) -> Result<Outcome> {
+        let (metrics, begun) = (&self.coordinator.metrics, Instant::now());
+        metrics.running_compactions.set(1);
+        let result = self.compact();
+        metrics.running_compactions.set(0);
+        match result {
+            Ok(Outcome::Done) => metrics.count_compaction(begun.elapsed()),
+            Ok(Outcome::NothingToDo | Outcome::Postponed) => {}
+            Err(_) => metrics.failed_compactions.add(1),
+        }
+        result
+    }
+
+    fn compact(&self) -> Result<Outcome> {
         if self.coordinator.callbacks.is_calling() {
             // It would wait for an epoch that the callback holds up.
             return Err(Error::WrongState("a compaction is not possible within a callback".to_owned()));

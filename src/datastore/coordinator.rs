@@ -16,6 +16,7 @@ use super::progress::{NotifyLevel, Progress};
 use super::tap::TapHandle;
 use crate::error::{Error, Result};
 use crate::lock_order::{Mutex, Rank, RwLock};
+use crate::metrics::{Histogram, Metrics};
 use crate::types::{Durability, Epoch};
 use crate::vfs::Vfs;
 use std::fmt;
@@ -44,6 +45,7 @@ pub(super) struct Coordinator {
     /// Replication.
     tap: RwLock<Option<TapHandle>>,
     failure: OnceLock<String>,
+    pub(super) metrics: Arc<Metrics>,
     started: AtomicBool,
     shut_down: AtomicBool,
     /// Counts the runs from one opening of the directory to the next.
@@ -59,7 +61,7 @@ struct Leader {
 }
 
 impl Coordinator {
-    pub(super) fn new(level: NotifyLevel, replicated: bool) -> Coordinator {
+    pub(super) fn new(level: NotifyLevel, replicated: bool, metrics: Arc<Metrics>) -> Coordinator {
         Coordinator {
             floor: AtomicU64::new(0),
             recovered: AtomicU64::new(0),
@@ -73,6 +75,7 @@ impl Coordinator {
             journaling: parking_lot::RwLock::default(),
             tap: RwLock::new(Rank::Tap, None),
             failure: OnceLock::new(),
+            metrics,
             started: AtomicBool::new(false),
             shut_down: AtomicBool::new(false),
             run: AtomicU64::new(0),
@@ -185,6 +188,7 @@ impl Coordinator {
             journaling.journal.refuse(&error.to_string());
         }
         if first {
+            self.metrics.failed.set(1);
             log::error!("nothing is acknowledged from now on: {error}");
             self.progress.wake();
         }
@@ -216,6 +220,7 @@ impl Coordinator {
 
     pub(super) fn switch(&self, epoch: Epoch) -> Result<()> {
         self.check()?;
+        self.metrics.epochs.begin(epoch.0);
         let before = self.epochs().raise_switched(epoch);
         if epoch <= before {
             log::warn!("switch to epoch_id_type of {epoch} (<={before}) is curious");
@@ -292,6 +297,7 @@ impl Coordinator {
             let rest = leader.unpropagated.filter(|&(_, last)| last > epoch);
             leader.unpropagated = rest.map(|(first, last)| (first.max(Epoch(epoch.0 + 1)), last));
             self.progress.raise_propagated(epoch);
+            self.measure(epoch, &self.metrics.propagated);
             self.callbacks.post(EpochEvent { epoch, state: Durability::Propagated, had_writes });
         }
         if let Some(epoch) = self.progress.next_notified() {
@@ -324,6 +330,7 @@ impl Coordinator {
             committer.confirm_place().map_err(|e| self.poison(e))?;
         }
         self.progress.raise_stored(ended);
+        self.measure(ended, &self.metrics.stored);
         if let Some(tap) = self.tap() {
             if let Some(confirmed) = tap.0.stored(ended, last_written) {
                 self.epochs().confirm(confirmed);
@@ -332,6 +339,13 @@ impl Coordinator {
         let had_writes = last_written.is_some();
         self.callbacks.post(EpochEvent { epoch: ended, state: Durability::Stored, had_writes });
         Ok(())
+    }
+
+    /// Counts how long ago the epoch ended.
+    fn measure(&self, epoch: Epoch, histogram: &Histogram) {
+        if let Some(time) = self.metrics.epochs.since_end_of(epoch.0) {
+            histogram.observe(time);
+        }
     }
 
     fn note_record(&self, committer: &Committer, epoch: Epoch, result: Result<()>) -> Result<()> {
@@ -424,7 +438,7 @@ mod tests {
         let fs = SimFs::new();
         let location = Path::new("/log");
         fs.create_dir(location).unwrap();
-        let coordinator = Coordinator::new(NotifyLevel::Stored, false);
+        let coordinator = Coordinator::new(NotifyLevel::Stored, false, Arc::default());
         let slot = Arc::new(Slot::new());
         coordinator.sessions.register(slot.clone());
         coordinator.start(committer(fs, location), Epoch(0), false);
@@ -451,7 +465,7 @@ mod tests {
         let fs = SimFs::new();
         let location = Path::new("/log");
         fs.create_dir(location).unwrap();
-        let coordinator = Coordinator::new(NotifyLevel::Stored, false);
+        let coordinator = Coordinator::new(NotifyLevel::Stored, false, Arc::default());
         coordinator.start(committer(fs, location), Epoch(0), false);
         let switched = coordinator.instead_of_leading(|_| coordinator.switch(Epoch(2)));
         switched.unwrap();

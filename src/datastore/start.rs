@@ -15,6 +15,7 @@ use crate::types::{BlobId, Epoch};
 use crate::wal::epoch_file::EpochFile;
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What a start found.
 #[derive(Clone, Debug, Default)]
@@ -49,7 +50,11 @@ impl Datastore {
         _turn: &Turn<'_>,
         before_change: impl FnOnce(Epoch) -> Result<()>,
     ) -> Result<RecoveryReport> {
+        let begun = Instant::now();
         let result = self.recover(before_change);
+        if let Ok(report) = &result {
+            self.metrics().note_recovery(begun.elapsed(), report.entries);
+        }
         let epoch = result.as_ref().map_or(Epoch(0), |report| report.last_epoch);
         self.emit(EventKind::WalStarted, epoch, result.is_ok());
         result

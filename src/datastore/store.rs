@@ -19,9 +19,10 @@ use crate::blob::{BlobPool, BlobStore};
 use crate::directory::data_directory::Directory;
 use crate::error::{Error, Result};
 use crate::lock_order::{Mutex, Rank, RwLock};
+use crate::metrics::Metrics;
 use crate::recovery::Snapshot;
 use crate::types::{BlobId, Epoch};
-use crate::vfs::Vfs;
+use crate::vfs::{MeteredFs, Vfs};
 use crate::wal::file_sync::NameSync;
 use crate::wal::history_file::DirectoryHistory;
 use crate::wal::names;
@@ -88,12 +89,14 @@ impl Datastore {
             let message = "the notify level is PROPAGATED but no replication is configured: no epoch would be notified";
             return Err(Error::InvalidArgument(message.to_owned()));
         }
+        let metrics = Arc::<Metrics>::default();
+        let settings = Settings { vfs: Arc::new(MeteredFs::new(settings.vfs, metrics.clone())), ..settings };
         let directory = Directory::open(settings.vfs.clone(), &settings.location)?;
         let given = Given { vfs: settings.vfs, location: settings.location };
         // From here on the directory is found through its descriptor only.
         let settings = Settings { vfs: directory.vfs().clone(), location: directory.location().to_owned(), ..settings };
-        let blobs = Arc::new(BlobStore::new(settings.vfs.clone(), &settings.location));
-        let coordinator = Arc::new(Coordinator::new(settings.notify_level, settings.replicated));
+        let blobs = Arc::new(BlobStore::new(settings.vfs.clone(), &settings.location, metrics.clone()));
+        let coordinator = Arc::new(Coordinator::new(settings.notify_level, settings.replicated, metrics));
         let names = Arc::new(FileNames::new(NameSync::new(settings.vfs.clone(), &settings.location)));
         let backups: Arc<InProgress> = Arc::default();
         let channels = Arc::new(RwLock::new(Rank::Channels, Vec::new()));
@@ -125,6 +128,11 @@ impl Datastore {
     /// The identity of the directory.
     pub fn instance_uuid(&self) -> &str {
         &self.instance_uuid
+    }
+
+    /// What is counted of it, from [`Self::open`] on, through shutdowns too.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.coordinator.metrics
     }
 
     /// The disk that the directory is on.

@@ -7,6 +7,7 @@ use super::settings::limestone_settings;
 use super::status::{guard, Failure};
 use crate::datastore::{environment, Datastore, EpochEvent, PersistentCallback, Settings};
 use crate::engine::Engine;
+use crate::monitoring::settings::metrics_endpoint;
 use crate::types::{Durability, Epoch};
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -83,13 +84,14 @@ pub unsafe extern "C" fn limestone_datastore_open(
             0 => environment::recovery_memory_bytes()?,
             bytes => bytes,
         };
+        let metrics_endpoint = metrics_endpoint(std::env::var_os).map_err(|e| Failure::argument(&e.to_string()))?;
         let settings = Settings::new(location)
             .recovery_threads(given.recovery_threads)
             .recovery_memory_bytes(memory)
             .commit(environment::commit(std::env::var_os)?)
             .instance_id(given.instance_id)
             .db_name(given.db_name);
-        let engine = Engine::open(settings, given.replication)?;
+        let engine = Engine::open(settings, given.replication)?.metrics_endpoint(metrics_endpoint);
         *out = handle::create(closable(Arc::new(engine)));
         Ok(())
     })

@@ -10,6 +10,7 @@ pub mod net;
 pub mod policy;
 pub mod promotion;
 pub mod replica_store;
+pub mod report;
 pub mod secret;
 pub mod settings;
 pub mod status;

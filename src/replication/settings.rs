@@ -273,7 +273,8 @@ fn parse_endpoints(text: &str) -> Result<Vec<Endpoint>, String> {
     }
 }
 
-fn parse_endpoint(text: &str) -> Option<Endpoint> {
+/// An address in the form `tcp://<host>:<port>`.
+pub fn parse_endpoint(text: &str) -> Option<Endpoint> {
     let rest = text.strip_prefix("tcp://")?;
     let (host, port) = match rest.strip_prefix('[') {
         Some(rest) => {

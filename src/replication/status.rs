@@ -46,6 +46,18 @@ pub enum LinkState {
 }
 
 impl LinkState {
+    /// All of them.
+    pub const ALL: [LinkState; 8] = [
+        LinkState::Stopped,
+        LinkState::NotReplicated,
+        LinkState::Connecting,
+        LinkState::BaseSync,
+        LinkState::CatchUp,
+        LinkState::Streaming,
+        LinkState::Stalled,
+        LinkState::Refused,
+    ];
+
     /// As it stands in the document and in log lines.
     pub fn name(self) -> &'static str {
         match self {

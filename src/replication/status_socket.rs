@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Answers questions for the status of whoever serves a directory, an engine or a replica: a local socket in its
-//! control directory, which nobody else looks at. Whoever connects gets the document, so what is shown is never stale.
+//! control directory, which nobody else looks at. Whoever connects gets the report, so what is shown is never stale.
 
-use crate::replication::status::Status;
+use crate::replication::report::Report;
 use crate::vfs::descriptor::above_standard_streams;
 use crate::wal::names;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
@@ -57,12 +57,12 @@ pub struct StatusSocket {
 }
 
 impl StatusSocket {
-    /// Takes the place of what a killed process left; the caller holds the lock of the directory. `status` must not
+    /// Takes the place of what a killed process left; the caller holds the lock of the directory. `report` must not
     /// wait for anything that can take long.
     ///
     /// # Errors
     /// When the socket cannot be made; the directory can be served all the same.
-    pub fn start(location: &Path, status: impl Fn() -> Status + Send + 'static) -> io::Result<StatusSocket> {
+    pub fn start(location: &Path, report: impl Fn() -> Report + Send + 'static) -> io::Result<StatusSocket> {
         match std::fs::create_dir(location.join(names::CONTROL_DIR)) {
             Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e),
             _ => {}
@@ -80,7 +80,7 @@ impl StatusSocket {
                 while !stopping.load(SeqCst) {
                     match listener.accept() {
                         // Who asked and does not listen gets nothing.
-                        Ok((stream, _)) => drop(send(stream, &status())),
+                        Ok((stream, _)) => drop(send(stream, &report())),
                         Err(_) if stopping.load(SeqCst) => return,
                         Err(_) => std::thread::sleep(PAUSE),
                     }
@@ -108,17 +108,17 @@ impl Drop for StatusSocket {
     }
 }
 
-fn send(stream: UnixStream, status: &Status) -> io::Result<()> {
+fn send(stream: UnixStream, report: &Report) -> io::Result<()> {
     let mut stream = above_standard_streams(stream)?;
     stream.set_write_timeout(Some(SEND_TIMEOUT))?;
-    stream.write_all(status.to_json().as_bytes())
+    stream.write_all(report.to_lines().as_bytes())
 }
 
 /// Asks the process that serves the directory; `None` when there is none.
 ///
 /// # Errors
 /// [`ErrorKind::TimedOut`] when there is one and it does not answer within a second.
-pub fn ask(location: &Path) -> io::Result<Option<Status>> {
+pub fn ask(location: &Path) -> io::Result<Option<Report>> {
     let deadline = Instant::now() + ANSWER_TIMEOUT;
     let place = match Place::open(location) {
         Ok(place) => place,
@@ -146,7 +146,7 @@ pub fn ask(location: &Path) -> io::Result<Option<Status>> {
             _ => {}
         }
     }
-    serde_json::from_slice(&document).map(Some).map_err(|e| io::Error::new(ErrorKind::InvalidData, e))
+    Report::parse(&document).map(Some).map_err(|e| io::Error::new(ErrorKind::InvalidData, e))
 }
 
 /// A time-out in words.
@@ -162,14 +162,20 @@ fn no_answer(error: io::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Snapshot;
     use crate::replication::status::Known;
 
+    fn report() -> Report {
+        Report::new(Known::default().document(), Snapshot { sessions: 3, ..Snapshot::default() }, Path::new("/"))
+    }
+
     #[test]
-    fn whoever_asks_gets_the_document_and_nobody_is_left_when_it_ends() {
+    fn whoever_asks_gets_the_report_and_nobody_is_left_when_it_ends() {
         let dir = tempfile::tempdir().unwrap();
         assert!(ask(dir.path()).unwrap().is_none());
-        let socket = StatusSocket::start(dir.path(), || Known::default().document()).unwrap();
-        assert_eq!(ask(dir.path()).unwrap(), Some(Known::default().document()));
+        let socket = StatusSocket::start(dir.path(), report).unwrap();
+        let told = ask(dir.path()).unwrap().unwrap();
+        assert_eq!((told.status, told.counted.unwrap().numbers.sessions), (report().status, 3));
         // The directory may be moved meanwhile.
         let moved = dir.path().with_extension("moved");
         std::fs::rename(dir.path(), &moved).unwrap();
@@ -187,7 +193,7 @@ mod tests {
         let busy = move || {
             // Until the other end is gone.
             let _ = wait.recv();
-            Known::default().document()
+            report()
         };
         let socket = StatusSocket::start(dir.path(), busy).unwrap();
         let begun = Instant::now();

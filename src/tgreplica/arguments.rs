@@ -9,6 +9,10 @@ const DETAILS: &str = "\
 `tgreplica status <LOGDIR>` asks whoever serves the directory, a replica or an engine, how it stands; it is the same \
 as `tgreplica --status <LOGDIR>`.
 
+`tgreplica metrics <LOGDIR>` prints what a monitoring system collects of it, in the text form of Prometheus, as files \
+for the textfile collector of its node exporter have it; with --openmetrics in that form. Both are also served over \
+HTTP under /metrics, and under /healthz (with ?role=primary or ?role=replica) whether it is in order: 200 or 503.
+
 `tgreplica promote <LOGDIR>` makes a stopped replica's directory a primary's: it refuses one that is empty, \
 incomplete, known to be behind or no replica's, begins a term, and says up to which epoch everything is there. With \
 --force it refuses none of these; what the directory lacks is lost then.
@@ -22,7 +26,9 @@ Settings come from the environment: TSURUGI_REPLICATION_ENDPOINT (tcp://host:por
 TSURUGI_REPLICATION_PROTOCOL (native or upstream, default native), TSURUGI_REPLICATION_TIMEOUT_MS (default 10000), \
 TSURUGI_REPLICATION_SECRET_FILE, TSURUGI_REPLICATION_ALLOW_NO_SECRET (1: peers on other machines need no secret), \
 TSURUGI_REPLICATION_CUT_OFF_MAX and TSURUGI_REPLICATION_CUT_OFF_MB (what is kept below cut_off/, default 4 directories \
-and 10240 MiB; the newest always). LIMESTONE_COMMIT=journal makes what comes durable with one sync of a commit journal, \
+and 10240 MiB; the newest always), LIMESTONE_METRICS_LISTEN (tcp://host:port to serve metrics on, default none), \
+LIMESTONE_METRICS_ALLOW_REMOTE (1: other machines may read them). \
+LIMESTONE_COMMIT=journal makes what comes durable with one sync of a commit journal, \
 which is bounded by LIMESTONE_JOURNAL_MIB; direct (default) syncs the log files.
 
 SIGTERM and SIGINT end the program; everything received is on the disk then. SIGHUP reads the secret file again. To \
@@ -31,14 +37,16 @@ take over, stop the program, call `tgreplica promote`, and start the engine on t
 Exit codes: 0 ended by a signal or, with --once, by the primary in good order; 1 wrong use, a setting that is not \
 understood, or an address that cannot be listened on; 2 the directory cannot be used, nothing was changed: see \
 `tglogutil inspect`; 3 another process uses the directory; 4 the disk failed while serving, nothing was acknowledged \
-since; 5 with --once, the session was lost or refused, with rejoin, the primary was refused or did not come before a signal; 6 with status, nobody serves the directory; 7 with status, who \
-serves it does not answer within a second. With --json every failure is one object with `error` and `exit`.";
+since; 5 with --once, the session was lost or refused, with rejoin, the primary was refused or did not come before a \
+signal; 6 with status and metrics, nobody serves the directory; 7 with them, who serves it does not answer within a \
+second. With --json every failure is one object with `error` and `exit`.";
 
 /// Serves a data directory as the replica of a primary, or says how it stands.
 #[derive(Debug, Parser)]
 #[command(name = "tgreplica", version, disable_version_flag = true, after_help = DETAILS)]
 #[command(
     override_usage = "tgreplica [OPTIONS] <LOGDIR>\n       tgreplica status [--json] [--watch[=SECONDS]] <LOGDIR>\n\
+                      \x20      tgreplica metrics [--openmetrics] <LOGDIR>\n\
                       \x20      tgreplica promote [--force] [--json] <LOGDIR>\n\
                       \x20      tgreplica rejoin [OPTIONS] <LOGDIR>"
 )]
@@ -71,6 +79,9 @@ pub struct Arguments {
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "1",
           value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub watch: Option<u32>,
+    /// With metrics: the form OpenMetrics 1.0.0.
+    #[arg(long)]
+    pub openmetrics: bool,
     /// Print the name and the version, and end.
     #[arg(long)]
     pub version: bool,
@@ -84,6 +95,7 @@ pub struct Arguments {
 pub enum Wanted<'a> {
     Serve(&'a Path),
     Status(&'a Path),
+    Metrics(&'a Path),
     Promote(&'a Path),
     Rejoin(&'a Path),
 }
@@ -94,6 +106,8 @@ impl Arguments {
         match &self.logdir[..] {
             [logdir] if self.status => Ok(Wanted::Status(logdir)),
             [word, logdir] if word == Path::new("promote") => Ok(Wanted::Promote(logdir)),
+            [word, logdir] if word == Path::new("metrics") => Ok(Wanted::Metrics(logdir)),
+            _ if self.openmetrics => Err("--openmetrics is for: tgreplica metrics".to_owned()),
             _ if self.force => Err("--force is for: tgreplica promote".to_owned()),
             [logdir] if self.watch.is_some() => Err(format!("--watch is for: tgreplica status {}", logdir.display())),
             [logdir] => Ok(Wanted::Serve(logdir)),

@@ -49,7 +49,11 @@ pub fn run(
         Ok(wanted) => wanted,
         Err(text) => return output.misused(&text),
     };
-    let (Wanted::Serve(logdir) | Wanted::Status(logdir) | Wanted::Promote(logdir) | Wanted::Rejoin(logdir)) = wanted;
+    let (Wanted::Serve(logdir)
+    | Wanted::Status(logdir)
+    | Wanted::Metrics(logdir)
+    | Wanted::Promote(logdir)
+    | Wanted::Rejoin(logdir)) = wanted;
     if let Err(exit) = check_directory(logdir, &mut output) {
         return exit;
     }
@@ -63,6 +67,7 @@ pub fn run(
             };
             serve::run(logdir, &arguments, until, environment, signals, &mut output)
         }
+        (Wanted::Metrics(_), _) => status::metrics(logdir, arguments.openmetrics, &mut output),
         (Wanted::Status(_), None) => status::show(logdir, &mut output),
         (Wanted::Status(_), Some(s)) => status::watch(logdir, Duration::from_secs(s.into()), signals, &mut output),
     }

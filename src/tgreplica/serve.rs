@@ -7,15 +7,18 @@ use super::signals::Signals;
 use super::{rejoin, status};
 use crate::datastore::{environment, Commit};
 use crate::error::Error;
+use crate::metrics::Metrics;
+use crate::monitoring::settings::{metrics_endpoint, MetricsEndpoint};
+use crate::monitoring::Monitoring;
 use crate::replication::native::replica::{open, Options, Server};
 use crate::replication::net::listener;
 use crate::replication::replica_store::StandbyStore;
+use crate::replication::report::Report;
 use crate::replication::secret::Secret;
 use crate::replication::settings::{Endpoint, Protocol, ReplicationSettings};
 use crate::replication::status::{Known, LinkState, Status};
-use crate::replication::status_socket::StatusSocket;
 use crate::replication::upstream;
-use crate::vfs::RealFs;
+use crate::vfs::{MeteredFs, RealFs};
 use std::ffi::OsStr;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -54,7 +57,8 @@ pub fn run(
         }
         Err(Unusable::Other(text)) => return output.fail(USAGE, &text),
     };
-    let Served { settings, commit, secret_file } = settings;
+    let Served { settings, commit, secret_file, metrics } = settings;
+    let metrics_at = metrics.as_ref();
     // There is at least one, or they would not be there.
     let Some(endpoint) = settings.endpoints.first() else {
         return output.misused(&format!("{ENDPOINT} environment variable is not set."));
@@ -65,14 +69,15 @@ pub fn run(
     let rewind = arguments.rewind || until == Until::Rejoined;
     match settings.protocol {
         Protocol::Native => {
-            let how = How { settings: &settings, commit, secret_file: secret_file.as_deref(), until, rewind };
+            let secret_file = secret_file.as_deref();
+            let how = How { settings: &settings, commit, secret_file, metrics_at, until, rewind };
             native(logdir, endpoint, how, signals, output)
         }
         Protocol::Upstream if until != Until::Stopped || rewind => {
             let text = "--once, --rewind and rejoin need the native protocol: the original's knows no histories";
             output.fail(USAGE, text)
         }
-        Protocol::Upstream => of_upstream(logdir, endpoint, (&settings, commit), signals, output),
+        Protocol::Upstream => of_upstream(logdir, endpoint, (&settings, commit, metrics_at), signals, output),
     }
 }
 
@@ -81,6 +86,7 @@ struct Served {
     settings: ReplicationSettings,
     commit: Commit,
     secret_file: Option<PathBuf>,
+    metrics: Option<MetricsEndpoint>,
 }
 
 enum Unusable {
@@ -108,8 +114,9 @@ fn settings(arguments: &Arguments, environment: Environment) -> Result<Served, U
     let value = |wanted: &str| variables.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
     let commit = environment::commit(value).map_err(|e| Unusable::Other(e.to_string()))?;
     let is_set = variables.iter().any(|(name, _)| name == OsStr::new(ENDPOINT));
+    let metrics = metrics_endpoint(value).map_err(|e| Unusable::Other(e.to_string()))?;
     match ReplicationSettings::parse(variables) {
-        Ok(Some(settings)) => Ok(Served { settings, commit, secret_file }),
+        Ok(Some(settings)) => Ok(Served { settings, commit, secret_file, metrics }),
         Ok(None) if !is_set => Err(Unusable::NotSet),
         Ok(None) => Err(wrong_endpoint()),
         Err(e) if e.variable == ENDPOINT => Err(wrong_endpoint()),
@@ -134,12 +141,13 @@ struct How<'a> {
     settings: &'a ReplicationSettings,
     commit: Commit,
     secret_file: Option<&'a Path>,
+    metrics_at: Option<&'a MetricsEndpoint>,
     until: Until,
     rewind: bool,
 }
 
 fn native(logdir: &Path, endpoint: &Endpoint, how: How<'_>, signals: &Signals, output: &mut Output<'_>) -> i32 {
-    let How { settings, commit, secret_file, until, rewind } = how;
+    let How { settings, commit, secret_file, metrics_at, until, rewind } = how;
     let once = until == Until::FirstSession;
     let options = Options {
         timeout: settings.timeout,
@@ -148,7 +156,8 @@ fn native(logdir: &Path, endpoint: &Endpoint, how: How<'_>, signals: &Signals, o
         once,
         commit,
     };
-    let opened = match open(Arc::new(RealFs), logdir, options) {
+    let (disk, metrics) = metered();
+    let opened = match open(disk, logdir, options) {
         Ok(opened) if rewind => opened.allow_rewind(settings.keep_cut_off),
         Ok(opened) => opened,
         Err(e) => return refused_directory(&e, output),
@@ -161,7 +170,7 @@ fn native(logdir: &Path, endpoint: &Endpoint, how: How<'_>, signals: &Signals, o
         Ok(server) => server,
         Err(e) => return output.fail(USAGE, &format!("cannot serve: {e}")),
     };
-    let _socket = answer(logdir, server.status_source());
+    let _answers = answer(logdir, (metrics_at, metrics), server.status_source());
     announce(output, server.address(), until == Until::Rejoined && output.json);
     let has_ended = |server: &Server| match until {
         Until::Stopped => false,
@@ -213,22 +222,32 @@ fn read_secret_again(file: Option<&Path>, set: impl FnOnce(Secret)) {
     }
 }
 
-/// The status socket; a replica without one serves all the same.
-fn answer(logdir: &Path, status: impl Fn() -> Status + Send + 'static) -> Option<StatusSocket> {
-    StatusSocket::start(logdir, status)
-        .inspect_err(|e| log::warn!("replication: tgreplica --status will not be answered: {e}"))
-        .ok()
+/// A disk that counts.
+fn metered() -> (Arc<MeteredFs>, Arc<Metrics>) {
+    let metrics = Arc::<Metrics>::default();
+    (Arc::new(MeteredFs::new(Arc::new(RealFs), metrics.clone())), metrics)
+}
+
+/// Tells what `status` says and what was counted.
+fn answer(
+    logdir: &Path,
+    (endpoint, metrics): (Option<&MetricsEndpoint>, Arc<Metrics>),
+    status: impl Fn() -> Status + Send + Sync + 'static,
+) -> Monitoring {
+    let location = logdir.to_owned();
+    Monitoring::start(logdir, endpoint, move || Report::new(status(), metrics.snapshot(), &location))
 }
 
 /// Serves a primary that speaks the protocol of the original.
 fn of_upstream(
     logdir: &Path,
     endpoint: &Endpoint,
-    (settings, commit): (&ReplicationSettings, Commit),
+    (settings, commit, metrics_at): (&ReplicationSettings, Commit, Option<&MetricsEndpoint>),
     signals: &Signals,
     output: &mut Output<'_>,
 ) -> i32 {
-    let store = match StandbyStore::open_with(Arc::new(RealFs), logdir, commit) {
+    let (disk, metrics) = metered();
+    let store = match StandbyStore::open_with(disk, logdir, commit) {
         Ok(store) => Arc::new(store),
         Err(e) => return refused_directory(&e, output),
     };
@@ -245,9 +264,9 @@ fn of_upstream(
         Ok(replica) => Arc::new(replica),
         Err(e) => return output.fail(USAGE, &format!("cannot serve: {e}")),
     };
-    let _socket = {
+    let answers = {
         let (store, served, logdir_of) = (store.clone(), Arc::downgrade(&replica), logdir.to_owned());
-        answer(logdir, move || {
+        answer(logdir, (metrics_at, metrics), move || {
             let connected = served.upgrade().is_some_and(|replica| replica.held() > 0);
             let state = if connected { LinkState::Streaming } else { LinkState::Connecting };
             let known = Known { protocol: Some("upstream"), state, last_error: store.failure(), ..Known::default() };
@@ -258,7 +277,7 @@ fn of_upstream(
     while !signals.stop.load(SeqCst) && store.failure().is_none() {
         std::thread::sleep(POLL);
     }
-    drop(_socket);
+    drop(answers);
     if let Some(replica) = Arc::get_mut(&mut replica) {
         replica.stop();
     }

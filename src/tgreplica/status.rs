@@ -4,7 +4,10 @@
 use super::report::{Output, DIRECTORY, DONE, NOT_RUNNING, NO_ANSWER};
 use super::signals::Signals;
 use crate::error::Error;
+use crate::monitoring::families;
+use crate::monitoring::text::{self, Form};
 use crate::replication::replica_store::{versions, STAGING_DIR};
+use crate::replication::report::Report;
 use crate::replication::status::{Known, Side, Status};
 use crate::replication::status_socket;
 use crate::types::Epoch;
@@ -19,19 +22,40 @@ use std::time::{Duration, Instant};
 /// How often a watching program looks whether it shall end.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Says once how the directory stands.
-pub fn show(logdir: &Path, output: &mut Output<'_>) -> i32 {
-    let (status, exit) = match status_socket::ask(logdir) {
-        Ok(Some(status)) => (status, DONE),
+/// What whoever serves the directory tells, or else its files, with the exit code that says which; or the exit code of
+/// a failure that was told.
+fn report(logdir: &Path, output: &mut Output<'_>) -> Result<(Report, i32), i32> {
+    match status_socket::ask(logdir) {
+        Ok(Some(report)) => Ok((report, DONE)),
         Ok(None) => match stopped(logdir) {
-            Ok(status) => (status, NOT_RUNNING),
-            Err(e) => return output.fail(DIRECTORY, &e.to_string()),
+            Ok(status) => Ok((Report { status, counted: None }, NOT_RUNNING)),
+            Err(e) => Err(output.fail(DIRECTORY, &e.to_string())),
         },
         Err(e) if e.kind() == ErrorKind::TimedOut => {
             let text = format!("the process that serves {} does not answer: {e}", logdir.display());
-            return output.fail(NO_ANSWER, &text);
+            Err(output.fail(NO_ANSWER, &text))
         }
-        Err(e) => return output.fail(DIRECTORY, &format!("{} cannot be asked: {e}", logdir.display())),
+        Err(e) => Err(output.fail(DIRECTORY, &format!("{} cannot be asked: {e}", logdir.display()))),
+    }
+}
+
+/// Prints the metrics of the directory.
+pub fn metrics(logdir: &Path, openmetrics: bool, output: &mut Output<'_>) -> i32 {
+    let form = if openmetrics { Form::OpenMetrics } else { Form::Prometheus };
+    match report(logdir, output) {
+        Ok((report, exit)) => {
+            output.print(&text::write(&families::of(&report), form));
+            exit
+        }
+        Err(exit) => exit,
+    }
+}
+
+/// Says once how the directory stands.
+pub fn show(logdir: &Path, output: &mut Output<'_>) -> i32 {
+    let (Report { status, .. }, exit) = match report(logdir, output) {
+        Ok(report) => report,
+        Err(exit) => return exit,
     };
     let text = if output.json { format!("{}\n", status.to_json()) } else { format!("{status}\n") };
     output.print(&text);

@@ -11,10 +11,12 @@
 pub mod crashsafe;
 pub mod descriptor;
 mod interface;
+mod metered;
 mod real;
 mod root;
 mod sim;
 
 pub use interface::{DirEntry, FileKind, FileLock, Lock, LockError, Mapping, Open, Vfs, VfsFile};
+pub use metered::MeteredFs;
 pub use real::RealFs;
 pub use sim::{Fault, Loss, SimFs};

@@ -3,6 +3,8 @@
 
 mod base_sync;
 mod command_line;
+mod metrics;
+mod openmetrics;
 mod operator;
 mod pair;
 mod primary;

@@ -4,6 +4,7 @@
 use crate::program::{status, status_when, take_over, Replica, DEADLINE};
 use limestone_core::datastore::{Channel, Durability, Outcome, Settings};
 use limestone_core::engine;
+use limestone_core::monitoring::settings::{metrics_endpoint, LISTEN};
 use limestone_core::replication::settings::ReplicationSettings;
 use limestone_core::types::{Epoch, StorageId, WriteVersion};
 use std::collections::BTreeMap;
@@ -11,21 +12,24 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-struct Engine {
-    engine: engine::Engine,
+/// An engine on a directory, and what it wrote.
+pub struct Engine {
+    pub engine: engine::Engine,
     channels: Vec<Arc<Channel>>,
     epoch: u64,
     written: BTreeMap<String, String>,
 }
 
 impl Engine {
-    fn start(dir: &Path, replica: SocketAddr, more: &[(&str, &str)]) -> Engine {
+    pub fn start(dir: &Path, replica: SocketAddr, more: &[(&str, &str)]) -> Engine {
         let endpoint = format!("tcp://{replica}");
         let variables =
             [("TSURUGI_REPLICATION_ENDPOINT", endpoint.as_str()), ("TSURUGI_REPLICATION_TIMEOUT_MS", "5000")];
         let variables = variables.iter().chain(more).map(|&(name, value)| (name.into(), value.into()));
         let replication = ReplicationSettings::parse(variables).unwrap();
         let engine = engine::Engine::open(Settings::new(dir), replication).unwrap();
+        let metrics = |name| (name == LISTEN).then(|| "tcp://127.0.0.1:0".into());
+        let engine = engine.metrics_endpoint(metrics_endpoint(metrics).unwrap());
         let channels: Vec<_> = (0..3).map(|_| engine.create_channel().unwrap()).collect();
         let report = engine.ready().unwrap();
         let epoch = report.last_epoch.0 + 1;
@@ -34,7 +38,7 @@ impl Engine {
     }
 
     /// Writes epochs, each with sessions on some channels, and every fourth with none.
-    fn write(&mut self, epochs: u64, value_bytes: usize) {
+    pub fn write(&mut self, epochs: u64, value_bytes: usize) {
         for _ in 0..epochs {
             let epoch = self.epoch;
             for (number, channel) in self.channels.iter().enumerate().filter(|_| !epoch.is_multiple_of(4)) {
@@ -51,13 +55,13 @@ impl Engine {
     }
 
     /// Waits until everything written is on the replica.
-    fn propagated(&self) {
+    pub fn propagated(&self) {
         let last = Epoch(self.epoch - 1);
         let reached = self.engine.store().wait_durable(last, Durability::Propagated, Some(DEADLINE)).unwrap();
         assert!(reached, "{}", self.engine.status());
     }
 
-    fn stop(self) -> BTreeMap<String, String> {
+    pub fn stop(self) -> BTreeMap<String, String> {
         self.engine.shutdown();
         self.written
     }

@@ -16,6 +16,8 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 pub struct Replica {
     child: Child,
     pub address: SocketAddr,
+    /// Where it serves metrics.
+    pub metrics: Option<SocketAddr>,
     log: std::thread::JoinHandle<String>,
 }
 
@@ -62,11 +64,14 @@ impl Replica {
         let mut child = command(&all, environment).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut errors = BufReader::new(child.stderr.take().unwrap());
         let mut log = String::new();
+        let mut metrics = None;
         let address = loop {
             let mut line = String::new();
             assert!(errors.read_line(&mut line).unwrap() > 0, "it ended: {log}");
             log.push_str(&line);
-            if let Some((_, address)) = line.trim_end().split_once("listening on ") {
+            if let Some((_, address)) = line.trim_end().split_once("metrics: listening on ") {
+                metrics = Some(address.parse().unwrap());
+            } else if let Some((_, address)) = line.trim_end().split_once("listening on ") {
                 break address.parse().unwrap();
             }
         };
@@ -78,7 +83,7 @@ impl Replica {
             errors.read_to_string(&mut log).unwrap();
             log
         });
-        Replica { child, address, log }
+        Replica { child, address, metrics, log }
     }
 
     pub fn signal(&self, signal: i32) {

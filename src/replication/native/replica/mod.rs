@@ -97,7 +97,7 @@ impl Server {
     }
 
     /// Calls give the status document as long as this lives.
-    pub fn status_source(&self) -> impl Fn() -> Status + Send + 'static {
+    pub fn status_source(&self) -> impl Fn() -> Status + Send + Sync + 'static {
         let node = self.node.clone();
         move || node.status()
     }
