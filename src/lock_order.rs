@@ -42,12 +42,6 @@ pub enum Rank {
     Callbacks,
 }
 
-impl Rank {
-    fn may_be_held_more_than_once(self) -> bool {
-        self == Rank::Channel
-    }
-}
-
 /// Says that this thread holds a lock.
 #[derive(Debug)]
 struct Held(#[cfg(debug_assertions)] Rank);
@@ -56,6 +50,12 @@ struct Held(#[cfg(debug_assertions)] Rank);
 mod held {
     use crate::lock_order::{Held, Rank};
     use std::cell::RefCell;
+
+    impl Rank {
+        fn may_be_held_more_than_once(self) -> bool {
+            self == Rank::Channel
+        }
+    }
 
     thread_local! {
         static HELD: RefCell<Vec<Rank>> = const { RefCell::new(Vec::new()) };

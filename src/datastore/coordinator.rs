@@ -10,7 +10,7 @@ use super::callbacks::{Callbacks, EpochEvent};
 use super::committer::Committer;
 use super::epochs::Epochs;
 use super::events::{EventKind, Events};
-use super::journaling::{Ask, Journaling};
+use super::journaling::{Ask, Journaling, Leads};
 use super::open_sessions::{OpenSessions, Slot};
 use super::progress::{NotifyLevel, Progress};
 use super::tap::TapHandle;
@@ -255,7 +255,7 @@ impl Coordinator {
     }
 
     /// What [`Self::advance`] asks for.
-    pub(super) fn lead(&self) -> Result<()> {
+    fn lead(&self) -> Result<()> {
         loop {
             let Some(mut leader) = self.leader.try_lock() else {
                 return Ok(());
@@ -409,6 +409,16 @@ impl Coordinator {
         self.progress.wake();
         self.leader.lock().committer = None;
         self.callbacks.close_and_wait();
+    }
+}
+
+impl Leads for Coordinator {
+    fn lead(&self) -> Result<()> {
+        Coordinator::lead(self)
+    }
+
+    fn poison(&self, error: Error) -> Error {
+        Coordinator::poison(self, error)
     }
 }
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The commit journal of a running data store: what sessions hand to it when they end, and what surrounds it.
 
-use super::coordinator::Coordinator;
 use crate::blob::paths::Directories;
 use crate::blob::BlobStore;
 use crate::directory::ManifestOnDisk;
@@ -15,6 +14,14 @@ use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
+
+/// Whoever makes epochs durable. Calls come from the threads of the journal.
+pub(super) trait Leads: Send + Sync {
+    /// Completes every epoch that can be completed, and tells about it.
+    fn lead(&self) -> Result<()>;
+    /// Stops all acknowledgement for good.
+    fn poison(&self, error: Error) -> Error;
+}
 
 /// What sessions and rotations need of the journal.
 #[derive(Debug)]
@@ -102,7 +109,7 @@ struct Surroundings {
     blobs: Arc<BlobStore>,
     /// Where the BLOBs are that sessions refer to which are not yet in a group.
     unsynced: Mutex<Directories>,
-    coordinator: Weak<Coordinator>,
+    leads: Weak<dyn Leads>,
 }
 
 impl Host for Surroundings {
@@ -117,8 +124,8 @@ impl Host for Surroundings {
     }
 
     fn failed(&self, error: Error) {
-        if let Some(coordinator) = self.coordinator.upgrade() {
-            coordinator.poison(error);
+        if let Some(leads) = self.leads.upgrade() {
+            leads.poison(error);
         }
     }
 }
@@ -130,11 +137,10 @@ impl Journaling {
         location: &Path,
         settings: journal::Settings,
         epoch_file: Arc<Mutex<EpochFile>>,
-        surroundings: (Arc<ManifestOnDisk>, Arc<BlobStore>, &Arc<Coordinator>),
+        surroundings: (Arc<ManifestOnDisk>, Arc<BlobStore>, Weak<dyn Leads>),
     ) -> Result<Arc<Journaling>> {
-        let (manifest, blobs, coordinator) = surroundings;
-        let (unsynced, coordinator) = (Mutex::default(), Arc::downgrade(coordinator));
-        let surroundings = Arc::new(Surroundings { manifest, blobs, unsynced, coordinator });
+        let (manifest, blobs, leads) = surroundings;
+        let surroundings = Arc::new(Surroundings { manifest, blobs, unsynced: Mutex::default(), leads });
         let journal = Arc::new(Journal::new(vfs, location, settings, surroundings.clone(), epoch_file));
         journal.start()?;
         let (bell, thread) = (Bell::default(), Mutex::default());
@@ -142,26 +148,26 @@ impl Journaling {
     }
 
     /// Starts the thread that commits and calls back.
-    pub(super) fn commit_in_background(self: &Arc<Self>, coordinator: &Arc<Coordinator>) -> Result<()> {
-        let (journaling, coordinator) = (self.clone(), coordinator.clone());
-        let commit = move || journaling.commit_when_asked(&coordinator);
+    pub(super) fn commit_in_background(self: &Arc<Self>, leads: &Arc<dyn Leads>) -> Result<()> {
+        let (journaling, leads) = (self.clone(), leads.clone());
+        let commit = move || journaling.commit_when_asked(&*leads);
         let thread = std::thread::Builder::new().name("lstone_commit".to_owned()).spawn(commit);
         let failed = |source| Error::Io { message: "cannot start the thread that commits".to_owned(), source };
         *self.thread.lock() = Some(thread.map_err(failed)?);
         Ok(())
     }
 
-    fn commit_when_asked(&self, coordinator: &Coordinator) {
+    fn commit_when_asked(&self, leads: &dyn Leads) {
         while let Some(rung) = self.bell.wait() {
             let work = || {
                 if rung.group {
-                    self.journal.commit(None).map_err(|e| coordinator.poison(e))?;
+                    self.journal.commit(None).map_err(|e| leads.poison(e))?;
                 }
-                coordinator.lead()
+                leads.lead()
             };
             // Whatever fails poisons the data store, which says so to every caller.
             if std::panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
-                coordinator.poison(Error::WrongState("a callback panicked on the thread that commits".to_owned()));
+                leads.poison(Error::WrongState("a callback panicked on the thread that commits".to_owned()));
             }
             self.bell.done(rung.asked);
         }

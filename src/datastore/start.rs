@@ -3,7 +3,7 @@
 
 use super::committer::Committer;
 use super::events::EventKind;
-use super::journaling::Journaling;
+use super::journaling::{Journaling, Leads};
 use super::settings::Commit;
 use super::store::{Datastore, Lifecycle, State};
 use super::turns::Turn;
@@ -115,11 +115,12 @@ impl Datastore {
         let Commit::Journal(settings) = self.settings.commit else {
             return Ok(Committer::new(epoch_file, None));
         };
-        let surroundings = (directory.manifest(), self.blobs.clone(), &self.coordinator);
+        let leads: Arc<dyn Leads> = self.coordinator.clone();
+        let surroundings = (directory.manifest(), self.blobs.clone(), Arc::downgrade(&leads));
         let (vfs, location) = (self.settings.vfs.clone(), &self.settings.location);
         let journaling = Journaling::start(vfs, location, settings, epoch_file.clone(), surroundings)?;
         self.pauses.follow(&journaling)?;
-        journaling.commit_in_background(&self.coordinator)?;
+        journaling.commit_in_background(&leads)?;
         self.coordinator.set_journaling(Some(journaling.clone()));
         Ok(Committer::new(epoch_file, Some(journaling.journal.clone())))
     }

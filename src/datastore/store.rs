@@ -307,6 +307,7 @@ impl Datastore {
     }
 
     pub(super) fn rotate_logs(&self, lifecycle: &Lifecycle) -> Result<()> {
+        self.coordinator.check_failure()?;
         self.check_there()?;
         if lifecycle.state != State::Ready {
             return Err(Error::WrongState("rotation is possible only between ready() and shutdown()".to_owned()));
