@@ -11,6 +11,7 @@
 
 #include "engine.h"
 #include "records.h"
+#include "server.h"
 #include "verify.h"
 
 namespace {
@@ -22,6 +23,7 @@ constexpr int exit_error = 3;
 constexpr char const* usage = R"(usage: mini_engine <command> [options]
 
   run     writes with several workers and acknowledges what is durable
+  serve   takes entries from clients, `put <key> <value>` lines over TCP, and answers when they are durable
   verify  recovers a directory and checks that every acknowledged record is there
   print   recovers a directory and prints its entries (opening a directory changes it: use a copy)
 
@@ -32,9 +34,12 @@ options:
   --report-ms P     print a line with the state of the epochs so often, 0: never (run, default 0)
   --workers N       worker threads, 1..1000 (run, default 4)
   --seconds S       time to run (run, default 1)
-  --epoch-ms E      length of an epoch, 1..10000 (run, default 3)
+  --epoch-ms E      length of an epoch, 1..10000 (run, serve, default 3)
   --records R       records per session, 1..100000 (run, default 10)
   --value-bytes B   size of a value, 0..1000000 (run, default 100)
+  --port P          where clients connect, 1..65535 (serve)
+  --name N          what clients are greeted with (serve, default the directory)
+  --durable S       when an entry is durable: stored or propagated (serve, default stored)
   --long-every L    one session in L stays open for two epochs, 0: none (run, default 25)
 
 exit codes: 0 good, 1 acknowledged records lost or sessions incomplete, 2 usage, 3 error; the library aborts the
@@ -112,6 +117,22 @@ int run(std::vector<std::string> const& arguments) {
     return EXIT_SUCCESS;
 }
 
+int serve(std::vector<std::string> const& arguments) {
+    auto const given = parse_options(arguments, {"--dir", "--port", "--name", "--durable", "--epoch-ms"});
+    mini_engine::server_options server_options;
+    server_options.directory = text_option(given, "--dir");
+    server_options.name = given.count("--name") > 0 ? text_option(given, "--name") : server_options.directory;
+    server_options.port = static_cast<std::uint16_t>(number_option(given, "--port", 0, 1, 65535));
+    server_options.epoch = std::chrono::milliseconds(number_option(given, "--epoch-ms", 3, 1, 10000));
+    auto const durable = given.count("--durable") > 0 ? text_option(given, "--durable") : "stored";
+    if (durable != "stored" && durable != "propagated") {
+        throw usage_error("--durable expects stored or propagated, found `" + durable + "`");
+    }
+    server_options.propagated = durable == "propagated";
+    mini_engine::server(server_options).run();
+    return EXIT_SUCCESS;
+}
+
 int verify(std::vector<std::string> const& arguments) {
     auto const given = parse_options(arguments, {"--dir", "--ack-file"});
     auto const result = mini_engine::verify(text_option(given, "--dir"), text_option(given, "--ack-file"), std::cerr);
@@ -149,6 +170,9 @@ int main(int argc, char** argv) {
         }
         if (command == "run") {
             return run(arguments);
+        }
+        if (command == "serve") {
+            return serve(arguments);
         }
         if (command == "verify") {
             return verify(arguments);
