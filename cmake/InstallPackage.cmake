@@ -24,6 +24,8 @@ if(limestone_tgreplica)
   install(PROGRAMS "${limestone_tgreplica}" DESTINATION "${CMAKE_INSTALL_BINDIR}" COMPONENT Runtime)
   install(PROGRAMS "${PROJECT_SOURCE_DIR}/scripts/takeover.sh" DESTINATION "${CMAKE_INSTALL_BINDIR}"
           COMPONENT Runtime RENAME tgreplica_takeover.sh)
+  install(PROGRAMS "${PROJECT_SOURCE_DIR}/dist/pacemaker/limestone" DESTINATION lib/ocf/resource.d/tsurugi
+          COMPONENT Runtime)
   limestone_man_pages(tgreplica "${limestone_tgreplica}")
 endif()
 
