@@ -143,6 +143,7 @@ ENGINE
     power_switch 2>"$lab/power.log" &
     background+=($!)
     local node
+    mkdir -p "$lab"/n{1,2,3}/data
     for node in 1 2 3; do
         wait_until 90 node_is_online "$node" || stop_test "node $node does not come online"
     done
@@ -194,7 +195,8 @@ check_agent() {
         -o engine_start="$lab/engine.sh start" -o engine_stop="$lab/engine.sh stop" \
         -o engine_check="$lab/engine.sh check" "$lab/ocf/tsurugi/limestone" >"$lab/tester" 2>&1 ||
         { cat "$lab/tester" >&2 && stop_test "the agent is not what the OCF standard expects"; }
-    on 1 rm -rf /srv/data
+    on 1 bash -c 'rm -rf /srv/data && mkdir /srv/data'
+    on 1 attrd_updater -n limestone-tester -D
 }
 
 primary() {
