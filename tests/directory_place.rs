@@ -20,6 +20,8 @@ enum Change {
     ReplacedByAnother,
     Deleted,
     LockFileReplaced,
+    /// On the machine's disk only, in a mount namespace of the test.
+    MountedOver,
 }
 
 const CHANGES: [Change; 5] =
@@ -52,12 +54,68 @@ fn change(vfs: &Arc<dyn Vfs>, location: &Path, change: Change) -> Option<PathBuf
             vfs.open(&manifest, Open::New).unwrap().write_at(0, &bytes).unwrap();
             return Some(location.to_owned());
         }
+        Change::MountedOver => {
+            mounts::cover(location);
+            return Some(location.to_owned());
+        }
     }
     Some(moved)
 }
 
+/// Mounts that nobody else sees.
+mod mounts {
+    use std::ffi::CString;
+    use std::io;
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::Path;
+
+    fn checked(result: libc::c_int) -> io::Result<()> {
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
+
+    fn mount(source: &str, target: &Path, flags: libc::c_ulong) -> io::Result<()> {
+        let (source, target) = (CString::new(source)?, CString::new(target.as_os_str().as_bytes())?);
+        // SAFETY: all texts live until the call returns.
+        checked(unsafe { libc::mount(source.as_ptr(), target.as_ptr(), source.as_ptr(), flags, std::ptr::null()) })
+    }
+
+    /// Runs `test` on a thread that has a mount namespace of its own, as have the threads that it starts. Says so where
+    /// that is not allowed.
+    pub fn of_its_own(test: impl FnOnce() + Send) {
+        std::thread::scope(|scope| {
+            let run = || {
+                // SAFETY: concerns this thread only, which has nothing from before.
+                let own = checked(unsafe { libc::unshare(libc::CLONE_NEWNS) });
+                match own.and_then(|()| mount("none", Path::new("/"), libc::MS_REC | libc::MS_PRIVATE)) {
+                    Ok(()) => test(),
+                    Err(e) => eprintln!("NOT TESTED: a directory that is mounted over, which needs privileges: {e}"),
+                }
+            };
+            scope.spawn(run).join().expect("see above");
+        });
+    }
+
+    pub fn cover(directory: &Path) {
+        mount("tmpfs", directory, 0).expect("a file system in memory");
+    }
+
+    pub fn uncover(directory: &Path) {
+        let path = CString::new(directory.as_os_str().as_bytes()).unwrap();
+        // SAFETY: the text lives until the call returns.
+        checked(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) }).expect("it was mounted");
+    }
+}
+
 /// Runs a test on the simulated and on the real disk.
-fn on_both_disks(test: impl Fn(Arc<dyn Vfs>, &Path, Change)) {
+fn on_both_disks(test: impl Fn(Arc<dyn Vfs>, &Path, Change) + Sync) {
+    mounts::of_its_own(|| {
+        let folder = tempfile::tempdir().unwrap();
+        test(Arc::new(RealFs), &folder.path().join("log"), Change::MountedOver);
+    });
     for change in CHANGES {
         test(Arc::new(SimFs::new()), Path::new("/log"), change);
         let folder = tempfile::tempdir().unwrap();
@@ -74,7 +132,11 @@ fn write(store: &Datastore, channel: &Channel, epoch: u64) -> Result<(), Error> 
     store.switch_epoch(Epoch(epoch + 1))
 }
 
-fn entries(vfs: Arc<dyn Vfs>, location: &Path) -> usize {
+/// Entries in the directory that was opened, which is at `location` now.
+fn entries(vfs: Arc<dyn Vfs>, location: &Path, what: Change) -> usize {
+    if matches!(what, Change::MountedOver) {
+        mounts::uncover(location);
+    }
     let store = Datastore::open(Settings::new(location).vfs(vfs)).unwrap();
     store.ready().unwrap();
     let snapshot = store.snapshot().unwrap();
@@ -104,7 +166,7 @@ fn an_engine_reports_nothing_any_more_and_lost_nothing_that_it_reported() {
         assert_eq!(reported.load(SeqCst), 3, "{what:?}");
         store.shutdown();
         if let Some(place) = place {
-            assert!(entries(vfs, &place) >= 3, "{what:?}");
+            assert!(entries(vfs, &place, what) >= 3, "{what:?}");
         }
     });
 }
@@ -119,6 +181,9 @@ fn an_epoch_without_writes_is_not_reported_either() {
         let failed = store.switch_epoch(Epoch(2)).unwrap_err();
         assert!(failed.to_string().contains("is not what was opened"), "{what:?}: {failed}");
         assert_eq!(store.last_epoch(), Epoch(0), "{what:?}");
+        if matches!(what, Change::MountedOver) {
+            mounts::uncover(location);
+        }
     });
 }
 
@@ -146,7 +211,7 @@ fn a_replica_confirms_nothing_any_more_and_lost_nothing_that_it_confirmed() {
         assert_eq!(store.durable(), Epoch(3), "{what:?}");
         store.close();
         if let Some(place) = place {
-            assert!(entries(vfs, &place) >= 3, "{what:?}");
+            assert!(entries(vfs, &place, what) >= 3, "{what:?}");
         }
     });
 }
@@ -158,9 +223,10 @@ fn new_files_go_to_the_directory_that_was_opened() {
         let channels = [store.create_channel().unwrap(), store.create_channel().unwrap()];
         store.ready().unwrap();
         write(&store, &channels[0], 1).unwrap();
-        if change(&vfs, location, what).is_some_and(|place| place == location) {
+        if matches!(what, Change::LockFileReplaced) {
             return;
         }
+        change(&vfs, location, what);
         // The second channel has no file yet, and a BLOB would be new as well.
         let _ = write(&store, &channels[1], 2);
         let _ = store.blob_pool().register_data(b"blob");
@@ -168,6 +234,9 @@ fn new_files_go_to_the_directory_that_was_opened() {
         store.shutdown();
         for name in ["pwal_0001", "blob/dir_01", "limestone-tags.json"] {
             assert_eq!(vfs.kind(&location.join(name)).unwrap(), None, "{what:?}: {name}");
+        }
+        if matches!(what, Change::MountedOver) {
+            mounts::uncover(location);
         }
     });
 }
