@@ -24,7 +24,6 @@
 //!
 //! After a write, sync or cut has failed every later call is refused: nobody knows what is on the disk.
 
-use super::entry::{tag, MARKER_LEN};
 use super::file_sync::{Failure, FileSync, NameSync, PendingSync};
 use super::sessions::Origin;
 use crate::error::{Error, Result};
@@ -35,7 +34,7 @@ use std::sync::Arc;
 
 /// With so much in the buffer it is written. Larger writes cost more: the system gives the file large pages for them,
 /// which are seldom at hand.
-const BUFFER_BYTES: usize = 128 << 10;
+pub(super) const BUFFER_BYTES: usize = 128 << 10;
 /// A buffer that a huge entry made larger than this is given back.
 const BUFFER_BYTES_KEPT: usize = 8 * BUFFER_BYTES;
 
@@ -43,43 +42,43 @@ const BUFFER_BYTES_KEPT: usize = 8 * BUFFER_BYTES;
 #[derive(Debug)]
 pub struct SessionFile {
     vfs: Arc<dyn Vfs>,
-    path: PathBuf,
-    names: Arc<NameSync>,
-    failure: Failure,
-    log: Option<Log>,
-    session: Option<Session>,
+    pub(super) path: PathBuf,
+    pub(super) names: Arc<NameSync>,
+    pub(super) failure: Failure,
+    pub(super) log: Option<Log>,
+    pub(super) session: Option<Session>,
     /// The last bytes of the file, written or not.
-    buffer: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
 }
 
 /// The open file.
 #[derive(Debug)]
-struct Log {
-    sync: Arc<FileSync>,
+pub(super) struct Log {
+    pub(super) sync: Arc<FileSync>,
     /// Where the buffer begins.
-    buffer_at: u64,
-    written: u64,
-    ended: u64,
+    pub(super) buffer_at: u64,
+    pub(super) written: u64,
+    pub(super) ended: u64,
     /// A sync has been asked for what is before.
-    sync_asked: u64,
+    pub(super) sync_asked: u64,
     /// A mark stands before what this writer appends.
-    marked: bool,
+    pub(super) marked: bool,
     /// Counts what changes the file; never falls, as offsets do when something is cut off.
-    changes: u64,
+    pub(super) changes: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Session {
+pub(super) struct Session {
     /// Where the mark begins that was written with it; its begin marker if there was none.
-    from: u64,
+    pub(super) from: u64,
     /// Where its begin marker stands or will stand.
-    start: u64,
-    late: Late,
+    pub(super) start: u64,
+    pub(super) late: Late,
 }
 
 /// How a session stands that may be covered by the epoch record before it is whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Late {
+pub(super) enum Late {
     No,
     /// Nothing behind the invalidated marker may be written before that is synced.
     MarkerUnsynced,
@@ -140,7 +139,7 @@ impl SessionFile {
         Ok(())
     }
 
-    fn open_log(&self, old: OldContent) -> Result<Log> {
+    pub(super) fn open_log(&self, old: OldContent) -> Result<Log> {
         let failed = |e| Error::io("cannot open", &self.path, e);
         let mut file = self.vfs.open(&self.path, Open::Create).map_err(failed)?;
         let mut len = file.len().map_err(failed)?;
@@ -270,50 +269,6 @@ impl SessionFile {
         }))
     }
 
-    /// Gives the open session up. What was written of it is cut off, and the cut synced: nothing must stand behind, or
-    /// over, entries that nobody ended. Returns whether there was a session.
-    pub fn cut_off(&mut self) -> Result<bool> {
-        self.failure.check()?;
-        let Some(session) = self.session.take() else {
-            return Ok(false);
-        };
-        let log = self.log_mut()?;
-        // A mark that came with it goes with it.
-        log.marked &= session.start == log.ended;
-        let end = log.ended;
-        self.take_away(end, &[]).map_err(|e| self.failure.note(e))?;
-        Ok(true)
-    }
-
-    /// Ends the file at `end`, where a session begins or ends, and marks the sessions that begin at `marks` as ones
-    /// that do not count, durably. An open session is given up.
-    pub fn discard(&mut self, end: u64, marks: &[u64]) -> Result<()> {
-        self.failure.check()?;
-        self.session = None;
-        self.write_out().and_then(|()| self.take_away(end, marks)).map_err(|e| self.failure.note(e))
-    }
-
-    /// Gives the file a rotated name. What an open session has written moves to a new file, and the old one ends with
-    /// an ended session. A crash in between leaves that session unended in one file or in both. Nothing happens where
-    /// no session was ended.
-    ///
-    /// # Errors
-    /// When the file still has its old name afterwards, and no session is open, the writer goes on as before.
-    pub fn rotate(&mut self) -> Result<()> {
-        self.failure.check()?;
-        match (self.session, &self.log) {
-            (_, Some(Log { ended: 0, .. })) => Ok(()),
-            (Some(session), Some(_)) => self.move_session(session).map_err(|e| self.failure.note(e)),
-            _ => {
-                // Nobody can ask for a sync of the old file afterwards.
-                self.sync()?;
-                self.forget();
-                let rotated = self.names.rotate(&self.path);
-                rotated.map_err(|e| if self.names.has_failed() { self.failure.note(e) } else { e })
-            }
-        }
-    }
-
     /// Whether something has failed, so that every call is refused.
     pub fn has_failed(&self) -> bool {
         self.failure.check().is_err()
@@ -336,125 +291,8 @@ impl SessionFile {
         self.log.as_ref().map(|log| log.buffer_at + self.buffer.len() as u64)
     }
 
-    fn write_out(&mut self) -> Result<()> {
-        let SessionFile { log: Some(log), session, buffer, path, .. } = self else {
-            return Ok(());
-        };
-        let end = log.buffer_at + buffer.len() as u64;
-        if let Some(Session { start, late, .. }) = session.as_mut().filter(|session| session.late != Late::No) {
-            if *start >= log.buffer_at && *start < end {
-                buffer[(*start - log.buffer_at) as usize] = tag::INVALIDATED;
-            }
-            if *late == Late::MarkerUnsynced {
-                // A power cut may keep the end of the session and take its beginning: without the marker that it does
-                // not count, that would look like the loss of a session that does.
-                let marker_end = *start + MARKER_LEN as u64;
-                log.write(path, buffer, end.min(marker_end))?;
-                if end < marker_end {
-                    return Ok(());
-                }
-                log.sync.content(log.changes)?;
-                *late = Late::MarkerSynced;
-            }
-        }
-        log.write(path, buffer, end)
-    }
-
-    /// Lets a whole late session count. It is on the disk before its marker says so, and the marker before this
-    /// returns.
-    fn make_valid(&mut self, start: u64) -> Result<()> {
-        let path = self.path.clone();
-        let log = self.log_mut()?;
-        log.sync.content(log.changes)?;
-        let file = log.sync.file.clone();
-        log.changes += 1;
-        let marked = file.write_at(start, &[tag::BEGIN]).map_err(|e| Error::io("cannot write to", &path, e));
-        let marked = marked.and_then(|()| log.sync.content(log.changes));
-        if marked.is_err() {
-            // The next start must not see a mark that the system may have failed to write for good. The error that made
-            // this necessary is the one to report.
-            let _ = file.write_at(start, &[tag::INVALIDATED]);
-        }
-        marked?;
-        let at = start.checked_sub(log.buffer_at);
-        if let Some(marker) = at.and_then(|at| self.buffer.get_mut(at as usize)) {
-            *marker = tag::BEGIN;
-        }
-        Ok(())
-    }
-
-    /// Marks sessions, ends the file at `end`, and syncs it, if any of that changes what was written.
-    fn take_away(&mut self, end: u64, marks: &[u64]) -> Result<()> {
-        let SessionFile { log: Some(log), buffer, path, .. } = self else {
-            return Ok(());
-        };
-        let failed = |e| Error::io("cannot cut off what does not count in", path, e);
-        buffer.truncate(end.saturating_sub(log.buffer_at) as usize);
-        log.buffer_at = log.buffer_at.min(end);
-        log.ended = log.ended.min(end);
-        if log.written <= end && marks.is_empty() {
-            return Ok(());
-        }
-        log.changes += 1;
-        for offset in marks {
-            log.sync.file.write_at(*offset, &[tag::INVALIDATED]).map_err(failed)?;
-        }
-        if log.written > end {
-            log.sync.file.set_len(end).map_err(failed)?;
-            log.written = end;
-            log.sync_asked = log.sync_asked.min(end);
-        }
-        log.sync.content(log.changes)
-    }
-
-    /// Rotates below an open session.
-    fn move_session(&mut self, session: Session) -> Result<()> {
-        let Some(mut old) = self.log.take() else {
-            return Ok(());
-        };
-        // What the old file keeps is complete before it gets out of reach.
-        old.write(&self.path, &self.buffer, old.ended)?;
-        old.sync.content_and_name(old.changes)?;
-        let unwritten = self.buffer.split_off((old.written.max(session.start) - old.buffer_at) as usize);
-        self.names.rotate(&self.path)?;
-        self.log = Some(self.open_log(OldContent::Append)?);
-        self.buffer.clear();
-        let late = if session.late == Late::No { Late::No } else { Late::MarkerUnsynced };
-        self.session = Some(Session { from: 0, start: 0, late });
-        self.copy(&old, session.start)?;
-        self.buffer.extend_from_slice(&unwritten);
-        if old.written > old.ended {
-            let failed = |e| Error::io("cannot rotate", &self.path, e);
-            old.sync.file.set_len(old.ended).map_err(failed)?;
-            old.sync.content(old.changes + 1)?;
-        }
-        Ok(())
-    }
-
-    /// Appends what stands in `old` from `start` on.
-    fn copy(&mut self, old: &Log, start: u64) -> Result<()> {
-        let mut at = start;
-        while at < old.written {
-            let from = self.buffer.len();
-            let piece = (old.written - at).min(BUFFER_BYTES as u64);
-            self.buffer.resize(from + piece as usize, 0);
-            let failed = |e| Error::io("cannot rotate", &self.path, e);
-            let got = old.sync.file.read_at(at, &mut self.buffer[from..]).map_err(failed)? as u64;
-            if got != piece {
-                let message = format!("found {got} of {piece} written bytes at offset {at}");
-                return Err(failed(io::Error::new(io::ErrorKind::UnexpectedEof, message)));
-            }
-            at += piece;
-            if self.is_full() {
-                self.write_out()?;
-                self.drop_written();
-            }
-        }
-        Ok(())
-    }
-
     /// Empties the buffer if all of it has been written.
-    fn drop_written(&mut self) {
+    pub(super) fn drop_written(&mut self) {
         let Some(log) = &mut self.log else {
             return;
         };
@@ -471,7 +309,7 @@ impl SessionFile {
         self.log.as_ref().ok_or_else(|| self.wrong("the file is not open"))
     }
 
-    fn log_mut(&mut self) -> Result<&mut Log> {
+    pub(super) fn log_mut(&mut self) -> Result<&mut Log> {
         match &mut self.log {
             Some(log) => Ok(log),
             None => Err(Error::WrongState(format!("the file is not open: {}", self.path.display()))),
@@ -485,7 +323,7 @@ impl SessionFile {
 
 impl Log {
     /// Writes what the buffer holds before `to`.
-    fn write(&mut self, path: &Path, buffer: &[u8], to: u64) -> Result<()> {
+    pub(super) fn write(&mut self, path: &Path, buffer: &[u8], to: u64) -> Result<()> {
         if to > self.written {
             let bytes = &buffer[(self.written - self.buffer_at) as usize..(to - self.buffer_at) as usize];
             self.changes += 1;

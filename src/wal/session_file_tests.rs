@@ -4,7 +4,7 @@
 use super::*;
 use crate::types::Epoch;
 use crate::vfs::{Fault, SimFs};
-use crate::wal::entry::{encode_end, marker};
+use crate::wal::entry::{encode_end, marker, tag};
 
 const PATH: &str = "/log/pwal_0000";
 
