@@ -6,6 +6,7 @@ use super::streaming::none;
 use limestone_core::datastore::EpochEvent;
 use limestone_core::replication::policy::degraded_intervals;
 use limestone_core::replication::status::LinkState;
+use limestone_core::replication::status_socket;
 use limestone_core::types::{Durability, Epoch};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -203,4 +204,28 @@ fn a_shutdown_on_a_thread_that_hears_from_the_replica_does_not_wait_for_what_it_
         let _ = engine.channels[1].begin_session().and_then(|_| engine.channels[1].end_session());
         let _ = engine.store.switch_epoch(Epoch(epoch + 1));
     }
+}
+
+#[test]
+fn an_engine_that_was_shut_down_replicates_and_tells_its_status_again_after_the_next_start() {
+    let (primary, standby) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = replica(standby.path(), 0, &none());
+    let mut engine = Engine::start(primary.path(), settings(server.address().port(), &[]));
+    for round in 0..3 {
+        let epoch = engine.write(&[["a", "b", "c"][round], "every"]);
+        engine.wait_propagated(epoch);
+        assert_eq!(status_socket::ask(primary.path()).unwrap().unwrap().status.state, LinkState::Streaming);
+        engine.engine.shutdown();
+        assert!(status_socket::ask(primary.path()).unwrap().is_none(), "nobody serves the directory");
+        assert_eq!(engine.status().state, LinkState::Stopped);
+        let report = engine.engine.ready().unwrap();
+        assert!(report.durable_epoch >= epoch, "{report:?}");
+        engine.epoch = report.last_epoch.0 + 1;
+        engine.store.switch_epoch(Epoch(engine.epoch)).unwrap();
+    }
+    engine.shutdown();
+    drop(server);
+    let found = super::pair::content(standby.path());
+    assert_eq!(found.keys().collect::<Vec<_>>(), ["a", "b", "c", "every"]);
+    assert_eq!(found, super::pair::content(primary.path()));
 }

@@ -7,6 +7,7 @@ mod golden;
 mod peer;
 mod power_cuts;
 mod primary;
+mod reopening;
 mod replica;
 mod stand_in;
 
