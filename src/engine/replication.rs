@@ -82,18 +82,10 @@ impl Replication {
             return Ok(());
         }
         let settings = &self.settings;
-        let options = upstream::Options {
-            endpoints: settings.endpoints.clone(),
-            timeout: settings.timeout,
-            async_session_close: settings.async_session_close,
-            async_group_commit: settings.async_group_commit,
-            retain_bytes: settings.retain_bytes,
-            vfs: store.shared_vfs(),
-            location: store.location().to_owned(),
-        };
         let reporter = Arc::new(Reporter { store: Arc::downgrade(store), policy: PolicyKeeper::new(settings.mode) });
-        let primary = upstream::Primary::new(options, Box::new(reporter.clone()))
-            .map_err(|source| Error::Io { message: "cannot start replication".to_owned(), source })?;
+        let primary =
+            upstream::Primary::new(settings.clone(), store.shared_vfs(), store.location(), Box::new(reporter.clone()))
+                .map_err(|source| Error::Io { message: "cannot start replication".to_owned(), source })?;
         *self.role.lock() = Role::Upstream(Arc::new(primary), reporter);
         Ok(())
     }

@@ -4,8 +4,8 @@
 use limestone_core::blob::BlobPool;
 use limestone_core::datastore::{Channel, Datastore, NotifyLevel, Settings};
 use limestone_core::replication::policy::keeper::PolicyKeeper;
-use limestone_core::replication::settings::{Endpoint, Mode};
-use limestone_core::replication::upstream::primary::{Observer, Options, Primary};
+use limestone_core::replication::settings::{Endpoint, Mode, ReplicationSettings};
+use limestone_core::replication::upstream::primary::{Observer, Primary};
 use limestone_core::types::{BlobId, Durability, Epoch, StorageId, WriteVersion};
 use limestone_core::vfs::RealFs;
 use serde_json::Value;
@@ -58,16 +58,17 @@ impl Engine {
         let settings = Settings::new(dir).recovery_threads(1).replicated(true).notify_level(NotifyLevel::Propagated);
         let settings = settings.sessions_above_recovered(false);
         let store = Datastore::open(settings).unwrap();
-        let options = Options {
+        let variables = [("ENDPOINT", "tcp://127.0.0.1:1"), ("PROTOCOL", "upstream")];
+        let variables = variables.map(|(name, value)| (format!("TSURUGI_REPLICATION_{name}").into(), value.into()));
+        let replication = ReplicationSettings {
             endpoints: replica.iter().map(|at| Endpoint { host: at.ip().to_string(), port: at.port() }).collect(),
             timeout,
             async_session_close: switches,
             async_group_commit: switches,
-            retain_bytes: 1 << 30,
-            vfs: Arc::new(RealFs),
-            location: dir.to_owned(),
+            ..ReplicationSettings::parse(variables.into_iter()).unwrap().unwrap()
         };
-        let primary = Primary::new(options, Box::new(Report(Arc::downgrade(&store), PolicyKeeper::new(mode)))).unwrap();
+        let report = Box::new(Report(Arc::downgrade(&store), PolicyKeeper::new(mode)));
+        let primary = Primary::new(replication, Arc::new(RealFs), dir, report).unwrap();
         Engine { store, channels: Vec::new(), primary: Arc::new(primary), pool: None }
     }
 

@@ -6,6 +6,7 @@ use super::connection::{Exchange, LinkError};
 use super::queue::Queue;
 use crate::replication::net::connection::Closer;
 use crate::replication::net::dial::Dialer;
+use crate::replication::settings::ReplicationSettings;
 use crate::types::Epoch;
 use crate::vfs::Vfs;
 use parking_lot::{Condvar, Mutex};
@@ -45,13 +46,11 @@ pub(super) struct Shared {
     pub(super) name: String,
     /// Held while an attempt goes through them.
     pub(super) dialer: Mutex<Dialer>,
-    pub(super) timeout: Duration,
+    /// Each wait has its time-out: for a connection, for an answer, for the replica to take what is sent.
+    pub(super) settings: ReplicationSettings,
     pub(super) vfs: Arc<dyn Vfs>,
     pub(super) location: PathBuf,
     pub(super) blobs: PathBuf,
-    pub(super) retain_bytes: u64,
-    pub(super) async_session_close: bool,
-    pub(super) async_group_commit: bool,
     pub(super) observer: Box<dyn Observer>,
     pub(super) state: Mutex<State>,
     pub(super) changed: Condvar,

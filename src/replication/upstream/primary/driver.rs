@@ -11,7 +11,7 @@ use crate::datastore::{EndedSession, Subscription, Tap};
 use crate::error::Result;
 use crate::replication::backlog::Backlog;
 use crate::replication::net::dial::Dialer;
-use crate::replication::settings::Endpoint;
+use crate::replication::settings::{Endpoint, ReplicationSettings};
 use crate::replication::status::{Known, LinkState};
 use crate::types::{Epoch, WriteVersion};
 use crate::vfs::Vfs;
@@ -20,32 +20,13 @@ use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// A replica that answers is always so much behind for moments.
 const RETAIN_BYTES_MIN: u64 = 64 << 20;
-
-/// How to replicate.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Addresses of the one replica, tried in turn.
-    pub endpoints: Vec<Endpoint>,
-    /// For each wait: for a connection, for an answer, for the replica to take what is sent.
-    pub timeout: Duration,
-    /// Whether a session may be sent while it is still being synced here (`REPLICATION_ASYNC_SESSION_CLOSE`).
-    pub async_session_close: bool,
-    /// Whether a group commit may be sent before the epoch is recorded here (`REPLICATION_ASYNC_GROUP_COMMIT`): a
-    /// replica can then be ahead of a primary that loses power.
-    pub async_group_commit: bool,
-    /// How much log is kept for a replica that does not keep up, at least 64 MiB. Beyond it the replica is given up.
-    pub retain_bytes: u64,
-    /// The disk and the data directory, for BLOBs.
-    pub vfs: Arc<dyn Vfs>,
-    pub location: PathBuf,
-}
 
 /// How far the replica is.
 #[derive(Clone, Debug)]
@@ -71,9 +52,15 @@ pub struct Primary {
 }
 
 impl Primary {
-    /// Connects nothing yet.
-    pub fn new(options: Options, observer: Box<dyn Observer>) -> std::io::Result<Primary> {
-        let Options { endpoints, timeout, vfs, location, .. } = options;
+    /// Connects nothing yet. The disk and the data directory are for BLOBs and for what the replica has confirmed.
+    pub fn new(
+        settings: ReplicationSettings,
+        vfs: Arc<dyn Vfs>,
+        location: &Path,
+        observer: Box<dyn Observer>,
+    ) -> std::io::Result<Primary> {
+        let retain_bytes = settings.retain_bytes.max(RETAIN_BYTES_MIN);
+        let settings = ReplicationSettings { retain_bytes, ..settings };
         let state = State {
             phase: Phase::Starting,
             since: Instant::now(),
@@ -92,15 +79,12 @@ impl Primary {
             last_error: None,
         };
         let shared = Arc::new(Shared {
-            name: endpoints.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(", "),
-            dialer: Mutex::new(Dialer::new(endpoints)),
-            timeout,
+            name: settings.endpoints.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(", "),
+            dialer: Mutex::new(Dialer::new(settings.endpoints.clone())),
+            settings,
             vfs,
             blobs: location.join(names::BLOB_DIR),
-            location,
-            retain_bytes: options.retain_bytes.max(RETAIN_BYTES_MIN),
-            async_session_close: options.async_session_close,
-            async_group_commit: options.async_group_commit,
+            location: location.to_owned(),
             observer,
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -124,7 +108,7 @@ impl Primary {
                 _ => return,
             }
         };
-        let log = Exchange::log(replica, id, shared.timeout);
+        let log = Exchange::log(replica, id, shared.settings.timeout);
         let opened = log.and_then(|log| shared.start_log(link, channel, log));
         shared.settle(link, opened);
     }
@@ -150,7 +134,7 @@ impl Primary {
         confirmed::save(&*shared.vfs, &shared.location, confirmed)?;
         let missing = match confirmed > recorded {
             true => Err(format!("it has epoch {confirmed}, this directory was set back to epoch {recorded}")),
-            false => missing_sessions(subscription, confirmed, shared.retain_bytes),
+            false => missing_sessions(subscription, confirmed, shared.settings.retain_bytes),
         };
         let (link, channels, first_id) = {
             let mut state = shared.state.lock();
@@ -295,12 +279,12 @@ impl Tap for Primary {
         }
         let EndedSession { epoch, channel, file, start, len, .. } = session;
         state.queue.ended(channel as usize, file, start, len, epoch);
-        if shared.async_session_close {
+        if shared.settings.async_session_close {
             state.queue.synced(channel as usize);
             shared.changed.notify_all();
         }
-        if state.queue.bytes() > shared.retain_bytes {
-            let (behind, most) = (state.queue.bytes(), shared.retain_bytes);
+        if state.queue.bytes() > shared.settings.retain_bytes {
+            let (behind, most) = (state.queue.bytes(), shared.settings.retain_bytes);
             let reason = format!("{behind} bytes of the log are kept for it, at most {most} may be");
             shared.give_up(&mut state, &reason);
             shared.changed.notify_all();
@@ -309,7 +293,7 @@ impl Tap for Primary {
 
     fn session_synced(&self, channel: u32) {
         let shared = &self.shared;
-        if !shared.async_session_close {
+        if !shared.settings.async_session_close {
             shared.state.lock().queue.synced(channel as usize);
             shared.changed.notify_all();
         }
@@ -317,7 +301,7 @@ impl Tap for Primary {
 
     fn recording(&self, epoch: Epoch) {
         let shared = &self.shared;
-        if shared.async_group_commit {
+        if shared.settings.async_group_commit {
             shared.state.lock().queue.recording(epoch);
             shared.changed.notify_all();
         }

@@ -14,4 +14,4 @@ mod threads;
 
 pub use confirmed::NAME as CONFIRMED_NAME;
 pub use core::{Observer, Phase};
-pub use driver::{Options, Primary, Status};
+pub use driver::{Primary, Status};

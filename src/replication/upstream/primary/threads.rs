@@ -76,7 +76,7 @@ impl Shared {
     /// Connects again after a loss, control connection first: a replica of the original that is still the same process
     /// refuses that without harm, while a known channel id would kill it.
     pub(super) fn connect_again(self: &Arc<Shared>) {
-        let mut backoff = Backoff::new(self.timeout);
+        let mut backoff = Backoff::new(self.settings.timeout);
         loop {
             let mut state = self.state.lock();
             while !(state.phase == Phase::Lost && state.ready) {
@@ -103,7 +103,7 @@ impl Shared {
     /// The control connection first, to the first address that answers as a replica does; then the logs, to the same
     /// one.
     pub(super) fn connect_all(self: &Arc<Shared>, link: u64, channels: usize, first_id: u64) -> Result<(), LinkError> {
-        let timeout = self.timeout;
+        let timeout = self.settings.timeout;
         let opened = self.dialer.lock().open(timeout, |connected| match self.state.lock().is_over(link) {
             true => Err(LinkError::Source("replication ends".to_owned())),
             false => Exchange::control(connected?, timeout),
