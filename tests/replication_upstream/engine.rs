@@ -65,7 +65,7 @@ impl Engine {
             timeout,
             async_session_close: switches,
             async_group_commit: switches,
-            ..ReplicationSettings::parse(variables.into_iter()).unwrap().unwrap()
+            ..ReplicationSettings::parse(variables).unwrap().unwrap()
         };
         let report = Box::new(Report(Arc::downgrade(&store), PolicyKeeper::new(mode)));
         let primary = Primary::new(replication, Arc::new(RealFs), dir, report).unwrap();

@@ -23,7 +23,7 @@ fn each_start_connects_the_channels_again_and_the_replica_gets_what_is_written()
     let mut replica = Replica::start(listener, Arc::new(store), Options::default()).unwrap();
     let variables = [("ENDPOINT", format!("tcp://{address}")), ("PROTOCOL", "upstream".to_owned())];
     let variables = variables.map(|(name, value)| (format!("TSURUGI_REPLICATION_{name}").into(), value.into()));
-    let settings = ReplicationSettings::parse(variables.into_iter()).unwrap();
+    let settings = ReplicationSettings::parse(variables).unwrap();
     let engine = Engine::open(Settings::new(near.path()), settings).unwrap();
     let mut channels = vec![engine.create_channel().unwrap()];
     for round in 0..3 {
