@@ -12,20 +12,25 @@ install(
   RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}" COMPONENT Runtime
   LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}" COMPONENT Runtime
   ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}/limestone" COMPONENT Development)
-install(FILES "${limestone_core_library}" DESTINATION "${CMAKE_INSTALL_LIBDIR}" COMPONENT Runtime
-        PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
+install(FILES "${limestone_core_library}" DESTINATION "${CMAKE_INSTALL_LIBDIR}" COMPONENT Runtime)
 if(limestone_tglogutil)
-  install(PROGRAMS "${limestone_tglogutil}" DESTINATION "${CMAKE_INSTALL_BINDIR}" COMPONENT Runtime)
+  install(PROGRAMS "${limestone_tglogutil}" DESTINATION "${CMAKE_INSTALL_BINDIR}" COMPONENT Tools)
   limestone_man_pages(tglogutil "${limestone_tglogutil}")
 endif()
 install(PROGRAMS "${PROJECT_SOURCE_DIR}/scripts/installed/tgcmpct_logs.sh"
-                 "${PROJECT_SOURCE_DIR}/scripts/installed/tgdel_logs.sh" DESTINATION "${CMAKE_INSTALL_BINDIR}")
+                 "${PROJECT_SOURCE_DIR}/scripts/installed/tgdel_logs.sh" DESTINATION "${CMAKE_INSTALL_BINDIR}"
+        COMPONENT Tools)
+limestone_written_man_pages(tgcmpct_logs.sh tgdel_logs.sh)
 if(limestone_tgreplica)
-  install(PROGRAMS "${limestone_tgreplica}" DESTINATION "${CMAKE_INSTALL_BINDIR}" COMPONENT Runtime)
+  install(PROGRAMS "${limestone_tgreplica}" DESTINATION "${CMAKE_INSTALL_BINDIR}" COMPONENT Tools)
   install(PROGRAMS "${PROJECT_SOURCE_DIR}/scripts/takeover.sh" DESTINATION "${CMAKE_INSTALL_BINDIR}"
-          COMPONENT Runtime RENAME tgreplica_takeover.sh)
+          COMPONENT Tools RENAME tgreplica_takeover.sh)
   install(PROGRAMS "${PROJECT_SOURCE_DIR}/dist/pacemaker/limestone" DESTINATION lib/ocf/resource.d/tsurugi
-          COMPONENT Runtime)
+          COMPONENT Tools)
+  limestone_written_man_pages(tgreplica_takeover.sh)
+  # Where systemd looks below every prefix that it knows.
+  install(FILES "${PROJECT_SOURCE_DIR}/dist/systemd/tgreplica@.service" DESTINATION lib/systemd/system
+          COMPONENT Tools)
   limestone_man_pages(tgreplica "${limestone_tgreplica}")
 endif()
 
@@ -35,14 +40,14 @@ install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/limestone" DESTINATION "${limes
 install(FILES "${PROJECT_SOURCE_DIR}/include/limestone_core.h" DESTINATION "${limestone_include_dir}"
         COMPONENT Development)
 
-install(EXPORT limestone-targets DESTINATION "${limestone_package_dir}")
+install(EXPORT limestone-targets DESTINATION "${limestone_package_dir}" COMPONENT Development)
 configure_file("${CMAKE_CURRENT_LIST_DIR}/limestone-config.cmake.in"
                "${PROJECT_BINARY_DIR}/package/limestone-config.cmake" @ONLY)
 write_basic_package_version_file("${PROJECT_BINARY_DIR}/package/limestone-config-version.cmake"
                                  COMPATIBILITY SameMajorVersion)
 install(FILES "${PROJECT_BINARY_DIR}/package/limestone-config.cmake"
               "${PROJECT_BINARY_DIR}/package/limestone-config-version.cmake"
-        DESTINATION "${limestone_package_dir}")
+        DESTINATION "${limestone_package_dir}" COMPONENT Development)
 
 # The prefix follows from the place of the file, so that an installation can be moved.
 file(RELATIVE_PATH limestone_prefix_from_pc "/prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/prefix")
@@ -52,3 +57,18 @@ foreach(module limestone limestone_core)
   install(FILES "${PROJECT_BINARY_DIR}/package/${module}.pc"
           DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig" COMPONENT Development)
 endforeach()
+
+# For people.
+install(FILES "${PROJECT_SOURCE_DIR}/LICENSE" "${PROJECT_SOURCE_DIR}/README.md" DESTINATION "${CMAKE_INSTALL_DOCDIR}"
+        COMPONENT Tools)
+install(DIRECTORY "${PROJECT_SOURCE_DIR}/docs" DESTINATION "${CMAKE_INSTALL_DOCDIR}" COMPONENT Tools
+        FILES_MATCHING PATTERN "*.md")
+install(DIRECTORY "${PROJECT_SOURCE_DIR}/dist/prometheus" "${PROJECT_SOURCE_DIR}/dist/grafana"
+        DESTINATION "${CMAKE_INSTALL_DATADIR}/limestone" COMPONENT Tools)
+
+add_custom_target(
+  uninstall
+  COMMAND "${CMAKE_COMMAND}" "-DMANIFEST=${PROJECT_BINARY_DIR}/install_manifest.txt" -P
+          "${CMAKE_CURRENT_LIST_DIR}/Uninstall.cmake"
+  COMMENT "Removing what was installed from this build directory"
+  VERBATIM)

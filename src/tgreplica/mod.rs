@@ -7,5 +7,6 @@ mod promote;
 mod rejoin;
 pub mod report;
 mod serve;
+mod service_manager;
 pub mod signals;
 mod status;

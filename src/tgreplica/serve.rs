@@ -3,6 +3,7 @@
 
 use super::arguments::Arguments;
 use super::report::{Environment, Output, DIRECTORY, DISK, DONE, ENDPOINT, IN_USE, SECRET_FILE, SESSION, USAGE};
+use super::service_manager::ServiceManager;
 use super::signals::Signals;
 use super::{rejoin, status};
 use crate::datastore::{environment, Commit};
@@ -47,6 +48,7 @@ pub fn run(
     signals: &Signals,
     output: &mut Output<'_>,
 ) -> i32 {
+    let service = ServiceManager::of(&environment);
     let settings = match settings(arguments, environment) {
         Ok(settings) => settings,
         Err(Unusable::NotSet) => return output.misused(&format!("{ENDPOINT} environment variable is not set.")),
@@ -67,17 +69,15 @@ pub fn run(
         output.print(&format!("Endpoint: {endpoint}\n"));
     }
     let rewind = arguments.rewind || until == Until::Rejoined;
+    let secret_file = secret_file.as_deref();
+    let how = How { settings: &settings, commit, secret_file, metrics_at, service, until, rewind };
     match settings.protocol {
-        Protocol::Native => {
-            let secret_file = secret_file.as_deref();
-            let how = How { settings: &settings, commit, secret_file, metrics_at, until, rewind };
-            native(logdir, endpoint, how, signals, output)
-        }
+        Protocol::Native => native(logdir, endpoint, how, signals, output),
         Protocol::Upstream if until != Until::Stopped || rewind => {
             let text = "--once, --rewind and rejoin need the native protocol: the original's knows no histories";
             output.fail(USAGE, text)
         }
-        Protocol::Upstream => of_upstream(logdir, endpoint, (&settings, commit, metrics_at), signals, output),
+        Protocol::Upstream => of_upstream(logdir, endpoint, how, signals, output),
     }
 }
 
@@ -136,18 +136,19 @@ fn listen(endpoint: &Endpoint, output: &mut Output<'_>) -> Result<TcpListener, i
     })
 }
 
-/// How the native protocol is served.
+/// How a protocol is served.
 struct How<'a> {
     settings: &'a ReplicationSettings,
     commit: Commit,
     secret_file: Option<&'a Path>,
     metrics_at: Option<&'a MetricsEndpoint>,
+    service: ServiceManager,
     until: Until,
     rewind: bool,
 }
 
 fn native(logdir: &Path, endpoint: &Endpoint, how: How<'_>, signals: &Signals, output: &mut Output<'_>) -> i32 {
-    let How { settings, commit, secret_file, metrics_at, until, rewind } = how;
+    let How { settings, commit, secret_file, metrics_at, mut service, until, rewind } = how;
     let once = until == Until::FirstSession;
     let options = Options {
         timeout: settings.timeout,
@@ -172,6 +173,7 @@ fn native(logdir: &Path, endpoint: &Endpoint, how: How<'_>, signals: &Signals, o
     };
     let _answers = answer(logdir, (metrics_at, metrics), server.status_source());
     announce(output, server.address(), until == Until::Rejoined && output.json);
+    service.ready();
     let has_ended = |server: &Server| match until {
         Until::Stopped => false,
         Until::FirstSession => server.first_session().is_some(),
@@ -181,8 +183,10 @@ fn native(logdir: &Path, endpoint: &Endpoint, how: How<'_>, signals: &Signals, o
         if signals.reload.swap(false, SeqCst) {
             read_secret_again(secret_file, |secret| server.set_secret(secret));
         }
+        service.alive();
         std::thread::sleep(POLL);
     }
+    service.stopping();
     let status = server.status();
     server.stop();
     let durable = server.durable();
@@ -239,13 +243,8 @@ fn answer(
 }
 
 /// Serves a primary that speaks the protocol of the original.
-fn of_upstream(
-    logdir: &Path,
-    endpoint: &Endpoint,
-    (settings, commit, metrics_at): (&ReplicationSettings, Commit, Option<&MetricsEndpoint>),
-    signals: &Signals,
-    output: &mut Output<'_>,
-) -> i32 {
+fn of_upstream(logdir: &Path, endpoint: &Endpoint, how: How<'_>, signals: &Signals, output: &mut Output<'_>) -> i32 {
+    let How { settings, commit, metrics_at, mut service, .. } = how;
     let (disk, metrics) = metered();
     let store = match StandbyStore::open_with(disk, logdir, commit) {
         Ok(store) => Arc::new(store),
@@ -274,9 +273,12 @@ fn of_upstream(
         })
     };
     announce(output, replica.address(), false);
+    service.ready();
     while !signals.stop.load(SeqCst) && store.failure().is_none() {
+        service.alive();
         std::thread::sleep(POLL);
     }
+    service.stopping();
     drop(answers);
     if let Some(replica) = Arc::get_mut(&mut replica) {
         replica.stop();

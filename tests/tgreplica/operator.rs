@@ -157,3 +157,23 @@ fn a_wrong_argument_is_blamed_and_the_version_is_told() {
     let document: serde_json::Value = serde_json::from_str(&nobody.stdout).unwrap();
     assert_eq!((nobody.exit, document["exit"].as_i64()), (1, Some(1)));
 }
+
+#[test]
+fn a_service_manager_is_told_when_it_serves_that_it_is_alive_and_that_it_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().with_extension("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(DEADLINE)).unwrap();
+    let variables = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "100000")];
+    let replica = Replica::start_with(dir.path(), &[], &variables);
+    let hear = || {
+        let mut heard = [0; 64];
+        let len = manager.recv(&mut heard).unwrap();
+        String::from_utf8(heard[..len].to_vec()).unwrap()
+    };
+    assert_eq!([hear(), hear(), hear()], ["READY=1\n", "WATCHDOG=1\n", "WATCHDOG=1\n"]);
+    replica.signal(libc::SIGTERM);
+    while hear() != "STOPPING=1\n" {}
+    assert_eq!(replica.wait().0, Some(0));
+    std::fs::remove_file(path).unwrap();
+}

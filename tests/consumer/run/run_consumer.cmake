@@ -11,7 +11,24 @@ function(run)
   execute_process(COMMAND ${ARGV} COMMAND_ERROR_IS_FATAL ANY)
 endfunction()
 
+# The list of what somebody has installed for use is for removing that, and not this.
+set(manifest "${BUILD}/install_manifest.txt")
+if(EXISTS "${manifest}")
+  file(COPY_FILE "${manifest}" "${manifest}.kept")
+endif()
+# What is removed again is gone, all of it.
+run("${CMAKE_COMMAND}" --install "${BUILD}" --prefix "${prefix}-gone")
+run("${CMAKE_COMMAND}" "-DMANIFEST=${manifest}" -P "${CMAKE_CURRENT_LIST_DIR}/../../../cmake/Uninstall.cmake")
+file(GLOB_RECURSE left "${prefix}-gone/*")
+if(left OR EXISTS "${prefix}-gone/include/limestone" OR EXISTS "${prefix}-gone/share/doc/limestone")
+  message(FATAL_ERROR "left after the removal: ${left}")
+endif()
+file(REMOVE_RECURSE "${prefix}-gone")
 run("${CMAKE_COMMAND}" --install "${BUILD}" --prefix "${prefix}")
+file(REMOVE "${manifest}")
+if(EXISTS "${manifest}.kept")
+  file(RENAME "${manifest}.kept" "${manifest}")
+endif()
 
 # The layout of public API, section 13.1.
 foreach(file include/limestone/limestone/status.h include/limestone/limestone/api/datastore.h
