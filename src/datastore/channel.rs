@@ -15,7 +15,7 @@ use crate::lock_order::{Mutex, MutexGuard, Rank};
 use crate::types::{BlobId, Epoch, StorageId, WriteVersion};
 use crate::vfs::{Open, Vfs};
 use crate::wal::entry::{self, tag};
-use crate::wal::journal::LogFile;
+use crate::wal::journal::{Fill, LogFile};
 use crate::wal::session_file::{Ended, OldContent, SessionFile};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -157,20 +157,22 @@ impl Channel {
     /// Ends the session. Without a commit journal its bytes are on the disk when this returns, and count when the epoch
     /// becomes durable; with one they are when it does.
     pub fn end_session(&self) -> Result<()> {
-        let (epoch, much) = {
+        let (epoch, fill) = {
             let mut writer = self.writer.lock();
             let session = self.open_session(&writer, "end_session")?;
-            let much = self.finish(&mut writer, session).map_err(|e| self.coordinator.poison(e))?;
+            let fill = self.finish(&mut writer, session).map_err(|e| self.coordinator.poison(e))?;
             writer.state = State::Idle;
             self.finished.store(session.epoch.0, Ordering::Release);
             self.coordinator.sessions.end(&self.slot, session.epoch);
-            (session.epoch, much)
+            (session.epoch, fill)
         };
         log::trace!("{}: session of epoch {epoch} ended", self.path.display());
-        if much {
-            self.coordinator.ask_for_group();
+        self.coordinator.advance()?;
+        match fill {
+            Fill::Some => Ok(()),
+            Fill::Much => self.coordinator.ask_for_group(),
+            Fill::Enough => self.coordinator.wait_for_room(),
         }
-        self.coordinator.advance()
     }
 
     /// Ends the session with nothing written: no start sees it, and it no longer holds its epoch back. What was written
@@ -202,9 +204,9 @@ impl Channel {
         }
     }
 
-    /// Writes what the session still has in its buffer, and syncs it or gives it to the journal. Returns whether it is
-    /// time for a group.
-    fn finish(&self, writer: &mut Writer, session: Session) -> Result<bool> {
+    /// Writes what the session still has in its buffer, and syncs it or gives it to the journal. Returns how much
+    /// waits for a group of it.
+    fn finish(&self, writer: &mut Writer, session: Session) -> Result<Fill> {
         let journaling = self.coordinator.journaling().filter(|_| !session.late);
         if journaling.is_none() {
             // A session that counts has its BLOBs (W14).
@@ -214,17 +216,17 @@ impl Channel {
         let ended = writer.file.end()?;
         writer.file.flush()?;
         self.tell_tap(writer, session.epoch, ended);
-        let much = match journaling {
+        let fill = match journaling {
             Some(journaling) => {
                 journaling.add(&mut writer.file, ended.with_mark(), writer.blobs, &mut writer.journaled)?
             }
-            None => writer.file.sync().map(|()| false)?,
+            None => writer.file.sync().map(|()| Fill::Some)?,
         };
         self.coordinator.metrics.count_session(writer.entries, ended.len);
         if let Some(TapHandle(tap)) = &writer.tap {
             tap.session_synced(self.number);
         }
-        Ok(much)
+        Ok(fill)
     }
 
     /// What the journal has of the file is settled: it may get another name.

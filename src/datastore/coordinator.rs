@@ -248,10 +248,17 @@ impl Coordinator {
     }
 
     /// So much has gathered for the journal that it should not wait for an epoch.
-    pub(super) fn ask_for_group(&self) {
+    pub(super) fn ask_for_group(&self) -> Result<()> {
         if let Some(journaling) = self.journaling() {
             journaling.bell.ring(Ask::Group);
         }
+        Ok(())
+    }
+
+    /// So much has gathered for the journal that the caller waits. To be called without any lock.
+    pub(super) fn wait_for_room(&self) -> Result<()> {
+        let waited = self.journaling().map_or(Ok(()), |journaling| journaling.journal.wait_for_room());
+        waited.map_err(|e| self.poison(e))
     }
 
     /// What [`Self::advance`] asks for.

@@ -7,7 +7,7 @@ use crate::directory::ManifestOnDisk;
 use crate::error::{Error, Result};
 use crate::vfs::Vfs;
 use crate::wal::epoch_file::EpochFile;
-use crate::wal::journal::{self, Host, Journal, JournalId, LogFile};
+use crate::wal::journal::{self, Fill, Host, Journal, JournalId, LogFile};
 use crate::wal::session_file::{Ended, SessionFile};
 use parking_lot::{Condvar, Mutex};
 use std::panic::AssertUnwindSafe;
@@ -196,14 +196,14 @@ impl Journaling {
     }
 
     /// Takes a session that has ended and is not on the disk. `known` is what was returned for the file before; one
-    /// that was opened anew is another one. Returns whether it is time for a group.
+    /// that was opened anew is another one. Returns how much waits for the next group.
     pub(super) fn add(
         &self,
         file: &mut SessionFile,
         ended: Ended,
         blobs: Directories,
         known: &mut Option<Arc<LogFile>>,
-    ) -> Result<bool> {
+    ) -> Result<Fill> {
         // Before the session can be in a group.
         let mut unsynced = self.surroundings.unsynced.lock();
         *unsynced = unsynced.with(blobs);

@@ -103,13 +103,14 @@ impl FileSync {
 
     /// The first `changes` changes are on the disk when this returns; the name may not be.
     pub(super) fn content(&self, changes: u64) -> Result<()> {
-        self.sync_in_turn(&mut self.turn.lock(), changes)
+        self.sync_in_turn(&mut self.turn.lock(), changes, changes)
     }
 
-    /// The first `changes` changes are on the disk when this returns, and so is the name.
-    pub(super) fn content_and_name(&self, changes: u64) -> Result<()> {
+    /// The first `changes` changes are on the disk when this returns, and so is the name. If that takes a sync, the
+    /// first `made` changes are, which were made before this call.
+    pub(super) fn content_and_name(&self, changes: u64, made: u64) -> Result<()> {
         let mut synced = self.turn.lock();
-        self.sync_in_turn(&mut synced, changes)?;
+        self.sync_in_turn(&mut synced, changes, made)?;
         if !synced.named {
             self.names.sync().map_err(|e| self.failure.note(e))?;
             synced.named = true;
@@ -117,11 +118,11 @@ impl FileSync {
         Ok(())
     }
 
-    fn sync_in_turn(&self, synced: &mut Synced, changes: u64) -> Result<()> {
+    fn sync_in_turn(&self, synced: &mut Synced, changes: u64, made: u64) -> Result<()> {
         self.failure.check()?;
         if synced.changes < changes {
             self.file.sync().map_err(|e| self.failure.note(Error::io("cannot sync", &self.path, e)))?;
-            synced.changes = changes;
+            synced.changes = made;
         }
         Ok(())
     }
@@ -142,7 +143,7 @@ impl PendingSync {
     /// # Errors
     /// [`Error::Io`] for one caller, [`Error::Poisoned`] for all others; the writer refuses everything from then on.
     pub fn run(&self) -> Result<()> {
-        self.file.content_and_name(self.changes)
+        self.file.content_and_name(self.changes, self.changes)
     }
 
     /// Lets the system use the memory of the newly synced bytes for something else, if there are at least `bytes_min`.

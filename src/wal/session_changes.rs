@@ -83,7 +83,7 @@ impl SessionFile {
         };
         // What the old file keeps is complete before it gets out of reach.
         old.write(&self.path, &self.buffer, old.ended)?;
-        old.sync.content_and_name(old.changes)?;
+        old.sync.content_and_name(old.changes, old.changes)?;
         let unwritten = self.buffer.split_off((old.written.max(session.start) - old.buffer_at) as usize);
         self.names.rotate(&self.path)?;
         self.log = Some(self.open_log(OldContent::Append)?);

@@ -66,34 +66,67 @@ pub fn piece_bytes(piece: &Piece<'_>) -> usize {
     PIECE_BYTES + piece.file.len() + piece.bytes.map_or(0, <[u8]>::len)
 }
 
-/// Appends a piece to the body of a group. The name has at most 255 bytes, as file systems have it.
-pub fn encode_piece(body: &mut Vec<u8>, piece: &Piece<'_>) {
-    let name = piece.file.as_bytes();
-    debug_assert!(name.len() <= usize::from(u8::MAX));
-    body.push(if piece.bytes.is_some() { KIND_BYTES } else { KIND_SYNCED });
-    body.push(name.len() as u8);
-    body.extend_from_slice(&piece.offset.to_le_bytes());
-    body.extend_from_slice(&piece.len.to_le_bytes());
-    body.extend_from_slice(name);
-    body.extend_from_slice(piece.bytes.unwrap_or_default());
+/// A group that is put together where it will be written from.
+#[derive(Debug)]
+pub struct NewGroup {
+    /// Room for the header, then the body.
+    bytes: Vec<u8>,
+    pieces: u32,
 }
 
-/// Puts a whole group into `into`, in place of what is there. The body has less than 4 GiB.
-pub fn encode_group(into: &mut Vec<u8>, header: &Header, body: &[u8]) {
-    into.clear();
-    into.reserve(group_bytes(body.len()));
-    into.extend_from_slice(&MAGIC);
-    into.extend_from_slice(&header.journal);
-    for number in [header.sequence, header.settled, header.epoch.0] {
-        into.extend_from_slice(&number.to_le_bytes());
+impl Default for NewGroup {
+    fn default() -> NewGroup {
+        NewGroup { bytes: vec![0; HEADER_BYTES], pieces: 0 }
     }
-    for number in [header.pieces, body.len() as u32, crc32fast::hash(body)] {
-        into.extend_from_slice(&number.to_le_bytes());
+}
+
+impl NewGroup {
+    pub fn is_empty(&self) -> bool {
+        self.pieces == 0
     }
-    let checksum = crc32fast::hash(into);
-    into.extend_from_slice(&checksum.to_le_bytes());
-    into.extend_from_slice(body);
-    into.resize(group_bytes(body.len()), 0);
+
+    pub fn body_len(&self) -> usize {
+        self.bytes.len() - HEADER_BYTES
+    }
+
+    /// Appends a piece. The name has at most 255 bytes, as file systems have it; the body stays below 4 GiB.
+    pub fn add(&mut self, piece: &Piece<'_>) {
+        let name = piece.file.as_bytes();
+        debug_assert!(name.len() <= usize::from(u8::MAX));
+        let into = &mut self.bytes;
+        into.push(if piece.bytes.is_some() { KIND_BYTES } else { KIND_SYNCED });
+        into.push(name.len() as u8);
+        into.extend_from_slice(&piece.offset.to_le_bytes());
+        into.extend_from_slice(&piece.len.to_le_bytes());
+        into.extend_from_slice(name);
+        into.extend_from_slice(piece.bytes.unwrap_or_default());
+        self.pieces += 1;
+    }
+
+    /// The whole group, as it is written. Nothing may be added afterwards.
+    pub fn sealed(&mut self, journal: &JournalId, sequence: u64, settled: u64, epoch: Epoch) -> &[u8] {
+        let (body_len, pieces) = (self.body_len() as u32, self.pieces);
+        let (header, body) = self.bytes.split_at_mut(HEADER_BYTES);
+        header[..8].copy_from_slice(&MAGIC);
+        header[8..24].copy_from_slice(journal);
+        for (at, number) in [(24, sequence), (32, settled), (40, epoch.0)] {
+            header[at..at + 8].copy_from_slice(&number.to_le_bytes());
+        }
+        for (at, number) in [(48, pieces), (52, body_len), (56, crc32fast::hash(body))] {
+            header[at..at + 4].copy_from_slice(&number.to_le_bytes());
+        }
+        let checksum = crc32fast::hash(&header[..60]);
+        header[60..].copy_from_slice(&checksum.to_le_bytes());
+        self.bytes.resize(group_bytes(body_len as usize), 0);
+        &self.bytes
+    }
+
+    /// Empties it for another group, and keeps memory for `bytes_max`.
+    pub fn clear(&mut self, bytes_max: usize) {
+        self.bytes.truncate(HEADER_BYTES);
+        self.bytes.shrink_to(bytes_max);
+        self.pieces = 0;
+    }
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -166,10 +199,9 @@ mod tests {
     const ID: JournalId = [7; 16];
 
     fn group(body: &[u8], pieces: u32) -> Vec<u8> {
-        let header = Header { journal: ID, sequence: 3, settled: 1, epoch: Epoch(1 << 40), pieces };
-        let mut bytes = vec![1, 2, 3];
-        encode_group(&mut bytes, &header, body);
-        bytes
+        let mut group = NewGroup { pieces, ..NewGroup::default() };
+        group.bytes.extend(body);
+        group.sealed(&ID, 3, 1, Epoch(1 << 40)).to_vec()
     }
 
     fn sample() -> (Vec<u8>, [Piece<'static>; 2]) {
@@ -177,10 +209,13 @@ mod tests {
             Piece { file: "pwal_0000", offset: 1 << 33, len: 3, bytes: Some(b"abc") },
             Piece { file: "pwal_0001", offset: 9, len: 1 << 32, bytes: None },
         ];
-        let mut body = Vec::new();
-        pieces.iter().for_each(|piece| encode_piece(&mut body, piece));
-        assert_eq!(body.len(), pieces.iter().map(piece_bytes).sum::<usize>());
-        (body, pieces)
+        let mut group = NewGroup::default();
+        group.add(&pieces[0]);
+        group.clear(1000);
+        assert!(group.is_empty());
+        pieces.iter().for_each(|piece| group.add(piece));
+        assert_eq!(group.body_len(), pieces.iter().map(piece_bytes).sum::<usize>());
+        (group.bytes[HEADER_BYTES..].to_vec(), pieces)
     }
 
     #[test]

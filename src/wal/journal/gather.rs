@@ -2,10 +2,11 @@
 //! What has ended and is not yet in the journal: sessions are added by the threads that end them, already in the form
 //! of a group's body, and taken by the one that writes.
 
-use super::format::{encode_piece, piece_bytes, Piece};
+use super::format::{piece_bytes, NewGroup, Piece};
 use crate::error::Result;
+use crate::types::Epoch;
 use crate::wal::file_sync::{FileSync, PendingSync};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
@@ -35,9 +36,10 @@ impl LogFile {
         Arc::ptr_eq(&self.sync, &written.file)
     }
 
-    /// Everything that was gathered of it is on the disk when this returns, and its name.
-    pub(super) fn sync(&self) -> Result<()> {
-        self.sync.content_and_name(self.changes.load(SeqCst))
+    /// The first `changes` changes are on the disk when this returns, and its name; if that takes a sync, it counts for
+    /// everything that was gathered before.
+    pub(super) fn sync(&self, changes: u64) -> Result<()> {
+        self.sync.content_and_name(changes, self.changes.load(SeqCst))
     }
 }
 
@@ -49,37 +51,58 @@ pub(super) enum Content<'a> {
     Synced(u64),
 }
 
-/// Sessions for one or more groups.
+/// Sessions for one group, and the files that they are in.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    pub body: Vec<u8>,
-    /// Where a group ends, and how many pieces it has; the rest is the last group.
-    pub cuts: Vec<(usize, u32)>,
-    /// Pieces behind the last cut.
-    pub pieces: u32,
-    pub files: Vec<Arc<LogFile>>,
+    pub group: NewGroup,
+    pub files: Vec<Gathered>,
+    /// Durable with it.
+    pub epoch: Epoch,
 }
 
-impl Batch {
-    pub fn is_empty(&self) -> bool {
-        self.body.is_empty()
+/// A file of a group, and what must be synced of it so that all pieces up to this group are on the disk.
+#[derive(Clone, Debug)]
+pub(super) struct Gathered {
+    pub file: Arc<LogFile>,
+    pub changes: u64,
+}
+
+#[derive(Debug)]
+struct State {
+    batch: Batch,
+    /// With so much waiting for the next group, whoever has added waits for it.
+    enough: usize,
+    /// All sessions up to `due` were added; `durable` with the last group. 0 before the first epoch is.
+    due: Epoch,
+    durable: Epoch,
+    /// Somebody is about to write a group, or does.
+    writing: bool,
+    /// Nothing is taken any more.
+    closed: bool,
+}
+
+impl State {
+    fn has_enough(&self) -> bool {
+        self.batch.group.body_len() >= self.enough
     }
 }
 
-#[derive(Debug, Default)]
-struct State {
-    batch: Batch,
-    /// Bytes gathered and not yet in the journal, those of batches that were taken included.
-    unwritten: usize,
-    /// Nothing is taken any more.
-    closed: bool,
+/// What waits for the next group after a piece was added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fill {
+    /// Not much, or it has been said before.
+    Some,
+    /// Just now so much that it should not wait for an epoch.
+    Much,
+    /// Whoever holds nothing should wait until it is written: see [`super::Journal::wait_for_room`].
+    Enough,
 }
 
 /// Why a piece was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// Too much is not yet in the journal.
-    Full,
+    /// There is no room for so many bytes before the next group is written.
+    NoRoom(usize),
     /// Nothing is taken any more.
     Closed,
 }
@@ -87,26 +110,28 @@ pub(super) enum Refused {
 #[derive(Debug)]
 pub(super) struct Gather {
     state: Mutex<State>,
-    /// More is not taken.
-    bytes_max: usize,
+    /// A batch was taken, or written, or nothing is taken any more.
+    changed: Condvar,
     /// No group has a larger body.
-    group_bytes_max: usize,
+    bytes_max: usize,
 }
 
 impl Gather {
-    pub(super) fn new(bytes_max: usize, group_bytes_max: usize) -> Gather {
-        Gather { state: Mutex::default(), bytes_max, group_bytes_max }
+    /// Groups with bodies of `bytes_max` at most; `enough` of it before it waits for the first one.
+    pub(super) fn new(bytes_max: usize, enough: usize) -> Gather {
+        let (due, durable) = (Epoch(0), Epoch(0));
+        let state = State { batch: Batch::default(), enough, due, durable, writing: false, closed: false };
+        Gather { state: Mutex::new(state), changed: Condvar::new(), bytes_max }
     }
 
-    /// Adds a piece that was written with the first `changes` changes of its file; returns how many bytes are not yet
-    /// in the journal.
+    /// Adds a piece that was written with the first `changes` changes of its file.
     pub(super) fn add(
         &self,
         file: &Arc<LogFile>,
         changes: u64,
         offset: u64,
         content: Content<'_>,
-    ) -> std::result::Result<usize, Refused> {
+    ) -> std::result::Result<Fill, Refused> {
         let (len, bytes) = match content {
             Content::Bytes(bytes) => (bytes.len() as u64, Some(bytes)),
             Content::Synced(len) => (len, None),
@@ -117,51 +142,140 @@ impl Gather {
         if state.closed {
             return Err(Refused::Closed);
         }
-        if state.unwritten > 0 && state.unwritten + needed > self.bytes_max {
-            return Err(Refused::Full);
+        if !self.has_room(&state, needed) {
+            return Err(Refused::NoRoom(needed));
         }
-        state.unwritten += needed;
-        let unwritten = state.unwritten;
+        let much = state.enough / 2;
         let batch = &mut state.batch;
-        let begin = batch.cuts.last().map_or(0, |(end, _)| *end);
-        if batch.pieces > 0 && batch.body.len() - begin + needed > self.group_bytes_max {
-            batch.cuts.push((batch.body.len(), batch.pieces));
-            batch.pieces = 0;
-        }
-        encode_piece(&mut batch.body, &piece);
-        batch.pieces += 1;
+        let before = batch.group.body_len();
+        batch.group.add(&piece);
         if !file.gathered.swap(true, SeqCst) {
-            batch.files.push(file.clone());
+            batch.files.push(Gathered { file: file.clone(), changes });
         }
         file.changes.fetch_max(changes, SeqCst);
         file.last.store(u64::MAX, SeqCst);
-        Ok(unwritten)
+        Ok(match state.has_enough() {
+            true => Fill::Enough,
+            false if before < much && before + needed >= much => Fill::Much,
+            false => Fill::Some,
+        })
     }
 
-    pub(super) fn unwritten(&self) -> usize {
-        self.state.lock().unwritten
+    fn has_room(&self, state: &State, bytes: usize) -> bool {
+        state.closed || state.batch.group.body_len() + bytes <= self.bytes_max
     }
 
-    /// Takes what is there. `spare` is an empty buffer that is used again.
-    pub(super) fn take(&self, spare: Vec<u8>) -> Batch {
+    /// Whether so many bytes more fit into the next group.
+    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
+        self.has_room(&self.state.lock(), bytes)
+    }
+
+    /// Waits while so much waits for the next group that it is enough. False when nobody else writes one: the caller is
+    /// to do it.
+    pub(super) fn wait_for_room(&self) -> bool {
+        self.wait(&mut self.state.lock(), |state| !state.has_enough())
+    }
+
+    /// Lets the next group make `epoch` durable, and waits until one has. False when nobody else writes one: the caller
+    /// is to do it.
+    pub(super) fn wait_for(&self, epoch: Epoch) -> bool {
         let mut state = self.state.lock();
-        for file in &state.batch.files {
-            file.gathered.store(false, SeqCst);
-        }
-        mem::replace(&mut state.batch, Batch { body: spare, ..Batch::default() })
+        state.due = state.due.max(epoch);
+        self.wait(&mut state, |state| state.durable >= epoch)
     }
 
-    /// The file's last piece is in the group `sequence`, unless another one was gathered meanwhile.
+    /// Nobody is given the right to write before others: a thread that has to be woken first would hold all up.
+    fn wait(&self, state: &mut MutexGuard<'_, State>, done: impl Fn(&State) -> bool) -> bool {
+        while !done(state) && !state.closed {
+            if !state.writing {
+                state.writing = true;
+                return false;
+            }
+            self.changed.wait(state);
+        }
+        true
+    }
+
+    /// Bytes that wait for the next group.
+    pub(super) fn waiting(&self) -> usize {
+        self.state.lock().batch.group.body_len()
+    }
+
+    /// Takes what is there, and the epoch that is due, to be written. `spare` is an empty group whose memory is used again. From now on `enough`
+    /// waits for the next one.
+    pub(super) fn take(&self, spare: NewGroup, enough: usize) -> Batch {
+        let mut state = self.state.lock();
+        (state.writing, state.enough) = (true, enough);
+        let mut batch = mem::replace(&mut state.batch, Batch { group: spare, ..Batch::default() });
+        batch.epoch = state.due;
+        for Gathered { file, changes } in &mut batch.files {
+            file.gathered.store(false, SeqCst);
+            *changes = file.changes.load(SeqCst);
+        }
+        self.changed.notify_all();
+        batch
+    }
+
+    /// The files' last pieces are in the group `sequence`, unless others were gathered meanwhile.
     pub(super) fn written(&self, batch: &Batch, sequence: u64) {
         let mut state = self.state.lock();
-        for file in batch.files.iter().filter(|file| !file.gathered.load(SeqCst)) {
+        for Gathered { file, .. } in batch.files.iter().filter(|gathered| !gathered.file.gathered.load(SeqCst)) {
             file.last.store(sequence, SeqCst);
         }
-        state.unwritten -= batch.body.len();
+        (state.writing, state.durable) = (false, batch.epoch);
+        self.changed.notify_all();
     }
 
     /// Lets nobody add anything any more.
     pub(super) fn close(&self) {
         self.state.lock().closed = true;
+        self.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+    use std::time::Duration;
+
+    fn waits<T>(thread: &thread::ScopedJoinHandle<'_, T>) -> bool {
+        thread::sleep(Duration::from_millis(20));
+        !thread.is_finished()
+    }
+
+    #[test]
+    fn an_epoch_that_is_due_comes_with_the_next_group_whoever_writes_it() {
+        let gather = Gather::new(1000, 100);
+        assert!(!gather.wait_for(Epoch(3)), "nobody else writes");
+        thread::scope(|scope| {
+            let first = gather.take(NewGroup::default(), 100);
+            let due = [3, 4].map(|epoch| {
+                let gather = &gather;
+                scope.spawn(move || gather.wait_for(Epoch(epoch)))
+            });
+            assert!(due.iter().all(waits));
+            assert_eq!(first.epoch, Epoch(3));
+            gather.written(&first, 1);
+            let [three, four] = due;
+            assert!(three.join().unwrap());
+            assert!(!four.join().unwrap(), "was due after the group was taken");
+        });
+        let second = gather.take(NewGroup::default(), 100);
+        assert_eq!(second.epoch, Epoch(4));
+        gather.written(&second, 2);
+        assert!(gather.wait_for(Epoch(4)));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_gather_that_is_closed() {
+        let gather = Gather::new(1000, 0);
+        assert!(!gather.wait_for_room(), "nobody else writes");
+        thread::scope(|scope| {
+            let waiting = [scope.spawn(|| gather.wait_for_room()), scope.spawn(|| gather.wait_for(Epoch(1)))];
+            assert!(waiting.iter().all(waits));
+            gather.close();
+            assert!(waiting.into_iter().all(|thread| thread.join().unwrap()));
+        });
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How a writer of a log file hands over what has ended in it.
 
-use super::gather::LogFile;
+use super::gather::{Fill, LogFile};
 use super::running::Journal;
 use crate::error::{Error, Result};
 use crate::wal::file_sync::PendingSync;
@@ -11,14 +11,13 @@ use std::sync::Arc;
 impl Journal {
     /// Takes what has ended in a file, one session or several behind each other, and is not on the disk; all before it
     /// was taken. Much at once, and what is synced already, is named only, and synced in the file with its name.
-    /// `known` is what was returned for the file before; one that was opened anew is another one. Returns whether it
-    /// is time for a group.
-    pub fn add_ended(&self, file: &mut SessionFile, ended: Ended, known: &mut Option<Arc<LogFile>>) -> Result<bool> {
+    /// `known` is what was returned for the file before; one that was opened anew is another one. Returns how much
+    /// waits for the next group.
+    pub fn add_ended(&self, file: &mut SessionFile, ended: Ended, known: &mut Option<Arc<LogFile>>) -> Result<Fill> {
         let Some(written) = file.start_sync()? else {
             return Err(Error::WrongState(format!("the file is not open: {}", file.path().display())));
         };
         if self.is_by_name(ended) {
-            written.run()?;
             return self.add_by_name(file, &written, ended, known);
         }
         let log = known_as(file, &written, known);
@@ -33,15 +32,15 @@ impl Journal {
         ended.synced || ended.len >= self.large_bytes() as u64
     }
 
-    /// As [`Self::add_ended`] for what `synced`, which was run, has made durable.
+    /// As [`Self::add_ended`] for what is only named; `written` has been run, or is.
     pub fn add_by_name(
         &self,
         file: &SessionFile,
-        synced: &PendingSync,
+        written: &PendingSync,
         ended: Ended,
         known: &mut Option<Arc<LogFile>>,
-    ) -> Result<bool> {
-        self.add_synced(&known_as(file, synced, known), synced, ended.start, ended.len)
+    ) -> Result<Fill> {
+        self.add_named(&known_as(file, written, known), written, ended.start, ended.len)
     }
 }
 

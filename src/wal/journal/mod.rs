@@ -10,6 +10,8 @@
 mod format;
 mod gather;
 mod hand_over;
+mod host;
+mod pace;
 pub mod redo;
 mod running;
 mod segments;
@@ -17,6 +19,7 @@ mod segments;
 mod tests;
 
 pub use format::JournalId;
-pub use gather::LogFile;
-pub use running::{Host, Journal, Pause};
+pub use gather::{Fill, LogFile};
+pub use host::Host;
+pub use running::{Journal, Pause};
 pub use segments::Settings;

@@ -3,8 +3,10 @@
 //!
 //! Locks are taken in this order: `writer`, `settling`, `turn`, then the epoch file.
 
-use super::format::{encode_group, group_bytes, Header, JournalId, BLOCK_BYTES};
-use super::gather::{Batch, Content, Gather, LogFile, Refused};
+use super::format::{group_bytes, JournalId, NewGroup, BLOCK_BYTES};
+use super::gather::{Batch, Content, Fill, Gather, Gathered, LogFile, Refused};
+use super::host::Host;
+use super::pace::Pace;
 use super::redo;
 use super::segments::{Segment, Settings, Unsettled};
 use crate::error::{Error, Result};
@@ -19,16 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-
-/// What surrounds a journal. Calls may come from any thread and must not call back into the journal.
-pub trait Host: Send + Sync {
-    /// Makes durable what sessions refer to that were gathered before this call.
-    fn before_group(&self) -> Result<()>;
-    /// Says in the manifest, durably, that this journal is in use, or that none is.
-    fn set_in_use(&self, journal: Option<&JournalId>) -> Result<()>;
-    /// A failure in the background: nothing may be acknowledged from now on.
-    fn failed(&self, error: Error);
-}
+use std::time::Instant;
 
 /// A journal; it begins with its first group. After an error it refuses everything.
 pub struct Journal {
@@ -65,8 +58,8 @@ struct Writer {
     open: bool,
     /// So many want the directory to be without a journal.
     paused: u32,
-    spare: Vec<u8>,
-    group: Vec<u8>,
+    spare: NewGroup,
+    pace: Pace,
 }
 
 /// Segments that nobody writes to.
@@ -100,13 +93,13 @@ impl Journal {
             epoch: Epoch(0),
             open: false,
             paused: 0,
-            spare: Vec::new(),
-            group: Vec::new(),
+            spare: NewGroup::default(),
+            pace: Pace::new(settings.enough_bytes_max()),
         };
         Journal {
             vfs,
             location: location.to_owned(),
-            gather: Gather::new(settings.unwritten_bytes_max(), settings.group_bytes_max()),
+            gather: Gather::new(settings.group_bytes_max(), settings.enough_bytes_max()),
             settings,
             host,
             epoch_file,
@@ -132,28 +125,34 @@ impl Journal {
         Ok(())
     }
 
-    /// A session with this many bytes is too large for the journal: see [`Self::add_synced`].
+    /// A session with this many bytes is too large for the journal: see [`Self::add_by_name`].
     pub fn large_bytes(&self) -> usize {
         self.settings.large_bytes()
     }
 
     /// Takes a session that has ended: `bytes` at `offset` of a file, with all before it, is what `written` is about.
-    /// Returns whether it is time for a group, whatever epochs do. While too much is not yet in the journal the caller
-    /// writes a group itself: it waits for the disk and for no other thread, so it may hold what others need.
-    pub fn add(&self, file: &Arc<LogFile>, written: &PendingSync, offset: u64, bytes: &[u8]) -> Result<bool> {
+    /// When it does not fit into the next group the caller writes that one itself: it waits for the disk and for nothing
+    /// else, so it may hold what others need.
+    pub fn add(&self, file: &Arc<LogFile>, written: &PendingSync, offset: u64, bytes: &[u8]) -> Result<Fill> {
         self.gather(file, written, offset, Content::Bytes(bytes))
     }
 
-    /// Takes a session by name only, in the same way: `synced` was run.
-    pub fn add_synced(&self, file: &Arc<LogFile>, synced: &PendingSync, offset: u64, len: u64) -> Result<bool> {
-        self.gather(file, synced, offset, Content::Synced(len))
+    /// The same for a session that is only named: it is synced in its own file first, if it is not yet.
+    pub(super) fn add_named(&self, file: &Arc<LogFile>, written: &PendingSync, offset: u64, len: u64) -> Result<Fill> {
+        written.run()?;
+        self.gather(file, written, offset, Content::Synced(len))
     }
 
-    fn gather(&self, file: &Arc<LogFile>, written: &PendingSync, offset: u64, content: Content<'_>) -> Result<bool> {
+    fn gather(&self, file: &Arc<LogFile>, written: &PendingSync, offset: u64, content: Content<'_>) -> Result<Fill> {
         loop {
             match self.gather.add(file, written.changes, offset, content) {
-                Ok(unwritten) => return Ok(unwritten >= self.settings.group_bytes_max()),
-                Err(Refused::Full) => self.commit(None)?,
+                Ok(fill) => return Ok(fill),
+                Err(Refused::NoRoom(bytes)) => {
+                    let mut writer = self.writer.lock();
+                    if !self.gather.has_room_for(bytes) {
+                        self.commit_locked(&mut writer)?;
+                    }
+                }
                 Err(Refused::Closed) => {
                     self.check()?;
                     return Err(Error::WrongState("the commit journal is closed".to_owned()));
@@ -162,15 +161,28 @@ impl Journal {
         }
     }
 
-    /// Makes everything that was added before this call durable, and `epoch` if given, whose sessions it completes.
-    pub fn commit(&self, epoch: Option<Epoch>) -> Result<()> {
-        let mut writer = self.writer.lock();
-        self.commit_locked(&mut writer, epoch)
+    /// Waits while too much waits for the next group; writes it if nobody else does. For whoever has added something
+    /// and holds nothing: the epoch of what was added does not wait for the caller.
+    pub fn wait_for_room(&self) -> Result<()> {
+        self.commit_unless(self.gather.wait_for_room())
     }
 
-    /// Bytes that were added and are not yet in a group.
-    pub fn unwritten_bytes(&self) -> usize {
-        self.gather.unwritten()
+    /// Makes everything durable that was added before this call, or without sessions of epochs behind `epoch`, which is
+    /// then durable: all its sessions were added.
+    pub fn commit(&self, epoch: Option<Epoch>) -> Result<()> {
+        self.commit_unless(epoch.is_some_and(|epoch| self.gather.wait_for(epoch)))
+    }
+
+    fn commit_unless(&self, done: bool) -> Result<()> {
+        match done {
+            true => self.check(),
+            false => self.commit_locked(&mut self.writer.lock()),
+        }
+    }
+
+    /// Bytes that were added and wait for the next group.
+    pub fn waiting_bytes(&self) -> usize {
+        self.gather.waiting()
     }
 
     /// Fails when a write or sync of the journal has failed before.
@@ -194,37 +206,35 @@ impl Journal {
         error
     }
 
-    fn commit_locked(&self, writer: &mut Writer, epoch: Option<Epoch>) -> Result<()> {
+    fn commit_locked(&self, writer: &mut Writer) -> Result<()> {
         self.check()?;
-        let batch = self.gather.take(std::mem::take(&mut writer.spare));
-        let epoch = epoch.filter(|epoch| *epoch > writer.epoch);
-        if batch.is_empty() && epoch.is_none() {
-            writer.spare = batch.body;
-            return Ok(());
+        let mut batch = self.gather.take(std::mem::take(&mut writer.spare), writer.pace.bytes_max());
+        if !batch.group.is_empty() || batch.epoch > writer.epoch {
+            writer.epoch = batch.epoch;
+            self.write(writer, &mut batch).map_err(|e| self.fail(e))?;
         }
-        self.write(writer, &batch, epoch).map_err(|e| self.fail(e))?;
         self.gather.written(&batch, writer.sequence);
-        writer.spare = batch.body;
-        writer.spare.clear();
-        writer.spare.shrink_to(4 * self.settings.group_bytes_max());
+        writer.spare = batch.group;
+        writer.spare.clear(self.settings.group_bytes_max());
         Ok(())
     }
 
-    fn write(&self, writer: &mut Writer, batch: &Batch, epoch: Option<Epoch>) -> Result<()> {
+    fn write(&self, writer: &mut Writer, batch: &mut Batch) -> Result<()> {
         self.host.before_group()?;
         if writer.paused > 0 {
-            writer.epoch = epoch.unwrap_or(writer.epoch);
-            let files = batch.files.iter().map(|file| (Arc::as_ptr(file) as usize, file.clone())).collect();
-            return self.settle_files(&Unsettled { files, last: writer.sequence, epoch: writer.epoch });
+            let mut unsettled = Unsettled::default();
+            unsettled.add(&batch.files, writer.sequence, writer.epoch);
+            return self.settle_files(&unsettled);
         }
         self.open(writer)?;
-        let mut begin = 0;
-        for &(end, pieces) in &batch.cuts {
-            self.write_group(writer, &batch.body[begin..end], pieces, &batch.files)?;
-            begin = end;
+        let (bytes, size) = (group_bytes(batch.group.body_len()) as u64, self.settings.segment_bytes());
+        // The last block is for the word that the next segment is settled.
+        if writer.current.as_ref().is_none_or(|segment| segment.used + bytes + BLOCK_BYTES as u64 > size) {
+            self.turn(writer)?;
         }
-        writer.epoch = epoch.unwrap_or(writer.epoch);
-        self.write_group(writer, &batch.body[begin..], batch.pieces, &batch.files)?;
+        let begin = Instant::now();
+        self.append(writer, &mut batch.group, &batch.files)?;
+        writer.pace.note(bytes as usize, begin.elapsed());
         writer.content = writer.sequence;
         Ok(())
     }
@@ -258,30 +268,21 @@ impl Journal {
         Ok(Some(segment))
     }
 
-    fn write_group(&self, writer: &mut Writer, body: &[u8], pieces: u32, files: &[Arc<LogFile>]) -> Result<()> {
-        let (bytes, size) = (group_bytes(body.len()) as u64, self.settings.segment_bytes());
-        // The last block is for the word that the next segment is settled.
-        if writer.current.as_ref().is_none_or(|segment| segment.used + bytes + BLOCK_BYTES as u64 > size) {
-            self.turn(writer)?;
-        }
-        self.append(writer, body, pieces, files)?;
-        if writer.current.as_ref().is_some_and(|segment| segment.used > size / 2) {
-            self.prepare_ahead();
-        }
-        Ok(())
-    }
-
     /// Appends a group to the current segment.
-    fn append(&self, writer: &mut Writer, body: &[u8], pieces: u32, files: &[Arc<LogFile>]) -> Result<()> {
-        let Writer { journal, current: Some(segment), sequence, epoch, group, .. } = writer else {
+    fn append(&self, writer: &mut Writer, group: &mut NewGroup, files: &[Gathered]) -> Result<()> {
+        let Writer { journal, current: Some(segment), sequence, epoch, .. } = writer else {
             return Err(Error::WrongState("the commit journal has no segment".to_owned()));
         };
         let (settled, next, epoch) = (self.settled.load(SeqCst), *sequence + 1, *epoch);
-        encode_group(group, &Header { journal: *journal, sequence: next, settled, epoch, pieces }, body);
-        segment.append(group, next)?;
+        segment.append(group.sealed(journal, next, settled, epoch), next)?;
         segment.unsettled.add(files, next, epoch);
         (writer.sequence, writer.settled) = (next, settled);
         Ok(())
+    }
+
+    /// Says in a group of its own what is settled.
+    fn append_settled(&self, writer: &mut Writer) -> Result<()> {
+        self.append(writer, &mut NewGroup::default(), &[])
     }
 
     /// Goes on in another segment. Before the first byte of an old one is overwritten the journal says, synced, that
@@ -289,12 +290,13 @@ impl Journal {
     fn turn(&self, writer: &mut Writer) -> Result<()> {
         let next = self.next_segment()?;
         if next.last > writer.settled {
-            self.append(writer, &[], 0, &[])?;
+            self.append_settled(writer)?;
         }
         if let Some(mut full) = writer.current.replace(next) {
             let unsettled = std::mem::take(&mut full.unsettled);
             self.retire(unsettled, Some(full));
         }
+        self.prepare_ahead();
         Ok(())
     }
 
@@ -343,7 +345,7 @@ impl Journal {
 
     /// Syncs the files and their names first, then records the epoch that they make durable.
     fn settle_files(&self, Unsettled { files, epoch, .. }: &Unsettled) -> Result<()> {
-        files.values().try_for_each(|file| file.sync())?;
+        files.values().try_for_each(|Gathered { file, changes }| file.sync(*changes))?;
         match epoch {
             Epoch(0) => Ok(()),
             epoch => self.epoch_file.lock().record(*epoch),
@@ -369,7 +371,7 @@ impl Journal {
     pub fn settle(&self) -> Result<()> {
         let content = {
             let mut writer = self.writer.lock();
-            self.commit_locked(&mut writer, None)?;
+            self.commit_locked(&mut writer)?;
             if writer.content <= writer.settled {
                 return Ok(());
             }
@@ -380,22 +382,19 @@ impl Journal {
         let mut writer = self.writer.lock();
         if writer.open && writer.settled < content {
             self.check()?;
-            self.append(&mut writer, &[], 0, &[]).map_err(|e| self.fail(e))?;
+            self.append_settled(&mut writer).map_err(|e| self.fail(e))?;
         }
         Ok(())
     }
 
     /// As [`Self::settle`], if anything of this file is not settled.
     pub fn settle_file(&self, file: &LogFile) -> Result<()> {
-        match file.last.load(SeqCst) > self.settled_for_good() {
+        // Not before the journal says so.
+        let settled = self.writer.lock().settled;
+        match file.last.load(SeqCst) > settled {
             true => self.settle(),
             false => Ok(()),
         }
-    }
-
-    /// Groups up to this one are settled, and the journal says so.
-    fn settled_for_good(&self) -> u64 {
-        self.writer.lock().settled
     }
 
     /// Settles everything, lets the manifest say that no journal is in use, and deletes the segments; until the pause
@@ -421,7 +420,7 @@ impl Journal {
     }
 
     fn put_away(&self, writer: &mut Writer) -> Result<()> {
-        self.commit_locked(writer, None)?;
+        self.commit_locked(writer)?;
         self.retire_unsettled(writer);
         self.settle_full()?;
         if std::mem::take(&mut writer.open) {
@@ -468,17 +467,17 @@ impl Journal {
                 false => Ok(()),
             };
         }
-        self.settle_full()?;
-        let _settling = self.settling.lock();
+        let settling = self.settling.lock();
         let needed = {
             let mut turn = self.turn.lock();
             std::mem::take(&mut turn.wanted) && turn.free.is_empty()
         };
         if needed {
+            // First: whoever writes the next group but one may need it, and settling takes longer.
             let another = self.another_segment().map_err(|e| self.fail(e))?;
             self.turn.lock().free.extend(another);
         }
-        Ok(())
+        self.settle_next(&settling).map(drop)
     }
 }
 

@@ -2,7 +2,8 @@
 //! The files of the journal, used in turn. A segment is written once with zeros and synced before its first use, so
 //! that the sync of a group has no metadata to write.
 
-use super::gather::LogFile;
+use super::format::{BLOCK_BYTES, HEADER_BYTES};
+use super::gather::Gathered;
 use crate::error::{Error, Result};
 use crate::types::Epoch;
 use crate::vfs::{Open, Vfs, VfsFile};
@@ -16,7 +17,7 @@ const BYTES_MAX_DEFAULT: u64 = 256 << 20;
 const SEGMENTS_MAX: u64 = 64;
 const SEGMENT_BYTES_MIN: u64 = 256 << 10;
 const SEGMENT_BYTES_MAX: u64 = 4 << 20;
-const UNWRITTEN_BYTES_MAX: u64 = 64 << 20;
+const LARGE_BYTES: u64 = 128 << 10;
 /// Zeros are written in pieces of this size.
 const ZEROS: usize = 64 << 10;
 
@@ -67,24 +68,26 @@ impl Settings {
 
     pub(super) fn segment_bytes(&self) -> u64 {
         let bytes = (self.bytes_max / SEGMENTS_MAX).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
-        bytes.next_multiple_of(super::format::BLOCK_BYTES as u64)
+        bytes.next_multiple_of(BLOCK_BYTES as u64)
     }
 
     pub(super) fn segments_max(&self) -> u64 {
         self.bytes_max / self.segment_bytes()
     }
 
-    /// A session with this many bytes is synced in its own file.
+    /// A session with this many bytes is synced in its own file: to write it twice would take longer.
     pub(super) fn large_bytes(&self) -> usize {
-        (self.segment_bytes() / 4) as usize
+        LARGE_BYTES.min(self.segment_bytes() / 4) as usize
     }
 
+    /// No group has a larger body: it fits into a segment, with the word that the next one is settled.
     pub(super) fn group_bytes_max(&self) -> usize {
-        (self.segment_bytes() / 2) as usize
+        self.segment_bytes() as usize - BLOCK_BYTES - HEADER_BYTES
     }
 
-    pub(super) fn unwritten_bytes_max(&self) -> usize {
-        UNWRITTEN_BYTES_MAX.min(self.bytes_max / 4) as usize
+    /// No more should wait for a group.
+    pub(super) fn enough_bytes_max(&self) -> usize {
+        (self.segment_bytes() / 2) as usize
     }
 }
 
@@ -103,7 +106,7 @@ pub(super) struct Segment {
 #[derive(Debug, Default)]
 pub(super) struct Unsettled {
     /// By their addresses.
-    pub files: BTreeMap<usize, Arc<LogFile>>,
+    pub files: BTreeMap<usize, Gathered>,
     /// The sequence of the last group.
     pub last: u64,
     /// The epoch that is durable with it.
@@ -112,8 +115,8 @@ pub(super) struct Unsettled {
 
 impl Unsettled {
     /// Adds a group.
-    pub(super) fn add(&mut self, files: &[Arc<LogFile>], sequence: u64, epoch: Epoch) {
-        self.files.extend(files.iter().map(|file| (Arc::as_ptr(file) as usize, file.clone())));
+    pub(super) fn add(&mut self, files: &[Gathered], sequence: u64, epoch: Epoch) {
+        self.files.extend(files.iter().map(|gathered| (Arc::as_ptr(&gathered.file) as usize, gathered.clone())));
         (self.last, self.epoch) = (sequence, epoch);
     }
 }

@@ -101,8 +101,7 @@ impl Bench {
         if len < self.journal.large_bytes() {
             self.journal.add(journaled, &written, *end, &bytes)?;
         } else {
-            written.run()?;
-            self.journal.add_synced(journaled, &written, *end, len as u64)?;
+            self.journal.add_named(journaled, &written, *end, len as u64)?;
         }
         *end += len as u64;
         self.written.entry(name.to_owned()).or_default().extend(bytes);
@@ -242,6 +241,22 @@ fn failed_write_or_sync_stops_the_journal_and_loses_nothing_that_was_committed()
 }
 
 #[test]
+fn a_large_session_whose_sync_failed_is_in_no_group() {
+    let fs = SimFs::new();
+    let mut bench = Bench::new(&fs).unwrap();
+    bench.session("pwal_0000", 100).unwrap();
+    bench.commit().unwrap();
+    // It is written, then synced.
+    fs.fail_at(fs.operations() + 2, Fault::SyncLoses);
+    bench.session("pwal_0000", 70_000).unwrap_err();
+    // A thread that does not know of it yet.
+    bench.journal.commit(Some(Epoch(2))).unwrap();
+    let image = fs.reboot(Loss::DropUnsynced);
+    redo_all(&image).unwrap();
+    assert_eq!(image.files()[&path("pwal_0000")].len(), 100);
+}
+
+#[test]
 fn redo_that_is_cut_off_at_any_call_is_done_again() {
     let fs = SimFs::new();
     let mut bench = Bench::new(&fs).unwrap();
@@ -348,20 +363,38 @@ fn settling_twice_writes_nothing_the_second_time() {
     assert_eq!(fs.operations(), before);
 }
 
-#[test]
-fn whoever_adds_more_than_memory_may_hold_waits_for_a_group() {
-    let fs = SimFs::new();
-    let mut bench = Bench::new(&fs).unwrap();
+/// Adds to one file from several threads.
+fn add_in_threads(bench: &mut Bench, len: usize, times: u64, after: impl Fn(Fill) -> Result<()> + Sync) {
     bench.session("pwal_0000", 100).unwrap();
     let OpenFile { journaled, sync, .. } = bench.files.remove("pwal_0000").unwrap();
-    let journal = bench.journal.clone();
     let written = PendingSync { file: sync, changes: 2, range: (0, 0) };
-    let add = move |n: u64| journal.add(&journaled, &written, 100 + n, &[1; 50_000]).map(drop);
-    let adding = std::thread::spawn(move || (0..100).try_for_each(add));
-    while !adding.is_finished() {
-        bench.journal.commit(None).unwrap();
-        assert!(bench.journal.unwritten_bytes() <= 256 << 10);
-        std::thread::yield_now();
-    }
-    adding.join().unwrap().unwrap();
+    let add = |n: u64| bench.journal.add(&journaled, &written, 100 + n, &vec![1; len]).and_then(&after);
+    std::thread::scope(|scope| {
+        let adding = [(); 4].map(|()| scope.spawn(|| (0..times).try_for_each(add)));
+        adding.into_iter().for_each(|thread| thread.join().unwrap().unwrap());
+    });
+}
+
+#[test]
+fn what_does_not_fit_into_a_group_waits_for_one_that_its_thread_writes() {
+    let mut bench = Bench::new(&SimFs::new()).unwrap();
+    let journal = bench.journal.clone();
+    add_in_threads(&mut bench, 50_000, 30, |_| {
+        assert!(journal.waiting_bytes() < 256 << 10);
+        Ok(())
+    });
+}
+
+#[test]
+fn whoever_has_added_much_waits_until_it_is_written() {
+    let mut bench = Bench::new(&SimFs::new()).unwrap();
+    let journal = bench.journal.clone();
+    add_in_threads(&mut bench, 10_000, 100, |fill| {
+        if fill == Fill::Enough {
+            return journal.wait_for_room();
+        }
+        // Each of the others may have added one more.
+        assert!(journal.waiting_bytes() < (128 << 10) + 5 * 10_100);
+        Ok(())
+    });
 }
