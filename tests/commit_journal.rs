@@ -6,7 +6,7 @@ use limestone_core::datastore::{Channel, Commit, Datastore, EpochEvent, Settings
 use limestone_core::error::Error;
 use limestone_core::tglogutil;
 use limestone_core::types::{Epoch, StorageId, WriteVersion};
-use limestone_core::vfs::{Loss, Open, SimFs, Vfs};
+use limestone_core::vfs::{Fault, Loss, Open, SimFs, Vfs};
 use limestone_core::wal::{journal, manifest};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -37,10 +37,14 @@ impl Engine {
     }
 
     fn session(&mut self, channel: usize, key: &str) {
+        self.session_with(channel, key, b"value");
+    }
+
+    fn session_with(&mut self, channel: usize, key: &str, value: &[u8]) {
         self.minor += 1;
         let version = WriteVersion { major: self.epoch, minor: self.minor };
         self.channels[channel].begin_session().unwrap();
-        self.channels[channel].add_entry(StorageId(2), key.as_bytes(), b"value", version, &[]).unwrap();
+        self.channels[channel].add_entry(StorageId(2), key.as_bytes(), value, version, &[]).unwrap();
         self.channels[channel].end_session().unwrap();
     }
 
@@ -67,6 +71,31 @@ fn format(fs: &SimFs) -> i32 {
 
 fn segments(files: &BTreeMap<PathBuf, Vec<u8>>) -> Vec<&PathBuf> {
     files.keys().filter(|path| path.to_string_lossy().contains("limestone-journal.")).collect()
+}
+
+/// The power may go as soon as a callback is told something.
+#[test]
+fn what_a_callback_is_told_is_on_the_disk() {
+    let fs = SimFs::new();
+    let mut engine = Engine::open(&fs, small(), 2).unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let (disk, log) = (fs.clone(), told.clone());
+    engine.store.set_persistent_callback(Some(Arc::new(move |event: EpochEvent| {
+        log.lock().unwrap().push((event.epoch.0, disk.reboot(Loss::DropUnsynced)));
+    })));
+    // The second is too large for the journal.
+    let sessions = [("a", 10), ("b", 100_000), ("c", 10), ("d", 70_000)];
+    for (n, (key, len)) in sessions.into_iter().enumerate() {
+        engine.session_with(n % 2, key, &vec![1; len]);
+        engine.switch();
+        engine.store.drain().unwrap();
+    }
+    let told = std::mem::take(&mut *told.lock().unwrap());
+    assert_eq!(told.iter().map(|(epoch, _)| *epoch).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    for (epoch, image) in told {
+        let found = Engine::open(&image, Commit::Direct, 1).unwrap().keys();
+        assert_eq!(found, ["a", "b", "c", "d"][..epoch as usize], "epoch {epoch}");
+    }
 }
 
 /// A disk after the power went: sessions `a` and `b` were acknowledged, `c` was not.
@@ -135,6 +164,22 @@ fn a_start_finds_what_was_only_in_the_journal_and_puts_it_away() {
         let engine = Engine::open(&left, Commit::Direct, 2).unwrap();
         assert_eq!(engine.keys(), ["a", "b"], "{loss:?}");
         assert_eq!((format(&left), segments(&left.files()).len()), (7, 0));
+    }
+}
+
+#[test]
+fn a_start_that_is_cut_off_while_it_settles_is_done_again() {
+    let left = left_by_a_power_cut(Loss::DropUnsynced);
+    let whole = left.reboot(Loss::DropUnsynced);
+    drop(Engine::open(&whole, Commit::Direct, 2).unwrap());
+    for n in 1..=whole.operations() {
+        let image = left.reboot(Loss::DropUnsynced);
+        image.fail_at(n, Fault::PowerCut);
+        drop(Engine::open(&image, Commit::Direct, 2));
+        for loss in [Loss::DropUnsynced, Loss::KeepUnsynced, Loss::Torn { seed: n }] {
+            let again = image.reboot(loss);
+            assert_eq!(Engine::open(&again, Commit::Direct, 2).unwrap().keys(), ["a", "b"], "call {n}, {loss:?}");
+        }
     }
 }
 
