@@ -80,6 +80,11 @@ impl Datastore {
         epoch_file::write_rotated(vfs, location, log_finish, self.coordinator.epochs().switched())?;
         epoch_file::sync_names(vfs, location).map_err(|e| self.coordinator.poison(e))?;
         let files = self.files_as_given(set::settled_files(vfs, location, log_finish, &incomplete)?);
+        drop(lifecycle);
+        // After a crash the numbers of epochs that are not recorded are used again, and a copy must not be ahead then.
+        if log_finish > self.recorded_epoch() {
+            self.record_epoch(log_finish)?;
+        }
         Ok(Backup { files, log_finish, _ticket: ticket, _pause: pause })
     }
 

@@ -114,6 +114,17 @@ fn what_a_backup_lists_is_on_the_disk_when_it_is_listed() {
 }
 
 #[test]
+fn a_backup_does_not_say_more_than_its_directory_after_a_power_cut() {
+    let (fs, store) = written();
+    // Epochs without writes.
+    store.switch_epoch(Epoch(9)).unwrap();
+    let finish = store.begin_detailed_backup(Duration::ZERO).unwrap().log_finish();
+    assert_eq!(finish, Epoch(8));
+    let again = Datastore::open(Settings::new("/log").vfs(Arc::new(fs.reboot(Loss::DropUnsynced)))).unwrap();
+    assert!(again.ready().unwrap().durable_epoch >= finish, "the copy would be ahead of what it was copied from");
+}
+
+#[test]
 fn a_backup_whose_epoch_file_cannot_be_written_fails_alone() {
     let (fs, store) = written();
     let before = fs.operations();
