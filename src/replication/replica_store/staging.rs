@@ -5,10 +5,10 @@
 //! What the cache of the system shows of a file whose sync failed may never reach the disk, though a later sync
 //! succeeds. So the name of a file says how far it has come, and after a failure nothing of it is used again:
 //!
-//! | name | meaning | the next base sync |
+//! | name, `<…>` for `<name>.<size>-<crc>.<process>` | meaning | the next base sync |
 //! |---|---|---|
-//! | `<name>.<process>.part` | bytes come in, no sync has been tried | goes on with it in the same process |
-//! | `<name>.<process>.sync` | all bytes are there, a sync has begun | begins anew |
+//! | `<…>.part` | bytes come in, no sync has been tried | goes on with it in the same process |
+//! | `<…>.sync` | all bytes are there, a sync has begun | begins anew |
 //! | `<name>` | whole, checked and synced | takes it |
 
 use crate::backup::swap;
@@ -106,7 +106,8 @@ impl BaseStaging {
             self.whole.insert(staged.to_owned());
             return Ok(size);
         }
-        let path = self.folder.join(format!("{staged}.{}.part", process()));
+        // The next base sync may have another file of this name.
+        let path = self.folder.join(format!("{staged}.{size}-{crc:08x}.{}.part", process()));
         let file = self.vfs.open(&path, Open::Create).map_err(|e| Error::io("cannot create", &path, e))?;
         let mut incoming = Incoming {
             name: staged.to_owned(),
@@ -421,6 +422,20 @@ mod tests {
         again.data(700, &content[700..]).unwrap();
         again.file_end().unwrap();
         assert_eq!(open().offer("pwal_0000", 3000, crc).unwrap(), 3000);
+    }
+
+    #[test]
+    fn a_part_of_another_file_of_the_same_name_is_not_taken_up() {
+        let fs = fresh();
+        let open = || BaseStaging::open(Arc::new(fs.clone()), Path::new(DIR)).unwrap();
+        let (old, new) = (vec![5; 3000], vec![6; 3000]);
+        let mut staging = open();
+        assert_eq!(staging.offer("pwal_0000", 3000, crc32fast::hash(&old)).unwrap(), 0);
+        staging.data(0, &old[..700]).unwrap();
+        let mut again = open();
+        assert_eq!(again.offer("pwal_0000", 3000, crc32fast::hash(&new)).unwrap(), 0);
+        again.data(0, &new).unwrap();
+        again.file_end().unwrap();
     }
 
     #[test]
