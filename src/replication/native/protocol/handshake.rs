@@ -10,6 +10,7 @@ use super::proofs::Transcript;
 use crate::replication::secret::Secret;
 use crate::types::Epoch;
 use crate::wal::history::{Common, History};
+use crate::wal::history_file::DirectoryHistory;
 
 fn unexpected(found: &Message, expected: &str) -> Reason {
     Reason::new(Code::PROTOCOL, format!("a {} message in the handshake, expected {expected}", found.kind().name()))
@@ -233,6 +234,23 @@ pub fn decide(primary: &PrimaryIdentity, replica: &Standing) -> Result<Outcome, 
         Common::Forgotten => diverged(stored.next(), ""),
         Common::Nothing => diverged(Epoch(0), ": no run of the one is in the history of the other"),
     }
+}
+
+/// What the directory of a replica says of itself before the primary gets its answer: whose it is, in which term, and
+/// what it has from now on. A base sync brings the history with the files; until then what the directory has does not
+/// count any more.
+pub fn followed(replica: &Standing, primary: &PrimaryIdentity, outcome: Outcome) -> DirectoryHistory {
+    match outcome {
+        Outcome::BaseSync => {
+            DirectoryHistory::following(&primary.uuid, primary.term, replica.history.clone()).awaiting_base_sync()
+        }
+        Outcome::Stream | Outcome::CatchUp => history_of(primary),
+    }
+}
+
+/// The history of a replica that has what this primary has.
+pub fn history_of(primary: &PrimaryIdentity) -> DirectoryHistory {
+    DirectoryHistory::following(&primary.uuid, primary.term, primary.history.clone())
 }
 
 #[cfg(test)]

@@ -211,3 +211,14 @@ fn what_the_primary_finds_wrong_with_the_proof_is_the_reason_on_the_replica_too(
     let reason = Reason::new(Code::BAD_SECRET, "the replica does not know the secret of this primary");
     assert_eq!(replica.on_message(Message::Error(reason.clone())), Err(reason));
 }
+
+#[test]
+fn an_empty_replica_that_awaits_a_base_sync_refuses_a_primary_of_an_earlier_term() {
+    let empty = Standing { empty: true, uuid: "own".to_owned(), term: 1, history: history(&[]), durable: Epoch(0) };
+    assert_eq!(decide(&primary(), &empty), Ok(Outcome::BaseSync));
+    let noted = followed(&empty, &primary(), Outcome::BaseSync);
+    assert!(noted.awaits_base_sync && noted.history.is_empty());
+    let former = PrimaryIdentity { term: 2, history: history(&RUNS[..2]), ..primary() };
+    let refused = check_term(&former, &noted.instance, noted.term).unwrap_err();
+    assert_eq!(refused.code, Code::FENCED);
+}

@@ -24,15 +24,14 @@ use std::sync::Arc;
 
 /// Serves a connection until it ends.
 pub(super) fn serve(node: &Arc<Node>, connection: Connection, guest: &Guest) {
-    let peer = guest.peer();
     match open(node, connection) {
         Ok(Some((mut incoming, identified))) => {
             if let Err(reason) = guest.admit() {
                 return guest.turned_away(refuse(incoming.out(), Reason::new(Code::BUSY, reason)));
             }
             match identified.primary {
-                Some(primary) => accept_primary(node, incoming, peer, identified.session_id, primary),
-                None => join_session(node, incoming, peer, &identified),
+                Some(primary) => accept_primary(node, incoming, guest, identified.session_id, primary),
+                None => join_session(node, incoming, guest, &identified),
             }
         }
         Ok(None) => {}
@@ -100,8 +99,8 @@ fn open(node: &Node, connection: Connection) -> Result<Option<(Incoming, Identif
 }
 
 /// A lane, BLOB or base connection of the session that is open.
-fn join_session(node: &Arc<Node>, mut incoming: Incoming, peer: SocketAddr, identified: &Identified) {
-    let turned_away = |reason: String| log::warn!("replication: {} from {peer}: {reason}", identified.kind);
+fn join_session(node: &Arc<Node>, mut incoming: Incoming, guest: &Guest, identified: &Identified) {
+    let turned_away = |reason: String| guest.turned_away(format!("{}: {reason}", identified.kind));
     let Some(session) = node.session() else {
         let reason = Reason::new(Code::UNKNOWN_SESSION, "no session is open here");
         return turned_away(refuse(incoming.out(), reason));
@@ -135,10 +134,11 @@ fn join_session(node: &Arc<Node>, mut incoming: Incoming, peer: SocketAddr, iden
 fn accept_primary(
     node: &Arc<Node>,
     mut incoming: Incoming,
-    peer: SocketAddr,
+    guest: &Guest,
     session_id: crate::replication::native::protocol::message::SessionId,
     primary: PrimaryIdentity,
 ) {
+    let peer = guest.peer();
     match begin_session(node, incoming.out(), peer, session_id, primary) {
         Ok(session) => {
             incoming.set_timeout(control::interval(node));
@@ -152,7 +152,7 @@ fn accept_primary(
             let needs_person = !matches!(reason.code, Code::BUSY | Code::SHUTDOWN);
             let told = refuse(incoming.out(), reason);
             node.rewind();
-            log::warn!("replication: the primary at {peer} is refused: {told}");
+            guest.turned_away(format!("the primary is refused: {told}"));
             // One that comes while another is served is no trouble of this side.
             if needs_person && node.session().is_none() {
                 node.board.disconnected(LinkState::Refused, &format!("{peer}: {told}"), true);
@@ -212,7 +212,7 @@ fn begin_session(
     store.discard_beyond_durable().map_err(|e| node.failed(&e))?;
     let standing = node.standing(&store);
     let outcome = decide(&primary, &standing).map_err(|e| node.answer_to_diverged(&store, &primary, &standing, e))?;
-    node.adopt(&store, &primary, outcome).map_err(|e| node.failed(&e))?;
+    node.adopt(&store, &standing, &primary, outcome).map_err(|e| node.failed(&e))?;
     let now = node.now();
     let session = ReplicaSession::new(session_id, &primary, (outcome, standing.durable), node.timeout_ms(), now);
     let answer = ReplicaIdentity {

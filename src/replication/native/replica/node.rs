@@ -8,7 +8,7 @@ use super::rewind::Rewinds;
 use super::session::Session;
 use crate::datastore::Commit;
 use crate::error::{Error, Result};
-use crate::replication::native::protocol::handshake::{check_term, Standing};
+use crate::replication::native::protocol::handshake::{check_term, followed, history_of, Standing};
 use crate::replication::native::protocol::message::{Code, Outcome, PrimaryIdentity, Reason};
 use crate::replication::native::protocol::Millis;
 use crate::replication::replica_store::{BaseStaging, StandbyStore, SwitchedVersions};
@@ -148,22 +148,17 @@ impl Node {
         check_term(primary, &known.instance, known.term)
     }
 
-    /// Takes over the history of the primary, before it is accepted. A base sync brings it with the files; that the
-    /// content does not count any more is noted.
-    pub(super) fn adopt(&self, store: &StandbyStore, primary: &PrimaryIdentity, outcome: Outcome) -> Result<()> {
-        let mut known = self.history.lock();
-        let next = match outcome {
-            Outcome::BaseSync if store.is_empty() => {
-                DirectoryHistory::unknown(&store.identity(), Role::Replica).awaiting_base_sync()
-            }
-            Outcome::BaseSync => {
-                DirectoryHistory::following(&primary.uuid, primary.term, known.history.clone()).awaiting_base_sync()
-            }
-            Outcome::Stream | Outcome::CatchUp => {
-                store.adopt_identity(&primary.uuid)?;
-                history_of(primary)
-            }
-        };
+    /// Takes over the history of the primary, before it is accepted.
+    pub(super) fn adopt(
+        &self,
+        store: &StandbyStore,
+        standing: &Standing,
+        primary: &PrimaryIdentity,
+        outcome: Outcome,
+    ) -> Result<()> {
+        // Also before a base sync, so that nobody of an earlier term is accepted in between.
+        store.adopt_identity(&primary.uuid)?;
+        let (next, mut known) = (followed(standing, primary, outcome), self.history.lock());
         if *known != next {
             next.save(&*self.vfs, &self.location)?;
             *known = next;
@@ -339,11 +334,6 @@ impl Node {
         }
         .document()
     }
-}
-
-/// The history of a replica of this primary.
-fn history_of(primary: &PrimaryIdentity) -> DirectoryHistory {
-    DirectoryHistory::following(&primary.uuid, primary.term, primary.history.clone())
 }
 
 /// The term that the directory is known to be in.
