@@ -1,21 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A deterministic simulation of replication: the session logic of both sides on real stores over simulated disks, a
-//! network that delays, cuts and loses, processes that die and machines that lose their power. Invariants are checked
-//! after every step. `REPLICATION_SIM_SEED=n cargo test --test replication_sim` repeats one run,
-//! `REPLICATION_SIM_SEEDS=n` runs more than usual.
+//! network that delays, cuts and loses, processes that die and machines that lose their power, and people who turn
+//! primary and replica, copy directories and restore backups. Invariants are checked after every step.
+//! `REPLICATION_SIM_SEED=n cargo test --test replication_sim` repeats one run, `REPLICATION_SIM_SEEDS=n` runs more than
+//! usual.
 
+mod base;
+mod checks;
 mod link;
+mod machine;
 mod model;
+mod operator;
 mod primary;
 mod replica;
+mod setup;
+mod tap;
 mod world;
 
-use world::{Sabotage, Tally, World};
+use setup::{Sabotage, Tally};
+use world::World;
 
-const SEEDS: u64 = 1000;
+const SEEDS: u64 = 300;
 const STEPS: u64 = 5000;
 /// A mistake has to show within this many seeds.
-const SEEDS_TO_FIND: u64 = 300;
+const SEEDS_TO_FIND: u64 = 1000;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} is not a number")))
@@ -124,4 +132,19 @@ fn an_epoch_that_is_propagated_without_confirmation_is_found() {
 #[test]
 fn an_acknowledgement_that_waits_for_no_blob_is_found() {
     finds(Sabotage::IgnoreBlobs);
+}
+
+#[test]
+fn a_comparison_of_numbers_instead_of_runs_is_found() {
+    finds(Sabotage::CompareNumbersOnly);
+}
+
+#[test]
+fn a_run_that_is_on_the_disk_after_its_first_session_only_is_found() {
+    finds(Sabotage::LateRun);
+}
+
+#[test]
+fn a_fenced_primary_that_goes_on_is_found() {
+    finds(Sabotage::FencedGoesOn);
 }

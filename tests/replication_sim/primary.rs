@@ -1,52 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The primary's process: a real data store on a simulated disk, and what its replication threads would do.
 
+use crate::base::BaseSync;
 use crate::link::{Arrival, End};
-use crate::model::{Fate, Model, DATA, LOCATION, MARKERS};
-use crate::world::{Sabotage, Setup, TIMEOUT};
+use crate::model::{Model, DATA, LOCATION, MARKERS};
+use crate::setup::{Sabotage, Setup, TIMEOUT};
+use crate::tap::{expected, seen, Event, Queue, Step, QUEUE_MAX};
 use limestone_core::blob::BlobPool;
-use limestone_core::datastore::{Channel, Datastore, EndedSession, Settings, Tap};
-use limestone_core::replication::backlog::{Backlog, Window};
+use limestone_core::datastore::{Channel, Datastore, EndedSession, Settings};
+use limestone_core::replication::backlog::{Backlog, BacklogError, Window};
 use limestone_core::replication::native::protocol::frame::LogFrame;
 use limestone_core::replication::native::protocol::handshake::{PrimaryHandshake, PrimaryStep};
 use limestone_core::replication::native::protocol::lane_order::lane_of;
 use limestone_core::replication::native::protocol::message::{
-    BlobPiece, Code, ConnectionKind, Message, PrimaryIdentity, Reason, ReplicaIdentity, SessionId,
+    BlobPiece, Code, ConnectionKind, Message, Outcome, PrimaryIdentity, Reason, ReplicaIdentity, SessionId,
 };
 use limestone_core::replication::native::protocol::primary_session::PrimarySession;
 use limestone_core::replication::native::protocol::Millis;
 use limestone_core::replication::secret::Secret;
 use limestone_core::types::{Epoch, StorageId, WriteVersion};
-use limestone_core::vfs::SimFs;
-use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex};
-
-/// Events of the tap beyond which a replica is put back to catch-up.
-const QUEUE_MAX: usize = 16;
-
-enum Event {
-    Session(EndedSession),
-    Switched,
-    Stored(Epoch, Option<Epoch>),
-}
-
-#[derive(Default)]
-struct Queue(Mutex<VecDeque<Event>>);
-
-impl Tap for Queue {
-    fn session_ended(&self, session: EndedSession) {
-        self.0.lock().unwrap().push_back(Event::Session(session));
-    }
-    fn switched(&self, _: Epoch) {
-        self.0.lock().unwrap().push_back(Event::Switched);
-    }
-    fn stored(&self, stored: Epoch, last_written: Option<Epoch>) -> Option<Epoch> {
-        self.0.lock().unwrap().push_back(Event::Stored(stored, last_written));
-        None
-    }
-    fn boundary(&self, _: WriteVersion) {}
-    fn safe_snapshot(&self, _: WriteVersion) {}
-}
+use limestone_core::vfs::{SimFs, Vfs};
+use limestone_core::wal::history_file::DirectoryHistory;
+use limestone_core::wal::names;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
 
 /// A session with the replica after the handshake of its control connection.
 struct Open {
@@ -64,10 +42,10 @@ struct Open {
     queue: Arc<Queue>,
 }
 
-struct Lane {
-    end: End,
+pub struct Lane {
+    pub end: End,
     /// Gone when the replica has accepted the lane.
-    handshake: Option<PrimaryHandshake>,
+    pub handshake: Option<PrimaryHandshake>,
     announced: BTreeSet<u32>,
 }
 
@@ -75,6 +53,7 @@ enum Link {
     Down,
     Shaking(End, Box<PrimaryHandshake>),
     Open(Box<Open>),
+    Base(Box<BaseSync>),
 }
 
 /// A session that is being written: its number in the model, and where its BLOB comes from.
@@ -86,36 +65,81 @@ pub struct Primary {
     setup: Setup,
     link: Link,
     session_id: SessionId,
+    /// The machine that the link goes to.
+    pub peer: usize,
     minor: u64,
+    /// The log has something before this epoch that cannot be sent.
+    oldest_shippable: Epoch,
+    /// With the mistake: the run, which is not on the disk yet, and the epoch after which it is.
+    late: Option<(DirectoryHistory, Epoch)>,
+    /// What was stored and propagated when it was told that another primary has taken over.
+    pub fenced: Option<(Epoch, Epoch)>,
+    /// The replica has something that is not in the history of this primary, and is not accepted.
+    pub diverged: bool,
     /// How often a replica could not follow and was put back to catch-up.
     pub demotions: u64,
 }
 
-/// What a step of a process came to.
-pub type Step = Result<(), String>;
-
-/// An honest peer never breaks the protocol; other reasons to end a session are part of life.
-pub fn expected(reason: Reason) -> Step {
-    match reason.code {
-        Code::BUSY | Code::TIMEOUT | Code::UNKNOWN_SESSION => Ok(()),
-        _ => Err(format!("a session ended with {reason}")),
-    }
+/// How a start of a primary ends.
+pub enum Start {
+    /// It runs; this was durable.
+    Runs(Box<Primary>, Epoch),
+    /// No primary may start on the directory.
+    Refused(String),
 }
 
 impl Primary {
-    /// Starts on what is on the disk; gives the process and the recovered durable epoch.
-    pub fn start(fs: &SimFs, setup: Setup) -> Result<(Primary, Epoch), String> {
+    /// Starts on what is on the disk, and compacts it first if it is told to.
+    pub fn start(fs: &SimFs, setup: Setup, compact: bool) -> Result<Start, String> {
         let failed = |e| format!("the primary cannot start: {e}");
+        let file = Path::new(LOCATION).join(names::HISTORY);
+        let before = fs.files().get(&file).cloned();
         let settings = Settings::new(LOCATION).vfs(Arc::new(fs.clone())).replicated(true).recovery_threads(1);
         let store = Datastore::open(settings).map_err(failed)?;
         let channels = (0..setup.channels).map(|_| Ok((store.create_channel().map_err(failed)?, None)));
         let channels = channels.collect::<Result<_, String>>()?;
-        let report = store.ready().map_err(failed)?;
+        let report = match store.ready() {
+            Err(limestone_core::error::Error::WrongState(why)) => return Ok(Start::Refused(why)),
+            other => other.map_err(failed)?,
+        };
         store.blobs().wait_for_collection();
-        let link = Link::Down;
-        let primary = Primary { store, channels, setup, link, session_id: [0; 16], minor: 0, demotions: 0 };
+        let mut late = None;
+        if setup.sabotage == Some(Sabotage::LateRun) {
+            late = store.history().map(|history| (history, report.last_epoch));
+            let undone = match before {
+                Some(bytes) => fs.put(&file, &bytes),
+                None => fs.unlink(&file),
+            };
+            undone.map_err(|e| e.to_string())?;
+        }
+        // Before the first switch nothing has to be waited for.
+        if compact && store.switched_epoch() > Epoch(0) {
+            store.compact().map_err(|e| format!("the primary cannot compact: {e}"))?;
+        }
+        let primary = Primary {
+            store,
+            channels,
+            setup,
+            link: Link::Down,
+            session_id: [0; 16],
+            peer: 0,
+            minor: 0,
+            oldest_shippable: Epoch(0),
+            late,
+            fenced: None,
+            diverged: false,
+            demotions: 0,
+        };
         primary.switch();
-        Ok((primary, report.durable_epoch))
+        Ok(Start::Runs(Box::new(primary), report.durable_epoch))
+    }
+
+    /// With the mistake, the run comes to the disk when something of it is stored.
+    pub fn save_late_run(&mut self) {
+        let stored = self.store.last_epoch();
+        if let Some((history, _)) = self.late.take_if(|(_, after)| stored > *after) {
+            let _ = history.save(self.store.vfs(), self.store.location());
+        }
     }
 
     /// The disk may fail in any of these; the world looks at the disk afterwards.
@@ -128,39 +152,45 @@ impl Primary {
     }
 
     /// Begins a session, writes to it, or ends it.
-    pub fn write(&mut self, channel: usize, pick: u64, model: &mut Model) {
+    pub fn write(&mut self, channel: usize, pick: u64, model: &mut Model, next_id: &mut usize) -> Step {
         let channel = channel % self.channels.len();
         self.minor += 1;
         let minor = self.minor;
         let (log, open) = &mut self.channels[channel];
         let Some((id, pool)) = open else {
-            let Ok(epoch) = log.begin_session() else { return };
-            let id = model.begin(epoch);
+            let Ok(epoch) = log.begin_session() else { return Ok(()) };
+            let id = *next_id;
+            *next_id += 1;
+            model.begin(id, epoch);
             *open = Some((id, self.store.blob_pool()));
             let version = WriteVersion { major: epoch.0, minor };
             let _ = log.add_entry(StorageId(MARKERS), format!("f{id}").as_bytes(), b"", version, &[]);
-            return;
+            return Ok(());
         };
         let id = *id;
-        let version = WriteVersion { major: model.sessions[id].epoch.0, minor };
+        let version = WriteVersion { major: model.sessions[&id].epoch.0, minor };
         if !pick.is_multiple_of(3) {
             let key = [pick as u8 % 16];
             let value = vec![id as u8; (pick / 7 % 200) as usize];
             let _ = log.add_entry(StorageId(DATA), &key, &value, version, &[]);
-            return;
+            return Ok(());
         }
         let mut content = Vec::new();
         let mut blobs = Vec::new();
         if pick.is_multiple_of(2) {
             content = vec![id as u8; (pick / 11 % 300) as usize];
-            let Ok(blob) = pool.register_data(&content) else { return };
+            let Ok(blob) = pool.register_data(&content) else { return Ok(()) };
             blobs.push(blob);
         }
         let marked = log.add_entry(StorageId(MARKERS), format!("l{id}").as_bytes(), &content, version, &blobs);
         *open = None;
         if marked.is_ok() && log.end_session().is_ok() {
-            model.sessions[id].fate = Fate::Alive;
+            model.end(id);
+            if self.fenced.is_some() {
+                return Err("a fenced primary has acknowledged the end of a session".to_owned());
+            }
         }
+        Ok(())
     }
 
     pub fn is_connected(&self) -> bool {
@@ -168,15 +198,17 @@ impl Primary {
     }
 
     /// Opens the control connection.
-    pub fn connect(&mut self, session_id: SessionId, end: End) {
+    pub fn connect(&mut self, session_id: SessionId, peer: usize, end: End) {
         self.hang_up(false);
+        self.diverged &= self.peer == peer;
+        self.peer = peer;
         let Some(known) = self.store.history() else { return };
         let identity = PrimaryIdentity {
             uuid: self.store.instance_uuid().to_owned(),
             term: known.term,
-            history: known.history,
+            history: seen(&known.history, self.setup),
             stored: self.store.last_epoch(),
-            oldest_shippable: Epoch(1),
+            oldest_shippable: self.oldest_shippable.max(self.store.compacted_epoch().next()),
             lanes: self.setup.lanes,
             max_channels: self.setup.channels as u32,
             capabilities: 0,
@@ -198,6 +230,7 @@ impl Primary {
                 open.control.vanish();
                 open.lanes.into_iter().chain([open.blobs]).for_each(|lane| lane.end.vanish());
             }
+            Link::Base(base) if silently => base.vanish(),
             _ => {}
         }
     }
@@ -218,8 +251,15 @@ impl Primary {
                     Ok(PrimaryStep::Accepted(None)) => return Err("the replica did not say who it is".to_owned()),
                     Ok(PrimaryStep::Refused(reason)) | Err(reason) => {
                         self.hang_up(false);
+                        self.refused(&reason);
                         expected(reason)?;
                     }
+                }
+                Ok(())
+            }
+            Link::Base(base) => {
+                if base.poll(&self.store, self.setup, now)? {
+                    self.hang_up(false);
                 }
                 Ok(())
             }
@@ -238,19 +278,46 @@ impl Primary {
         }
     }
 
+    fn refused(&mut self, reason: &Reason) {
+        self.diverged |= reason.code == Code::DIVERGED;
+        if reason.code == Code::FENCED && self.fenced.is_none() {
+            if self.setup.sabotage != Some(Sabotage::FencedGoesOn) {
+                self.store.fence(&reason.text);
+            }
+            self.fenced = Some((self.store.last_epoch(), self.store.propagated_epoch()));
+        }
+    }
+
     fn open(&mut self, replica: ReplicaIdentity, now: Millis, connect: &mut dyn FnMut() -> End) -> Step {
         let Link::Shaking(control, _) = std::mem::replace(&mut self.link, Link::Down) else { return Ok(()) };
-        let queue = Arc::new(Queue::default());
-        let Ok(subscription) = self.store.subscribe(queue.clone()) else { return Ok(()) };
-        let (stored, stored_before) = (self.store.last_epoch(), subscription.stored_before);
-        // A disk that has lost its power cannot be read either.
-        let Ok(source) = Backlog::new(subscription, replica.durable) else { return Ok(()) };
-        let Ok(window) = source.window(replica.durable) else { return Ok(()) };
+        self.diverged = false;
         let mut join = |kind| {
             let end = connect();
             let (handshake, hello) = PrimaryHandshake::start(kind, self.session_id, [2; 32], Secret::default(), None);
             end.send(&hello);
             Lane { end, handshake: Some(handshake), announced: BTreeSet::new() }
+        };
+        if replica.outcome == Outcome::BaseSync {
+            let session = PrimarySession::new(self.store.last_epoch(), &replica, TIMEOUT, now);
+            // The disk may have lost its power.
+            if let Ok(base) = BaseSync::begin(&self.store, control, join(ConnectionKind::Base), session) {
+                self.link = Link::Base(Box::new(base));
+            }
+            return Ok(());
+        }
+        let queue = Arc::new(Queue::default());
+        let Ok(subscription) = self.store.subscribe(queue.clone()) else { return Ok(()) };
+        let (stored, stored_before) = (self.store.last_epoch(), subscription.stored_before);
+        // A disk that has lost its power cannot be read either.
+        let backlog = Backlog::new(subscription, replica.durable);
+        let read = backlog.and_then(|source| source.window(replica.durable).map(|window| (source, window)));
+        let (source, window) = match read {
+            Ok(read) => read,
+            Err(BacklogError::NotShippable(_)) => {
+                self.oldest_shippable = replica.durable.next().next();
+                return Ok(());
+            }
+            Err(_) => return Ok(()),
         };
         let lanes = (0..self.setup.lanes).map(|number| join(ConnectionKind::Lane(number))).collect();
         let blobs = join(ConnectionKind::Blob);

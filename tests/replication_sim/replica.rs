@@ -3,28 +3,40 @@
 
 use crate::link::{Arrival, End};
 use crate::model::LOCATION;
-use crate::primary::{expected, Step};
-use crate::world::{Sabotage, Setup, TIMEOUT};
+use crate::setup::{Sabotage, Setup, TIMEOUT};
+use crate::tap::{expected, seen, Step};
 use limestone_core::replication::native::protocol::handshake::{
-    decide, Identified, ReplicaHandshake, ReplicaStep, Standing,
+    check_term, decide, followed, history_of, Identified, ReplicaHandshake, ReplicaStep, Standing,
 };
 use limestone_core::replication::native::protocol::lane_order::{LaneOrder, LaneStep};
-use limestone_core::replication::native::protocol::message::{Code, ConnectionKind, Message, Reason, ReplicaIdentity};
+use limestone_core::replication::native::protocol::message::{
+    Code, ConnectionKind, Message, Outcome, PrimaryIdentity, Reason, ReplicaIdentity, SessionId,
+};
 use limestone_core::replication::native::protocol::replica_session::{ReplicaAction, ReplicaSession};
 use limestone_core::replication::native::protocol::Millis;
-use limestone_core::replication::replica_store::{BlobReceiver, StandbyStore};
+use limestone_core::replication::replica_store::{BaseStaging, BlobReceiver, StandbyStore};
 use limestone_core::replication::secret::Secret;
 use limestone_core::types::Epoch;
-use limestone_core::vfs::SimFs;
+use limestone_core::vfs::{SimFs, Vfs};
 use limestone_core::wal::history_file::{DirectoryHistory, Place, Role};
 use std::path::Path;
 use std::sync::Arc;
 
+/// What the replica has done since it was asked last.
+pub enum News {
+    /// It has accepted a primary of this term.
+    Accepted { session: SessionId, outcome: Outcome, term: u64 },
+    /// A base sync is in place.
+    Installed { session: SessionId },
+}
+
 struct Open {
     session: ReplicaSession,
+    primary: PrimaryIdentity,
     control: End,
     lanes: Vec<Lane>,
     blobs: Option<Blobs>,
+    base: Option<(End, BaseStaging)>,
     /// An epoch whose record the disk has still to write.
     recording: Option<Epoch>,
     sabotage: Option<Sabotage>,
@@ -47,9 +59,11 @@ struct Blobs {
 
 pub struct Replica {
     pub store: StandbyStore,
+    fs: SimFs,
     setup: Setup,
     accepted: Vec<(End, ReplicaHandshake)>,
     open: Option<Open>,
+    pub news: Vec<News>,
 }
 
 enum Verdict {
@@ -68,18 +82,26 @@ impl From<Reason> for Verdict {
 impl Replica {
     /// Starts on what is on the disk.
     pub fn start(fs: &SimFs, setup: Setup) -> Result<Replica, String> {
-        let store = StandbyStore::open(Arc::new(fs.clone()), Path::new(LOCATION));
-        let store = store.map_err(|e| format!("the replica cannot start: {e}"))?;
-        Ok(Replica { store, setup, accepted: Vec::new(), open: None })
+        let failed = |e: String| format!("the replica cannot start: {e}");
+        let store = StandbyStore::open(Arc::new(fs.clone()), Path::new(LOCATION)).map_err(|e| failed(e.to_string()))?;
+        // Another process would not take up what this one has begun to receive.
+        let parts = fs.files().into_keys().filter(|path| path.extension().is_some_and(|found| found == "part"));
+        parts.into_iter().try_for_each(|path| fs.unlink(&path)).map_err(|e| failed(e.to_string()))?;
+        let (accepted, news) = (Vec::new(), Vec::new());
+        Ok(Replica { store, fs: fs.clone(), setup, accepted, open: None, news })
     }
 
-    /// What the directory says of itself; none when its disk has failed.
-    fn standing(&self) -> Option<Standing> {
-        let (uuid, empty, durable) = (self.store.identity(), self.store.is_empty(), self.store.durable());
+    fn history(&self) -> Option<DirectoryHistory> {
+        let uuid = self.store.identity();
         let place = Place { vfs: &**self.store.vfs(), location: self.store.location(), instance: &uuid };
         let known = DirectoryHistory::load(place).ok()?;
-        let known = known.unwrap_or_else(|| DirectoryHistory::unknown(&uuid, Role::Replica));
-        Some(Standing { empty, term: known.term, history: known.history, durable, uuid })
+        Some(known.unwrap_or_else(|| DirectoryHistory::unknown(&uuid, Role::Replica)))
+    }
+
+    /// What the directory says of itself.
+    fn standing(&self, known: &DirectoryHistory) -> Standing {
+        let (uuid, empty, durable) = (self.store.identity(), self.store.is_empty(), self.store.durable());
+        Standing { empty, term: known.term, history: seen(&known.history, self.setup), durable, uuid }
     }
 
     pub fn accept(&mut self, end: End) {
@@ -110,8 +132,13 @@ impl Replica {
             }
         }
         self.accepted = kept;
+        let base = self.poll_base(now)?;
         let Some(open) = &mut self.open else { return Ok(()) };
-        match open.poll(&self.store, now)? {
+        let verdict = match base {
+            Verdict::GoOn => open.poll(&self.store, now)?,
+            other => other,
+        };
+        match verdict {
             Verdict::GoOn => Ok(()),
             Verdict::End => {
                 self.open = None;
@@ -126,42 +153,20 @@ impl Replica {
             end.send(&Message::Refused(reason.clone()));
             expected(reason)
         };
-        match (peer.primary, &mut self.open) {
-            (Some(_), Some(_)) => refuse(end, Reason::new(Code::BUSY, "another session is open")),
-            (Some(primary), None) => {
-                let Some(standing) = self.standing() else { return Ok(()) };
-                let outcome = match decide(&primary, &standing) {
-                    Ok(outcome) => outcome,
-                    Err(reason) => return refuse(end, reason),
-                };
-                if self.setup.sabotage != Some(Sabotage::NoDiscard) && self.store.discard_beyond_durable().is_err() {
-                    return Ok(());
-                }
-                let follows = DirectoryHistory::following(&primary.uuid, primary.term, primary.history.clone());
-                if self.store.adopt_identity(&primary.uuid).is_err()
-                    || follows.save(&**self.store.vfs(), self.store.location()).is_err()
-                {
-                    return Ok(());
-                }
-                let durable = self.store.durable();
-                let session = ReplicaSession::new(peer.session_id, &primary, (outcome, durable), TIMEOUT, now);
-                let replica = ReplicaIdentity {
-                    uuid: if standing.empty { String::new() } else { standing.uuid },
-                    term: standing.term,
-                    history: standing.history,
-                    durable,
-                    outcome,
-                    max_channels: session.max_channels(),
-                    capabilities: 0,
-                };
-                end.send(&Message::Answer { replica: Some(replica) });
-                let sabotage = self.setup.sabotage;
-                self.open =
-                    Some(Open { session, control: end, lanes: Vec::new(), blobs: None, recording: None, sabotage });
-                Ok(())
+        if let Some(primary) = peer.primary {
+            // None when the disk has failed.
+            let Some(known) = self.history() else { return Ok(()) };
+            if let Err(reason) = check_term(&primary, &known.instance, known.term) {
+                return refuse(end, reason);
             }
-            (None, None) => refuse(end, Reason::new(Code::UNKNOWN_SESSION, "no session is open")),
-            (None, Some(open)) => match (open.session.attach(peer.session_id, peer.kind), peer.kind) {
+            return match self.open {
+                Some(_) => refuse(end, Reason::new(Code::BUSY, "another session is open")),
+                None => self.begin(end, peer.session_id, primary, &known, now),
+            };
+        }
+        match &mut self.open {
+            None => refuse(end, Reason::new(Code::UNKNOWN_SESSION, "no session is open")),
+            Some(open) => match (open.session.attach(peer.session_id, peer.kind), peer.kind) {
                 (Ok(Some(order)), ConnectionKind::Lane(lane)) => {
                     end.send(&Message::Answer { replica: None });
                     open.lanes.push(Lane { number: lane, end, order, sync: false, commit: None });
@@ -172,9 +177,113 @@ impl Replica {
                     open.blobs = Some(Blobs { end, receiver: self.store.blob_receiver(), whole: 0 });
                     Ok(())
                 }
+                (Ok(None), ConnectionKind::Base) => {
+                    let staging = BaseStaging::open(self.store.vfs().clone(), self.store.location());
+                    if let Ok(staging) = staging {
+                        end.send(&Message::Answer { replica: None });
+                        open.base = Some((end, staging));
+                    }
+                    Ok(())
+                }
                 (Ok(_), kind) => Err(format!("a {kind} connection was not expected")),
                 (Err(reason), _) => refuse(end, reason),
             },
+        }
+    }
+
+    /// Ends the session.
+    pub fn hang_up(&mut self) {
+        self.open = None;
+    }
+
+    fn begin(
+        &mut self,
+        end: End,
+        id: SessionId,
+        primary: PrimaryIdentity,
+        known: &DirectoryHistory,
+        now: Millis,
+    ) -> Step {
+        if self.setup.sabotage != Some(Sabotage::NoDiscard) && self.store.discard_beyond_durable().is_err() {
+            return Ok(());
+        }
+        let standing = self.standing(known);
+        let outcome = match decide(&primary, &standing) {
+            Ok(outcome) => outcome,
+            Err(reason) => {
+                end.send(&Message::Refused(reason.clone()));
+                return expected(reason);
+            }
+        };
+        if self.store.adopt_identity(&primary.uuid).is_err() {
+            return Ok(());
+        }
+        let follows = followed(&standing, &primary, outcome);
+        if follows.save(&**self.store.vfs(), self.store.location()).is_err() {
+            return Ok(());
+        }
+        let session = ReplicaSession::new(id, &primary, (outcome, standing.durable), TIMEOUT, now);
+        let replica = ReplicaIdentity {
+            uuid: if standing.empty { String::new() } else { standing.uuid },
+            term: standing.term,
+            history: standing.history,
+            durable: standing.durable,
+            outcome,
+            max_channels: session.max_channels(),
+            capabilities: 0,
+        };
+        end.send(&Message::Answer { replica: Some(replica) });
+        self.news.push(News::Accepted { session: id, outcome, term: primary.term });
+        self.open = Some(Open {
+            session,
+            primary,
+            control: end,
+            lanes: Vec::new(),
+            blobs: None,
+            base: None,
+            recording: None,
+            sabotage: self.setup.sabotage,
+        });
+        Ok(())
+    }
+
+    /// Takes what has come of a base sync.
+    fn poll_base(&mut self, now: Millis) -> Result<Verdict, String> {
+        let Some(open) = &mut self.open else { return Ok(Verdict::GoOn) };
+        let Some((end, staging)) = &mut open.base else { return Ok(Verdict::GoOn) };
+        loop {
+            let message = match end.read()? {
+                Arrival::Message(message) => message,
+                Arrival::Nothing => return Ok(Verdict::GoOn),
+                Arrival::Over => return Ok(Verdict::End),
+            };
+            open.session.heard(now);
+            let done = match message {
+                Message::Offer(offer) => {
+                    staging.offer(&offer.name, offer.size, offer.crc).map(|offset| end.send(&Message::Want { offset }))
+                }
+                Message::Data { offset, bytes } => staging.data(offset, &bytes),
+                Message::FileEnd => staging.file_end(),
+                Message::Done { files } => {
+                    // As for a start: the number of calls may depend on threads.
+                    self.fs.heal();
+                    let (_, stored, _) = open.session.primary_epochs();
+                    staging.verify(files, &open.primary.uuid, stored).map_err(|e| e.to_string())?;
+                    staging.install(files, &history_of(&open.primary)).map_err(|e| e.to_string())?;
+                    self.store.close();
+                    let (fs, location) = (Arc::new(self.fs.clone()), Path::new(LOCATION));
+                    self.store = StandbyStore::open(fs, location).map_err(|e| e.to_string())?;
+                    end.send(&Message::Staged);
+                    self.news.push(News::Installed { session: open.session.id() });
+                    Ok(())
+                }
+                other => return Err(format!("{other:?} in a base sync")),
+            };
+            match done {
+                Ok(()) => {}
+                Err(limestone_core::error::Error::InvalidArgument(text)) => return Ok(Verdict::Violation(text)),
+                Err(_) => return Ok(Verdict::End),
+            }
         }
     }
 

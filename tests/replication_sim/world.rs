@@ -1,121 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Both processes, their disks and the network between them, moved by one generator of random numbers.
+//! The machines and the network between them, moved by one generator of random numbers.
 
+use crate::checks;
 use crate::link::{connect, End, SharedPipe};
-use crate::model::{read, recover, Model};
-use crate::primary::Primary;
-use crate::replica::Replica;
+use crate::machine::{Life, Machine, Process};
+use crate::model::{read, recover};
+use crate::operator::Kept;
+use crate::primary::{Primary, Start};
+use crate::replica::{News, Replica};
+use crate::setup::{Random, Sabotage, Setup, Tally};
+use limestone_core::replication::native::protocol::message::{Outcome, SessionId};
 use limestone_core::replication::native::protocol::Millis;
 use limestone_core::types::Epoch;
-use limestone_core::vfs::{Fault, Loss, SimFs};
+use limestone_core::vfs::{Fault, Loss};
+use limestone_core::wal::history_file::Role;
 
-/// When a silent peer counts as lost.
-pub const TIMEOUT: Millis = 2000;
 /// Steps without faults in which both sides must agree again.
-const STEPS_TO_AGREE: u64 = 10_000;
-
-/// A mistake made on purpose: a simulation that does not find it is worth nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sabotage {
-    AcknowledgeBeforeSync,
-    NoDiscard,
-    CommitBeforeSession,
-    CommitBeforeStored,
-    CommitWithoutRecord,
-    SkipCatchUp,
-    PropagateWhatIsStored,
-    IgnoreBlobs,
-}
-
-/// What stays the same during a run.
-#[derive(Clone, Copy, Debug)]
-pub struct Setup {
-    pub lanes: u32,
-    pub channels: usize,
-    pub piece_bytes: usize,
-    pub sabotage: Option<Sabotage>,
-}
-
-/// Repeatable pseudo-random numbers (splitmix64).
-pub struct Random(u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
-
-    fn loss(&mut self) -> Loss {
-        match self.below(3) {
-            0 => Loss::DropUnsynced,
-            1 => Loss::KeepUnsynced,
-            _ => Loss::Torn { seed: self.next() },
-        }
-    }
-}
-
-/// How much of what happened in a run.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Tally {
-    pub sessions: u64,
-    pub propagated: u64,
-    pub images: u64,
-    pub cuts: u64,
-    pub kills: u64,
-    pub power_cuts: u64,
-    pub wipes: u64,
-    pub demotions: u64,
-}
-
-impl Tally {
-    pub fn add(&mut self, other: &Tally) {
-        self.sessions += other.sessions;
-        self.propagated += other.propagated;
-        self.images += other.images;
-        self.cuts += other.cuts;
-        self.kills += other.kills;
-        self.power_cuts += other.power_cuts;
-        self.wipes += other.wipes;
-        self.demotions += other.demotions;
-    }
-
-    /// Whether everything that can happen has happened.
-    pub fn is_eventful(&self) -> bool {
-        let all = [self.sessions, self.propagated, self.images, self.cuts, self.kills, self.power_cuts, self.wipes];
-        all.into_iter().chain([self.demotions]).all(|count| count >= 100)
-    }
-}
+const STEPS_TO_AGREE: u64 = 20_000;
 
 pub struct World {
-    random: Random,
-    setup: Setup,
+    pub random: Random,
+    pub setup: Setup,
     now: Millis,
-    primary: Option<Primary>,
-    replica: Option<Replica>,
-    primary_disk: SimFs,
-    replica_disk: SimFs,
-    pipes: Vec<SharedPipe>,
-    model: Model,
+    pub machines: Vec<Machine>,
+    pub pipes: Vec<SharedPipe>,
+    /// Copies and backups of directories.
+    pub kept: Vec<Kept>,
     sessions_opened: u64,
-    /// The largest epochs that any process of the primary has reported.
-    stored: Epoch,
-    propagated: Epoch,
-    /// What the present replica has been reported to have: nothing after it was wiped.
-    guaranteed: Epoch,
+    /// Numbers of processes, and of what makes a directory another one.
+    pub lives: u64,
+    next_session: usize,
     /// Nobody writes for a while, though epochs go on.
     is_idle: bool,
     pub tally: Tally,
 }
 
-fn disk() -> SimFs {
-    SimFs::new()
+/// The process of a primary that a session's id names.
+fn life_of(session: SessionId) -> Life {
+    let number = |at: usize| u64::from_le_bytes(session[at..at + 8].try_into().expect("8 bytes")) as usize;
+    (number(0) >> 48, number(8) as u64)
 }
 
 impl World {
@@ -127,20 +50,18 @@ impl World {
             piece_bytes: [20, 64, 1000][random.below(3) as usize],
             sabotage,
         };
+        let mut machines = vec![Machine::new(Role::Primary, 1)];
+        machines.extend((0..1 + random.below(2)).map(|_| Machine::new(Role::Replica, 0)));
         World {
             random,
             setup,
             now: 0,
-            primary: None,
-            replica: None,
-            primary_disk: disk(),
-            replica_disk: disk(),
+            machines,
             pipes: Vec::new(),
-            model: Model::default(),
+            kept: Vec::new(),
             sessions_opened: 0,
-            stored: Epoch(0),
-            propagated: Epoch(0),
-            guaranteed: Epoch(0),
+            lives: 0,
+            next_session: 0,
             is_idle: false,
             tally: Tally::default(),
         }
@@ -151,63 +72,55 @@ impl World {
         for _ in 0..steps {
             self.step(true)?;
         }
-        self.primary_disk.heal();
-        self.replica_disk.heal();
+        self.machines.iter().for_each(|machine| machine.disk.heal());
         self.settle_disks();
         for _ in 0..STEPS_TO_AGREE {
             self.step(false)?;
-            if self.agrees() {
-                return self.compare();
+            if let Some(pair) = checks::agreeing(&self.machines) {
+                return checks::compare(&self.machines, pair);
             }
         }
-        let (stored, propagated, guaranteed) = (self.stored, self.propagated, self.guaranteed);
-        Err(format!("no agreement without faults: stored {stored}, propagated {propagated}, replica {guaranteed}"))
+        Err(format!("no agreement without faults: {}", checks::describe(&self.machines)))
     }
 
-    fn agrees(&self) -> bool {
-        let (Some(primary), Some(replica)) = (&self.primary, &self.replica) else { return false };
-        let stored = primary.store.last_epoch();
-        primary.store.propagated_epoch() == stored && replica.store.durable() >= self.model.last_written(stored)
-    }
-
-    /// Both directories recover to the same content.
-    fn compare(&mut self) -> Result<(), String> {
-        let replica = recover(&self.replica_disk, Loss::DropUnsynced)?;
-        self.model.check_replica(&replica)?;
-        let primary = recover(&self.primary_disk, Loss::DropUnsynced)?;
-        if primary.sessions != replica.sessions || primary.data != replica.data {
-            return Err(format!(
-                "the directories differ: primary {:?}, replica {:?}",
-                primary.sessions, replica.sessions
-            ));
-        }
-        Ok(())
+    pub fn any(&mut self) -> usize {
+        self.random.below(self.machines.len() as u64) as usize
     }
 
     fn step(&mut self, faults: bool) -> Result<(), String> {
         self.now += self.random.below(40);
-        let what = self.random.below(1000);
+        let (what, at) = (self.random.below(1000), self.any());
         match what {
-            0..300 => self.deliver(),
-            300..520 if faults && !self.is_idle => self.write(),
-            520..600 if faults => self.primary.iter().for_each(|primary| primary.switch()),
-            600..610 if faults => self.primary.iter().for_each(|primary| primary.rotate()),
-            610..640 => self.connect(),
-            640..760 => self.replica.iter_mut().for_each(|replica| replica.disk(self.random.next(), self.now)),
-            760..763 if faults => self.cut(),
-            763..765 if faults => self.primary.iter_mut().for_each(|primary| primary.hang_up(true)),
-            765..767 if faults => self.kill(true),
-            767..769 if faults => self.kill(false),
-            769..771 if faults => self.lose_power(true),
-            771..773 if faults => self.lose_power(false),
-            773..774 if faults && self.random.below(3) == 0 => self.wipe(),
-            774..780 if faults => self.is_idle = self.random.below(2) == 0,
-            780..820 => self.start()?,
-            820..910 => self.poll_primary()?,
-            _ => self.replica.as_mut().map_or(Ok(()), |replica| replica.poll(self.now))?,
+            0..300 => (0..self.machines.len()).for_each(|_| self.deliver()),
+            300..520 if faults && !self.is_idle => self.write()?,
+            300..340 if !faults => self.operate(false)?,
+            520..600 if faults => self.primaries().for_each(|primary| primary.switch()),
+            600..604 if faults => self.primaries().for_each(|primary| primary.rotate()),
+            604..610 if faults => self.operate(true)?,
+            610..640 => (0..self.machines.len()).for_each(|at| self.connect(at)),
+            640..760 => {
+                let (which, now) = (self.random.next(), self.now);
+                self.machines.iter_mut().filter_map(Machine::replica_mut).for_each(|it| it.disk(which, now));
+            }
+            760..762 if faults => self.cut(),
+            762..763 if faults => self.primaries().for_each(|primary| primary.hang_up(true)),
+            765..767 if faults => self.kill(at),
+            767..769 if faults => {
+                // The power goes at one of the next calls of the disk.
+                let calls = self.random.below(12);
+                let disk = &self.machines[at].disk;
+                disk.fail_from(disk.operations() + calls, Fault::PowerCut);
+            }
+            772..778 if faults => self.is_idle = self.random.once_in(2),
+            778..818 => self.start(at)?,
+            _ => (0..self.machines.len()).try_for_each(|at| self.poll(at))?,
         }
         self.settle_disks();
         self.check()
+    }
+
+    fn primaries(&mut self) -> impl Iterator<Item = &mut Primary> {
+        self.machines.iter_mut().filter_map(Machine::primary_mut)
     }
 
     fn deliver(&mut self) {
@@ -223,38 +136,100 @@ impl World {
         }
     }
 
-    fn write(&mut self) {
-        if let Some(primary) = &mut self.primary {
-            let (channel, pick) = (self.random.below(8) as usize, self.random.next());
-            primary.write(channel, pick, &mut self.model);
+    fn write(&mut self) -> Result<(), String> {
+        let (channel, pick) = (self.random.below(8) as usize, self.random.next());
+        for machine in &mut self.machines {
+            if let Some(Process::Primary(primary)) = &mut machine.process {
+                primary.write(channel, pick, &mut machine.known.model, &mut self.next_session)?;
+            }
         }
+        Ok(())
     }
 
-    /// A connection to the replica, if it runs.
-    fn dial(replica: &mut Option<Replica>, pipes: &mut Vec<SharedPipe>) -> End {
+    /// A connection to a replica, if it runs.
+    fn dial(machine: &mut Machine, pipes: &mut Vec<SharedPipe>) -> End {
         let (ours, theirs) = connect();
         pipes.extend(ours.pipes());
-        if let Some(replica) = replica {
+        if let Some(replica) = machine.replica_mut() {
             replica.accept(theirs);
         }
         ours
     }
 
-    fn connect(&mut self) {
-        if let Some(primary) = self.primary.as_mut().filter(|primary| !primary.is_connected()) {
-            self.sessions_opened += 1;
-            let mut id = [0; 16];
-            id[..8].copy_from_slice(&self.sessions_opened.to_le_bytes());
-            primary.connect(id, World::dial(&mut self.replica, &mut self.pipes));
+    fn connect(&mut self, at: usize) {
+        let Machine { target, life, .. } = self.machines[at];
+        let is_ready = |primary: &Primary| !primary.is_connected() && primary.fenced.is_none();
+        if !self.machines[at].primary().is_some_and(is_ready) {
+            return;
+        }
+        self.sessions_opened += 1;
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&(self.sessions_opened | (at as u64) << 48).to_le_bytes());
+        id[8..].copy_from_slice(&life.to_le_bytes());
+        let end = World::dial(&mut self.machines[target], &mut self.pipes);
+        if let Some(primary) = self.machines[at].primary_mut() {
+            primary.connect(id, target, end);
         }
     }
 
-    fn poll_primary(&mut self) -> Result<(), String> {
-        let (replica, pipes) = (&mut self.replica, &mut self.pipes);
-        match &mut self.primary {
-            Some(primary) => primary.poll(self.now, &mut || World::dial(replica, pipes)),
+    fn poll(&mut self, at: usize) -> Result<(), String> {
+        let now = self.now;
+        let mut process = self.machines[at].process.take();
+        let result = match &mut process {
+            Some(Process::Primary(primary)) => {
+                let (machines, pipes, peer) = (&mut self.machines, &mut self.pipes, primary.peer);
+                primary.save_late_run();
+                primary.poll(now, &mut || World::dial(&mut machines[peer], pipes))
+            }
+            Some(Process::Replica(replica)) => replica.poll(now),
             None => Ok(()),
+        };
+        self.machines[at].process = process;
+        result?;
+        let news = self.machines[at].replica_mut().map_or_else(Vec::new, |replica| std::mem::take(&mut replica.news));
+        news.into_iter().try_for_each(|news| self.heard(at, news))
+    }
+
+    /// What a replica has done changes what it has to have.
+    fn heard(&mut self, at: usize, news: News) -> Result<(), String> {
+        self.hold_followed(at);
+        let known = &mut self.machines[at].known;
+        let session = match news {
+            News::Accepted { term, .. } if term < known.term => {
+                return Err(format!("machine {at} has seen term {} and accepts a primary of term {term}", known.term));
+            }
+            News::Accepted { session, outcome, term } => {
+                (known.term, known.awaits, known.follower) = (term, outcome == Outcome::BaseSync, true);
+                known.fenced = false;
+                session
+            }
+            News::Installed { session } => {
+                known.awaits = false;
+                self.tally.base_syncs += 1;
+                session
+            }
+        };
+        let (primary, life) = life_of(session);
+        let is_running = self.machines[primary].life == life;
+        if self.machines[at].known.awaits || !(is_running || matches!(news, News::Installed { .. })) {
+            // It gets nothing more from one that has ended, but for files that are under way.
+            return Ok(());
         }
+        // What it had is what the primary has, and from now on it has that only.
+        let found = recover(&self.machines[at].disk, Loss::KeepUnsynced).map_err(|e| format!("machine {at}: {e}"))?;
+        let theirs = self.machines[primary].known.clone();
+        theirs.model.check_exact(&found).map_err(|e| format!("machine {at} follows machine {primary}, but {e}"))?;
+        let known = &mut self.machines[at].known;
+        if found.durable < known.model.last_written(known.guaranteed) {
+            return Err(format!("machine {at} had to have {} and has {}", known.guaranteed, found.durable));
+        }
+        known.guaranteed = known.guaranteed.min(found.durable);
+        known.companion = Some((primary, theirs.lineage));
+        match is_running {
+            true => known.follows = Some((primary, life)),
+            false => (known.model, known.stored) = (theirs.model, theirs.stored),
+        }
+        Ok(())
     }
 
     fn cut(&mut self) {
@@ -267,122 +242,166 @@ impl World {
         pipe.borrow_mut().cut(self.random.below(travelling + 1) as usize);
     }
 
-    /// Ends a process; what it wrote and did not sync is still there.
-    fn kill(&mut self, of_primary: bool) {
+    pub fn kill(&mut self, at: usize) {
         self.tally.kills += 1;
-        let fs = if of_primary { &self.primary_disk } else { &self.replica_disk };
-        fs.fail_from(0, Fault::PowerCut);
-        if of_primary {
-            self.drop_primary();
-        } else {
-            self.replica = None;
+        self.machines[at].disk.fail_from(0, Fault::PowerCut);
+        self.end_process(at);
+        self.machines[at].disk.heal();
+    }
+
+    /// Lets the process of a machine go. What its replicas have to have stays as it was.
+    pub fn end_process(&mut self, at: usize) {
+        self.machines[at].note_stored();
+        self.tally.demotions += self.machines[at].primary().map_or(0, |primary| primary.demotions);
+        if let Some(life) = self.machines[at].life(at) {
+            let (model, stored) = (self.machines[at].known.model.clone(), self.machines[at].known.stored);
+            for follower in self.machines.iter_mut().filter(|machine| machine.known.follows == Some(life)) {
+                let known = &mut follower.known;
+                (known.model, known.stored, known.follows) = (model.clone(), stored, None);
+            }
+            self.machines[at].life = 0;
         }
-        let fs = if of_primary { &self.primary_disk } else { &self.replica_disk };
-        fs.heal();
-    }
-
-    /// The power goes at one of the next calls of the disk.
-    fn lose_power(&mut self, of_primary: bool) {
-        let fs = if of_primary { &self.primary_disk } else { &self.replica_disk };
-        fs.fail_from(fs.operations() + self.random.below(12), Fault::PowerCut);
-    }
-
-    fn wipe(&mut self) {
-        self.tally.wipes += 1;
-        self.replica = None;
-        self.replica_disk = disk();
-        self.guaranteed = Epoch(0);
-    }
-
-    fn drop_primary(&mut self) {
-        self.note_epochs();
-        if let Some(primary) = self.primary.take() {
-            self.tally.demotions += primary.demotions;
-        }
+        self.machines[at].process = None;
     }
 
     /// Lets the power come back where it went.
     fn settle_disks(&mut self) {
-        if self.primary_disk.has_failed() {
-            self.tally.power_cuts += 1;
-            self.drop_primary();
-            self.primary_disk = self.primary_disk.reboot(self.random.loss());
-        }
-        if self.replica_disk.has_failed() {
-            self.tally.power_cuts += 1;
-            self.replica = None;
-            self.replica_disk = self.replica_disk.reboot(self.random.loss());
+        for at in 0..self.machines.len() {
+            if self.machines[at].disk.has_failed() {
+                self.tally.power_cuts += 1;
+                self.end_process(at);
+                let loss = self.random.loss();
+                self.machines[at].disk = self.machines[at].disk.reboot(loss);
+            }
         }
     }
 
     /// Starts what does not run. The number of calls that a start takes may depend on threads, so no power goes there.
-    fn start(&mut self) -> Result<(), String> {
-        if self.primary.is_none() {
-            self.primary_disk.heal();
-            let (primary, durable) = Primary::start(&self.primary_disk, self.setup)?;
-            let found = read(&primary.store, durable)?;
-            self.model.settle(&found, self.stored)?;
-            // Epochs without writes leave no trace: their numbers may come again.
-            self.stored = primary.store.last_epoch();
-            self.propagated = self.propagated.min(durable);
-            self.guaranteed = self.guaranteed.min(durable);
-            self.primary = Some(primary);
+    fn start(&mut self, at: usize) -> Result<(), String> {
+        if self.machines[at].process.is_some() {
+            return Ok(());
         }
-        if self.replica.is_none() {
-            self.replica_disk.heal();
-            match Replica::start(&self.replica_disk, self.setup) {
-                Ok(replica) => self.replica = Some(replica),
-                Err(e) => return Err(e),
+        self.machines[at].disk.heal();
+        match self.machines[at].role {
+            Role::Primary => self.start_primary(at).map_err(|e| format!("machine {at}, a primary: {e}")),
+            Role::Replica => self.start_replica(at).map_err(|e| format!("machine {at}, a replica: {e}")),
+        }
+    }
+
+    fn start_primary(&mut self, at: usize) -> Result<(), String> {
+        let compact = self.random.once_in(4);
+        self.hold_followed(at);
+        let machine = &mut self.machines[at];
+        let (primary, durable) = match Primary::start(&machine.disk, self.setup, compact)? {
+            Start::Runs(..) if machine.known.fenced || machine.known.awaits => {
+                return Err("it starts, though it is fenced or awaits a base sync".to_owned());
             }
+            Start::Runs(primary, durable) => (primary, durable),
+            Start::Refused(_) if machine.known.fenced || machine.known.awaits => {
+                machine.role = Role::Replica;
+                return Ok(());
+            }
+            Start::Refused(why) => return Err(why),
+        };
+        let found = read(&primary.store, durable)?;
+        let known = &mut machine.known;
+        if !known.is_primary {
+            known.check_replica(&found)?;
+            self.lives += 1;
+            (known.companion, known.lineage, known.stored) = (None, self.lives, Epoch(0));
         }
+        known.model.settle(&found, known.stored)?;
+        let term = primary.store.history().map_or(0, |history| history.term);
+        if term < known.term + u64::from(known.follower) {
+            return Err(format!("it is in term {term} after {}, a replica before: {}", known.term, known.follower));
+        }
+        (known.term, known.is_primary, known.follower) = (term, true, false);
+        // Epochs without writes leave no trace: their numbers may come again.
+        (known.stored, known.propagated) = (primary.store.last_epoch(), Epoch(0));
+        self.lives += 1;
+        machine.life = self.lives;
+        machine.process = Some(Process::Primary(primary));
         Ok(())
     }
 
-    fn note_epochs(&mut self) {
-        if let Some(primary) = &self.primary {
-            self.stored = self.stored.max(primary.store.last_epoch());
+    fn start_replica(&mut self, at: usize) -> Result<(), String> {
+        if std::mem::take(&mut self.machines[at].known.is_primary) {
+            self.tally.rejoins += 1;
+            let found =
+                recover(&self.machines[at].disk, Loss::KeepUnsynced).map_err(|e| format!("machine {at}: {e}"))?;
+            self.lives += 1;
+            self.machines[at].known.put(&found, self.lives)?;
+        }
+        let replica = Replica::start(&self.machines[at].disk, self.setup)?;
+        self.machines[at].process = Some(Process::Replica(Box::new(replica)));
+        Ok(())
+    }
+
+    /// What a machine has to have does not change any more with the primary that it followed.
+    pub fn hold_followed(&mut self, at: usize) {
+        if let Some((primary, _)) = self.machines[at].known.follows.take() {
+            self.machines[primary].note_stored();
+            let (model, stored) = (self.machines[primary].known.model.clone(), self.machines[primary].known.stored);
+            (self.machines[at].known.model, self.machines[at].known.stored) = (model, stored);
         }
     }
 
     /// What must hold after every step.
     fn check(&mut self) -> Result<(), String> {
-        self.note_epochs();
-        if let Some(Primary { store, .. }) = &self.primary {
-            let (switched, stored, propagated) = (store.switched_epoch(), store.last_epoch(), store.propagated_epoch());
-            if !(switched >= stored && stored >= propagated) {
-                return Err(format!("switched {switched}, stored {stored}, propagated {propagated}"));
-            }
-            if stored < self.stored {
-                return Err(format!("stored went back from {} to {stored}", self.stored));
-            }
-            if propagated > self.propagated {
-                self.propagated = propagated;
-                self.guaranteed = propagated;
-                self.tally.propagated += 1;
-                self.check_image()?;
+        for at in 0..self.machines.len() {
+            self.machines[at].note_stored();
+            if let Some(e) = self.check_primary(at)? {
+                self.confirmed(at, e)?;
             }
         }
-        if let Some(replica) = &self.replica {
-            let durable = replica.store.durable();
-            if durable > self.stored {
-                return Err(format!("the replica has epoch {durable}, the primary has stored {}", self.stored));
-            }
-            if durable < self.model.last_written(self.guaranteed) {
-                return Err(format!("{} was propagated, the replica has epoch {durable}", self.guaranteed));
-            }
-        }
-        self.tally.sessions = self.model.sessions.len() as u64;
-        Ok(())
+        self.tally.sessions = self.next_session as u64;
+        checks::replicas(&self.machines)
     }
 
-    /// If both machines lost their power now, the replica would have all that was reported and nothing else.
-    fn check_image(&mut self) -> Result<(), String> {
-        self.tally.images += 1;
-        let found = recover(&self.replica_disk, self.random.loss())?;
-        self.model.check_replica(&found)?;
-        match found.durable >= self.model.last_written(self.guaranteed) {
-            true => Ok(()),
-            false => Err(format!("{} was propagated, the replica recovers {}", self.guaranteed, found.durable)),
+    /// The epoch up to which more has been confirmed than before.
+    fn check_primary(&mut self, at: usize) -> Result<Option<Epoch>, String> {
+        let Machine { known, process: Some(Process::Primary(primary)), .. } = &mut self.machines[at] else {
+            return Ok(None);
+        };
+        let store = &primary.store;
+        let (switched, stored, propagated) = (store.switched_epoch(), store.last_epoch(), store.propagated_epoch());
+        if !(switched >= stored && stored >= propagated) {
+            return Err(format!("switched {switched}, stored {stored}, propagated {propagated}"));
         }
+        if stored < known.stored {
+            return Err(format!("stored went back from {} to {stored}", known.stored));
+        }
+        if let Some(fenced) = primary.fenced {
+            self.tally.fenced += u64::from(!std::mem::replace(&mut known.fenced, true));
+            if fenced != (stored, propagated) {
+                return Err(format!("a fenced primary went on from {fenced:?} to {:?}", (stored, propagated)));
+            }
+        }
+        let companion = Some((at, known.lineage)).filter(|_| primary.diverged);
+        let more = Some(propagated).filter(|propagated| *propagated > known.propagated);
+        let peer = primary.peer;
+        if companion.is_some() && self.machines[peer].known.companion == companion {
+            return Err(format!("machine {peer} has diverged, though nothing but restarts has happened"));
+        }
+        Ok(more)
+    }
+
+    /// A primary has reported more PROPAGATED. If both machines lost their power now, all of it would be there.
+    fn confirmed(&mut self, at: usize, epoch: Epoch) -> Result<(), String> {
+        self.tally.propagated += 1;
+        self.tally.images += 1;
+        self.machines[at].known.propagated = epoch;
+        let Some(peer) = self.machines[at].primary().map(|primary| primary.peer) else { return Ok(()) };
+        let found = recover(&self.machines[peer].disk, self.random.loss())
+            .map_err(|e| format!("replica {peer} of {at}, {epoch}: {e}"))?;
+        let model = &self.machines[at].known.model;
+        let named = |e| format!("machine {peer}, of which {at} says that it has {epoch}: {e}");
+        model.check_has(&found, epoch).map_err(named)?;
+        if self.machines[peer].known.follows == self.machines[at].life(at) {
+            model.check_exact(&found).map_err(named)?;
+            let known = &mut self.machines[peer].known;
+            known.guaranteed = known.guaranteed.max(epoch);
+        }
+        Ok(())
     }
 }
