@@ -217,11 +217,12 @@ impl Directory {
 pub(crate) fn apply(vfs: &dyn Vfs, path: &Path, edits: &[Edit]) -> Result<()> {
     let apply = || {
         let file = vfs.open(path, Open::Existing)?;
+        let mut marked = Vec::new();
         for edit in edits {
             match *edit {
                 Edit::Invalidate { offset } => {
                     file.write_at(offset as u64, &[tag::INVALIDATED])?;
-                    log::info!("marked invalid \"{}\" at offset {offset}", path.display());
+                    marked.push(offset);
                 }
                 Edit::Confirm { offset, epoch } => file.write_at(offset as u64, &marker(tag::BEGIN, epoch))?,
                 Edit::Void { offset } => {
@@ -230,12 +231,19 @@ pub(crate) fn apply(vfs: &dyn Vfs, path: &Path, edits: &[Edit]) -> Result<()> {
                         *first = tag::INVALIDATED;
                     }
                     file.write_at(offset as u64, &nothing)?;
-                    log::info!("marked invalid \"{}\" at offset {offset}", path.display());
+                    marked.push(offset);
                 }
                 Edit::Cut { offset } => {
                     file.set_len(offset as u64)?;
                     log::info!("trimmed \"{}\" at offset {offset}", path.display());
                 }
+            }
+        }
+        match (&marked[..], path.display()) {
+            ([], _) => {}
+            ([offset], path) => log::info!("marked invalid \"{path}\" at offset {offset}"),
+            ([first, .., last], path) => {
+                log::info!("marked invalid \"{path}\" at {} offsets from {first} to {last}", marked.len());
             }
         }
         file.sync()

@@ -241,3 +241,18 @@ fn an_epoch_that_the_primary_never_announces_is_not_confirmed() {
     assert!(reason.text.contains("has stored 3 only"), "{reason}");
     replica.stop();
 }
+
+#[test]
+fn a_thousand_strangers_do_not_fill_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = Replica::start(dir.path());
+    for number in 0..1000 {
+        match number % 3 {
+            0 => drop(connect(replica.address, ConnectionKind::Lane(0), [9; 16], &[], None)),
+            1 => drop(connect(replica.address, ConnectionKind::Blob, [9; 16], &[], None)),
+            _ => drop(TcpStream::connect(replica.address).unwrap().write_all(b"GET / HTTP/1.1\r\n\r\n")),
+        }
+    }
+    let log = replica.stop();
+    assert!(log.lines().count() < 50, "{} lines: {log}", log.lines().count());
+}
