@@ -14,6 +14,7 @@ mod manifest_file;
 mod offline;
 mod place;
 mod request;
+mod settled_view;
 mod small_file;
 pub(crate) mod start;
 mod verdict;

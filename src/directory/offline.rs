@@ -4,6 +4,7 @@
 
 use super::data_directory::{apply, file_names};
 use super::place::open_once;
+use super::settled_view::SettledView;
 use super::small_file::{Found, Source};
 use super::{catalog_file, commit_journal, manifest_file};
 use crate::backup::swap;
@@ -22,11 +23,12 @@ use std::sync::Arc;
 /// What a tool is going to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Several may at a time, also on a medium that cannot be written to.
+    /// Several may at a time, also on a medium that cannot be written to. A directory with a commit journal that is not
+    /// settled is seen as it is when it is.
     Read,
     /// One at a time.
     Change,
-    /// To settle the commit journal first, and then as [`Access::Change`]. The others refuse a directory with one.
+    /// To settle the commit journal first, and then as [`Access::Change`], which refuses a directory with one.
     Settle,
 }
 
@@ -52,7 +54,7 @@ impl OfflineDirectory {
     /// [`Error::Locked`], [`Error::UnsupportedVersion`], [`Error::BrokenMetadata`] or [`Error::Io`];
     /// [`Error::WrongState`] when a start has to complete something first.
     pub fn open(vfs: Arc<dyn Vfs>, location: &Path, access: Access) -> Result<OfflineDirectory> {
-        let (vfs, location) = open_once(&vfs, location)?;
+        let (mut vfs, location) = open_once(&vfs, location)?;
         let location = location.as_path();
         let files = file_names(&*vfs, location)?;
         let mut warnings = Vec::new();
@@ -73,20 +75,24 @@ impl OfflineDirectory {
                 location.display()
             )));
         }
-        let mut note = |name: &str, source: &Source| {
-            if let Source::Backup(reason) = source {
-                warnings.push(format!("{name} is unusable ({reason}); a start restores it from its backup"));
-            }
-        };
         let mut manifest = manifest_file::read(&*vfs, location)?;
         let settled = match (&manifest.content.journal, access) {
             (None, _) => None,
             (Some(_), Access::Settle) => Some(settle(&vfs, location, &mut manifest)?),
-            (Some(_), _) => {
+            (Some(_), Access::Read) => {
+                vfs = look_at(vfs, location, &manifest.content, &mut warnings)?;
+                None
+            }
+            (Some(_), Access::Change) => {
                 return Err(Error::WrongState(format!(
                     "the commit journal in {} is not settled: run tglogutil settle, or start the server once",
                     location.display()
                 )))
+            }
+        };
+        let mut note = |name: &str, source: &Source| {
+            if let Source::Backup(reason) = source {
+                warnings.push(format!("{name} is unusable ({reason}); a start restores it from its backup"));
             }
         };
         note(names::MANIFEST, &manifest.source);
@@ -184,6 +190,19 @@ fn settle(vfs: &Arc<dyn Vfs>, location: &Path, manifest: &mut Found<Manifest>) -
     let current = manifest_file::settle(&**vfs, location, &*held, manifest)?;
     manifest.content = commit_journal::settle(vfs, location, &*held, &current, &unsettled)?;
     Ok(unsettled.groups())
+}
+
+/// The disk as it is when the commit journal is settled, for reading.
+fn look_at(
+    vfs: Arc<dyn Vfs>,
+    location: &Path,
+    manifest: &Manifest,
+    warnings: &mut Vec<String>,
+) -> Result<Arc<dyn Vfs>> {
+    let Some(unsettled) = commit_journal::read(&*vfs, location, manifest)? else { return Ok(vfs) };
+    let (groups, epoch) = (unsettled.groups(), unsettled.epoch());
+    warnings.push(format!("the commit journal is not settled ({groups} groups, up to epoch {epoch}); a start does it"));
+    Ok(Arc::new(SettledView::new(vfs, location, manifest, &unsettled)?))
 }
 
 /// Locks the file `name`. Who only reads goes on with a warning where files cannot be locked.

@@ -151,6 +151,11 @@ impl LaneLog {
         Ok(())
     }
 
+    /// Whether what has ended goes into a commit journal.
+    pub fn has_journal(&self) -> bool {
+        self.shared.journal.is_some()
+    }
+
     /// Does for a COMMIT of `epoch` what costs no sync; whether [`StandbyStore::record`] is all that is left.
     ///
     /// [`StandbyStore::record`]: super::StandbyStore::record

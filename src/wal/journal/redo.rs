@@ -7,10 +7,11 @@
 use super::format::{decode_group, group_bytes, Group, JournalId, BLOCK_BYTES};
 use crate::error::{Damage, Error, Remedy, Result};
 use crate::types::Epoch;
-use crate::vfs::{FileKind, Mapping, Open, Vfs, VfsFile};
+use crate::vfs::{FileKind, Mapping, Open, Vfs};
 use crate::wal::epoch_file::{self, EpochFile};
 use crate::wal::names;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,12 +29,20 @@ pub struct Unsettled {
     epoch: Epoch,
 }
 
-/// A log file as far as it has been written to.
-struct Redone {
-    file: Box<dyn VfsFile>,
-    len: u64,
-    /// Where its last piece ends.
-    end: u64,
+/// What a log file is when the journal is settled.
+#[derive(Debug, Default)]
+pub struct SettledFile {
+    /// What goes where, in the order in which it was written.
+    pieces: Vec<(u64, Mapping, Range<usize>)>,
+    /// Its length.
+    pub len: u64,
+}
+
+impl SettledFile {
+    /// Where bytes of the journal stand in the file; later ones take the place of earlier ones.
+    pub fn pieces(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        self.pieces.iter().map(|(offset, segment, range)| (*offset, &segment[range.clone()]))
+    }
 }
 
 /// The segments of a journal in the directory, in order of their names.
@@ -146,47 +155,51 @@ impl Unsettled {
         Ok(())
     }
 
+    /// The log files that the journal has something of, by name, as they are when it is settled.
+    pub fn files(&self) -> Result<BTreeMap<String, SettledFile>> {
+        let mut files: BTreeMap<String, SettledFile> = BTreeMap::new();
+        for place in &self.groups {
+            let segment = &self.segments[place.0].1;
+            // Checked when the journal was read.
+            for piece in self.group(place)?.pieces().unwrap_or_default() {
+                let file = files.entry(piece.file.to_owned()).or_default();
+                if let Some(bytes) = piece.bytes {
+                    let from = bytes.as_ptr() as usize - segment.as_ptr() as usize;
+                    file.pieces.push((piece.offset, segment.clone(), from..from + bytes.len()));
+                }
+                file.len = piece.offset + piece.len;
+            }
+        }
+        Ok(files)
+    }
+
     /// Writes all pieces to their files, cuts what stands behind the last of each, and records the epoch; all of it is
     /// durable when this returns, and doing it again changes nothing. Nobody may have written to the files since.
     pub fn settle(&self, vfs: &Arc<dyn Vfs>) -> Result<()> {
-        let mut files: BTreeMap<&str, Redone> = BTreeMap::new();
-        for place in &self.groups {
-            // Checked when the journal was read.
-            let pieces = self.group(place)?.pieces().unwrap_or_default();
-            for piece in pieces {
-                let path = self.location.join(piece.file);
-                let failed = |e| Error::io("cannot write to", &path, e);
-                let redone = match files.entry(piece.file) {
-                    std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
-                    std::collections::btree_map::Entry::Vacant(new) => {
-                        let file = vfs.open(&path, Open::Create).map_err(failed)?;
-                        let len = file.len().map_err(failed)?;
-                        new.insert(Redone { file, len, end: 0 })
-                    }
-                };
-                if let Some(bytes) = piece.bytes {
-                    redone.file.write_at(piece.offset, bytes).map_err(failed)?;
+        for (name, settled) in self.files()? {
+            let path = self.location.join(name);
+            let write = || {
+                let file = vfs.open(&path, Open::Create)?;
+                settled.pieces().try_for_each(|(offset, bytes)| file.write_at(offset, bytes))?;
+                if file.len()? > settled.len {
+                    file.set_len(settled.len)?;
                 }
-                redone.end = piece.offset + piece.len;
-                redone.len = redone.len.max(redone.end);
-            }
-        }
-        for (name, redone) in &files {
-            let cut = || match redone.len > redone.end {
-                true => redone.file.set_len(redone.end),
-                false => Ok(()),
+                file.sync()
             };
-            let synced = cut().and_then(|()| redone.file.sync());
-            synced.map_err(|e| Error::io("cannot sync", &self.location.join(name), e))?;
+            write().map_err(|e| Error::io("cannot settle the commit journal in", &path, e))?;
         }
         vfs.sync_dir(&self.location).map_err(|e| Error::io("cannot sync the directory", &self.location, e))?;
-        self.record(vfs)
+        // Written anew: the last record may be torn.
+        match self.record(&**vfs)? {
+            Some(epoch) => EpochFile::replace(vfs.clone(), &self.location, epoch).map(drop),
+            None => Ok(()),
+        }
     }
 
-    /// Lets the epoch file cover the durable epoch. It is written anew: the last record may be torn.
-    fn record(&self, vfs: &Arc<dyn Vfs>) -> Result<()> {
+    /// What the epoch file says when the journal is settled; `None` when it stays as it is.
+    pub fn record(&self, vfs: &dyn Vfs) -> Result<Option<Epoch>> {
         if self.epoch == Epoch(0) {
-            return Ok(());
+            return Ok(None);
         }
         let path = self.location.join(names::EPOCH);
         let records = match vfs.read(&path, EPOCH_FILE_BYTES_MAX) {
@@ -194,7 +207,7 @@ impl Unsettled {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Default::default(),
             Err(e) => return Err(Error::io("cannot read", &path, e)),
         };
-        EpochFile::replace(vfs.clone(), &self.location, records.max.unwrap_or_default().max(self.epoch)).map(drop)
+        Ok(Some(records.max.unwrap_or_default().max(self.epoch)))
     }
 }
 

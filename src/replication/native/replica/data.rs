@@ -85,6 +85,8 @@ fn receive(
                 node.board.received(bytes);
                 syncer.appended(bytes);
             }
+            // A group without the epoch would only be in the way of the one with it.
+            LaneStep::Sync if log.has_journal() => {}
             LaneStep::Sync => syncer.sync(),
             LaneStep::Commit { epoch, blob_seq } => {
                 node.board.committed();
