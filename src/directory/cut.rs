@@ -7,7 +7,7 @@
 
 use super::above::Extent;
 use super::cut_off::{bound, Keep, Origin};
-use super::LogDirectory;
+use super::log_directory::LogDirectory;
 use crate::error::Result;
 use crate::types::Epoch;
 use crate::vfs::Vfs;

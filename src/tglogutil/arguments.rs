@@ -50,9 +50,9 @@ const DUMP_CODES: &str = "\
 Exit codes: 0 done; 2 damage ended the reading of a file; 64 cannot read the directory.";
 
 const DIFF_CODES: &str = "\
-Compares what a start on either directory would give, key by key, with the BLOBs that entries refer to. A version counts \
-where both directories know it: compaction forgets versions. Use it to bring back by hand what a rewind has saved below \
-cut_off/; entries that were removed there are shown by `tglogutil dump`.
+Compares what a start on either directory would give, key by key, with the BLOBs that entries refer to. A version \
+counts where both directories know it: compaction forgets versions. Use it to bring back by hand what a rewind has \
+saved below cut_off/; entries that were removed there are shown by `tglogutil dump`.
 
 Exit codes: 0 the same; 1 different; 2 cannot compare.";
 

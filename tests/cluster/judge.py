@@ -61,8 +61,9 @@ def content(dumps, paths):
             contents.append(entries)
     for dump, entries in zip(dumps, contents):
         if entries != contents[0]:
-            differing = sum(1 for key in entries.keys() | contents[0].keys() if entries.get(key) != contents[0].get(key))
-            sys.exit(f"{dump} differs from {dumps[0]} in {differing} entries")
+            keys = entries.keys() | contents[0].keys()
+            differing = [key for key in keys if entries.get(key) != contents[0].get(key)]
+            sys.exit(f"{dump} differs from {dumps[0]} in {len(differing)} entries")
     rows = acknowledgements(paths)
     lost = [row for row in rows if contents[0].get((1, row[2].encode().hex())) != f"value-of-{row[2]}".encode().hex()]
     if lost:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A directory that is taken back to what it has in common with a primary: whatever cuts it, the directory holds the old
-//! content or that up to the common point, with the history that belongs to it, and what went is saved before it goes.
+//! A directory that is taken back to what it has in common with a primary: whatever cuts it, the directory holds the
+//! old content or that up to the common point, with the history that belongs to it, and what went is saved before it
+//! goes.
 
 use super::power_cuts::losses;
 use super::sweep::sweep;

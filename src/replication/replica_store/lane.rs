@@ -214,7 +214,8 @@ impl LaneLog {
         Ok(())
     }
 
-    /// Whether every session with an epoch up to `epoch` that has ended is on the disk, or was handed over. Never waits.
+    /// Whether every session with an epoch up to `epoch` that has ended is on the disk, or was handed over. Never
+    /// waits.
     pub fn is_synced_up_to(&self, epoch: Epoch) -> bool {
         let writer = self.writer.lock();
         // After a failure `syncing` stays.

@@ -15,6 +15,7 @@ mod incoming;
 mod node;
 mod recorder;
 mod rewind;
+mod rewinds;
 mod session;
 mod syncer;
 

@@ -4,7 +4,7 @@
 
 use super::board::Board;
 use super::end::End;
-use super::rewind::Rewinds;
+use super::rewinds::Rewinds;
 use super::session::Session;
 use crate::datastore::Commit;
 use crate::error::{Error, Result};

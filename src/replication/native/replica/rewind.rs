@@ -4,6 +4,7 @@
 //! primary, which comes again, catches up. The directory is closed for that time, and primaries hear *busy*.
 
 use super::node::Node;
+use super::rewinds::Wanted;
 use crate::directory::{self, Cut, Extent, Keep};
 use crate::replication::native::protocol::handshake::Standing;
 use crate::replication::native::protocol::message::{Code, PrimaryIdentity, Reason};
@@ -11,39 +12,16 @@ use crate::replication::replica_store::StandbyStore;
 use crate::replication::status::LinkState;
 use crate::types::Epoch;
 use crate::wal::history::Common;
-use parking_lot::Mutex;
-
-/// What is known of rewinds.
-#[derive(Debug, Default)]
-pub(super) struct Rewinds(Mutex<State>);
-
-#[derive(Debug, Default)]
-struct State {
-    /// Set when it was told to.
-    told: Option<Keep>,
-    /// Counted last: primaries come again and again.
-    counted: Option<Extent>,
-    /// Where it has to go back to, while the directory is closed for that.
-    wanted: Option<Wanted>,
-    /// The last one that was carried out.
-    done: Option<Cut>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Wanted {
-    last: Option<Epoch>,
-    keep: Keep,
-}
 
 impl Node {
     /// Whatever has to go is saved as `keep` says and goes, from now on.
     pub(super) fn allow_rewind(&self, keep: Keep) {
-        self.rewinds.0.lock().told = Some(keep);
+        self.rewinds.lock().told = Some(keep);
     }
 
     /// The last rewind that was carried out.
     pub(super) fn rewound(&self) -> Option<Cut> {
-        self.rewinds.0.lock().done.clone()
+        self.rewinds.lock().done.clone()
     }
 
     /// Says to a primary what it hears instead of `diverged`. Nobody else is being accepted. When this is a rewind, the
@@ -66,7 +44,7 @@ impl Node {
             Ok(extent) => extent,
             Err(e) => return Reason::new(Code::DIVERGED, format!("{}; {e}", diverged.text)),
         };
-        let mut state = self.rewinds.0.lock();
+        let mut state = self.rewinds.lock();
         let keep = state.told.or(extent.is_nothing().then(Keep::default));
         let Some(keep) = keep else {
             let dir = self.location().display();
@@ -87,19 +65,19 @@ impl Node {
     }
 
     fn count(&self, store: &StandbyStore, last: Option<Epoch>, durable: Epoch) -> crate::error::Result<Extent> {
-        let known = self.rewinds.0.lock().counted;
+        let known = self.rewinds.lock().counted;
         if let Some(extent) = known.filter(|extent| (extent.last, extent.durable) == (last, durable)) {
             return Ok(extent);
         }
         let extent = Extent::survey(&**store.vfs(), store.location(), last, durable)?;
-        self.rewinds.0.lock().counted = Some(extent);
+        self.rewinds.lock().counted = Some(extent);
         Ok(extent)
     }
 
     /// Carries out the rewind that was decided, if one was, and opens the directory again. When it fails the directory
     /// stays as it was, or the next opening completes it.
     pub(super) fn rewind(&self) {
-        let Some(Wanted { last, keep }) = self.rewinds.0.lock().wanted.take() else { return };
+        let Some(Wanted { last, keep }) = self.rewinds.lock().wanted.take() else { return };
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
         match directory::cut(self.vfs(), self.location(), last, keep, threads) {
             Ok(cut) => {
@@ -109,7 +87,7 @@ impl Node {
                 };
                 let what = if cut.extent.is_all() { "is given up for a base sync" } else { "is taken back" };
                 log::warn!("replication: the directory {what}: {}; {saved}", cut.extent);
-                self.rewinds.0.lock().done = Some(cut);
+                self.rewinds.lock().done = Some(cut);
             }
             Err(e) => log::error!("replication: the directory cannot be taken back: {e}"),
         }

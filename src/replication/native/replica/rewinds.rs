@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a replica knows of rewinds: whether it was told to, what would go, and where it has to go back to.
+
+use crate::directory::{Cut, Extent, Keep};
+use crate::types::Epoch;
+use parking_lot::{Mutex, MutexGuard};
+
+/// What is known of rewinds.
+#[derive(Debug, Default)]
+pub(super) struct Rewinds(Mutex<State>);
+
+impl Rewinds {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock()
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// Set when it was told to.
+    pub(super) told: Option<Keep>,
+    /// Counted last: primaries come again and again.
+    pub(super) counted: Option<Extent>,
+    /// Where it has to go back to, while the directory is closed for that.
+    pub(super) wanted: Option<Wanted>,
+    /// The last one that was carried out.
+    pub(super) done: Option<Cut>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    pub(super) last: Option<Epoch>,
+    pub(super) keep: Keep,
+}
