@@ -54,8 +54,8 @@ impl Datastore {
         Directory::open(self.settings.vfs.clone(), &self.settings.location)
     }
 
-    /// Takes a data store that was shut down back to where [`Datastore::open`] left it. Pools and callbacks stay, and so
-    /// do channels, which open with the start.
+    /// Takes a data store that was shut down back to where [`Datastore::open`] left it. Pools and callbacks stay, and
+    /// so do channels, which open with the start.
     ///
     /// # Errors
     /// As for [`Datastore::open`]; [`Error::Poisoned`] when a write or sync has failed: only another process may start.

@@ -129,8 +129,8 @@ impl History {
         self.runs.drain(..surplus);
     }
 
-    /// Nothing above `last` is left of what the runs wrote: those that began above it are gone, and the last one that is
-    /// left ends with it.
+    /// Nothing above `last` is left of what the runs wrote: those that began above it are gone, and the last one that
+    /// is left ends with it.
     pub fn cut(&mut self, last: Epoch) {
         self.runs.retain(|run| run.first_epoch <= last.0);
     }

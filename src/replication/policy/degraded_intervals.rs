@@ -47,8 +47,8 @@ impl Degradation {
         let (first_epoch, since_unix_ms) = (propagated.0 + 1, names::unix_ms() as u64);
         let reason = problem.unwrap_or("the replica does not keep up").to_owned();
         log::warn!(
-            "replication: degraded: epochs from {first_epoch} on are reported when they are STORED only; the replica was \
-             waited for {waited} ms: {reason}"
+            "replication: degraded: epochs from {first_epoch} on are reported when they are STORED only; the replica \
+             was waited for {waited} ms: {reason}"
         );
         let interval = DegradedInterval { first_epoch, last_epoch: None, since_unix_ms, duration_ms: None, reason };
         write_down(store, &interval);

@@ -201,8 +201,8 @@ impl Gather {
         self.state.lock().batch.group.body_len()
     }
 
-    /// Takes what is there, and the epoch that is due, to be written. `spare` is an empty group whose memory is used again. From now on `enough`
-    /// waits for the next one.
+    /// Takes what is there, and the epoch that is due, to be written. `spare` is an empty group whose memory is used
+    /// again. From now on `enough` waits for the next one.
     pub(super) fn take(&self, spare: NewGroup, enough: usize) -> Batch {
         let mut state = self.state.lock();
         (state.writing, state.enough) = (true, enough);

@@ -131,8 +131,8 @@ impl Journal {
     }
 
     /// Takes a session that has ended: `bytes` at `offset` of a file, with all before it, is what `written` is about.
-    /// When it does not fit into the next group the caller writes that one itself: it waits for the disk and for nothing
-    /// else, so it may hold what others need.
+    /// When it does not fit into the next group the caller writes that one itself: it waits for the disk and for
+    /// nothing else, so it may hold what others need.
     pub fn add(&self, file: &Arc<LogFile>, written: &PendingSync, offset: u64, bytes: &[u8]) -> Result<Fill> {
         self.gather(file, written, offset, Content::Bytes(bytes))
     }
