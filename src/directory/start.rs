@@ -53,6 +53,8 @@ pub(crate) struct Started {
     pub max_blob_id: BlobId,
     pub snapshot: Snapshot,
     pub warnings: Vec<String>,
+    /// Log files that must not grow, for `NameSync::close`.
+    pub closed: Vec<String>,
 }
 
 /// Reads the log of an open directory.
@@ -116,13 +118,9 @@ impl Found<'_> {
             false => EpochFile::replace(vfs.clone(), location, epoch)?,
         };
         directory.tidy_up()?;
-        let all = directory.needs_detach();
-        if all {
+        if directory.needs_detach() {
             log::info!("Manifest migration requires WAL rotation.");
-        }
-        let must_not_grow = |name: &str| all || recovered.open_ended.iter().any(|open| open == name);
-        rotation::rotate_idle(&**vfs, location, must_not_grow)?;
-        if all {
+            rotation::rotate_idle(&**vfs, location, |_| true)?;
             log::info!("WAL rotation completed.");
         }
         Ok(Started {
@@ -133,6 +131,7 @@ impl Found<'_> {
             max_blob_id: recovered.max_blob_id.max(directory.catalog.max_blob_id),
             snapshot: recovered.snapshot,
             warnings: recovered.warnings,
+            closed: recovered.open_ended,
         })
     }
 }
