@@ -189,7 +189,7 @@ impl Peers {
             durable: Epoch(0),
             outcome: Outcome::CatchUp,
             max_channels: 8,
-            capabilities: 0,
+            directory: 0,
         };
         let (secret, kind) = (Secret::default(), ConnectionKind::Control);
         let (primary_handshake, _) =

@@ -4,11 +4,13 @@
 //! it panic, wait for ever or hold more memory than a fixed bound. Builds on `datastore`, `wal` and `vfs`; knows
 //! nothing of C. `docs/protocol.md` describes every message.
 
+pub mod addresses;
 pub mod backlog;
 pub mod native;
 pub mod net;
 pub mod policy;
 pub mod promotion;
+pub mod quorum;
 pub mod replica_store;
 pub mod report;
 pub mod secret;

@@ -3,6 +3,8 @@
 //! understood is an error that names the variable: a data store without the replica that somebody wanted is worse than
 //! one that does not start.
 
+pub use super::addresses::{parse_endpoint, Endpoint, Replica};
+use super::addresses::{parse_endpoints, parse_replicas};
 use super::native::protocol::message::LANES_MAX;
 use super::native::protocol::Millis;
 use super::policy::rule;
@@ -18,6 +20,8 @@ use std::time::Duration;
 /// All variables of ours begin so.
 const PREFIX: &str = "TSURUGI_REPLICATION_";
 const ENDPOINT: &str = "TSURUGI_REPLICATION_ENDPOINT";
+const REPLICAS: &str = "TSURUGI_REPLICATION_REPLICAS";
+const QUORUM: &str = "TSURUGI_REPLICATION_QUORUM";
 const PROTOCOL: &str = "TSURUGI_REPLICATION_PROTOCOL";
 const MODE: &str = "TSURUGI_REPLICATION_MODE";
 const TIMEOUT_MS: &str = "TSURUGI_REPLICATION_TIMEOUT_MS";
@@ -27,14 +31,24 @@ const ALLOW_NO_SECRET: &str = "TSURUGI_REPLICATION_ALLOW_NO_SECRET";
 const RETAIN_MB: &str = "TSURUGI_REPLICATION_RETAIN_MB";
 const CUT_OFF_MAX: &str = "TSURUGI_REPLICATION_CUT_OFF_MAX";
 const CUT_OFF_MB: &str = "TSURUGI_REPLICATION_CUT_OFF_MB";
-const KNOWN: [&str; 10] =
-    [ENDPOINT, PROTOCOL, MODE, TIMEOUT_MS, SECRET_FILE, LANES, ALLOW_NO_SECRET, RETAIN_MB, CUT_OFF_MAX, CUT_OFF_MB];
+const KNOWN: [&str; 12] = [
+    ENDPOINT,
+    REPLICAS,
+    QUORUM,
+    PROTOCOL,
+    MODE,
+    TIMEOUT_MS,
+    SECRET_FILE,
+    LANES,
+    ALLOW_NO_SECRET,
+    RETAIN_MB,
+    CUT_OFF_MAX,
+    CUT_OFF_MB,
+];
 /// Variables of the original; only that they are there counts.
 const ASYNC_SESSION_CLOSE: &str = "REPLICATION_ASYNC_SESSION_CLOSE";
 const ASYNC_GROUP_COMMIT: &str = "REPLICATION_ASYNC_GROUP_COMMIT";
 
-/// Addresses of the one replica that are tried in turn.
-const ENDPOINTS_MAX: usize = 16;
 const TIMEOUT_DEFAULT_MS: u64 = 10_000;
 /// A day; more is a mistake.
 const TIMEOUT_MAX_MS: u64 = 86_400_000;
@@ -48,23 +62,6 @@ pub struct SettingsError {
     pub value: String,
     /// What was expected, or what is wrong with the file that it names.
     pub problem: String,
-}
-
-/// A host and a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    /// A name, an IPv4 address, or an IPv6 address without brackets.
-    pub host: String,
-    pub port: u16,
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.contains(':') {
-            true => write!(f, "[{}]:{}", self.host, self.port),
-            false => write!(f, "{}:{}", self.host, self.port),
-        }
-    }
 }
 
 /// What is spoken on the wire; both sides must be set alike.
@@ -113,8 +110,13 @@ impl fmt::Display for Mode {
 /// Everything that is set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicationSettings {
-    /// Where the replica is, or where it listens: at least one, tried in turn.
+    /// Where the one replica is, or where it listens. Empty when several replicas are set.
     pub endpoints: Vec<Endpoint>,
+    /// The replicas of a primary: at least one.
+    pub replicas: Vec<Replica>,
+    /// How many of them must have an epoch before it counts as propagated. Default: so many that they and the primary
+    /// are a majority of all copies.
+    pub quorum: usize,
     /// Default: native.
     pub protocol: Protocol,
     /// Default: strict.
@@ -169,8 +171,12 @@ impl ReplicationSettings {
             given.insert(name, value);
         }
         let given = Variables(given);
+        let endpoints = given.get(ENDPOINT, parse_endpoints)?.unwrap_or_default();
+        let replicas = given.replicas(&endpoints)?;
         let settings = ReplicationSettings {
-            endpoints: given.get(ENDPOINT, parse_endpoints)?.unwrap_or_default(),
+            quorum: given.quorum(replicas.len())?,
+            endpoints,
+            replicas,
             protocol: given.get(PROTOCOL, parse_protocol)?.unwrap_or_default(),
             mode: given.get(MODE, parse_mode)?.unwrap_or_default(),
             timeout: given
@@ -189,7 +195,7 @@ impl ReplicationSettings {
             async_session_close: given.0.contains_key(OsStr::new(ASYNC_SESSION_CLOSE)),
             async_group_commit: given.0.contains_key(OsStr::new(ASYNC_GROUP_COMMIT)),
         };
-        match settings.endpoints.is_empty() {
+        match settings.replicas.is_empty() {
             true => given.without_endpoint().map_or(Ok(None), Err),
             false => given.check_protocol(settings).map(Some),
         }
@@ -207,27 +213,49 @@ impl Variables {
         text.and_then(parse).map(Some).map_err(|problem| error(name, value, problem))
     }
 
+    /// The replicas of a primary; the variable with one list of addresses stands for one replica.
+    fn replicas(&self, endpoints: &[Endpoint]) -> Result<Vec<Replica>, SettingsError> {
+        match (self.0.get(OsStr::new(REPLICAS)), endpoints.first()) {
+            (Some(value), Some(_)) => {
+                let problem = format!("{ENDPOINT} is set as well, which stands for one replica: set one of both");
+                Err(error(REPLICAS, value, problem))
+            }
+            (Some(_), None) => Ok(self.get(REPLICAS, parse_replicas)?.unwrap_or_default()),
+            (None, Some(first)) => Ok(vec![Replica { name: first.to_string(), endpoints: endpoints.to_vec() }]),
+            (None, None) => Ok(Vec::new()),
+        }
+    }
+
+    /// With the default, whatever majority of all copies is left has at least one that has everything.
+    fn quorum(&self, replicas: usize) -> Result<usize, SettingsError> {
+        let parse = |text: &str| match replicas {
+            0 => Ok(0),
+            most => parse_number(text, 1, most as u64, "a number of replicas"),
+        };
+        Ok(self.get(QUORUM, parse)?.map_or(replicas.div_ceil(2), |quorum| quorum as usize))
+    }
+
     /// Something of replication is set, but not where the replica is: nobody wants a data store that then runs without.
     fn without_endpoint(&self) -> Option<SettingsError> {
         let (name, value) = KNOWN.iter().find_map(|name| Some((name, self.0.get(OsStr::new(name))?)))?;
         Some(error(
             name,
             value,
-            format!("{ENDPOINT} is not set, without which there is no replication: set both or none"),
+            format!("{ENDPOINT} or {REPLICAS} is not set, without which there is no replication: set both or none"),
         ))
     }
 
     /// What a protocol cannot do must not be taken for done.
     fn check_protocol(&self, settings: ReplicationSettings) -> Result<ReplicationSettings, SettingsError> {
-        match self.0.get(OsStr::new(SECRET_FILE)).filter(|_| settings.protocol == Protocol::Upstream) {
+        let unknown = [
+            (SECRET_FILE, "the upstream protocol knows no secret and would protect nothing"),
+            (REPLICAS, "the upstream protocol knows one replica"),
+            (QUORUM, "the upstream protocol knows one replica"),
+        ];
+        let set = unknown.into_iter().find_map(|(name, why)| Some((name, self.0.get(OsStr::new(name))?, why)));
+        match set.filter(|_| settings.protocol == Protocol::Upstream) {
             None => Ok(settings),
-            Some(value) => Err(error(
-                SECRET_FILE,
-                value,
-                format!(
-                "the upstream protocol knows no secret and would protect nothing: unset it, or set {PROTOCOL}=native"
-            ),
-            )),
+            Some((name, value, why)) => Err(error(name, value, format!("{why}: unset it, or set {PROTOCOL}=native"))),
         }
     }
 
@@ -255,46 +283,6 @@ impl Variables {
 fn error(variable: &str, value: &OsStr, problem: String) -> SettingsError {
     let value = value.to_string_lossy().into_owned();
     SettingsError { variable: variable.to_owned(), value, problem }
-}
-
-/// A list of `tcp://host:port` with commas between.
-fn parse_endpoints(text: &str) -> Result<Vec<Endpoint>, String> {
-    let endpoints = text.split(',').map(|one| {
-        parse_endpoint(one.trim()).ok_or_else(|| {
-            "tcp://<host>:<port> was expected, or several with commas between; an IPv6 address stands in brackets, \
-             the port is between 0 and 65535"
-                .to_owned()
-        })
-    });
-    let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
-    match endpoints.len() {
-        ..=ENDPOINTS_MAX => Ok(endpoints),
-        more => Err(format!("it has {more} addresses, at most {ENDPOINTS_MAX} were expected")),
-    }
-}
-
-/// An address in the form `tcp://<host>:<port>`.
-pub fn parse_endpoint(text: &str) -> Option<Endpoint> {
-    let rest = text.strip_prefix("tcp://")?;
-    let (host, port) = match rest.strip_prefix('[') {
-        Some(rest) => {
-            let (host, port) = rest.split_once("]:")?;
-            // An address may carry the interface it belongs to: fe80::1%eth0.
-            host.split('%').next()?.parse::<std::net::Ipv6Addr>().ok()?;
-            (host, port)
-        }
-        None => {
-            let (host, port) = rest.split_once(':')?;
-            let valid = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
-            if host.is_empty() || !host.chars().all(valid) {
-                return None;
-            }
-            (host, port)
-        }
-    };
-    // `parse` would take a sign.
-    let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
-    Some(Endpoint { host: host.to_owned(), port: port.parse().ok().filter(|_| digits)? })
 }
 
 fn parse_protocol(text: &str) -> Result<Protocol, String> {
@@ -362,6 +350,32 @@ mod tests {
     }
 
     #[test]
+    fn the_default_quorum_makes_a_majority_of_all_copies() {
+        for (replicas, quorum) in [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3)] {
+            let list: Vec<String> = (0..replicas).map(|n| format!("r{n}=tcp://h{n}:1")).collect();
+            let settings = parse(&[(REPLICAS, &list.join(","))]).unwrap().unwrap();
+            assert_eq!((settings.quorum, settings.replicas.len()), (quorum, replicas));
+            let all = replicas.to_string();
+            assert_eq!(parse(&[(REPLICAS, &list.join(",")), (QUORUM, &all)]).unwrap().unwrap().quorum, replicas);
+        }
+        let one = parsed(&[]);
+        assert_eq!((one.quorum, &one.replicas[0].endpoints), (1, &one.endpoints));
+        assert_eq!(one.replicas[0].name, "localhost:1234");
+    }
+
+    #[test]
+    fn what_says_two_things_about_the_replicas_or_what_the_protocol_cannot_have_is_refused() {
+        let both = [(REPLICAS, "a=tcp://a:1"), (ENDPOINT, "tcp://a:1")];
+        assert!(parse(&both).unwrap_err().problem.contains(ENDPOINT));
+        let of_upstream = [(REPLICAS, "a=tcp://a:1"), (PROTOCOL, "upstream")];
+        assert_eq!(parse(&of_upstream).unwrap_err().variable, REPLICAS);
+        for quorum in ["0", "2", "all"] {
+            assert_eq!(parse(&[(REPLICAS, "a=tcp://a:1"), (QUORUM, quorum)]).unwrap_err().variable, QUORUM);
+        }
+        assert_eq!(parse(&[(QUORUM, "1")]).unwrap_err().variable, QUORUM);
+    }
+
+    #[test]
     fn a_secret_that_the_protocol_cannot_use_is_refused() {
         use std::os::unix::fs::PermissionsExt;
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -382,16 +396,6 @@ mod tests {
         assert_eq!(settings.retain_bytes, 4096 << 20);
         assert!(settings.secret.is_none() && !settings.allow_no_secret);
         assert!(!settings.async_session_close && !settings.async_group_commit);
-    }
-
-    #[test]
-    fn endpoints_are_names_or_addresses_of_both_families() {
-        let settings =
-            parse(&[(ENDPOINT, "tcp://db-2.example:1, tcp://10.0.0.1:65535,tcp://[::1]:3,tcp://[fe80::1%lo]:4")]);
-        let endpoints = settings.unwrap().unwrap().endpoints;
-        let text: Vec<String> = endpoints.iter().map(Endpoint::to_string).collect();
-        assert_eq!(text, ["db-2.example:1", "10.0.0.1:65535", "[::1]:3", "[fe80::1%lo]:4"]);
-        assert_eq!(endpoints[2].host, "::1");
     }
 
     #[test]

@@ -93,6 +93,20 @@ pub struct Lag {
     pub age_ms: Option<u64>,
 }
 
+/// What a primary knows of one of its replicas. What it does not know stays `None`.
+#[derive(Clone, Debug)]
+pub struct KnownReplica {
+    pub name: String,
+    pub state: LinkState,
+    pub state_for: Duration,
+    pub peer: Option<String>,
+    pub heard: Option<Instant>,
+    /// What counts of what it confirmed.
+    pub propagated: Option<Epoch>,
+    pub lag_bytes: Option<u64>,
+    pub last_error: Option<String>,
+}
+
 /// What a side knows. What it does not know stays `None`.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
@@ -120,6 +134,10 @@ pub struct Known {
     pub boundary: Option<WriteVersion>,
     pub safe_snapshot: Option<WriteVersion>,
     pub last_error: Option<String>,
+    /// How many of several replicas must have an epoch.
+    pub quorum: Option<usize>,
+    /// Several replicas; one is the document itself.
+    pub replicas: Vec<KnownReplica>,
 }
 
 impl Known {
@@ -166,6 +184,7 @@ impl Known {
         let switched = self.switched.map(|switched| switched.max(stored.or(self.propagated).unwrap_or_default()));
         let lag = self.lag(stored);
         let number = |epoch: Option<Epoch>| epoch.map(|epoch| epoch.0);
+        let replicas = self.replicas.iter().map(|replica| self.row(replica, stored)).collect();
         Status {
             role: self.role,
             protocol: self.protocol.map(str::to_owned),
@@ -184,8 +203,46 @@ impl Known {
             boundary: self.boundary,
             safe_snapshot: self.safe_snapshot,
             last_error: self.last_error.map(|error| printable(&error)),
+            quorum: self.quorum.map(|quorum| quorum as u64),
+            replicas,
         }
     }
+
+    fn row(&self, replica: &KnownReplica, stored: Option<Epoch>) -> ReplicaRow {
+        let propagated = replica.propagated.filter(|epoch| *epoch > Epoch(0));
+        let of_replica = Known {
+            propagated,
+            written: self.written,
+            lag_heard: replica.heard,
+            lag_bytes: replica.lag_bytes,
+            ..Known::default()
+        };
+        ReplicaRow {
+            name: replica.name.clone(),
+            state: replica.state,
+            state_ms: ms(replica.state_for),
+            peer: replica.peer.as_deref().map(printable),
+            heard_ms: replica.heard.map(|heard| ms(heard.elapsed())),
+            propagated_epoch: propagated.map(|epoch| epoch.0),
+            lag: of_replica.lag(stored),
+            last_error: replica.last_error.as_deref().map(printable),
+        }
+    }
+}
+
+/// One of several replicas of a primary; the fields mean what they do in [`Status`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaRow {
+    /// As it is set.
+    pub name: String,
+    pub state: LinkState,
+    pub state_ms: u64,
+    pub peer: Option<String>,
+    pub heard_ms: Option<u64>,
+    /// Durable there, as far as it counts.
+    pub propagated_epoch: Option<u64>,
+    pub lag: Lag,
+    pub last_error: Option<String>,
 }
 
 /// The document. `None`, `null` in JSON, is what the side that speaks does not know or does not have.
@@ -219,6 +276,13 @@ pub struct Status {
     pub safe_snapshot: Option<WriteVersion>,
     /// Why the last session failed or did not come about; gone when the replica has everything again.
     pub last_error: Option<String>,
+    /// Of a primary with several replicas: how many must have an epoch before it counts as propagated. The link above
+    /// is that of the one that completes them.
+    #[serde(default)]
+    pub quorum: Option<u64>,
+    /// One for each replica where there are several.
+    #[serde(default)]
+    pub replicas: Vec<ReplicaRow>,
 }
 
 impl Status {
@@ -293,7 +357,21 @@ impl fmt::Display for Status {
             version(self.boundary),
             version(self.safe_snapshot)
         )?;
-        write!(f, "last error: {}", or_none(&self.last_error))
+        write!(f, "last error: {}", or_none(&self.last_error))?;
+        if let Some(quorum) = self.quorum {
+            write!(f, "\nreplicas:   {quorum} of {} must have an epoch", self.replicas.len())?;
+        }
+        for ReplicaRow { name, state, state_ms, peer, propagated_epoch, lag, last_error, .. } in &self.replicas {
+            write!(
+                f,
+                "\n  {name}: {state} for {state_ms} ms, peer {}, propagated {}, lag {} bytes, last error: {}",
+                or_none(peer),
+                or_unknown(propagated_epoch, ""),
+                or_unknown(&lag.bytes, ""),
+                or_none(last_error)
+            )?;
+        }
+        Ok(())
     }
 }
 

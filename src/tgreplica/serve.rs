@@ -116,6 +116,8 @@ fn settings(arguments: &Arguments, environment: Environment) -> Result<Served, U
     let is_set = variables.iter().any(|(name, _)| name == OsStr::new(ENDPOINT));
     let metrics = metrics_endpoint(value).map_err(|e| Unusable::Other(e.to_string()))?;
     match ReplicationSettings::parse(variables) {
+        // Replicas of its own do not say where it listens.
+        Ok(Some(settings)) if settings.endpoints.is_empty() => Err(Unusable::NotSet),
         Ok(Some(settings)) => Ok(Served { settings, commit, secret_file, metrics }),
         Ok(None) if !is_set => Err(Unusable::NotSet),
         Ok(None) => Err(wrong_endpoint()),

@@ -8,4 +8,5 @@ mod pair;
 mod policies;
 mod retention;
 mod rewinds;
+mod several;
 mod streaming;

@@ -46,8 +46,12 @@ pub fn commit() -> Commit {
 /// The settings of an engine whose replica listens on the port; `variables` without their common prefix.
 pub fn settings(port: u16, variables: &[(&str, &str)]) -> ReplicationSettings {
     let endpoint = format!("tcp://127.0.0.1:{port}");
-    let all = [("ENDPOINT", endpoint.as_str())].into_iter().chain(variables.iter().copied());
-    let all = all.map(|(name, value)| (format!("TSURUGI_REPLICATION_{name}").into(), value.into()));
+    all_settings(&[&[("ENDPOINT", endpoint.as_str())], variables].concat())
+}
+
+/// The same with nothing else.
+pub fn all_settings(variables: &[(&str, &str)]) -> ReplicationSettings {
+    let all = variables.iter().map(|&(name, value)| (format!("TSURUGI_REPLICATION_{name}").into(), value.into()));
     ReplicationSettings::parse(all).unwrap().unwrap()
 }
 

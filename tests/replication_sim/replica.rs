@@ -230,7 +230,7 @@ impl Replica {
             durable: standing.durable,
             outcome,
             max_channels: session.max_channels(),
-            capabilities: 0,
+            directory: 0,
         };
         end.send(&Message::Answer { replica: Some(replica) });
         self.news.push(News::Accepted { session: id, outcome, term: primary.term });

@@ -6,6 +6,7 @@
 //! sync. Knows nothing of sockets and messages.
 
 mod blobs;
+pub mod directory_id;
 mod journaling;
 mod lane;
 mod sessions;

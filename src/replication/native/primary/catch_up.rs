@@ -5,7 +5,7 @@
 use super::end::End;
 use super::feed::Feed;
 use super::session::Session;
-use crate::datastore::{Datastore, EndedSession, Subscription, Tap};
+use crate::datastore::{Datastore, EndedSession, Subscription};
 use crate::replication::backlog::{Backlog, BacklogError, NotShippable};
 use crate::replication::status::LinkState;
 use crate::types::{Epoch, WriteVersion};
@@ -26,9 +26,9 @@ pub(super) fn run(session: &Session, feed: &Arc<Feed>, durable: Epoch) -> Result
     let mut told = false;
     let (begun, mut bytes) = (Instant::now(), 0);
     loop {
-        session.core.store.unsubscribe();
-        feed.begin_pass();
-        let subscription = session.core.store.subscribe(feed.clone()).map_err(|e| End::Local(e.to_string()))?;
+        let (core, pass) = (&session.core, feed.begin_pass());
+        let subscription = core.group.taps.subscribe(&core.store, &core.group.quorum, (core.slot, pass));
+        let subscription = subscription.map_err(|e| End::Local(e.to_string()))?;
         if !std::mem::replace(&mut told, true) {
             // Later switches reach the tap.
             tell_versions(&session.core.store, feed);

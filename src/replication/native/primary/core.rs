@@ -1,29 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the threads of a primary share, and what it says about the link: one log line for each change of state.
+//! What the threads share that serve one replica, and what is said about its link: one log line for each change of
+//! state.
 
 use super::base_set::BaseSet;
 use super::end::End;
+use super::events::Events;
+use super::group::Group;
 use crate::datastore::Datastore;
 use crate::replication::net::dial::Dialer;
-use crate::replication::settings::ReplicationSettings;
+use crate::replication::settings::{Replica, ReplicationSettings};
 use crate::replication::status::LinkState;
 use crate::types::Epoch;
 use crate::wal::history_file::DirectoryHistory;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// One replica, of one or several.
 pub(super) struct Core {
+    pub(super) group: Arc<Group>,
     pub(super) store: Arc<Datastore>,
     pub(super) settings: ReplicationSettings,
     pub(super) state: DirectoryHistory,
+    /// The place of the replica in the settings.
+    pub(super) slot: usize,
+    pub(super) name: String,
     /// The addresses of the replica; locked while an attempt goes through them.
     pub(super) dialer: Mutex<Dialer>,
-    stopping: AtomicBool,
-    /// Somebody waits for what the replica confirms.
-    awaited: AtomicBool,
     /// Beyond what the catalog says, because the log has something that cannot be sent.
     oldest_shippable: AtomicU64,
     link: Mutex<Link>,
@@ -31,9 +36,8 @@ pub(super) struct Core {
     /// one.
     base_set: Mutex<Option<BaseSet>>,
     base_set_dropped: Mutex<Option<Instant>>,
-    /// Counts what the watching thread has to look at.
-    events: Mutex<u64>,
-    event: Condvar,
+    /// What the thread that watches over the link has to look at.
+    pub(super) events: Events,
 }
 
 #[derive(Clone)]
@@ -49,7 +53,7 @@ pub(super) struct Link {
 }
 
 impl Core {
-    pub(super) fn new(store: Arc<Datastore>, settings: ReplicationSettings, state: DirectoryHistory) -> Core {
+    pub(super) fn new(group: Arc<Group>, slot: usize) -> Core {
         let link = Link {
             state: LinkState::Connecting,
             since: Instant::now(),
@@ -58,30 +62,34 @@ impl Core {
             heard: None,
             last_error: None,
         };
+        let Replica { name, endpoints } = group.settings.replicas[slot].clone();
         Core {
-            dialer: Mutex::new(Dialer::new(settings.endpoints.clone())),
-            store,
-            settings,
-            state,
-            stopping: AtomicBool::new(false),
-            awaited: AtomicBool::new(false),
+            store: group.store.clone(),
+            settings: group.settings.clone(),
+            state: group.state.clone(),
+            group,
+            slot,
+            name,
+            dialer: Mutex::new(Dialer::new(endpoints)),
             oldest_shippable: AtomicU64::new(0),
             link: Mutex::new(link),
             base_set: Mutex::default(),
             base_set_dropped: Mutex::default(),
-            events: Mutex::default(),
-            event: Condvar::new(),
+            events: Events::default(),
         }
     }
 
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.load(SeqCst)
+    /// Whether no session may begin any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.group.is_stopping() || self.group.is_fenced()
     }
 
-    /// Nothing begins any more.
-    pub(super) fn stop(&self) {
-        self.stopping.store(true, SeqCst);
-        self.wake();
+    /// What log lines begin with: the replica, when there are several.
+    pub(super) fn label(&self) -> String {
+        match self.settings.replicas.len() {
+            1 => "replication".to_owned(),
+            _ => format!("replication: replica {}", self.name),
+        }
     }
 
     /// What is known of the link.
@@ -120,8 +128,9 @@ impl Core {
         if !repeated {
             let (stored, propagated) = (self.store.last_epoch(), self.store.propagated_epoch());
             let lasted = lasted.as_millis();
+            let label = self.label();
             let line = format!(
-                "replication: {state}: {text} (after {lasted} ms; epochs: stored {stored}, propagated {propagated})"
+                "{label}: {state}: {text} (after {lasted} ms; epochs: stored {stored}, propagated {propagated})"
             );
             match end {
                 end if end.is_refusal() => log::error!("{line}"),
@@ -162,8 +171,9 @@ impl Core {
         drop(link);
         self.set_state(LinkState::Streaming);
         log::info!(
-            "replication: streaming to {peer}: it had epoch {from}, {} is stored; {bytes} bytes of log were sent in \
+            "{}: streaming to {peer}: it had epoch {from}, {} is stored; {bytes} bytes of log were sent in \
              {} ms",
+            self.label(),
             self.store.last_epoch(),
             took.as_millis()
         );
@@ -182,8 +192,8 @@ impl Core {
 
     /// Lets whoever waits for an event look again.
     pub(super) fn wake(&self) {
-        *self.events.lock() += 1;
-        self.event.notify_all();
+        self.events.wake();
+        self.group.events.wake();
     }
 
     /// What a base sync is to go on with, if there is something. An error: for how long none is to be begun.
@@ -206,7 +216,10 @@ impl Core {
     pub(super) fn drop_stale_base_set(&self) {
         if let Some(set) = self.base_set.lock().take_if(|set| set.is_stale(self.settings.timeout)) {
             drop(set);
-            log::info!("replication: the files of the base sync are not held any more: nobody took anything of them");
+            log::info!(
+                "{}: the files of the base sync are not held any more: nobody took anything of them",
+                self.label()
+            );
             *self.base_set_dropped.lock() = Some(Instant::now());
         }
     }
@@ -216,30 +229,8 @@ impl Core {
         *self.base_set.lock() = None;
     }
 
-    /// The replica has confirmed more.
-    pub(super) fn progressed(&self) {
-        if self.awaited.load(SeqCst) {
-            self.wake();
-        }
-    }
-
-    /// Whether somebody waits for what the replica confirms.
-    pub(super) fn set_awaited(&self, awaited: bool) {
-        self.awaited.store(awaited, SeqCst);
-    }
-
-    /// Waits until [`Self::wake`] is called after `seen` of its calls, or the deadline; returns the number of calls by
-    /// now.
-    pub(super) fn wait_for_event(&self, seen: u64, deadline: Instant) -> u64 {
-        let mut events = self.events.lock();
-        while *events == seen && !self.event.wait_until(&mut events, deadline).timed_out() {}
-        *events
-    }
-
-    /// Waits, at most as long, unless replication ends.
+    /// Waits, at most as long, unless there is no use in it any more.
     pub(super) fn sleep(&self, time: Duration) {
-        let deadline = Instant::now() + time;
-        let mut events = self.events.lock();
-        while !self.is_stopping() && !self.event.wait_until(&mut events, deadline).timed_out() {}
+        self.events.wait_until(Instant::now() + time, || self.is_over());
     }
 }

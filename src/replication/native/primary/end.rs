@@ -35,6 +35,8 @@ pub(super) enum End {
     Local(String),
     #[error("the base sync is complete")]
     BaseSynced,
+    #[error("another replica has seen a later term: this primary has been replaced")]
+    Fenced,
     #[error("replication ends")]
     Stopped,
 }
@@ -45,7 +47,7 @@ impl End {
         match self {
             // Over by itself: another session ends, a compaction is done, the replica is started again.
             End::Refused(reason) => !matches!(reason.code, Code::BUSY | Code::SHUTDOWN),
-            end => matches!(end, End::Rejected(_) | End::Protocol(_)),
+            end => matches!(end, End::Rejected(_) | End::Protocol(_) | End::Fenced),
         }
     }
 

@@ -1,19 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The tap of a session with the replica. While the replica catches up, what ends meanwhile waits here by reference;
-//! then everything goes straight to the lanes. Too much of it ends the waiting, and the replica catches up once more.
+//! What a session with a replica is told by the tap. While the replica catches up, what ends meanwhile waits here by
+//! reference; then everything goes straight to the lanes. Too much of it ends the waiting, and the replica catches up
+//! once more.
 
 use super::blobs::Blobs;
 use super::lane::Item;
 use super::queue::Queue;
 use crate::blob::BlobStore;
-use crate::datastore::{Datastore, EndedSession, Tap};
+#[cfg(doc)]
+use crate::datastore::Tap;
+use crate::datastore::{Datastore, EndedSession};
 use crate::replication::native::protocol::lane_order::lane_of;
 use crate::replication::native::protocol::message::{Message, Reason};
 use crate::replication::native::protocol::primary_session::{PrimaryEvent, PrimarySession};
 use crate::replication::native::protocol::Millis;
+use crate::replication::quorum::Seat;
 use crate::types::{Epoch, WriteVersion};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -37,8 +42,11 @@ pub(super) struct Versions {
     pub safe_snapshot: Option<WriteVersion>,
 }
 
-/// The tap.
+/// What a session with a replica is told.
 pub(super) struct Feed {
+    seat: Seat,
+    /// Counts the passes of the catch-up; what an earlier one is told does not count.
+    pass: AtomicU64,
     lanes: Vec<Arc<Queue<Item>>>,
     blobs: Arc<Blobs>,
     store: Weak<Datastore>,
@@ -46,6 +54,23 @@ pub(super) struct Feed {
     begun: Instant,
     state: Mutex<State>,
     versions: Mutex<Versions>,
+}
+
+/// The feed from a pass of its catch-up on. Whatever ends is told to one pass of a feed at most.
+pub(super) struct Pass {
+    feed: Arc<Feed>,
+    number: u64,
+}
+
+impl Pass {
+    pub(super) fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// A session is written. Never waits for the replica.
+    pub(super) fn session_ended(&self, session: EndedSession) {
+        self.feed.session_ended(self.number, session);
+    }
 }
 
 #[derive(Debug)]
@@ -69,8 +94,9 @@ struct State {
 }
 
 impl Feed {
-    /// A tap for the session of `machine`.
+    /// For the session of `machine`.
     pub(super) fn new(
+        seat: Seat,
         lanes: Vec<Arc<Queue<Item>>>,
         blobs: Arc<Blobs>,
         store: &Arc<Datastore>,
@@ -84,17 +110,40 @@ impl Feed {
             unsynced: vec![false; lanes.len()],
             unconfirmed: VecDeque::new(),
         };
-        let (state, begun) = (Mutex::new(state), Instant::now());
-        Feed { lanes, blobs, store: Arc::downgrade(store), observer, begun, state, versions: Mutex::default() }
+        Feed {
+            seat,
+            pass: AtomicU64::new(0),
+            lanes,
+            blobs,
+            store: Arc::downgrade(store),
+            observer,
+            begun: Instant::now(),
+            state: Mutex::new(state),
+            versions: Mutex::default(),
+        }
+    }
+
+    /// What the session reports with.
+    pub(super) fn seat(&self) -> Seat {
+        self.seat
     }
 
     fn now(&self) -> Millis {
         self.begun.elapsed().as_millis() as Millis
     }
 
-    /// Begins to keep what ends, for a replica that catches up. The tap must not be set.
-    pub(super) fn begin_pass(&self) {
-        self.state.lock().phase = Phase::Pending(VecDeque::new());
+    /// Begins to keep what the result is told, for a replica that catches up.
+    pub(super) fn begin_pass(self: &Arc<Feed>) -> Pass {
+        let mut state = self.state.lock();
+        state.phase = Phase::Pending(VecDeque::new());
+        Pass { number: self.pass.fetch_add(1, SeqCst) + 1, feed: self.clone() }
+    }
+
+    /// Takes nothing any more.
+    pub(super) fn close(&self) {
+        let mut state = self.state.lock();
+        self.pass.fetch_add(1, SeqCst);
+        state.phase = Phase::Overflowed;
     }
 
     /// Sends a session of the log; its epoch is stored. True when BLOBs of it are gone.
@@ -268,10 +317,17 @@ impl State {
     }
 }
 
-impl Tap for Feed {
-    fn session_ended(&self, session: EndedSession) {
+/// As [`Tap`] has them.
+impl Feed {
+    fn session_ended(&self, pass: u64, session: EndedSession) {
+        if self.pass.load(SeqCst) != pass {
+            return;
+        }
         let session = self.with_present_blobs(session);
         let mut state = self.state.lock();
+        if self.pass.load(SeqCst) != pass {
+            return;
+        }
         match &mut state.phase {
             Phase::Pending(pending) if pending.len() < PENDING_MAX => pending.push_back(session),
             Phase::Pending(_) => self.overflow(&mut state, PENDING_MAX),
@@ -289,7 +345,7 @@ impl Tap for Feed {
         }
     }
 
-    fn switched(&self, epoch: Epoch) {
+    pub(super) fn switched(&self, epoch: Epoch) {
         let mut state = self.state.lock();
         state.switched = epoch;
         if matches!(state.phase, Phase::Streaming) {
@@ -297,7 +353,7 @@ impl Tap for Feed {
         }
     }
 
-    fn stored(&self, stored: Epoch, last_written: Option<Epoch>) -> Option<Epoch> {
+    pub(super) fn stored(&self, stored: Epoch, last_written: Option<Epoch>) -> Option<Epoch> {
         let mut state = self.state.lock();
         state.machine.stored(stored, last_written);
         if !matches!(state.phase, Phase::Streaming) {
@@ -307,12 +363,12 @@ impl Tap for Feed {
         Some(state.machine.propagated())
     }
 
-    fn boundary(&self, version: WriteVersion) {
+    pub(super) fn boundary(&self, version: WriteVersion) {
         // Switches at the same time may be told in any order.
         self.set_version(|versions| versions.boundary = versions.boundary.max(Some(version)));
     }
 
-    fn safe_snapshot(&self, version: WriteVersion) {
+    pub(super) fn safe_snapshot(&self, version: WriteVersion) {
         self.set_version(|versions| versions.safe_snapshot = versions.safe_snapshot.max(Some(version)));
     }
 }

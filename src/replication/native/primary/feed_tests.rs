@@ -3,6 +3,7 @@
 use super::*;
 use crate::datastore::Settings;
 use crate::replication::native::protocol::message::{Outcome, ReplicaIdentity};
+use crate::replication::quorum::Quorum;
 use crate::types::BlobId;
 use crate::vfs::{Open, SimFs, Vfs, VfsFile};
 use crate::wal::history::History;
@@ -24,7 +25,8 @@ impl Observer for Noted {
 
 struct Rig {
     fs: SimFs,
-    feed: Feed,
+    feed: Arc<Feed>,
+    pass: Mutex<Option<Pass>>,
     lanes: Vec<Arc<Queue<Item>>>,
     file: Arc<dyn VfsFile>,
     observer: Arc<Noted>,
@@ -47,12 +49,13 @@ impl Rig {
             durable: Epoch(1),
             outcome: Outcome::CatchUp,
             max_channels: 8,
-            capabilities: 0,
+            directory: 7,
         };
         let machine = PrimarySession::new(Epoch(1), &replica, 1000, 0);
-        let feed = Feed::new(lanes.clone(), Arc::new(Blobs::new()), &store, weak, machine);
+        let seat = Quorum::new(1, 1).begin(0, 7, Epoch(1)).0;
+        let feed = Feed::new(seat, lanes.clone(), Arc::new(Blobs::new()), &store, weak, machine);
         let file = fs.open(Path::new("/file"), Open::Create).unwrap().into();
-        Rig { fs, feed, lanes, file, observer, _store: store }
+        Rig { fs, feed: Arc::new(feed), pass: Mutex::default(), lanes, file, observer, _store: store }
     }
 
     fn session(&self, channel: u32, epoch: u64, blobs: &[BlobId]) -> EndedSession {
@@ -60,7 +63,7 @@ impl Rig {
     }
 
     fn ends(&self, channel: u32, epoch: u64) {
-        self.feed.session_ended(self.session(channel, epoch, &[]));
+        self.is_told(self.session(channel, epoch, &[]));
     }
 
     /// Waits until so many files were looked up, and says whether they were.
@@ -74,8 +77,16 @@ impl Rig {
         looked_up() == files
     }
 
+    fn is_told(&self, session: EndedSession) {
+        self.pass.lock().as_ref().unwrap().session_ended(session);
+    }
+
+    fn begin_pass(&self) -> Option<Pass> {
+        self.pass.lock().replace(self.feed.begin_pass())
+    }
+
     fn stream(&self) {
-        self.feed.begin_pass();
+        self.begin_pass();
         assert!(self.feed.go_live(Vec::new()));
     }
 
@@ -103,7 +114,7 @@ fn no_channel_waits_for_the_look_up_of_another_ones_blobs() {
     rig.stream();
     let looked_up = std::thread::scope(|scope| {
         let locked = rig.feed.state.lock();
-        scope.spawn(|| rig.feed.session_ended(rig.session(0, 2, &[BlobId(7), BlobId(8)])));
+        scope.spawn(|| rig.is_told(rig.session(0, 2, &[BlobId(7), BlobId(8)])));
         let ended = rig.has_looked_up(2);
         scope.spawn(|| rig.feed.go_live(vec![rig.session(1, 2, &[BlobId(9)])]));
         let held = rig.has_looked_up(3);
@@ -153,15 +164,19 @@ fn a_replica_for_which_too_much_waits_has_to_catch_up_once_more() {
 #[test]
 fn too_much_that_ends_during_a_catch_up_makes_another_pass_necessary() {
     let rig = Rig::new();
-    rig.feed.begin_pass();
+    rig.begin_pass();
     for _ in 0..=PENDING_MAX {
         rig.ends(0, 2);
     }
     assert!(!rig.feed.go_live(Vec::new()));
     assert_eq!(rig.observer.overflowed.load(SeqCst), 0, "the session goes on");
     assert_eq!(rig.waiting(), ["", ""]);
-    rig.feed.begin_pass();
+    let former = rig.begin_pass().unwrap();
+    former.session_ended(rig.session(0, 2, &[]));
     rig.ends(0, 2);
     assert!(rig.feed.go_live(Vec::new()));
-    assert_eq!(rig.waiting(), ["s", ""]);
+    assert_eq!(rig.waiting(), ["s", ""], "the log of this pass has what the former one is told");
+    rig.feed.close();
+    rig.ends(0, 2);
+    assert_eq!(rig.waiting(), ["", ""]);
 }

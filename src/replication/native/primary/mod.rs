@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The primary's side of the native protocol: keeps a session with the replica whenever there can be one, sends what
+//! The primary's side of the native protocol: keeps a session with each replica whenever there can be one, sends what
 //! the replica lacks and then everything as it ends, and tells the data store what is propagated. Owns the threads and
 //! sockets of it; what a message means is in `native`. Promises that the engine never waits for it, but for a bounded
 //! time in [`Primary::shutdown`], and that no thread is left behind by that.
@@ -12,14 +12,18 @@ mod catch_up;
 mod connection;
 mod core;
 mod end;
+mod events;
 mod feed;
+mod group;
 mod keeper;
 mod lane;
+mod members;
 mod queue;
 mod session;
+mod taps;
 
-use self::core::Core;
-use self::keeper::Keeper;
+use self::group::Group;
+use self::members::Members;
 use crate::datastore::Datastore;
 use crate::error::{Error, Result};
 use crate::replication::settings::ReplicationSettings;
@@ -31,7 +35,7 @@ use std::thread::JoinHandle;
 
 /// Replication of a data store that is ready. To be shut down before the data store is.
 pub struct Primary {
-    keeper: Arc<Keeper>,
+    members: Arc<Members>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -42,13 +46,15 @@ impl Primary {
     /// # Errors
     /// [`Error::Io`] when the system gives no threads.
     pub fn start(store: Arc<Datastore>, settings: ReplicationSettings, state: DirectoryHistory) -> Result<Primary> {
-        let keeper = Arc::new(Keeper::new(Core::new(store, settings, state)));
-        let primary = Primary { keeper: keeper.clone(), threads: Mutex::default() };
-        primary.spawn("repl_connect", {
-            let keeper = keeper.clone();
-            move || keeper.keep_connected()
-        })?;
-        primary.spawn("repl_watch", move || keeper.watch())?;
+        let members = Arc::new(Members::new(Group::new(store, settings, state)));
+        let primary = Primary { members: members.clone(), threads: Mutex::default() };
+        // Of its own for each replica: one that takes nothing holds up nobody else.
+        for member in &members.all {
+            let (connecting, watching) = (member.clone(), member.clone());
+            primary.spawn("repl_connect", move || connecting.keep_connected())?;
+            primary.spawn("repl_watch", move || watching.watch())?;
+        }
+        primary.spawn("repl_policy", move || members.watch())?;
         Ok(primary)
     }
 
@@ -59,7 +65,7 @@ impl Primary {
         };
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|source| {
             // What has started already ends.
-            self.keeper.stop();
+            self.members.stop();
             Error::Io { message: format!("cannot start the thread {name}"), source }
         })?;
         self.threads.lock().push(thread);
@@ -68,7 +74,7 @@ impl Primary {
 
     /// What is going on.
     pub fn status(&self) -> Status {
-        self.keeper.status()
+        self.members.status()
     }
 
     /// Ends replication. A replica that is connected, or with which an attempt is under way, gets time to confirm what
@@ -76,10 +82,10 @@ impl Primary {
     /// Calling it again does nothing. May be called from within a callback; on a thread of replication it waits neither
     /// for the replica nor for the threads to end.
     pub fn shutdown(&self) {
-        let core = &self.keeper.core;
-        if !core.is_stopping() {
-            self.keeper.drain(core.settings.shutdown_patience());
-            self.keeper.stop();
+        let group = &self.members.group;
+        if !group.is_stopping() {
+            self.members.drain(group.settings.shutdown_patience());
+            self.members.stop();
         }
         // A callback on one of the threads that end now may have called this: they end when it returns.
         if session::is_own_thread() {

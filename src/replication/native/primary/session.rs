@@ -16,6 +16,7 @@ use crate::replication::native::protocol::message::{
 use crate::replication::native::protocol::primary_session::PrimarySession;
 use crate::replication::net::connection::{Closer, Connection};
 use crate::replication::net::dial;
+use crate::replication::quorum::Seat;
 use crate::replication::secret;
 use crate::types::Epoch;
 use parking_lot::{Condvar, Mutex};
@@ -153,12 +154,13 @@ impl Session {
 
     /// Waits for the end and returns why it came. All threads of the session have ended then.
     pub(super) fn finished(&self, threads: Vec<JoinHandle<()>>) -> End {
-        self.core.store.unsubscribe();
+        self.core.group.taps.remove(&self.core.store, self.core.slot);
         for thread in threads {
             // A thread that panicked has ended the session.
             let _ = thread.join();
         }
         if let Some(feed) = self.feed.lock().take() {
+            feed.close();
             self.progressed.store(feed.has_progressed(), SeqCst);
         }
         self.end.lock().clone().unwrap_or(End::Stopped)
@@ -241,11 +243,32 @@ impl Session {
         let machine = PrimarySession::new(stored, replica, timeout, 0);
         let lanes: Vec<_> = (0..lanes).map(|_| Arc::new(Queue::new())).collect();
         *self.lanes.lock() = lanes.clone();
-        let feed = Arc::new(Feed::new(lanes, self.blobs.clone(), &self.core.store, observer, machine));
+        let feed = Arc::new(Feed::new(
+            self.take_seat(replica),
+            lanes,
+            self.blobs.clone(),
+            &self.core.store,
+            observer,
+            machine,
+        ));
         *self.control.lock() = Some(control);
         *self.feed.lock() = Some(feed.clone());
         // The end may have come before the queues could be closed with it.
         self.check().map(|()| feed)
+    }
+
+    /// From now on what this session confirms counts, and nothing else of the same directory.
+    fn take_seat(&self, replica: &ReplicaIdentity) -> Seat {
+        let core = &self.core;
+        let (seat, other) = core.group.quorum.begin(core.slot, replica.directory, replica.durable);
+        if let Some(other) = other {
+            let other = &core.settings.replicas[other].name;
+            log::warn!(
+                "{}: its directory is that of the replica {other}, or neither tells which it is: both count as one",
+                core.label()
+            );
+        }
+        seat
     }
 
     /// Opens the lanes and the connection for BLOBs, several at a time; what is to be sent on them may wait already.
@@ -301,11 +324,7 @@ impl Session {
             if ended {
                 return Err(End::Ended(Reason::new(Code::SHUTDOWN, "it ends")));
             }
-            if propagated > self.core.store.propagated_epoch() {
-                // After a shutdown or a failure nothing is acknowledged any more.
-                let _ = self.core.store.confirm_propagated(propagated);
-                self.core.progressed();
-            }
+            self.core.group.confirm(feed.seat(), propagated);
         }
     }
 
@@ -341,6 +360,11 @@ impl Session {
     /// Up to where the replica has everything, when there is a session.
     pub(super) fn propagated(&self) -> Option<Epoch> {
         self.feed().map(|feed| feed.propagated())
+    }
+
+    /// The same with what the session reports with.
+    pub(super) fn standing(&self) -> Option<(Seat, Epoch)> {
+        self.feed().map(|feed| (feed.seat(), feed.propagated()))
     }
 
     /// From where on the log must be kept for the replica, when there is a session that tells.

@@ -61,7 +61,7 @@ impl Message {
             }
             Message::Answer { replica: Some(id) } => {
                 p.u8(1).name(&id.uuid).u64(id.term).history(&id.history).u64(id.durable.0).u8(id.outcome as u8);
-                p.u32(id.max_channels).u64(id.capabilities);
+                p.u32(id.max_channels).u64(id.directory);
             }
             Message::Refused(reason) | Message::Error(reason) => {
                 p.u16(reason.code.0).bytes(cut(&reason.text).as_bytes());
@@ -388,7 +388,7 @@ impl<'a> Reader<'a> {
                 other => return self.wrong(format!("outcome {other}"), "1, 2 or 3"),
             },
             max_channels: self.u32()?,
-            capabilities: self.u64()?,
+            directory: self.u64()?,
         }))
     }
 

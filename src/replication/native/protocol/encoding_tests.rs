@@ -70,14 +70,14 @@ fn primary() -> impl Strategy<Value = PrimaryIdentity> {
 fn replica() -> impl Strategy<Value = ReplicaIdentity> {
     let outcome = prop_oneof![Just(Outcome::Stream), Just(Outcome::CatchUp), Just(Outcome::BaseSync)];
     (name(), history(), epoch(), outcome, any::<u32>(), any::<u64>()).prop_map(
-        |(uuid, history, durable, outcome, max_channels, capabilities)| ReplicaIdentity {
+        |(uuid, history, durable, outcome, max_channels, directory)| ReplicaIdentity {
             uuid,
             term: history.runs().last().map_or(3, |last| last.term),
             history,
             durable,
             outcome,
             max_channels,
-            capabilities,
+            directory,
         },
     )
 }

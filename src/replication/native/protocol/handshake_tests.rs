@@ -43,7 +43,7 @@ fn answer(durable: u64, outcome: Outcome) -> Message {
             durable: Epoch(durable),
             outcome,
             max_channels: 10,
-            capabilities: 0,
+            directory: 7,
         }),
     }
 }

@@ -101,8 +101,8 @@ pub struct ReplicaIdentity {
     pub outcome: Outcome,
     /// Most log channels that the replica takes.
     pub max_channels: u32,
-    /// Reserved; 0.
-    pub capabilities: u64,
+    /// The identity of its directory; 0 for a replica that does not tell, as those of earlier programs.
+    pub directory: u64,
 }
 
 /// A piece of a session: its bytes as they are on the primary's disk, from the begin to the end marker.

@@ -15,7 +15,7 @@ fn session(stored: u64, durable: u64) -> PrimarySession {
         durable: Epoch(durable),
         outcome: Outcome::CatchUp,
         max_channels: 1,
-        capabilities: 0,
+        directory: 7,
     };
     PrimarySession::new(Epoch(stored), &replica, TIMEOUT, 0)
 }

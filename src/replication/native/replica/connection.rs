@@ -222,7 +222,7 @@ fn begin_session(
         durable: standing.durable,
         outcome,
         max_channels: CHANNELS_MAX,
-        capabilities: 0,
+        directory: node.directory,
     };
     let lost = |e: io::Error| Reason::new(Code::PROTOCOL, format!("the connection cannot be used: {e}"));
     let stored = primary.stored;

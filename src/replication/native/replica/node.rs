@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::replication::native::protocol::handshake::{check_term, followed, history_of, Standing};
 use crate::replication::native::protocol::message::{Code, Outcome, PrimaryIdentity, Reason};
 use crate::replication::native::protocol::Millis;
-use crate::replication::replica_store::{BaseStaging, StandbyStore, SwitchedVersions};
+use crate::replication::replica_store::{directory_id, BaseStaging, StandbyStore, SwitchedVersions};
 use crate::replication::secret::Secret;
 use crate::replication::status::{Known, Status};
 use crate::types::Epoch;
@@ -42,6 +42,8 @@ pub struct Options {
 pub(super) struct Node {
     vfs: Arc<dyn Vfs>,
     location: PathBuf,
+    /// The identity of the directory, for primaries.
+    pub(super) directory: u64,
     pub(super) options: Options,
     secret: RwLock<Secret>,
     /// Gone while a base sync is put in place, and during a compaction.
@@ -88,8 +90,10 @@ impl Node {
         let history = read_history(&*vfs, &location, &store.identity())?;
         let timeout_ms = options.timeout.as_millis() as u64;
         let seen = Seen::of(&store, term_of(&history));
+        let directory = directory_id::load_or_make(&*vfs, &location);
         Ok(Node {
             location,
+            directory,
             secret: RwLock::new(options.secret.clone()),
             options,
             store: RwLock::new(Some(Arc::new(store))),

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The replicas of a primary together: what the policy makes of how many have an epoch, the log that is kept for those
+//! that are late, the end, and the status.
+
+use super::core::Core;
+use super::group::Group;
+use super::keeper::Keeper;
+use super::session;
+use crate::replication::policy::keeper::PolicyKeeper;
+use crate::replication::status::{Known, KnownReplica, Status};
+use crate::types::Epoch;
+use crate::wal::names;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often at least the epochs are looked at.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// All replicas that are set.
+pub(super) struct Members {
+    pub(super) group: Arc<Group>,
+    pub(super) all: Vec<Arc<Keeper>>,
+    policy: PolicyKeeper,
+    draining: AtomicBool,
+}
+
+impl Members {
+    pub(super) fn new(group: Group) -> Members {
+        let policy = PolicyKeeper::new(group.settings.mode);
+        let group = Arc::new(group);
+        let all = (0..group.settings.replicas.len()).map(|slot| Arc::new(Keeper::new(Core::new(group.clone(), slot))));
+        Members { all: all.collect(), group, policy, draining: AtomicBool::new(false) }
+    }
+
+    /// What the watching thread does.
+    pub(super) fn watch(&self) {
+        let group = &self.group;
+        let (mut seen, mut retained) = (0, Instant::now());
+        while !group.is_stopping() {
+            if group.is_fenced() {
+                self.all.iter().for_each(|member| member.stop());
+            }
+            if retained.elapsed() >= WATCH_INTERVAL {
+                self.retain();
+                retained = Instant::now();
+            }
+            self.policy.look(&group.store, self.is_streaming(), self.problem().as_deref());
+            let wait = self.policy.wait().unwrap_or(WATCH_INTERVAL).min(WATCH_INTERVAL);
+            group.set_awaited(self.draining.load(SeqCst) || self.policy.degraded_since().is_some());
+            seen = group.events.wait(seen, Instant::now() + wait);
+        }
+        group.store.set_retained_epoch(None);
+        self.policy.finish(&group.store);
+    }
+
+    /// Whether as many replicas as are needed get every session as it ends.
+    fn is_streaming(&self) -> bool {
+        let streaming = |member: &&Arc<Keeper>| member.session().is_some_and(|session| session.is_streaming());
+        self.all.iter().filter(streaming).count() >= self.group.quorum.needed()
+    }
+
+    /// What the first replica suffers from that does.
+    fn problem(&self) -> Option<String> {
+        self.all.iter().find_map(|member| {
+            let error = member.core.link().last_error?;
+            Some(if self.all.len() == 1 { error } else { format!("{}: {error}", member.core.name) })
+        })
+    }
+
+    /// Keeps the log beyond what the replicas have from being compacted, as far as that is allowed: one bound for what
+    /// all of them lack.
+    fn retain(&self) {
+        let Some(needed) = self.all.iter().filter_map(|member| member.needs_log_above()).min() else { return };
+        let store = &self.group.store;
+        let entries = store.vfs().list(store.location()).unwrap_or_default();
+        let is_log = |name: &str| names::is_log(name) && !names::is_compacted(name);
+        let logs = entries.iter().filter(|entry| entry.name.to_str().is_some_and(is_log));
+        let bytes: u64 = logs.map(|entry| entry.len).sum();
+        store.set_retained_epoch((bytes <= self.group.settings.retain_bytes).then_some(needed));
+    }
+
+    /// Ends everything; the threads end soon.
+    pub(super) fn stop(&self) {
+        self.group.stop();
+        self.all.iter().for_each(|member| member.stop());
+    }
+
+    /// Gives the replicas that are connected, or being connected to, time to confirm what is stored now, until as many
+    /// as are needed have; says what is known of it then. The thread that hears the confirmations does not wait for
+    /// them.
+    pub(super) fn drain(&self, patience: Duration) {
+        let group = &self.group;
+        let stored = group.store.last_epoch();
+        let deadline = Instant::now() + if session::is_own_thread() { Duration::ZERO } else { patience };
+        self.draining.store(true, SeqCst);
+        group.set_awaited(true);
+        let mut seen = 0;
+        loop {
+            // Without an attempt under way a replica cannot confirm anything soon.
+            let hopeful = |member: &&Arc<Keeper>| {
+                let known = member.session().and_then(|session| session.propagated());
+                known.is_some()
+                    || member.core.link().attempting
+                    || group.quorum.confirmed(member.core.slot) >= Some(stored)
+            };
+            let hopeful = self.all.iter().filter(hopeful).count();
+            if self.propagated() >= stored || hopeful < group.quorum.needed() || Instant::now() >= deadline {
+                break;
+            }
+            seen = group.events.wait(seen, deadline);
+        }
+        self.say_what_was_propagated(stored);
+    }
+
+    /// Up to where enough replicas have everything.
+    fn propagated(&self) -> Epoch {
+        for member in &self.all {
+            if let Some((seat, propagated)) = member.session().and_then(|session| session.standing()) {
+                self.group.quorum.confirm(seat, propagated);
+            }
+        }
+        self.group.quorum.reached().max(self.group.store.propagated_epoch())
+    }
+
+    fn say_what_was_propagated(&self, stored: Epoch) {
+        let (propagated, error) = (self.propagated(), self.problem());
+        let error = error.map_or_else(String::new, |error| format!(" ({error})"));
+        let heard = self.all.iter().any(|member| member.core.link().heard.is_some());
+        match (propagated >= stored, heard) {
+            (true, _) => log::info!("replication: shut down with everything up to epoch {stored} PROPAGATED"),
+            (false, true) => log::warn!(
+                "replication: shut down with epochs {} to {stored} STORED only: the replica has not confirmed \
+                 them{error}",
+                propagated.0 + 1
+            ),
+            (false, false) => log::warn!(
+                "replication: shut down with everything up to epoch {stored} STORED; what the replica has of it is not \
+                 known: there was no session with it since the start{error}"
+            ),
+        }
+        if self.all.len() > 1 {
+            let known = self.all.iter().map(|member| match self.group.quorum.confirmed(member.core.slot) {
+                Some(epoch) => format!("{} has epoch {epoch}", member.core.name),
+                None => format!("what {} has is not known", member.core.name),
+            });
+            log::info!("replication: of the replicas {}", known.collect::<Vec<_>>().join(", "));
+        }
+    }
+
+    /// What is going on. The link that is shown first is that of the replica that completes the quorum.
+    pub(super) fn status(&self) -> Status {
+        let group = &self.group;
+        let mut replicas: Vec<KnownReplica> = self.all.iter().map(|member| self.known(member)).collect();
+        let mut order: Vec<&KnownReplica> = replicas.iter().collect();
+        order.sort_by_key(|replica| std::cmp::Reverse((replica.lag_bytes.is_some(), replica.propagated)));
+        let deciding = order[group.quorum.needed() - 1].clone();
+        if replicas.len() == 1 {
+            // All of it is in the document.
+            replicas.clear();
+        }
+        Known {
+            protocol: Some("native"),
+            state: deciding.state,
+            state_for: Some(deciding.state_for),
+            peer: deciding.peer,
+            heard: deciding.heard,
+            term: Some(group.state.term),
+            lag_heard: deciding.heard,
+            lag_bytes: deciding.lag_bytes,
+            lag_for: Some(self.policy.behind()),
+            policy: Some(group.settings.mode.to_string()),
+            degraded_since: self.policy.degraded_since(),
+            last_error: deciding.last_error,
+            quorum: (self.all.len() > 1).then_some(group.quorum.needed()),
+            replicas,
+            ..Known::of_store(&group.store)
+        }
+        .document()
+    }
+
+    fn known(&self, member: &Keeper) -> KnownReplica {
+        let link = member.core.link();
+        // What is not streamed yet is nowhere counted.
+        let streaming = member.session().filter(|session| session.is_streaming());
+        KnownReplica {
+            name: member.core.name.clone(),
+            state: link.state,
+            state_for: link.since.elapsed(),
+            peer: link.peer.map(|peer| peer.to_string()),
+            heard: link.heard,
+            propagated: self.group.quorum.confirmed(member.core.slot),
+            lag_bytes: streaming.map(|session| session.unconfirmed_bytes()),
+            last_error: link.last_error,
+        }
+    }
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which epoch counts as PROPAGATED with several replicas: the one that the k-th of them has confirmed, the best first.
+//! What counts is data directories: one that is reached over two entries of the settings, at a time or one after the
+//! other, is one replica. Knows no connection.
+
+use crate::types::Epoch;
+use parking_lot::Mutex;
+
+/// What a session of a replica needs to report; no later session of it can be mistaken for this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seat {
+    /// The place of the replica in the settings.
+    slot: usize,
+    session: u64,
+}
+
+/// What each replica has confirmed. Usable from any thread.
+#[derive(Debug)]
+pub struct Quorum {
+    needed: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    sessions: u64,
+    /// By the place in the settings. What was confirmed counts as well when the replica is away.
+    slots: Vec<Option<Confirmed>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Confirmed {
+    session: u64,
+    /// The identity of its directory; 0 when it does not tell, then it may be any other that does not.
+    directory: u64,
+    epoch: Epoch,
+}
+
+impl Quorum {
+    /// `needed` of `replicas` must have an epoch.
+    pub fn new(needed: usize, replicas: usize) -> Quorum {
+        Quorum { needed, state: Mutex::new(State { sessions: 0, slots: vec![None; replicas] }) }
+    }
+
+    /// How many replicas must have an epoch.
+    pub fn needed(&self) -> usize {
+        self.needed
+    }
+
+    /// A session begins with the replica at this place of the settings, whose directory has everything up to `epoch`.
+    /// What was known of the place before does not count any more. Returns as well the other place from which the same
+    /// directory was known, if it was: from there it does not count any more.
+    pub fn begin(&self, slot: usize, directory: u64, epoch: Epoch) -> (Seat, Option<usize>) {
+        let mut state = self.state.lock();
+        state.sessions += 1;
+        let session = state.sessions;
+        let is_same = |known: &Option<Confirmed>| known.is_some_and(|known| known.directory == directory);
+        let other = (0..state.slots.len()).find(|&place| place != slot && is_same(&state.slots[place]));
+        if let Some(other) = other {
+            state.slots[other] = None;
+        }
+        state.slots[slot] = Some(Confirmed { session, directory, epoch });
+        (Seat { slot, session }, other)
+    }
+
+    /// The replica of a session has confirmed everything up to `epoch`. Returns up to where enough of them have
+    /// everything.
+    pub fn confirm(&self, seat: Seat, epoch: Epoch) -> Epoch {
+        let mut state = self.state.lock();
+        if let Some(known) = state.slots[seat.slot].as_mut().filter(|known| known.session == seat.session) {
+            known.epoch = known.epoch.max(epoch);
+        }
+        state.reached(self.needed)
+    }
+
+    /// Up to where enough replicas have everything.
+    pub fn reached(&self) -> Epoch {
+        self.state.lock().reached(self.needed)
+    }
+
+    /// What the replica at this place has confirmed, when it counts.
+    pub fn confirmed(&self, slot: usize) -> Option<Epoch> {
+        self.state.lock().slots[slot].map(|known| known.epoch)
+    }
+}
+
+impl State {
+    fn reached(&self, needed: usize) -> Epoch {
+        let mut epochs: Vec<Epoch> = self.slots.iter().flatten().map(|known| known.epoch).collect();
+        epochs.sort_unstable_by(|a, b| b.cmp(a));
+        needed.checked_sub(1).and_then(|place| epochs.get(place)).copied().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Replicas with directories of their own, each at its epoch.
+    fn quorum(needed: usize, epochs: &[u64]) -> (Quorum, Vec<Seat>) {
+        let quorum = Quorum::new(needed, epochs.len());
+        let begin = |(slot, epoch): (usize, &u64)| quorum.begin(slot, slot as u64 + 1, Epoch(*epoch)).0;
+        let seats = epochs.iter().enumerate().map(begin).collect();
+        (quorum, seats)
+    }
+
+    #[test]
+    fn the_epoch_of_the_last_one_that_is_needed_counts() {
+        for (needed, reached) in [(1, 30), (2, 20), (3, 10), (4, 0)] {
+            assert_eq!(quorum(needed, &[20, 10, 30]).0.reached(), Epoch(reached), "{needed} of 3");
+        }
+        assert_eq!(Quorum::new(1, 2).reached(), Epoch(0), "nobody has said anything");
+        let (quorum, seats) = quorum(2, &[5, 7]);
+        assert_eq!(quorum.confirm(seats[0], Epoch(9)), Epoch(7));
+        assert_eq!(quorum.confirm(seats[0], Epoch(6)), Epoch(7), "a confirmation is not taken back");
+        assert_eq!(quorum.confirm(seats[1], Epoch(8)), Epoch(8));
+    }
+
+    #[test]
+    fn a_directory_that_is_reached_in_two_ways_counts_once() {
+        let quorum = Quorum::new(2, 3);
+        let (first, other) = quorum.begin(0, 77, Epoch(10));
+        assert_eq!(other, None);
+        let (second, other) = quorum.begin(1, 77, Epoch(12));
+        assert_eq!((other, quorum.reached()), (Some(0), Epoch(0)), "one replica");
+        assert_eq!(quorum.confirm(first, Epoch(20)), Epoch(0), "the former session does not count any more");
+        assert_eq!((quorum.confirmed(0), quorum.confirmed(1)), (None, Some(Epoch(12))));
+        quorum.begin(2, 78, Epoch(11));
+        assert_eq!(quorum.confirm(second, Epoch(13)), Epoch(11));
+    }
+
+    #[test]
+    fn replicas_that_do_not_tell_their_directory_count_as_one() {
+        let quorum = Quorum::new(2, 2);
+        quorum.begin(0, 0, Epoch(10));
+        quorum.begin(1, 0, Epoch(10));
+        assert_eq!(quorum.reached(), Epoch(0));
+    }
+
+    #[test]
+    fn what_a_replica_had_counts_while_it_is_away_and_not_when_it_comes_back_with_less() {
+        let (quorum, seats) = quorum(2, &[10, 10]);
+        assert_eq!(quorum.reached(), Epoch(10));
+        // The first one lost its disk.
+        let (again, _) = quorum.begin(0, 99, Epoch(0));
+        assert_eq!(quorum.confirm(seats[0], Epoch(50)), Epoch(0), "a thread of the session that has ended");
+        assert_eq!(quorum.confirm(again, Epoch(4)), Epoch(4));
+    }
+}
