@@ -6,6 +6,7 @@
 
 pub mod addresses;
 pub mod backlog;
+pub mod control_socket;
 pub mod native;
 pub mod net;
 pub mod policy;
@@ -15,6 +16,7 @@ pub mod replica_store;
 pub mod report;
 pub mod secret;
 pub mod settings;
+mod socket_place;
 pub mod status;
 pub mod status_socket;
 pub mod upstream;

@@ -33,29 +33,23 @@ pub struct Promotion {
 /// # Errors [`Error::WrongState`] for what is refused; [`Error::NotFound`] when there is no data directory;
 /// [`Error::Locked`] while somebody uses it; else as those of a start. The history is unchanged then.
 pub fn promote(vfs: Arc<dyn Vfs>, location: &Path, force: bool) -> Result<Promotion> {
+    // What is forced is told once, when all is known.
+    let allowed = |checked: Result<()>| if force { Ok(()) } else { checked };
     // What is refused for what it is stays untouched.
     let known = known(&*vfs, location)?;
-    if !force {
-        check_role(known.as_ref(), location)?;
-    }
+    allowed(check_role(known.as_ref(), location))?;
     let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
     let (directory, restored) = LogDirectory::open(vfs, location, THREADS.min(processors))?;
     let instance = directory.identity();
     let place = Place { vfs: &**directory.vfs(), location: directory.location(), instance: &instance };
     let found = DirectoryHistory::load(place)?;
     let durable = restored.epoch_file.recorded();
-    if !force {
-        check_role(found.as_ref(), location)?;
-        if durable == Epoch(0) && restored.entries == 0 {
-            return Err(refused(location, "nothing has ever been replicated into it"));
-        }
-        let begun = found.as_ref().and_then(|file| file.run()).map_or(0, |run| run.first_epoch);
-        if begun > durable.next().0 {
-            let last = begun - 1;
-            let text = format!("it has epochs up to {durable} only, and the primary had {last} before it last started");
-            return Err(refused(location, &text));
-        }
+    let checked = check_role(found.as_ref(), location)
+        .and_then(|()| check_content(found.as_ref(), durable, restored.entries, location));
+    if let (Err(e), true) = (&checked, force) {
+        log::warn!("{e}; it is forced");
     }
+    allowed(checked)?;
     let mut file = found.unwrap_or_else(|| DirectoryHistory::unknown(place.instance, Role::Primary));
     let run = file.promote(durable);
     file.save(place.vfs, place.location)?;
@@ -86,6 +80,20 @@ fn check_role(known: Option<&DirectoryHistory>, location: &Path) -> Result<()> {
         }
         _ => Err(refused(location, "it is no replica's")),
     }
+}
+
+/// What is empty, or known to be behind.
+fn check_content(found: Option<&DirectoryHistory>, durable: Epoch, entries: u64, location: &Path) -> Result<()> {
+    if durable == Epoch(0) && entries == 0 {
+        return Err(refused(location, "nothing has ever been replicated into it"));
+    }
+    let begun = found.and_then(|file| file.run()).map_or(0, |run| run.first_epoch);
+    if begun > durable.next().0 {
+        let last = begun - 1;
+        let text = format!("it has epochs up to {durable} only, and the primary had {last} before it last started");
+        return Err(refused(location, &text));
+    }
+    Ok(())
 }
 
 fn refused(location: &Path, why: &str) -> Error {

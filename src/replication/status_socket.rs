@@ -2,16 +2,15 @@
 //! Answers questions for the status of whoever serves a directory, an engine or a replica: a local socket in its
 //! control directory, which nobody else looks at. Whoever connects gets the report, so what is shown is never stale.
 
+use super::socket_place::{is_timeout, SocketPlace};
 use crate::replication::report::Report;
 use crate::vfs::descriptor::above_standard_streams;
 use crate::wal::names;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
-use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -27,28 +26,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// After an error of the listening socket.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The name of a socket may have about a hundred bytes only; this one is short for any directory, and stays right when
-/// the directory is moved. The file keeps the name valid.
-#[derive(Debug)]
-struct Place {
-    folder: File,
-}
-
-impl Place {
-    fn open(location: &Path) -> io::Result<Place> {
-        let folder = above_standard_streams(OwnedFd::from(File::open(location.join(names::CONTROL_DIR))?))?;
-        Ok(Place { folder: File::from(folder) })
-    }
-
-    fn name(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.folder.as_raw_fd())).join(NAME)
-    }
-}
-
 /// Answers while it lives.
 #[derive(Debug)]
 pub struct StatusSocket {
-    place: Place,
+    place: SocketPlace,
     listener: Arc<UnixListener>,
     stopping: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -67,11 +48,8 @@ impl StatusSocket {
             Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e),
             _ => {}
         }
-        let place = Place::open(location)?;
-        match std::fs::remove_file(place.name()) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
+        let place = SocketPlace::open(location, NAME)?;
+        place.remove()?;
         let listener = Arc::new(above_standard_streams(UnixListener::bind(place.name())?)?);
         let stopping = Arc::new(AtomicBool::new(false));
         let thread = {
@@ -98,7 +76,7 @@ impl Drop for StatusSocket {
             return;
         }
         // A name that stays is replaced by the next process.
-        let _ = std::fs::remove_file(self.place.name());
+        let _ = self.place.remove();
         self.stopping.store(true, SeqCst);
         // Whoever waits for a connection is woken by that.
         let _ = SockRef::from(&*self.listener).shutdown(Shutdown::Both);
@@ -120,7 +98,7 @@ fn send(stream: UnixStream, report: &Report) -> io::Result<()> {
 /// [`ErrorKind::TimedOut`] when there is one and it does not answer within a second.
 pub fn ask(location: &Path) -> io::Result<Option<Report>> {
     let deadline = Instant::now() + ANSWER_TIMEOUT;
-    let place = match Place::open(location) {
+    let place = match SocketPlace::open(location, NAME) {
         Ok(place) => place,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
@@ -151,11 +129,9 @@ pub fn ask(location: &Path) -> io::Result<Option<Report>> {
 
 /// A time-out in words.
 fn no_answer(error: io::Error) -> io::Error {
-    match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-            io::Error::new(ErrorKind::TimedOut, format!("no answer within {} ms", ANSWER_TIMEOUT.as_millis()))
-        }
-        _ => error,
+    match is_timeout(&error) {
+        true => io::Error::new(ErrorKind::TimedOut, format!("no answer within {} ms", ANSWER_TIMEOUT.as_millis())),
+        false => error,
     }
 }
 

@@ -13,9 +13,10 @@ as `tgreplica --status <LOGDIR>`.
 for the textfile collector of its node exporter have it; with --openmetrics in that form. Both are also served over \
 HTTP under /metrics, and under /healthz (with ?role=primary or ?role=replica) whether it is in order: 200 or 503.
 
-`tgreplica promote <LOGDIR>` makes a stopped replica's directory a primary's: it refuses one that is empty, \
-incomplete, known to be behind or no replica's, begins a term, and says up to which epoch everything is there. With \
---force it refuses none of these; what the directory lacks is lost then.
+`tgreplica promote <LOGDIR>` makes a replica's directory a primary's: it refuses one that is empty, incomplete, known \
+to be behind or no replica's, begins a term, and says up to which epoch everything is there, the term and its run. With \
+--force it refuses none of these; what the directory lacks is lost then, and --reason goes to the log. A tgreplica that \
+serves the directory is told: it ends when the directory is promoted, and else goes on.
 
 `tgreplica rejoin <LOGDIR>` makes the directory of a former primary, or of a replica that is ahead of its primary, a \
 replica again: it waits for the primary, saves what the directory has above the highest common point below \
@@ -32,7 +33,7 @@ LIMESTONE_COMMIT=journal makes what comes durable with one sync of a commit jour
 which is bounded by LIMESTONE_JOURNAL_MIB; direct (default) syncs the log files.
 
 SIGTERM and SIGINT end the program; everything received is on the disk then. SIGHUP reads the secret file again. To \
-take over, stop the program, call `tgreplica promote`, and start the engine on the directory.
+take over, call `tgreplica promote` and start the engine on the directory.
 
 Exit codes: 0 ended by a signal or, with --once, by the primary in good order; 1 wrong use, a setting that is not \
 understood, or an address that cannot be listened on; 2 the directory cannot be used, nothing was changed: see \
@@ -47,7 +48,7 @@ second. With --json every failure is one object with `error` and `exit`.";
 #[command(
     override_usage = "tgreplica [OPTIONS] <LOGDIR>\n       tgreplica status [--json] [--watch[=SECONDS]] <LOGDIR>\n\
                       \x20      tgreplica metrics [--openmetrics] <LOGDIR>\n\
-                      \x20      tgreplica promote [--force] [--json] <LOGDIR>\n\
+                      \x20      tgreplica promote [--force [--reason=TEXT]] [--json] <LOGDIR>\n\
                       \x20      tgreplica rejoin [OPTIONS] <LOGDIR>"
 )]
 pub struct Arguments {
@@ -72,6 +73,9 @@ pub struct Arguments {
     /// With promote: also what is fenced, incomplete, behind, empty or no replica's.
     #[arg(long)]
     pub force: bool,
+    /// With promote --force: why, for the log.
+    #[arg(long, value_name = "TEXT", requires = "force")]
+    pub reason: Option<String>,
     /// With status, promote and rejoin: one JSON document. Failures are told as one, too.
     #[arg(long)]
     pub json: bool,

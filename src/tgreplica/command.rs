@@ -58,7 +58,10 @@ pub fn run(
         return exit;
     }
     match (wanted, arguments.watch) {
-        (Wanted::Promote(_), _) => promote::run(logdir, arguments.force, &mut output),
+        (Wanted::Promote(_), _) => {
+            let request = promote::Request::new(arguments.force, arguments.reason.clone());
+            promote::run(logdir, &request, &mut output)
+        }
         (Wanted::Serve(_) | Wanted::Rejoin(_), _) => {
             let until = match wanted {
                 Wanted::Rejoin(_) => Until::Rejoined,

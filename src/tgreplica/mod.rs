@@ -10,3 +10,4 @@ mod serve;
 mod service_manager;
 pub mod signals;
 mod status;
+mod told;

@@ -1,29 +1,90 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Makes a stopped replica's directory a primary's.
+//! Makes a replica's directory a primary's: a stopped one here, one that a `tgreplica` serves by telling that.
 
 use super::report::{Output, DIRECTORY, DONE, IN_USE};
 use crate::error::Error;
+use crate::replication::control_socket;
 use crate::replication::promotion::{promote, Promotion};
 use crate::vfs::RealFs;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Promotes the directory and says what it has become.
-pub fn run(logdir: &Path, force: bool, output: &mut Output<'_>) -> i32 {
-    let (dir, result) = (logdir.display(), promote(Arc::new(RealFs), logdir, force));
-    match result {
-        Ok(Promotion { durable, term, run }) => {
-            let text = match output.json {
-                true => {
-                    let run = run.to_string();
-                    serde_json::json!({ "durable_epoch": durable.0, "term": term, "run": run }).to_string()
-                }
-                false => format!("{dir} is promoted: durable epoch {durable}, term {term}, run {run}"),
-            };
-            output.print(&format!("{text}\n"));
-            DONE
-        }
-        Err(e @ Error::Locked(_)) => output.fail(IN_USE, &e.to_string()),
-        Err(e) => output.fail(DIRECTORY, &e.to_string()),
+/// What is wanted; also how a running process is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    command: Command,
+    /// Whatever the directory lacks.
+    pub force: bool,
+    /// Why, for the log.
+    pub reason: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Command {
+    Promote,
+}
+
+/// What has come of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Answer {
+    Promoted { durable_epoch: u64, term: u64, run: String },
+    Failed { error: String, exit: i32 },
+}
+
+impl Request {
+    pub fn new(force: bool, reason: Option<String>) -> Request {
+        Request { command: Command::Promote, force, reason }
     }
+
+    /// Carries it out on a directory that nobody has open.
+    pub fn carry_out(&self, logdir: &Path) -> Answer {
+        if self.force {
+            let reason = self.reason.as_deref().unwrap_or("none was given");
+            log::warn!("{} is promoted whatever it lacks; reason: {}", logdir.display(), reason.escape_debug());
+        }
+        match promote(Arc::new(RealFs), logdir, self.force) {
+            Ok(Promotion { durable, term, run }) => {
+                Answer::Promoted { durable_epoch: durable.0, term, run: run.to_string() }
+            }
+            Err(e) => {
+                let exit = if matches!(e, Error::Locked(_)) { IN_USE } else { DIRECTORY };
+                Answer::Failed { error: e.to_string(), exit }
+            }
+        }
+    }
+}
+
+/// Promotes the directory and says what it has become.
+pub fn run(logdir: &Path, request: &Request, output: &mut Output<'_>) -> i32 {
+    let answer = match request.carry_out(logdir) {
+        Answer::Failed { error, exit: IN_USE } => match tell(logdir, request) {
+            Ok(Some(answer)) => answer,
+            Ok(None) => {
+                let error = format!("{error}; it is no tgreplica that could be told: end it first");
+                Answer::Failed { error, exit: IN_USE }
+            }
+            Err(reason) => Answer::Failed { error: format!("{error}, and cannot be told: {reason}"), exit: IN_USE },
+        },
+        answer => answer,
+    };
+    let text = match &answer {
+        Answer::Failed { error, exit } => return output.fail(*exit, error),
+        promoted if output.json => serde_json::json!(promoted).to_string(),
+        Answer::Promoted { durable_epoch, term, run } => {
+            format!("{} is promoted: durable epoch {durable_epoch}, term {term}, run {run}", logdir.display())
+        }
+    };
+    output.print(&format!("{text}\n"));
+    DONE
+}
+
+/// Tells the process that serves the directory.
+fn tell(logdir: &Path, request: &Request) -> Result<Option<Answer>, String> {
+    let line = serde_json::json!(request).to_string();
+    let Some(answer) = control_socket::tell(logdir, &line).map_err(|e| e.to_string())? else { return Ok(None) };
+    serde_json::from_str(&answer).map(Some).map_err(|e| format!("{answer:?} is no answer: {e}"))
 }

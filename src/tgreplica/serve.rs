@@ -2,9 +2,11 @@
 //! Serves a directory as the replica of a primary until the program is to end.
 
 use super::arguments::Arguments;
+use super::promote::Answer;
 use super::report::{Environment, Output, DIRECTORY, DISK, DONE, ENDPOINT, IN_USE, SECRET_FILE, SESSION, USAGE};
 use super::service_manager::ServiceManager;
 use super::signals::Signals;
+use super::told::{Pending, Told};
 use super::{rejoin, status};
 use crate::datastore::{environment, Commit};
 use crate::error::Error;
@@ -19,7 +21,7 @@ use crate::replication::secret::Secret;
 use crate::replication::settings::{Endpoint, Protocol, ReplicationSettings};
 use crate::replication::status::{Known, LinkState, Status};
 use crate::replication::upstream;
-use crate::vfs::{MeteredFs, RealFs};
+use crate::vfs::{MeteredFs, RealFs, Vfs};
 use std::ffi::OsStr;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -149,49 +151,111 @@ struct How<'a> {
     rewind: bool,
 }
 
-fn native(logdir: &Path, endpoint: &Endpoint, how: How<'_>, signals: &Signals, output: &mut Output<'_>) -> i32 {
-    let How { settings, commit, secret_file, metrics_at, mut service, until, rewind } = how;
-    let once = until == Until::FirstSession;
-    let options = Options {
-        timeout: settings.timeout,
-        secret: settings.secret.clone(),
-        allow_no_secret: settings.allow_no_secret,
-        once,
-        commit,
-    };
+/// Why it does not serve any more.
+enum Ended {
+    Exit(i32),
+    ToPromote(Pending),
+}
+
+/// Serves until it is to end. A promotion that is refused leaves it serving.
+fn native(logdir: &Path, endpoint: &Endpoint, mut how: How<'_>, signals: &Signals, output: &mut Output<'_>) -> i32 {
+    let mut told = None;
+    let mut endpoint = endpoint.clone();
+    loop {
+        match serve_once(logdir, &mut endpoint, (&mut how, &mut told), signals, output) {
+            Ended::Exit(exit) => return exit,
+            Ended::ToPromote(pending) => {
+                let answer = pending.request.carry_out(logdir);
+                let refused = match &answer {
+                    Answer::Failed { error, .. } => Some(error.clone()),
+                    Answer::Promoted { .. } => None,
+                };
+                pending.answer(answer);
+                match refused {
+                    Some(error) => log::error!("{error}; the replica goes on"),
+                    None => {
+                        how.service.stopping();
+                        log::info!("tgreplica ends: the directory is a primary's now");
+                        return DONE;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn serve_once(
+    logdir: &Path,
+    endpoint: &mut Endpoint,
+    (how, told): (&mut How<'_>, &mut Option<Told>),
+    signals: &Signals,
+    output: &mut Output<'_>,
+) -> Ended {
     let (disk, metrics) = metered();
-    let opened = match open(disk, logdir, options) {
-        Ok(opened) if rewind => opened.allow_rewind(settings.keep_cut_off),
-        Ok(opened) => opened,
-        Err(e) => return refused_directory(&e, output),
-    };
-    let listener = match listen(endpoint, output) {
-        Ok(listener) => listener,
-        Err(exit) => return exit,
-    };
-    let mut server = match opened.serve(listener) {
+    let mut server = match start(disk, logdir, (endpoint, how), output) {
         Ok(server) => server,
-        Err(e) => return output.fail(USAGE, &format!("cannot serve: {e}")),
+        Err(exit) => return Ended::Exit(exit),
     };
-    let _answers = answer(logdir, (metrics_at, metrics), server.status_source());
-    announce(output, server.address(), until == Until::Rejoined && output.json);
-    service.ready();
-    let has_ended = |server: &Server| match until {
+    let answers = answer(logdir, (how.metrics_at, metrics), server.status_source());
+    if told.is_none() {
+        *told = Some(Told::listen(logdir));
+        announce(output, server.address(), how.until == Until::Rejoined && output.json);
+        how.service.ready();
+    }
+    // Whatever the system chose, it stays.
+    endpoint.port = server.address().port();
+    let has_ended = |server: &Server| match how.until {
         Until::Stopped => false,
         Until::FirstSession => server.first_session().is_some(),
         Until::Rejoined => matches!(server.status().state, LinkState::Streaming | LinkState::Refused),
     };
     while !signals.stop.load(SeqCst) && server.failure().is_none() && !has_ended(&server) {
         if signals.reload.swap(false, SeqCst) {
-            read_secret_again(secret_file, |secret| server.set_secret(secret));
+            read_secret_again(how.secret_file, |secret| server.set_secret(secret));
         }
-        service.alive();
+        if let Some(pending) = told.as_ref().and_then(Told::next) {
+            log::info!("{} is to be promoted: the replica ends", logdir.display());
+            server.stop();
+            // With the last of these the lock of the directory is given back.
+            drop((answers, server));
+            return Ended::ToPromote(pending);
+        }
+        how.service.alive();
         std::thread::sleep(POLL);
     }
-    service.stopping();
+    how.service.stopping();
+    Ended::Exit(end(logdir, server, how.until, signals, output))
+}
+
+/// Opens the directory and serves it.
+fn start(
+    disk: Arc<dyn Vfs>,
+    logdir: &Path,
+    (endpoint, how): (&Endpoint, &How<'_>),
+    output: &mut Output<'_>,
+) -> Result<Server, i32> {
+    let options = Options {
+        timeout: how.settings.timeout,
+        secret: how.settings.secret.clone(),
+        allow_no_secret: how.settings.allow_no_secret,
+        once: how.until == Until::FirstSession,
+        commit: how.commit,
+    };
+    let opened = match open(disk, logdir, options) {
+        Ok(opened) if how.rewind => opened.allow_rewind(how.settings.keep_cut_off),
+        Ok(opened) => opened,
+        Err(e) => return Err(refused_directory(&e, output)),
+    };
+    let listener = listen(endpoint, output)?;
+    opened.serve(listener).map_err(|e| output.fail(USAGE, &format!("cannot serve: {e}")))
+}
+
+/// Ends it and says why it did.
+fn end(logdir: &Path, mut server: Server, until: Until, signals: &Signals, output: &mut Output<'_>) -> i32 {
     let status = server.status();
     server.stop();
     let durable = server.durable();
+    let once = until == Until::FirstSession;
     match (server.failure(), server.first_session()) {
         (Some(failure), _) => {
             log::error!("tgreplica ends, durable epoch {durable}: {failure}");

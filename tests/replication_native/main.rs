@@ -10,3 +10,4 @@ mod retention;
 mod rewinds;
 mod several;
 mod streaming;
+mod switch_over;

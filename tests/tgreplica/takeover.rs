@@ -2,7 +2,8 @@
 //! The script that makes a replica's directory a primary's.
 
 use crate::primary::Primary;
-use crate::program::{take_over, Replica, Run};
+use crate::program::{run, take_over, Replica, Run};
+use limestone_core::datastore::{Datastore, Settings};
 use std::path::Path;
 use std::process::Command;
 
@@ -16,26 +17,74 @@ fn script(args: &[&str]) -> Run {
     Run { exit: output.status.code().unwrap(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
 }
 
-#[test]
-fn the_script_refuses_a_served_directory_stops_the_replica_when_told_and_names_the_durable_epoch() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().to_str().unwrap();
-    let replica = Replica::start(dir.path());
+/// A replica that serves with everything up to epoch 41, and something beyond.
+fn served(dir: &Path) -> (Replica, Primary) {
+    let replica = Replica::start(dir);
     let mut primary = Primary::connect(replica.address, 0, 1).unwrap();
     primary.session(0, 41, "k", "v");
     primary.commit(41, 0);
     primary.durable(41);
     primary.session(0, 42, "beyond", "v");
-    let served = script(&[path]);
-    assert_eq!(served.exit, 3, "{}", served.stderr);
+    (replica, primary)
+}
+
+#[test]
+fn the_script_promotes_the_directory_of_a_replica_that_serves_and_ends_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_str().unwrap();
+    let (replica, _primary) = served(dir.path());
     let ready = script(&["--stop", path]);
     assert_eq!(ready.exit, 0, "{}", ready.stderr);
     assert!(ready.stdout.contains("is promoted: durable epoch 41, term 2, run "), "{}", ready.stdout);
-    assert_eq!(replica.wait().0, Some(0));
+    let (exit, log) = replica.wait();
+    assert_eq!(exit, Some(0), "{log}");
+    assert!(log.contains("the directory is a primary's now"), "{log}");
     let again = script(&[path]);
     assert_eq!(again.exit, 2, "{}", again.stdout);
     assert!(again.stderr.contains("no replica's"), "{}", again.stderr);
     assert_eq!(take_over(dir.path()).0.into_keys().collect::<Vec<_>>(), ["k"]);
+}
+
+#[test]
+fn a_promotion_that_is_refused_leaves_the_replica_serving_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_str().unwrap();
+    let replica = Replica::start(dir.path());
+    let empty = run(&["promote", "--json", path], &[]);
+    assert_eq!(empty.exit, 2, "{}", empty.stderr);
+    let document: serde_json::Value = serde_json::from_str(&empty.stdout).unwrap();
+    assert!(document["error"].as_str().unwrap().contains("nothing has ever been replicated"), "{document}");
+    let mut primary = loop {
+        match Primary::connect(replica.address, 0, 1) {
+            Ok(primary) => break primary,
+            Err(_) => std::thread::sleep(std::time::Duration::from_millis(10)),
+        }
+    };
+    primary.session(0, 41, "k", "v");
+    primary.commit(41, 0);
+    primary.durable(41);
+    let done = run(&["promote", "--force", "--reason", "a rehearsal", "--json", path], &[]);
+    assert_eq!(done.exit, 0, "{}", done.stderr);
+    let document: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!((document["durable_epoch"].as_u64(), document["term"].as_u64()), (Some(41), Some(2)), "{document}");
+    assert_eq!(document["run"].as_str().map(str::len), Some(32), "{document}");
+    let (exit, log) = replica.wait();
+    assert_eq!(exit, Some(0), "{log}");
+    assert!(log.contains("the replica goes on") && log.contains("reason: a rehearsal"), "{log}");
+}
+
+#[test]
+fn what_an_engine_uses_is_not_promoted() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Datastore::open(Settings::new(dir.path())).unwrap();
+    store.ready().unwrap();
+    let refused = run(&["promote", dir.path().to_str().unwrap()], &[]);
+    assert_eq!(refused.exit, 2, "no replica's: {}", refused.stderr);
+    let forced = run(&["promote", "--force", dir.path().to_str().unwrap()], &[]);
+    assert_eq!(forced.exit, 3, "{}", forced.stderr);
+    assert!(forced.stderr.contains("end it first"), "{}", forced.stderr);
+    store.shutdown();
+    assert_eq!(run(&["promote", "--reason", "x", dir.path().to_str().unwrap()], &[]).exit, 1, "only with --force");
 }
 
 #[test]
