@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A data store that replicates to the program: what it was told is PROPAGATED is what a takeover finds.
 
-use crate::program::{status, status_when, take_over, Replica, DEADLINE};
+use crate::program::{run, status, status_when, take_over, Replica, DEADLINE};
 use limestone_core::datastore::{Channel, Durability, Outcome, Settings};
 use limestone_core::engine;
 use limestone_core::monitoring::settings::{metrics_endpoint, LISTEN};
@@ -175,4 +175,37 @@ fn one_command_tells_of_an_engine_and_of_a_replica_while_they_run_and_afterwards
         );
         assert!(shown["lag"]["epochs"].is_null() && shown["state_ms"].is_null(), "{shown}");
     }
+}
+
+#[test]
+fn a_former_primary_s_directory_rejoins_with_one_command_that_says_what_went_and_where_it_is() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let former_dir = dirs[0].path().to_str().unwrap();
+    let replica = Replica::start(dirs[1].path());
+    let address = replica.address;
+    let mut former = Engine::start(dirs[0].path(), address, &[]);
+    former.write(6, 100);
+    former.propagated();
+    let mut expected = former.written.clone();
+    replica.stop();
+    former.write(3, 100);
+    let all = former.stop();
+    assert_eq!(run(&["promote", dirs[1].path().to_str().unwrap()], &[]).exit, 0);
+    let mut new = Engine::start(dirs[1].path(), address, &[]);
+    new.write(3, 100);
+    let listen = format!("tcp://{address}");
+    let rejoined = run(&["rejoin", "--json", "--listen", &listen, former_dir], &[]);
+    assert_eq!(rejoined.exit, 0, "{}", rejoined.stderr);
+    let document: serde_json::Value = serde_json::from_str(&rejoined.stdout).unwrap();
+    let went = all.len() - expected.len();
+    assert_eq!((document["entries"].as_u64(), document["term"].as_u64()), (Some(went as u64), Some(2)), "{document}");
+    let saved = std::path::PathBuf::from(document["cut_off"].as_str().unwrap());
+    let replica = Replica::start_at(dirs[0].path(), address);
+    new.write(3, 100);
+    new.propagated();
+    expected.extend(new.stop());
+    replica.stop();
+    assert!(take_over(dirs[0].path()).0 == expected);
+    let found = take_over(&saved).0;
+    assert!(found.iter().all(|(key, value)| all.get(key) == Some(value)) && found.len() == went, "{found:?}");
 }

@@ -53,7 +53,7 @@ fn a_promotion_that_is_refused_leaves_the_replica_serving_where_it_was() {
     let empty = run(&["promote", "--json", path], &[]);
     assert_eq!(empty.exit, 2, "{}", empty.stderr);
     let document: serde_json::Value = serde_json::from_str(&empty.stdout).unwrap();
-    assert!(document["error"].as_str().unwrap().contains("nothing has ever been replicated"), "{document}");
+    assert!(document["error"].as_str().unwrap().contains("is not promoted"), "{document}");
     let mut primary = loop {
         match Primary::connect(replica.address, 0, 1) {
             Ok(primary) => break primary,
