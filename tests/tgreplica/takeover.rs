@@ -50,10 +50,13 @@ fn a_promotion_that_is_refused_leaves_the_replica_serving_where_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_str().unwrap();
     let replica = Replica::start(dir.path());
+    // It has a primary, and nothing of it yet.
+    let first = Primary::connect(replica.address, 0, 1).unwrap();
     let empty = run(&["promote", "--json", path], &[]);
+    drop(first);
     assert_eq!(empty.exit, 2, "{}", empty.stderr);
     let document: serde_json::Value = serde_json::from_str(&empty.stdout).unwrap();
-    assert!(document["error"].as_str().unwrap().contains("is not promoted"), "{document}");
+    assert!(document["error"].as_str().unwrap().contains("nothing has ever been replicated"), "{document}");
     let mut primary = loop {
         match Primary::connect(replica.address, 0, 1) {
             Ok(primary) => break primary,
