@@ -2,7 +2,7 @@
 //! The script that makes a replica's directory a primary's.
 
 use crate::primary::Primary;
-use crate::program::{run, take_over, Replica, Run};
+use crate::program::{run, status_when, take_over, Replica, Run};
 use limestone_core::datastore::{Datastore, Settings};
 use std::path::Path;
 use std::process::Command;
@@ -57,12 +57,8 @@ fn a_promotion_that_is_refused_leaves_the_replica_serving_where_it_was() {
     assert_eq!(empty.exit, 2, "{}", empty.stderr);
     let document: serde_json::Value = serde_json::from_str(&empty.stdout).unwrap();
     assert!(document["error"].as_str().unwrap().contains("nothing has ever been replicated"), "{document}");
-    let mut primary = loop {
-        match Primary::connect(replica.address, 0, 1) {
-            Ok(primary) => break primary,
-            Err(_) => std::thread::sleep(std::time::Duration::from_millis(10)),
-        }
-    };
+    status_when(dir.path(), |status| status["state"] == "connecting");
+    let mut primary = Primary::connect(replica.address, 0, 1).unwrap();
     primary.session(0, 41, "k", "v");
     primary.commit(41, 0);
     primary.durable(41);
