@@ -14,9 +14,9 @@ for the textfile collector of its node exporter have it; with --openmetrics in t
 HTTP under /metrics, and under /healthz (with ?role=primary or ?role=replica) whether it is in order: 200 or 503.
 
 `tgreplica promote <LOGDIR>` makes a replica's directory a primary's: it refuses one that is empty, incomplete, known \
-to be behind or no replica's, begins a term, and says up to which epoch everything is there, the term and its run. With \
---force it refuses none of these; what the directory lacks is lost then, and --reason goes to the log. A tgreplica that \
-serves the directory is told: it ends when the directory is promoted, and else goes on.
+to be behind or no replica's, begins a term, and says up to which epoch everything is there, the term and its run. \
+With --force it refuses none of these; what the directory lacks is lost then, and --reason goes to the log. A \
+tgreplica that serves the directory is told: it ends when the directory is promoted, and else goes on.
 
 `tgreplica rejoin <LOGDIR>` makes the directory of a former primary, or of a replica that is ahead of its primary, a \
 replica again: it waits for the primary, saves what the directory has above the highest common point below \
