@@ -40,8 +40,8 @@ impl NameSync {
         })
     }
 
-    /// Lets nobody append to the log files with these names, as a start has found them: whoever opens one for that gives
-    /// it a rotated name first. Until then it keeps its name.
+    /// Lets nobody append to the log files with these names, as a start has found them: whoever opens one for that
+    /// gives it a rotated name first. Until then it keeps its name.
     pub(crate) fn close(&self, names: &[String]) {
         *self.closed.lock() = names.iter().map(|name| self.directory.join(name)).collect();
     }
