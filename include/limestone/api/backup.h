@@ -51,8 +51,8 @@ public:
 
     /**
      * The files to copy: paths built from the configured data location, ascending, without duplicates. All files of the
-     * location, and every BLOB that is registered, whether an entry refers to it or not; the release of its pool does not
-     * delete a listed one. A BLOB that is just being written is not listed.
+     * location, and every BLOB that is registered, whether an entry refers to it or not; the release of its pool does
+     * not delete a listed one. A BLOB that is just being written is not listed.
      */
     std::vector<boost::filesystem::path>& files() noexcept;
 

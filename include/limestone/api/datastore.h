@@ -227,8 +227,8 @@ public:
     backup& begin_backup();
 
     /**
-     * Begins a detailed backup, after `ready()`, beside running transactions, or after `shutdown()`; see `backup_detail`.
-     * Guarded.
+     * Begins a detailed backup, after `ready()`, beside running transactions, or after `shutdown()`; see
+     * `backup_detail`. Guarded.
      *
      * Waits until everything that sessions have written so far is durable, for which another thread has to switch the
      * epoch, but at most ten seconds: then the backup goes up to the last durable epoch. What has been reported as
