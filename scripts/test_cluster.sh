@@ -130,7 +130,8 @@ begin_cluster() {
     chmod 600 "$lab/secret"
     cat >"$lab/engine.sh" <<ENGINE
 #!/bin/bash
-# The commands of the engine, as the agent calls them.
+# The commands of the engine, as the agent calls them. Nobody on a node reaps what has ended.
+running() { pgrep -x -r D,R,S,T mini_engine; }
 case \$1 in
 start)
     setsid "$top/build/examples/mini_engine/mini_engine" serve --dir /srv/data --port $port --name "\$(hostname)" \
@@ -138,10 +139,10 @@ start)
     ;;
 stop)
     pkill -TERM -x mini_engine
-    for ((i = 0; i < 300; i++)); do pgrep -x mini_engine >/dev/null || exit 0; sleep 0.1; done
+    for ((i = 0; i < 300; i++)); do running >/dev/null || exit 0; sleep 0.1; done
     exit 1
     ;;
-check) pgrep -x mini_engine >/dev/null && exec 3<>/dev/tcp/127.0.0.1/$port ;;
+check) running >/dev/null && exec 3<>/dev/tcp/127.0.0.1/$port ;;
 esac
 ENGINE
     chmod +x "$lab/engine.sh"
@@ -271,7 +272,7 @@ replica_killed() {
 
 # The log of the primary finds no room from now on.
 disk_full() {
-    on "$1" prlimit --fsize=1 --pid "$(on "$1" pgrep -x mini_engine)"
+    on "$1" prlimit --fsize=1 --pid "$(on "$1" pgrep -x -r D,R,S,T mini_engine)"
 }
 
 moved() {
