@@ -38,21 +38,16 @@ impl Backup {
 }
 
 impl Datastore {
-    /// Begins a plain backup: every file that is there, live log files included. Waits for nothing and rotates nothing
-    /// that a channel may still append to.
+    /// Begins a plain backup: every file that is there, live log files included. Waits for nothing and rotates nothing.
     /// The copy is consistent when nobody writes until all files are copied, and otherwise only when no log file is
     /// created and no BLOB registered meanwhile: use [`Self::begin_detailed_backup`] beside writers. A rotation renames
     /// listed files, so no detailed backup may begin before this one has ended.
     pub fn begin_backup(&self) -> Result<Backup> {
         // What is listed must not be renamed, replaced or deleted before it is copied.
         let ticket = self.hold_files();
-        let lifecycle = self.lifecycle.lock();
+        let _lifecycle = self.lifecycle.lock();
         let pause = self.pause_journal()?;
         let (log_finish, incomplete) = (self.last_epoch(), self.blobs.incomplete());
-        if lifecycle.state == State::Ready {
-            // The first sessions of their channels would rename them while they are copied.
-            self.names.sync().put_aside(|_| true)?;
-        }
         let files = self.files_as_given(set::all_files(&*self.settings.vfs, &self.settings.location, &incomplete)?);
         Ok(Backup { files, log_finish, _ticket: ticket, _pause: pause })
     }

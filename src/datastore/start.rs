@@ -90,8 +90,7 @@ impl Datastore {
         let instance = directory.identity();
         self.begin_run(directory.place(&instance), &found, above_recovered)?;
         let started = self.put_right(found).map_err(|e| self.coordinator.poison(e))?;
-        self.names.sync().close(&started.closed);
-        let Started { epoch_file, durable, last_epoch, entries, max_blob_id, snapshot, warnings, .. } = started;
+        let Started { epoch_file, durable, last_epoch, entries, max_blob_id, snapshot, warnings } = started;
         let report = RecoveryReport { durable_epoch: durable, last_epoch, entries, max_blob_id, warnings };
         *self.max_blob_id.write() = report.max_blob_id;
         let committer = self.committer(directory, epoch_file).map_err(|e| self.coordinator.poison(e))?;

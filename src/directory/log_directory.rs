@@ -36,8 +36,6 @@ pub struct Restored {
     pub entries: u64,
     /// The largest BLOB id that a durable entry or the catalog knows.
     pub max_blob_id: BlobId,
-    /// Log files that must not grow, for `NameSync::close`.
-    pub closed: Vec<String>,
 }
 
 impl LogDirectory {
@@ -54,8 +52,8 @@ impl LogDirectory {
         let is_empty = found.durable() == Epoch(0) && found.recovered.entries == 0;
         let instance = directory.identity();
         DirectoryHistory::open_replica(directory.place(&instance), found.durable(), is_empty)?;
-        let Started { epoch_file, last_epoch, entries, max_blob_id, closed, .. } = found.put_right(Record::Durable)?;
-        let restored = Restored { epoch_file, last_epoch, entries, max_blob_id, closed };
+        let Started { epoch_file, last_epoch, entries, max_blob_id, .. } = found.put_right(Record::Durable)?;
+        let restored = Restored { epoch_file, last_epoch, entries, max_blob_id };
         Ok((LogDirectory { vfs, location, directory }, restored))
     }
 

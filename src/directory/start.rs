@@ -53,8 +53,6 @@ pub(crate) struct Started {
     pub max_blob_id: BlobId,
     pub snapshot: Snapshot,
     pub warnings: Vec<String>,
-    /// Log files that must not grow, for `NameSync::close`.
-    pub closed: Vec<String>,
 }
 
 /// Reads the log of an open directory.
@@ -118,9 +116,13 @@ impl Found<'_> {
             false => EpochFile::replace(vfs.clone(), location, epoch)?,
         };
         directory.tidy_up()?;
-        if directory.needs_detach() {
+        let all = directory.needs_detach();
+        if all {
             log::info!("Manifest migration requires WAL rotation.");
-            rotation::rotate_idle(&**vfs, location, |_| true)?;
+        }
+        let must_not_grow = |name: &str| all || recovered.open_ended.iter().any(|open| open == name);
+        rotation::rotate_idle(&**vfs, location, must_not_grow)?;
+        if all {
             log::info!("WAL rotation completed.");
         }
         Ok(Started {
@@ -131,7 +133,6 @@ impl Found<'_> {
             max_blob_id: recovered.max_blob_id.max(directory.catalog.max_blob_id),
             snapshot: recovered.snapshot,
             warnings: recovered.warnings,
-            closed: recovered.open_ended,
         })
     }
 }

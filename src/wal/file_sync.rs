@@ -17,13 +17,11 @@ pub struct NameSync {
     directory: PathBuf,
     /// Why nobody knows any more which names are durable. Locked by whoever syncs.
     failure: Mutex<Option<String>>,
-    /// Log files that must not grow.
-    closed: Mutex<Vec<PathBuf>>,
 }
 
 impl NameSync {
     pub fn new(vfs: Arc<dyn Vfs>, directory: &Path) -> NameSync {
-        NameSync { vfs, directory: directory.to_owned(), failure: Mutex::default(), closed: Mutex::default() }
+        NameSync { vfs, directory: directory.to_owned(), failure: Mutex::default() }
     }
 
     /// Makes the names durable that stand in the directory now.
@@ -38,22 +36,6 @@ impl NameSync {
             *failure = Some(error.to_string());
             error
         })
-    }
-
-    /// Lets nobody append to the log files with these names, as a start has found them: whoever opens one for that
-    /// gives it a rotated name first. Until then it keeps its name.
-    pub(crate) fn close(&self, names: &[String]) {
-        *self.closed.lock() = names.iter().map(|name| self.directory.join(name)).collect();
-    }
-
-    /// Gives those of them that are `wanted` a rotated name now: nobody does that later.
-    pub(crate) fn put_aside(&self, wanted: impl Fn(&Path) -> bool) -> Result<()> {
-        let mut closed = self.closed.lock();
-        while let Some(at) = closed.iter().position(|path| wanted(path)) {
-            self.rotate(&closed[at])?;
-            closed.swap_remove(at);
-        }
-        Ok(())
     }
 
     /// Gives a log file a rotated name, durably, if there is anything in it. After an error with which the file still

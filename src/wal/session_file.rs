@@ -88,7 +88,7 @@ pub(super) enum Late {
 /// How to treat what stands in the file when it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OldContent {
-    /// A start has looked at it: go on behind it, unless it must not grow (`NameSync::close`).
+    /// It consists of ended sessions: go on behind it.
     Append,
     /// Nobody knows how it ends: give it a rotated name.
     Rotate,
@@ -141,7 +141,6 @@ impl SessionFile {
 
     pub(super) fn open_log(&self, old: OldContent) -> Result<Log> {
         let failed = |e| Error::io("cannot open", &self.path, e);
-        self.names.put_aside(|path| path == self.path)?;
         let mut file = self.vfs.open(&self.path, Open::Create).map_err(failed)?;
         let mut len = file.len().map_err(failed)?;
         if old == OldContent::Rotate && len > 0 {

@@ -177,7 +177,7 @@ impl LaneLog {
     }
 
     fn begin(&self, writer: &mut Writer, open: OpenSession) -> Result<()> {
-        // The directory is put right, and it is known which files must not grow.
+        // The directory is put right, so an old file ends with an ended session.
         writer.file.open(OldContent::Append).map_err(|e| self.shared.fail(e))?;
         let start = writer.file.begin(open.epoch <= self.shared.covered()).map_err(|e| self.shared.fail(e))?;
         writer.sessions.begin(start, open.epoch, self.shared.recorded());

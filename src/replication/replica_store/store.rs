@@ -64,12 +64,10 @@ impl StandbyStore {
         let versions = versions::Versions::new(versions::load(&*vfs, &location, &identity));
         let (failure, epoch_file) = (Failure::default(), Arc::new(Mutex::new(restored.epoch_file)));
         let journal = journaling::start(commit, &directory, epoch_file.clone(), failure.clone())?;
-        let names = NameSync::new(vfs.clone(), &location);
-        names.close(&restored.closed);
         Ok(StandbyStore {
             committer: Mutex::new(Committer::new(epoch_file, journal.clone())),
             shared: Arc::new(Shared {
-                names: Arc::new(names),
+                names: Arc::new(NameSync::new(vfs.clone(), &location)),
                 vfs,
                 location,
                 directory: Mutex::new(Some(directory)),
