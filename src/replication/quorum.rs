@@ -34,6 +34,8 @@ struct Confirmed {
     /// The identity of its directory; 0 when it does not tell, then it may be any other that does not.
     directory: u64,
     epoch: Epoch,
+    /// Not any more when the same directory was reached from another place since.
+    counts: bool,
 }
 
 impl Quorum {
@@ -54,12 +56,11 @@ impl Quorum {
         let mut state = self.state.lock();
         state.sessions += 1;
         let session = state.sessions;
-        let is_same = |known: &Option<Confirmed>| known.is_some_and(|known| known.directory == directory);
-        let other = (0..state.slots.len()).find(|&place| place != slot && is_same(&state.slots[place]));
-        if let Some(other) = other {
-            state.slots[other] = None;
+        let other = (0..state.slots.len()).find(|&place| place != slot && state.counted(place, directory));
+        if let Some(known) = other.and_then(|other| state.slots[other].as_mut()) {
+            known.counts = false;
         }
-        state.slots[slot] = Some(Confirmed { session, directory, epoch });
+        state.slots[slot] = Some(Confirmed { session, directory, epoch, counts: true });
         (Seat { slot, session }, other)
     }
 
@@ -73,6 +74,15 @@ impl Quorum {
         state.reached(self.needed)
     }
 
+    /// Whether a session that stopped counting has to begin again to count: its directory is not reached from elsewhere
+    /// any more, and only a handshake tells what it has now.
+    pub fn has_to_begin_again(&self, seat: Seat) -> bool {
+        let state = self.state.lock();
+        state.slots[seat.slot]
+            .filter(|known| known.session == seat.session && !known.counts)
+            .is_some_and(|known| !(0..state.slots.len()).any(|place| state.counted(place, known.directory)))
+    }
+
     /// Up to where enough replicas have everything.
     pub fn reached(&self) -> Epoch {
         self.state.lock().reached(self.needed)
@@ -80,13 +90,19 @@ impl Quorum {
 
     /// What the replica at this place has confirmed, when it counts.
     pub fn confirmed(&self, slot: usize) -> Option<Epoch> {
-        self.state.lock().slots[slot].map(|known| known.epoch)
+        self.state.lock().slots[slot].filter(|known| known.counts).map(|known| known.epoch)
     }
 }
 
 impl State {
+    /// Whether the replica at this place counts and is this directory.
+    fn counted(&self, place: usize, directory: u64) -> bool {
+        self.slots[place].is_some_and(|known| known.counts && known.directory == directory)
+    }
+
     fn reached(&self, needed: usize) -> Epoch {
-        let mut epochs: Vec<Epoch> = self.slots.iter().flatten().map(|known| known.epoch).collect();
+        let counted = self.slots.iter().flatten().filter(|known| known.counts);
+        let mut epochs: Vec<Epoch> = counted.map(|known| known.epoch).collect();
         epochs.sort_unstable_by(|a, b| b.cmp(a));
         needed.checked_sub(1).and_then(|place| epochs.get(place)).copied().unwrap_or_default()
     }
@@ -127,6 +143,13 @@ mod tests {
         assert_eq!((quorum.confirmed(0), quorum.confirmed(1)), (None, Some(Epoch(12))));
         quorum.begin(2, 78, Epoch(11));
         assert_eq!(quorum.confirm(second, Epoch(13)), Epoch(11));
+        assert!(!quorum.has_to_begin_again(first), "its directory counts from the other place");
+        // Another directory stands in the other place: what the first one has is to be asked again, not assumed.
+        let (third, _) = quorum.begin(1, 79, Epoch(30));
+        assert!(quorum.has_to_begin_again(first) && !quorum.has_to_begin_again(third));
+        assert_eq!((quorum.confirm(first, Epoch(40)), quorum.confirmed(0)), (Epoch(11), None));
+        let (again, _) = quorum.begin(0, 77, Epoch(25));
+        assert_eq!((quorum.has_to_begin_again(again), quorum.reached()), (false, Epoch(25)));
     }
 
     #[test]

@@ -197,6 +197,11 @@ fn a_directory_and_its_copy_count_as_one_replica() {
     let epoch = engine.write(&["k"]);
     engine.wait_status(|status| status.replicas.iter().any(|row| row.propagated_epoch >= Some(epoch.0)));
     assert!(!is_propagated_soon(&engine, epoch), "{:?}", engine.status());
+    // With a number of its own it is another one.
+    drop(second);
+    std::fs::remove_file(b.path().join(directory_id::NAME)).unwrap();
+    let _second = replica(b.path(), ports[1], &none());
+    engine.wait_propagated(epoch);
     engine.shutdown();
 }
 

@@ -33,6 +33,8 @@ pub(super) enum End {
     Protocol(String),
     #[error("{0}")]
     Local(String),
+    #[error("its directory was that of another replica, which has another one now")]
+    NotCounted,
     #[error("the base sync is complete")]
     BaseSynced,
     #[error("another replica has seen a later term: this primary has been replaced")]
@@ -58,7 +60,7 @@ impl End {
 
     /// Whether the next attempt should follow at once.
     pub(super) fn is_part_of_the_plan(&self) -> bool {
-        matches!(self, End::TooSlow(_) | End::NotShippable { .. } | End::BaseSynced)
+        matches!(self, End::TooSlow(_) | End::NotShippable { .. } | End::NotCounted | End::BaseSynced)
     }
 
     /// For an error while reading or writing a connection whose calls are bounded by `timeout`.

@@ -343,6 +343,8 @@ impl Session {
         let Some(feed) = self.feed().filter(|_| self.end.lock().is_none()) else { return };
         if let Err(end) = self.tell(&feed) {
             self.finish(end);
+        } else if self.core.group.quorum.has_to_begin_again(feed.seat()) {
+            self.finish(End::NotCounted);
         }
     }
 
