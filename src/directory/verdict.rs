@@ -32,20 +32,23 @@ impl OfflineDirectory {
     /// [`Error::Io`] when that cannot be known.
     pub fn verdict(&self, threads: usize, snapshot_memory_bytes: Option<u64>) -> Result<Verdict> {
         let mut warnings = self.warnings().to_vec();
-        let outcome = match self.catalog() {
-            Err(broken) => Err(Error::BrokenMetadata(broken.to_string())),
-            Ok(catalog) => {
-                let reading = Reading { threads, snapshot_memory_bytes };
-                read_log(&**self.vfs(), self.location(), catalog, self.has_end_markers(), reading)
-            }
-        };
-        match outcome {
+        match self.read_log(threads, snapshot_memory_bytes) {
             Err(e @ Error::Io { .. }) => Err(e),
             outcome => {
                 warnings.extend(outcome.iter().flat_map(|recovered| recovered.warnings.iter().cloned()));
                 Ok(Verdict { outcome, barred: self.barred()?, warnings })
             }
         }
+    }
+
+    /// What a start reads of the log, whatever the history says. Without `snapshot_memory_bytes` the snapshot is empty.
+    ///
+    /// # Errors
+    /// What a start refuses the log for; [`Error::Io`] when that cannot be known.
+    pub fn read_log(&self, threads: usize, snapshot_memory_bytes: Option<u64>) -> Result<Recovered> {
+        let catalog = self.catalog().map_err(|broken| Error::BrokenMetadata(broken.to_string()))?;
+        let reading = Reading { threads, snapshot_memory_bytes };
+        read_log(&**self.vfs(), self.location(), catalog, self.has_end_markers(), reading)
     }
 
     /// Why the history lets no engine start.

@@ -71,11 +71,6 @@ fn of_numbers(numbers: &Snapshot) -> Vec<Family> {
     let commit = |state: &'static str, distribution| histogram(vec![("state", state.to_owned())], distribution);
     let mut commits = commit("stored", &numbers.stored);
     commits.extend(commit("propagated", &numbers.propagated));
-    let labelled = |label, value: &str, number| Sample {
-        suffix: "",
-        labels: vec![(label, value.to_owned())],
-        value: Value::Whole(number),
-    };
     vec![
         gauge(
             "limestone_failed",
@@ -94,23 +89,15 @@ fn of_numbers(numbers: &Snapshot) -> Vec<Family> {
             Kind::Histogram,
             histogram(Vec::new(), &numbers.syncs),
         ),
-        family(
-            "limestone_disk_errors",
-            "Writes and syncs that failed.",
-            Kind::Counter,
-            vec![
-                labelled("operation", "sync", numbers.sync_errors),
-                labelled("operation", "write", numbers.write_errors),
-            ],
+        counters(
+            ("limestone_disk_errors", "Writes and syncs that failed."),
+            "operation",
+            &[("sync", numbers.sync_errors), ("write", numbers.write_errors)],
         ),
-        family(
-            "limestone_compactions",
-            "Online compactions that are over.",
-            Kind::Counter,
-            vec![
-                labelled("result", "done", numbers.compactions),
-                labelled("result", "failed", numbers.failed_compactions),
-            ],
+        counters(
+            ("limestone_compactions", "Online compactions that are over."),
+            "result",
+            &[("done", numbers.compactions), ("failed", numbers.failed_compactions)],
         ),
         family(
             "limestone_compaction_seconds",
@@ -132,6 +119,20 @@ fn of_numbers(numbers: &Snapshot) -> Vec<Family> {
 
 fn family(name: &'static str, help: &'static str, kind: Kind, samples: Vec<Sample>) -> Family {
     Family { name, help, kind, samples }
+}
+
+/// One counter for each value of a label.
+fn counters(
+    (name, help): (&'static str, &'static str),
+    label: &'static str,
+    numbers: &[(&'static str, u64)],
+) -> Family {
+    let sample = |&(value, number): &(&str, u64)| Sample {
+        suffix: "",
+        labels: vec![(label, value.to_owned())],
+        value: Value::Whole(number),
+    };
+    family(name, help, Kind::Counter, numbers.iter().map(sample).collect())
 }
 
 fn counter(name: &'static str, help: &'static str, number: u64) -> Family {

@@ -9,7 +9,7 @@ use super::inspect::line;
 use super::progress::Progress;
 use crate::directory::OfflineDirectory;
 use crate::error::{Error, Result};
-use crate::recovery::{self, Input, Row, Snapshot};
+use crate::recovery::{Row, Snapshot};
 use crate::types::{BlobId, StorageId, WriteVersion};
 use crate::vfs::Open;
 use serde_json::{json, Value};
@@ -62,16 +62,7 @@ pub fn run(
 }
 
 fn snapshot(directory: &OfflineDirectory, threads: usize) -> Result<Snapshot> {
-    let catalog = directory.catalog().map_err(|e| Error::BrokenMetadata(e.to_string()))?;
-    let recovered = recovery::recover(&Input {
-        vfs: &**directory.vfs(),
-        location: directory.location(),
-        catalog,
-        end_markers: directory.has_end_markers(),
-        threads,
-        memory_bytes: MEMORY_BYTES,
-        stopping: None,
-    })?;
+    let recovered = directory.read_log(threads, Some(MEMORY_BYTES))?;
     for warning in &recovered.warnings {
         log::warn!("{warning}");
     }

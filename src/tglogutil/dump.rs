@@ -7,7 +7,6 @@ use super::inspect::line;
 use super::logs::{epochs, logs};
 use crate::directory::OfflineDirectory;
 use crate::error::{Error, Result};
-use crate::recovery::{self, Input};
 use crate::types::{BlobId, Epoch, StorageId, WriteVersion};
 use crate::wal::entry::{tag, Entry};
 use crate::wal::sessions::Origin;
@@ -180,16 +179,7 @@ fn describe<'a>(tag: u8, entry: Entry<'a>) -> (&'static str, StorageId, Option<&
 
 /// What a start would give, in the order of its cursor.
 fn live(directory: &OfflineDirectory, filter: &Filter, threads: usize, printer: &mut Printer<'_>) -> Result<()> {
-    let catalog = directory.catalog().map_err(|e| Error::BrokenMetadata(e.to_string()))?;
-    let recovered = recovery::recover(&Input {
-        vfs: &**directory.vfs(),
-        location: directory.location(),
-        catalog,
-        end_markers: directory.has_end_markers(),
-        threads,
-        memory_bytes: MEMORY_BYTES,
-        stopping: None,
-    })?;
+    let recovered = directory.read_log(threads, Some(MEMORY_BYTES))?;
     for warning in &recovered.warnings {
         log::warn!("{warning}");
     }

@@ -3,6 +3,7 @@
 //! new one, whole, with the identity and the terms that belong to it, and the base sync can be done again.
 
 use super::power_cuts::{losses, ways_to_commit};
+use super::runner::tail;
 use super::sweep::sweep;
 use limestone_core::datastore::{Commit, Datastore, Settings};
 use limestone_core::error::Result;
@@ -137,11 +138,6 @@ fn calls() -> Vec<(Commit, u64)> {
         check(&fs, true).expect("and is right");
     }
     calls
-}
-
-fn tail(fs: &SimFs) -> String {
-    let trace = fs.trace();
-    trace[trace.len().saturating_sub(15)..].join("\n  ")
 }
 
 #[test]

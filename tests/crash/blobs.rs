@@ -4,6 +4,7 @@
 //! content.
 
 use crate::power_cuts::losses;
+use crate::runner::tail;
 use crate::sweep::sweep;
 use limestone_core::blob::BlobPool;
 use limestone_core::datastore::{Channel, Datastore, Settings};
@@ -250,11 +251,6 @@ fn survive(fs: &SimFs, n: u64, history: impl Fn() -> History) -> std::result::Re
         checked.map_err(|reason| format!("{loss:?}: {reason}\n  {}", tail(fs)))?;
     }
     Ok(())
-}
-
-fn tail(fs: &SimFs) -> String {
-    let trace = fs.trace();
-    trace[trace.len().saturating_sub(12)..].join("\n  ")
 }
 
 fn calls() -> Vec<u64> {

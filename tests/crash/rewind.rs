@@ -4,6 +4,7 @@
 //! goes.
 
 use super::power_cuts::losses;
+use super::runner::tail;
 use super::sweep::sweep;
 use limestone_core::datastore::{Datastore, Settings};
 use limestone_core::directory::{cut, Keep};
@@ -176,11 +177,6 @@ fn calls() -> Vec<u64> {
     let calls = (before + 1..=fs.operations()).collect();
     check(&fs, true).expect("and is right");
     calls
-}
-
-fn tail(fs: &SimFs) -> String {
-    let trace = fs.trace();
-    trace[trace.len().saturating_sub(15)..].join("\n  ")
 }
 
 #[test]

@@ -361,3 +361,9 @@ pub fn read(store: &Arc<Datastore>) -> Result<Content, String> {
     }
     Ok(content)
 }
+
+/// The last calls of a run, to be shown with a failure.
+pub fn tail(fs: &SimFs) -> String {
+    let trace = fs.trace();
+    trace[trace.len().saturating_sub(15)..].join("\n  ")
+}

@@ -4,6 +4,7 @@
 //! the replica nor for a data store that takes over.
 
 use super::power_cuts::{losses, ways_to_commit};
+use super::runner::tail;
 use super::sweep::sweep;
 use limestone_core::datastore::{Commit, Datastore, Settings};
 use limestone_core::error::{Error, Result};
@@ -252,11 +253,6 @@ fn check(fs: &SimFs, history: &History) -> std::result::Result<(), String> {
         true => Ok(()),
         false => Err(format!("after going on: {visible:?} are there, expected {expected:?}")),
     }
-}
-
-fn tail(fs: &SimFs) -> String {
-    let trace = fs.trace();
-    trace[trace.len().saturating_sub(15)..].join("\n  ")
 }
 
 /// Every call with each way to commit.

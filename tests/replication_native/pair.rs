@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! An engine's data store and a replica in one process, with real sockets on loopback.
 
-use limestone_core::datastore::{environment, Channel, Commit, Datastore, Settings};
+use limestone_core::datastore::{environment, Channel, Commit, Datastore, Outcome, Settings};
 use limestone_core::engine;
 use limestone_core::replication::native::replica::{self, Options, Server};
 use limestone_core::replication::net::listener;
@@ -99,6 +99,17 @@ impl Engine {
     pub fn next_epoch(&mut self) {
         self.epoch += 1;
         self.store.switch_epoch(Epoch(self.epoch)).unwrap();
+    }
+
+    /// Compacts what may be, while epochs go on.
+    pub fn compact(&mut self) -> Outcome {
+        let store = self.store.clone();
+        let compaction = std::thread::spawn(move || store.compact().unwrap());
+        while !compaction.is_finished() {
+            self.next_epoch();
+            std::thread::yield_now();
+        }
+        compaction.join().unwrap()
     }
 
     pub fn status(&self) -> Status {

@@ -17,18 +17,6 @@ fn wait_for(what: &str, done: impl Fn() -> bool) {
     }
 }
 
-/// Compacts while epochs go on.
-fn compact(engine: &mut Engine) {
-    let store = engine.store.clone();
-    let compaction = std::thread::spawn(move || store.compact().unwrap());
-    while !compaction.is_finished() {
-        engine.next_epoch();
-        std::thread::yield_now();
-    }
-    let outcome = compaction.join().unwrap();
-    assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
-}
-
 /// A base sync brings the primary's compacted file; a catch-up sends sessions only.
 fn has_compacted_file(dir: &Path) -> bool {
     dir.join(names::COMPACTED).exists()
@@ -50,7 +38,7 @@ fn log_that_a_replica_lacks_is_not_compacted_so_that_it_can_catch_up() {
     // Files are compacted as a whole.
     engine.store.rotate().unwrap();
     let lacks = engine.write(&["a", "d"]);
-    compact(&mut engine);
+    assert!(matches!(engine.compact(), Outcome::Done));
     let compacted = engine.store.compacted_epoch();
     assert!((Epoch(1)..lacks).contains(&compacted), "epoch {compacted} of {lacks}");
 
@@ -80,7 +68,7 @@ fn more_log_than_the_setting_allows_is_compacted_and_the_replica_gets_a_base_syn
     channel.end_session().unwrap();
     engine.next_epoch();
     wait_for("too much log is not retained", || engine.store.retained_epoch().is_none());
-    compact(&mut engine);
+    assert!(matches!(engine.compact(), Outcome::Done));
     assert!(engine.store.compacted_epoch() >= lacks);
 
     let server = replica(standby.path(), port, &none());

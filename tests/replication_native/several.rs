@@ -32,17 +32,6 @@ fn wait_row(engine: &Engine, name: &str, epoch: Epoch) {
     engine.wait_status(|status| row(status, name).propagated_epoch >= Some(epoch.0));
 }
 
-/// Compacts what may be, while epochs go on.
-fn compact(engine: &mut Engine) {
-    let store = engine.store.clone();
-    let compaction = std::thread::spawn(move || store.compact().unwrap());
-    while !compaction.is_finished() {
-        engine.next_epoch();
-        std::thread::yield_now();
-    }
-    compaction.join().unwrap();
-}
-
 fn is_propagated_soon(engine: &Engine, epoch: Epoch) -> bool {
     engine.store.wait_durable(epoch, Durability::Propagated, Some(Duration::from_millis(300))).unwrap()
 }
@@ -163,7 +152,7 @@ fn one_gets_a_base_sync_while_the_other_streams() {
     let deadline = Instant::now() + PATIENCE;
     while engine.store.compacted_epoch() == Epoch(0) {
         assert!(Instant::now() < deadline, "nothing is compacted");
-        compact(&mut engine);
+        engine.compact();
         let epoch = engine.write(&["more"]);
         engine.wait_propagated(epoch);
     }
