@@ -2,91 +2,44 @@
 //! Lets a person tell a running `tgreplica` what to do: a local socket in the control directory, for the owner of the
 //! process only. Whoever connects sends one line, gets one line, and the connection ends.
 
-use super::socket_place::{is_timeout, SocketPlace};
-use crate::vfs::descriptor::above_standard_streams;
-use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use super::local_socket::{self, is_timeout, LocalSocket, Name};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::Shutdown;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-const NAME: &str = "control.sock";
+const NAME: Name = Name { file: "control.sock", thread: "control", owner_only: true };
 /// For a peer to send its line, or to take one.
 const LINE_TIMEOUT: Duration = Duration::from_secs(1);
 /// For whoever is asked to do it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
 const LINE_BYTES_MAX: usize = 1 << 16;
-/// After an error of the listening socket.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Takes commands while it lives.
 #[derive(Debug)]
 pub struct ControlSocket {
-    place: SocketPlace,
-    listener: Arc<UnixListener>,
-    stopping: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    _socket: LocalSocket,
 }
 
 impl ControlSocket {
-    /// Takes the place of what a killed process left; the caller holds the lock of the directory, whose control
-    /// directory is there. `carry_out` gets a line and gives the answer, both without the line end; it is called for
-    /// one command at a time, and must come back before this is dropped.
+    /// Takes the place of what a killed process left; the caller holds the lock of the directory. `carry_out` gets a
+    /// line and gives the answer, both without the line end; it is called for one command at a time, and must come back
+    /// before this is dropped.
     ///
     /// # Errors
     /// When the socket cannot be made; the directory can be served all the same.
     pub fn start(location: &Path, carry_out: impl Fn(&str) -> String + Send + 'static) -> io::Result<ControlSocket> {
-        let place = SocketPlace::open(location, NAME)?;
-        place.remove()?;
-        let listener = Arc::new(above_standard_streams(UnixListener::bind(place.name())?)?);
-        std::fs::set_permissions(place.name(), std::fs::Permissions::from_mode(0o600))?;
-        let stopping = Arc::new(AtomicBool::new(false));
-        let thread = {
-            let (listener, stopping) = (listener.clone(), stopping.clone());
-            let serve = move || {
-                while !stopping.load(SeqCst) {
-                    match listener.accept() {
-                        // Who sends nothing, or does not wait for the answer, gets none.
-                        Ok((stream, _)) => drop(serve_one(stream, &carry_out)),
-                        Err(_) if stopping.load(SeqCst) => return,
-                        Err(_) => std::thread::sleep(PAUSE),
-                    }
-                }
+        let _socket = LocalSocket::start(location, NAME, move |mut stream| {
+            stream.set_write_timeout(Some(LINE_TIMEOUT))?;
+            let read = |piece: &mut [u8], left: Duration| {
+                stream.set_read_timeout(Some(left))?;
+                (&stream).read(piece)
             };
-            std::thread::Builder::new().name("control".to_owned()).spawn(serve)?
-        };
-        Ok(ControlSocket { place, listener, stopping, thread: Some(thread) })
+            let line = read_line(read, LINE_TIMEOUT)?;
+            let answer = carry_out(&line);
+            stream.write_all(format!("{answer}\n").as_bytes())
+        })?;
+        Ok(ControlSocket { _socket })
     }
-}
-
-impl Drop for ControlSocket {
-    fn drop(&mut self) {
-        // A name that stays is replaced by the next process.
-        let _ = self.place.remove();
-        self.stopping.store(true, SeqCst);
-        // Whoever waits for a connection is woken by that.
-        let _ = SockRef::from(&*self.listener).shutdown(Shutdown::Both);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn serve_one(stream: UnixStream, carry_out: &impl Fn(&str) -> String) -> io::Result<()> {
-    let mut stream = above_standard_streams(stream)?;
-    stream.set_write_timeout(Some(LINE_TIMEOUT))?;
-    let read = |piece: &mut [u8], left: Duration| {
-        stream.set_read_timeout(Some(left))?;
-        (&stream).read(piece)
-    };
-    let line = read_line(read, LINE_TIMEOUT)?;
-    let answer = carry_out(&line);
-    stream.write_all(format!("{answer}\n").as_bytes())
 }
 
 /// Reads up to the first line end, within the time.
@@ -119,17 +72,7 @@ fn read_line(read: impl Fn(&mut [u8], Duration) -> io::Result<usize>, timeout: D
 /// # Errors
 /// [`ErrorKind::TimedOut`] when it does not answer; [`ErrorKind::PermissionDenied`] for another user.
 pub fn tell(location: &Path, command: &str) -> io::Result<Option<String>> {
-    let place = match SocketPlace::open(location, NAME) {
-        Ok(place) => place,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e),
-    };
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.set_write_timeout(Some(LINE_TIMEOUT))?;
-    match socket.connect(&SockAddr::unix(place.name())?) {
-        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => return Ok(None),
-        other => other?,
-    }
+    let Some(socket) = local_socket::connect(location, NAME, LINE_TIMEOUT)? else { return Ok(None) };
     (&socket).write_all(format!("{command}\n").as_bytes())?;
     let read = |piece: &mut [u8], left: Duration| {
         socket.set_read_timeout(Some(left))?;
@@ -145,6 +88,8 @@ pub fn tell(location: &Path, command: &str) -> io::Result<Option<String>> {
 mod tests {
     use super::*;
     use crate::wal::names;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixStream;
 
     #[test]
     fn a_command_gets_its_answer_and_who_says_nothing_holds_nobody_up() {
@@ -153,12 +98,12 @@ mod tests {
         std::fs::create_dir(dir.path().join(names::CONTROL_DIR)).unwrap();
         assert!(tell(dir.path(), "x").unwrap().is_none());
         let socket = ControlSocket::start(dir.path(), |line| format!("<{line}>")).unwrap();
-        let silent = UnixStream::connect(dir.path().join(names::CONTROL_DIR).join(NAME)).unwrap();
+        let silent = UnixStream::connect(dir.path().join(names::CONTROL_DIR).join(NAME.file)).unwrap();
         let begun = Instant::now();
         assert_eq!(tell(dir.path(), "do it").unwrap().as_deref(), Some("<do it>"));
         assert!(begun.elapsed() < 5 * LINE_TIMEOUT, "{:?}", begun.elapsed());
         drop(silent);
-        let path = dir.path().join(names::CONTROL_DIR).join(NAME);
+        let path = dir.path().join(names::CONTROL_DIR).join(NAME.file);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         drop(socket);
         assert!(!path.exists());

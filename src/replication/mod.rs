@@ -7,6 +7,7 @@
 pub mod addresses;
 pub mod backlog;
 pub mod control_socket;
+mod local_socket;
 pub mod native;
 pub mod net;
 pub mod policy;
@@ -16,7 +17,6 @@ pub mod replica_store;
 pub mod report;
 pub mod secret;
 pub mod settings;
-mod socket_place;
 pub mod status;
 pub mod status_socket;
 pub mod upstream;

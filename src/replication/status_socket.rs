@@ -2,39 +2,24 @@
 //! Answers questions for the status of whoever serves a directory, an engine or a replica: a local socket in its
 //! control directory, which nobody else looks at. Whoever connects gets the report, so what is shown is never stale.
 
-use super::socket_place::{is_timeout, SocketPlace};
+use super::local_socket::{self, is_timeout, LocalSocket, Name};
 use crate::replication::report::Report;
-use crate::vfs::descriptor::above_standard_streams;
-use crate::wal::names;
-use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::Shutdown;
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-const NAME: &str = "status.sock";
+const NAME: Name = Name { file: "status.sock", thread: "status", owner_only: false };
 /// A larger answer is not a document.
 const DOCUMENT_BYTES_MAX: usize = 1 << 20;
 /// For whoever asked, to take the answer.
 const SEND_TIMEOUT: Duration = Duration::from_millis(200);
 /// For the whole of a question and its answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
-/// After an error of the listening socket.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers while it lives.
 #[derive(Debug)]
 pub struct StatusSocket {
-    place: SocketPlace,
-    listener: Arc<UnixListener>,
-    stopping: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-    /// The process that answers: one that was forked from it has the memory of this, and not the thread.
-    process: u32,
+    _socket: LocalSocket,
 }
 
 impl StatusSocket {
@@ -44,52 +29,12 @@ impl StatusSocket {
     /// # Errors
     /// When the socket cannot be made; the directory can be served all the same.
     pub fn start(location: &Path, report: impl Fn() -> Report + Send + 'static) -> io::Result<StatusSocket> {
-        match std::fs::create_dir(location.join(names::CONTROL_DIR)) {
-            Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e),
-            _ => {}
-        }
-        let place = SocketPlace::open(location, NAME)?;
-        place.remove()?;
-        let listener = Arc::new(above_standard_streams(UnixListener::bind(place.name())?)?);
-        let stopping = Arc::new(AtomicBool::new(false));
-        let thread = {
-            let (listener, stopping) = (listener.clone(), stopping.clone());
-            let answer = move || {
-                while !stopping.load(SeqCst) {
-                    match listener.accept() {
-                        // Who asked and does not listen gets nothing.
-                        Ok((stream, _)) => drop(send(stream, &report())),
-                        Err(_) if stopping.load(SeqCst) => return,
-                        Err(_) => std::thread::sleep(PAUSE),
-                    }
-                }
-            };
-            std::thread::Builder::new().name("status".to_owned()).spawn(answer)?
-        };
-        Ok(StatusSocket { place, listener, stopping, thread: Some(thread), process: std::process::id() })
+        let _socket = LocalSocket::start(location, NAME, move |mut stream| {
+            stream.set_write_timeout(Some(SEND_TIMEOUT))?;
+            stream.write_all(report().to_lines().as_bytes())
+        })?;
+        Ok(StatusSocket { _socket })
     }
-}
-
-impl Drop for StatusSocket {
-    fn drop(&mut self) {
-        if self.process != std::process::id() {
-            return;
-        }
-        // A name that stays is replaced by the next process.
-        let _ = self.place.remove();
-        self.stopping.store(true, SeqCst);
-        // Whoever waits for a connection is woken by that.
-        let _ = SockRef::from(&*self.listener).shutdown(Shutdown::Both);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn send(stream: UnixStream, report: &Report) -> io::Result<()> {
-    let mut stream = above_standard_streams(stream)?;
-    stream.set_write_timeout(Some(SEND_TIMEOUT))?;
-    stream.write_all(report.to_lines().as_bytes())
 }
 
 /// Asks the process that serves the directory; `None` when there is none.
@@ -98,18 +43,9 @@ fn send(stream: UnixStream, report: &Report) -> io::Result<()> {
 /// [`ErrorKind::TimedOut`] when there is one and it does not answer within a second.
 pub fn ask(location: &Path) -> io::Result<Option<Report>> {
     let deadline = Instant::now() + ANSWER_TIMEOUT;
-    let place = match SocketPlace::open(location, NAME) {
-        Ok(place) => place,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e),
+    let Some(socket) = local_socket::connect(location, NAME, ANSWER_TIMEOUT).map_err(no_answer)? else {
+        return Ok(None);
     };
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // Bounds the connecting as well: a process that has stopped leaves its queue full.
-    socket.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-    match socket.connect(&SockAddr::unix(place.name())?) {
-        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => return Ok(None),
-        other => other.map_err(no_answer)?,
-    }
     let mut document = Vec::new();
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
@@ -140,6 +76,7 @@ mod tests {
     use super::*;
     use crate::metrics::Snapshot;
     use crate::replication::status::Known;
+    use crate::wal::names;
 
     fn report() -> Report {
         Report::new(Known::default().document(), Snapshot { sessions: 3, ..Snapshot::default() }, Path::new("/"))

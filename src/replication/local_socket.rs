@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The local sockets of whoever serves a directory: in its control directory, which nobody else looks at.
+
+use crate::vfs::descriptor::above_standard_streams;
+use crate::wal::names;
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use std::fs::{File, Permissions};
+use std::io::{self, ErrorKind};
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// After an error of the listening socket.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What a socket is called, and who may connect to it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Name {
+    pub file: &'static str,
+    pub thread: &'static str,
+    /// Nobody but the owner of the process.
+    pub owner_only: bool,
+}
+
+/// Serves one connection after the other while it lives.
+#[derive(Debug)]
+pub(super) struct LocalSocket {
+    place: Place,
+    listener: Arc<UnixListener>,
+    stopping: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+    /// The process that serves: one that was forked from it has the memory of this, and not the thread.
+    process: u32,
+}
+
+impl LocalSocket {
+    /// Takes the place of what a killed process left; the caller holds the lock of the directory. `serve` gets each
+    /// connection, must bound its calls, and must come back before this is dropped.
+    ///
+    /// # Errors
+    /// When the socket cannot be made; the directory can be served all the same.
+    pub(super) fn start(
+        location: &Path,
+        name: Name,
+        serve: impl Fn(UnixStream) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<LocalSocket> {
+        match std::fs::create_dir(location.join(names::CONTROL_DIR)) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e),
+            _ => {}
+        }
+        let place = Place::open(location, name)?;
+        place.remove()?;
+        let listener = Arc::new(above_standard_streams(UnixListener::bind(place.path())?)?);
+        if name.owner_only {
+            std::fs::set_permissions(place.path(), Permissions::from_mode(0o600))?;
+        }
+        let stopping = Arc::new(AtomicBool::new(false));
+        let thread = {
+            let (listener, stopping) = (listener.clone(), stopping.clone());
+            let accept = move || {
+                while !stopping.load(SeqCst) {
+                    match listener.accept() {
+                        // Who says nothing, or does not listen, gets nothing.
+                        Ok((stream, _)) => drop(above_standard_streams(stream).and_then(&serve)),
+                        Err(_) if stopping.load(SeqCst) => return,
+                        Err(_) => std::thread::sleep(PAUSE),
+                    }
+                }
+            };
+            std::thread::Builder::new().name(name.thread.to_owned()).spawn(accept)?
+        };
+        Ok(LocalSocket { place, listener, stopping, thread: Some(thread), process: std::process::id() })
+    }
+}
+
+impl Drop for LocalSocket {
+    fn drop(&mut self) {
+        if self.process != std::process::id() {
+            return;
+        }
+        // A name that stays is replaced by the next process.
+        let _ = self.place.remove();
+        self.stopping.store(true, SeqCst);
+        // Whoever waits for a connection is woken by that.
+        let _ = SockRef::from(&*self.listener).shutdown(Shutdown::Both);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Connects to whoever serves the directory, within the time; `None` when nobody does.
+pub(super) fn connect(location: &Path, name: Name, timeout: Duration) -> io::Result<Option<Socket>> {
+    let place = match Place::open(location, name) {
+        Ok(place) => place,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // Bounds the connecting as well: a process that has stopped leaves its queue full.
+    socket.set_write_timeout(Some(timeout))?;
+    match socket.connect(&SockAddr::unix(place.path())?) {
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => Ok(None),
+        connected => connected.map(|()| Some(socket)),
+    }
+}
+
+/// Whether a call ended because its time was over.
+pub(super) fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+/// The name of a socket may have about a hundred bytes only; this one is short for any directory, and stays right when
+/// the directory is moved. The file keeps the name valid.
+#[derive(Debug)]
+struct Place {
+    folder: File,
+    name: Name,
+}
+
+impl Place {
+    fn open(location: &Path, name: Name) -> io::Result<Place> {
+        let folder = above_standard_streams(OwnedFd::from(File::open(location.join(names::CONTROL_DIR))?))?;
+        Ok(Place { folder: File::from(folder), name })
+    }
+
+    fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.folder.as_raw_fd())).join(self.name.file)
+    }
+
+    /// Deletes the name, if it is there.
+    fn remove(&self) -> io::Result<()> {
+        match std::fs::remove_file(self.path()) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+}
