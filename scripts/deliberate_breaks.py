@@ -4,10 +4,9 @@
 
 The breaks are in tests/deliberate_breaks.txt. Each is made in a copy of the last commit, built, and the tests that are
 named with it are run; they must fail. Exit code: 0 all were noticed, 1 some were not, 2 a break could not be made.
-
-usage: scripts/deliberate_breaks.py [--list] [WORD...]     only those whose title contains one of the words
 """
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -94,10 +93,17 @@ def make_and_test(entry):
 
 
 def main():
-    words = [word for word in sys.argv[1:] if not word.startswith("--")]
+    summary, _, details = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("words", nargs="*", metavar="WORD", help="only those whose title contains one of the words")
+    parser.add_argument("--list", action="store_true", help="print the breaks and make none")
+    wanted = parser.parse_args()
+    words = wanted.words
     breaks = read_breaks((TOP / "tests" / "deliberate_breaks.txt").read_text())
     breaks = [entry for entry in breaks if not words or any(word in entry["title"] for word in words)]
-    if "--list" in sys.argv:
+    if wanted.list:
         for entry in breaks:
             print(f"{entry['title']} ({entry['file']})")
         return 0
