@@ -58,6 +58,10 @@ pub fn run() {
     let replication = ReplicationSettings::from_environment().unwrap();
     let engine = Engine::open(Settings::new(&directory), replication).unwrap();
     let store = engine.store();
+    let channels: Vec<Arc<Channel>> = (0..CHANNELS).map(|_| engine.create_channel().unwrap()).collect();
+    let report = engine.ready().unwrap();
+    append(&journal, Line::Started { epoch: report.last_epoch.0 });
+    // From here on: the replica may confirm what an earlier life stored before `ready` returns.
     let told = journal.clone();
     store.set_persistent_callback(Some(Arc::new(move |event| {
         let epoch = event.epoch.0;
@@ -66,9 +70,6 @@ pub fn run() {
             Durability::Propagated => append(&told, Line::Propagated { epoch }),
         }
     })));
-    let channels: Vec<Arc<Channel>> = (0..CHANNELS).map(|_| engine.create_channel().unwrap()).collect();
-    let report = engine.ready().unwrap();
-    append(&journal, Line::Started { epoch: report.last_epoch.0 });
     let mut epoch = report.last_epoch.0 + 1;
     store.switch_epoch(Epoch(epoch)).unwrap();
     let next = next_sessions(store);

@@ -66,12 +66,18 @@ pub struct Engine {
 impl Engine {
     /// Opens the directory and starts.
     pub fn start(dir: &Path, settings: ReplicationSettings) -> Engine {
+        let engine = Engine::recovered(dir, settings);
+        engine.store.switch_epoch(Epoch(engine.epoch)).unwrap();
+        engine
+    }
+
+    /// The same without the first epoch: a replica that refuses this engine may have stopped it before that.
+    pub fn recovered(dir: &Path, settings: ReplicationSettings) -> Engine {
         let engine = Arc::new(engine::Engine::open(Settings::new(dir), Some(settings)).unwrap());
         let store = engine.store().clone();
         let channels = (0..2).map(|_| engine.create_channel().unwrap()).collect();
         let report = engine.ready().unwrap();
         let epoch = report.last_epoch.0 + 1;
-        store.switch_epoch(Epoch(epoch)).unwrap();
         Engine { store, engine, channels, epoch }
     }
 

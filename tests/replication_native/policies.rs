@@ -11,6 +11,9 @@ use limestone_core::types::{Durability, Epoch};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Long enough for a replica that is there on a busy machine.
+const DEGRADE: &str = "degrade 3000";
+
 #[test]
 fn strict_notifies_nothing_without_the_replica_and_everything_with_it() {
     let (primary, standby) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -37,7 +40,7 @@ fn strict_notifies_nothing_without_the_replica_and_everything_with_it() {
 fn degrade_notifies_after_its_time_and_waits_again_when_the_replica_has_caught_up() {
     let (primary, standby) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let port = free_port();
-    let mut engine = Engine::start(primary.path(), settings(port, &[("MODE", "degrade 100")]));
+    let mut engine = Engine::start(primary.path(), settings(port, &[("MODE", DEGRADE)]));
     let epoch = engine.write(&["a"]);
     let begun = Instant::now();
     let status = engine.wait_status(|status| status.degraded_since.is_some());
@@ -69,7 +72,7 @@ fn a_restarted_engine_knows_which_epochs_were_degraded_in_earlier_runs() {
     let (primary, standby) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let port = free_port();
     let server = replica(standby.path(), port, &none());
-    let mut engine = Engine::start(primary.path(), settings(port, &[("MODE", "degrade 100")]));
+    let mut engine = Engine::start(primary.path(), settings(port, &[("MODE", DEGRADE)]));
     let before = engine.write(&["a"]);
     engine.wait_propagated(before);
     drop(server);
@@ -83,7 +86,7 @@ fn a_restarted_engine_knows_which_epochs_were_degraded_in_earlier_runs() {
     std::fs::write(&file, unended).unwrap();
 
     for _ in 0..2 {
-        let mut engine = Engine::start(primary.path(), settings(port, &[("MODE", "degrade 100")]));
+        let mut engine = Engine::start(primary.path(), settings(port, &[("MODE", "degrade 60000")]));
         let found = engine.store.durability(lost);
         assert!(found.stored && found.degraded, "{found:?}");
         assert!(!engine.store.durability(before).degraded);

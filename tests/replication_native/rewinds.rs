@@ -138,7 +138,7 @@ fn a_directory_of_a_newer_term_never_goes_back_for_an_older_primary() {
     write(&mut new, "there", 3);
     new.shutdown();
     let server = rewinding(second.path(), Keep::default());
-    let former = Engine::start(first.path(), settings(server.address().port(), &[("MODE", "async")]));
+    let former = Engine::recovered(first.path(), settings(server.address().port(), &[("MODE", "async")]));
     let error = former.wait_state(LinkState::Refused).last_error.unwrap();
     assert!(error.contains("fenced"), "{error}");
     former.shutdown();

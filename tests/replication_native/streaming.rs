@@ -127,7 +127,7 @@ fn an_engine_takes_over_on_the_replicas_directory_and_the_old_primary_is_fenced(
 
     // The replica's directory serves again, but not the primary that it has replaced.
     let server = replica(second.path(), 0, &none());
-    let old = Engine::start(first.path(), settings(server.address().port(), &[]));
+    let old = Engine::recovered(first.path(), settings(server.address().port(), &[]));
     let status = old.wait_state(LinkState::Refused);
     assert!(status.last_error.unwrap().contains("fenced"));
     old.shutdown();

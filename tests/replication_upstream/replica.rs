@@ -394,7 +394,8 @@ fn nothing_of_a_large_first_message_is_held_and_no_silent_peer_keeps_the_primary
     let begun = std::time::Instant::now();
     let mut log = Peer::log(standby.address(), 0);
     log.session(1, "k");
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    // Each of the silent ones would be given up after ten seconds.
+    assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
     drop(strangers);
 }
 

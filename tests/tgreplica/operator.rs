@@ -137,7 +137,7 @@ fn a_process_that_has_stopped_is_said_not_to_answer() {
     let took = begun.elapsed();
     replica.signal(libc::SIGCONT);
     assert_eq!(asked.exit, 7, "{}", asked.stderr);
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
     assert!(asked.stderr.contains("does not answer"), "{}", asked.stderr);
     let document: serde_json::Value = serde_json::from_str(&asked.stdout).unwrap();
     assert_eq!(document["exit"], 7);
