@@ -6,6 +6,8 @@
 //! simulation.
 
 mod judge;
+#[path = "../ports/mod.rs"]
+mod ports;
 mod recording;
 mod replay;
 mod workload;

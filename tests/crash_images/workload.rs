@@ -94,9 +94,7 @@ fn with_replica(directory: &Path, journal: &Arc<File>) {
     let replica = replica_of(directory);
     std::fs::create_dir(&replica).unwrap();
     let ready = directory.with_extension("replica-listens");
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let endpoint = format!("tcp://{}", listener.local_addr().unwrap());
-    drop(listener);
+    let endpoint = format!("tcp://127.0.0.1:{}", crate::ports::free_port());
     let log = File::create(&ready).unwrap();
     let program = env!("CARGO_BIN_EXE_tgreplica");
     let child = Command::new(program).args(["--listen", &endpoint]).arg(&replica).stderr(log).spawn().unwrap();

@@ -7,6 +7,8 @@ mod journal;
 mod links;
 mod nodes;
 mod peers;
+#[path = "../ports/mod.rs"]
+mod ports;
 mod primary_process;
 mod processes;
 mod proxy;

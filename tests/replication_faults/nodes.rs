@@ -5,7 +5,7 @@ use crate::journal::{check, Journal};
 use crate::primary_process::{ALIVE, DIRECTORY, JOURNAL};
 use crate::proxy::Proxy;
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -131,8 +131,7 @@ impl Pair {
     /// The same with the replica in a network of its own, without the proxy.
     pub fn start_across(network: Option<Network>, mode: &str) -> Pair {
         let home = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-        // Free now; nobody else on the machine asks for just this one before the replica listens.
-        let replica_address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let replica_address = SocketAddr::from(([127, 0, 0, 1], crate::ports::free_port()));
         let proxy = Proxy::start(replica_address);
         let mode = mode.to_owned();
         let (primary, replica, replica_file_limit) = (None, None, None);

@@ -6,6 +6,8 @@ mod faults;
 mod histories;
 mod pair;
 mod policies;
+#[path = "../ports/mod.rs"]
+mod ports;
 mod retention;
 mod rewinds;
 mod several;

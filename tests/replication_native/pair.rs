@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! An engine's data store and a replica in one process, with real sockets on loopback.
 
+pub use crate::ports::free_port;
 use limestone_core::datastore::{environment, Channel, Commit, Datastore, Outcome, Settings};
 use limestone_core::engine;
 use limestone_core::replication::native::replica::{self, Options, Server};
@@ -18,13 +19,7 @@ use std::time::{Duration, Instant};
 /// No test waits longer than this for anything that has to come.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A port that nobody listens on now.
-pub fn free_port() -> u16 {
-    let endpoint = Endpoint { host: "127.0.0.1".to_owned(), port: 0 };
-    listener::listen(&endpoint).unwrap().local_addr().unwrap().port()
-}
-
-/// Starts a replica on the directory.
+/// Starts a replica on the directory; with port 0 on one that it can come back to.
 pub fn replica(dir: &Path, port: u16, secret: &Secret) -> Server {
     let options = Options {
         timeout: Duration::from_secs(5),
@@ -33,8 +28,8 @@ pub fn replica(dir: &Path, port: u16, secret: &Secret) -> Server {
         once: false,
         commit: commit(),
     };
-    let endpoint = Endpoint { host: "127.0.0.1".to_owned(), port };
-    let listener = listener::listen(&endpoint).unwrap();
+    let port = if port == 0 { free_port() } else { port };
+    let listener = listener::listen(&Endpoint { host: "127.0.0.1".to_owned(), port }).unwrap();
     replica::open(Arc::new(RealFs), dir, options).unwrap().serve(listener).unwrap()
 }
 

@@ -19,7 +19,7 @@ use std::sync::Arc;
 fn rewinding(dir: &Path, keep: Keep) -> Server {
     let timeout = std::time::Duration::from_secs(5);
     let options = Options { timeout, secret: Secret::default(), allow_no_secret: false, once: false, commit: commit() };
-    let listener = listener::listen(&Endpoint { host: "127.0.0.1".to_owned(), port: 0 }).unwrap();
+    let listener = listener::listen(&Endpoint { host: "127.0.0.1".to_owned(), port: free_port() }).unwrap();
     native::open(Arc::new(RealFs), dir, options).unwrap().allow_rewind(keep).serve(listener).unwrap()
 }
 

@@ -15,3 +15,5 @@ mod stand_in;
 mod engine_run;
 #[path = "../golden_data/mod.rs"]
 mod golden_data;
+#[path = "../ports/mod.rs"]
+mod ports;

@@ -318,7 +318,7 @@ fn whatever_the_replica_answers_the_engine_goes_on() {
 
 #[test]
 fn an_engine_starts_although_nobody_listens() {
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = SocketAddr::from(([127, 0, 0, 1], crate::ports::free_port()));
     let dir = quick_dir();
     let engine = Engine::start(dir.path(), closed, SHORT, 2);
     engine.switch(1);
@@ -330,7 +330,7 @@ fn an_engine_starts_although_nobody_listens() {
 
 #[test]
 fn callers_are_told_of_stored_epochs_when_the_replica_stays_away_in_degrade_mode() {
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = SocketAddr::from(([127, 0, 0, 1], crate::ports::free_port()));
     let dir = quick_dir();
     let mut engine = Engine::open(dir.path(), closed, SHORT, Mode::Degrade(Duration::from_millis(50)));
     engine.create_channel();
@@ -350,7 +350,7 @@ fn callers_are_told_of_stored_epochs_when_the_replica_stays_away_in_degrade_mode
 #[test]
 fn intervals_without_the_replica_are_recorded_and_the_status_tells_of_the_link() {
     let (near, far) = (quick_dir(), quick_dir());
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = SocketAddr::from(([127, 0, 0, 1], crate::ports::free_port()));
     let variables = [("ENDPOINT", format!("tcp://{closed}")), ("PROTOCOL", "upstream".to_owned())];
     let variables = variables.into_iter().chain([("MODE", "degrade 100".to_owned())]);
     let variables = variables.map(|(name, value)| (format!("TSURUGI_REPLICATION_{name}").into(), value.into()));
@@ -417,7 +417,7 @@ fn a_living_replica_of_the_original_is_never_sent_a_channel_id_that_it_knows() {
 fn standby(dir: &Path, address: Option<SocketAddr>) -> Replica {
     let deadline = Instant::now() + DEADLINE;
     let listener = loop {
-        let address = address.unwrap_or_else(|| "127.0.0.1:0".parse().unwrap());
+        let address = address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], crate::ports::free_port())));
         match TcpListener::bind(address) {
             Ok(listener) => break listener,
             Err(e) => assert!(Instant::now() < deadline, "{e}"),

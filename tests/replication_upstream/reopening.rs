@@ -17,7 +17,7 @@ use std::sync::Arc;
 #[test]
 fn each_start_connects_the_channels_again_and_the_replica_gets_what_is_written() {
     let (near, far) = (quick_dir(), quick_dir());
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", crate::ports::free_port())).unwrap();
     let address = listener.local_addr().unwrap();
     let store = StandbyStore::open(Arc::new(RealFs), far.path()).unwrap();
     let mut replica = Replica::start(listener, Arc::new(store), Options::default()).unwrap();

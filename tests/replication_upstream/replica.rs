@@ -38,7 +38,7 @@ impl Standby {
 
     fn on(dir: TempDir, options: Options) -> Standby {
         let store = Arc::new(StandbyStore::open(Arc::new(RealFs), dir.path()).unwrap());
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind(("127.0.0.1", crate::ports::free_port())).unwrap();
         let replica = Replica::start(listener, store.clone(), options).unwrap();
         Standby { dir, store, replica }
     }

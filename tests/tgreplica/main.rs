@@ -7,6 +7,8 @@ mod metrics;
 mod openmetrics;
 mod operator;
 mod pair;
+#[path = "../ports/mod.rs"]
+mod ports;
 mod primary;
 mod program;
 mod sessions;

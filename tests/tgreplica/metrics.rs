@@ -198,7 +198,7 @@ fn a_real_prometheus_scrapes_both_sides() {
          - targets: ['{of_engine}', '{of_replica}']\n"
     );
     std::fs::write(home.path().join("prometheus.yml"), config).unwrap();
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], crate::ports::free_port()));
     let mut prometheus = Command::new("prometheus")
         .arg(format!("--config.file={}", home.path().join("prometheus.yml").display()))
         .arg(format!("--storage.tsdb.path={}", home.path().join("data").display()))

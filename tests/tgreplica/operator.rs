@@ -5,7 +5,7 @@ use crate::primary::{identity, Primary};
 use crate::program::{command, run, status, status_when, Replica, DEADLINE};
 use limestone_core::replication::native::protocol::message::Code;
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -61,7 +61,7 @@ fn what_strangers_do_is_no_error_of_the_replica() {
 #[test]
 fn a_stderr_that_nobody_reads_holds_nobody_up() {
     let dir = tempfile::tempdir().unwrap();
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], crate::ports::free_port()));
     let args = [dir.path().to_str().unwrap(), "--listen", &format!("tcp://{address}")];
     let mut child = command(&args, &[]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     status_when(dir.path(), |status| status["state"] == "connecting");
@@ -83,7 +83,7 @@ fn a_stderr_that_nobody_reads_holds_nobody_up() {
 #[test]
 fn a_file_that_must_not_grow_ends_it_with_a_message() {
     let dir = tempfile::tempdir().unwrap();
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], crate::ports::free_port()));
     let args = [dir.path().to_str().unwrap(), "--listen", &format!("tcp://{address}")];
     let mut limited = command(&args, &[]);
     let limit = libc::rlimit { rlim_cur: 100_000, rlim_max: 100_000 };

@@ -54,9 +54,10 @@ impl Replica {
         Replica::start_with(dir, &["--listen", &format!("tcp://{address}")], &[])
     }
 
-    /// Starts it on a port that the system chooses, and waits until it listens.
+    /// Starts it on a port that it can come back to, and waits until it listens.
     pub fn start_with(dir: &Path, args: &[&str], environment: &[(&str, &str)]) -> Replica {
-        let mut all = vec![dir.to_str().unwrap(), "--listen", "tcp://127.0.0.1:0"];
+        let listen = format!("tcp://127.0.0.1:{}", crate::ports::free_port());
+        let mut all = vec![dir.to_str().unwrap(), "--listen", &listen];
         if args.contains(&"--listen") {
             all.truncate(1);
         }
