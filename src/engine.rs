@@ -2,12 +2,14 @@
 //! A data store and its replication as they go through life together: what has to be set before the one is opened, what
 //! a start does to the directory's role, and what ends before it does.
 
+mod replicas;
 mod replication;
 
 use crate::datastore::{Channel, Datastore, RecoveryReport, Settings};
 use crate::error::Result;
 use crate::monitoring::settings::MetricsEndpoint;
 use crate::monitoring::Monitoring;
+use crate::replication::control_socket::ControlSocket;
 use crate::replication::policy::degraded_intervals;
 use crate::replication::report::Report;
 use crate::replication::settings::ReplicationSettings;
@@ -24,8 +26,9 @@ pub struct Engine {
     store: Arc<Datastore>,
     replication: Option<Arc<Replication>>,
     metrics_endpoint: Option<MetricsEndpoint>,
-    /// Between ready and shutdown.
+    /// Between ready and shutdown, as is what takes commands.
     monitoring: Mutex<Option<Monitoring>>,
+    control: Mutex<Option<ControlSocket>>,
 }
 
 impl Engine {
@@ -40,7 +43,8 @@ impl Engine {
             None => settings,
         };
         let store = Datastore::open(settings)?;
-        let engine = Engine { store, replication, metrics_endpoint: None, monitoring: Mutex::default() };
+        let (monitoring, control) = (Mutex::default(), Mutex::default());
+        let engine = Engine { store, replication, metrics_endpoint: None, monitoring, control };
         if let Some(replication) = &engine.replication {
             replication.opened(&engine.store)?;
         }
@@ -100,7 +104,30 @@ impl Engine {
             replication.start(&self.store, &report)?;
         }
         *self.monitoring.lock() = Some(self.monitor());
+        *self.control.lock() = self.listen();
         Ok(report)
+    }
+
+    /// Has one more replica, `name=tcp://host:port` as `TSURUGI_REPLICATION_REPLICAS` has it or the address alone, from
+    /// now until the shutdown. It gets what it lacks and counts to the quorum when it has said what it has; how many
+    /// are needed stays as it was. Never waits for it.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`](crate::error::Error) when it is not understood, or cannot be told from another one;
+    /// [`Error::WrongState`](crate::error::Error) without replication, with the upstream protocol, before
+    /// [`Self::ready`] and after the end.
+    pub fn add_replica(&self, replica: &str) -> Result<()> {
+        replicas::add(self.replication.as_deref(), replica)
+    }
+
+    /// Has the replica of this name no more, from now until the shutdown: what it has does not count, and no log is
+    /// kept for it. Never waits for it.
+    ///
+    /// # Errors
+    /// As for [`Self::add_replica`]; [`Error::WrongState`](crate::error::Error) also when those that are left could
+    /// never be as many as are needed.
+    pub fn remove_replica(&self, name: &str) -> Result<()> {
+        replicas::remove(self.replication.as_deref(), name)
     }
 
     /// What is going on, with replication and without.
@@ -122,6 +149,15 @@ impl Engine {
         Monitoring::start(self.store.location(), self.metrics_endpoint.as_ref(), report)
     }
 
+    /// Takes commands for the directory until the result is dropped; it is served all the same without.
+    fn listen(&self) -> Option<ControlSocket> {
+        let replication = self.replication.as_ref().map(Arc::downgrade);
+        let location = self.store.location();
+        ControlSocket::start(location, move |line| replicas::carry_out(line, replication.as_ref()))
+            .inspect_err(|e| log::warn!("{} takes no commands about replicas: {e}", location.display()))
+            .ok()
+    }
+
     /// Ends replication, while epochs can still be reported, and then the data store. Calling it again does nothing;
     /// within a callback that a shutdown elsewhere waits for it leaves all to that one.
     pub fn shutdown(&self) {
@@ -132,7 +168,7 @@ impl Engine {
             replication.shutdown();
         }
         // Before others can have the directory.
-        drop(self.monitoring.lock().take());
+        drop((self.control.lock().take(), self.monitoring.lock().take()));
         self.store.shutdown_in(&turn);
     }
 }

@@ -128,6 +128,22 @@ impl Replication {
         }
     }
 
+    /// What can be told to have other replicas.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`] says why nothing can.
+    pub(super) fn native(&self) -> Result<Arc<Primary>> {
+        match self.role() {
+            Role::Native(primary) => Ok(primary),
+            Role::NotStarted if self.settings.protocol == Protocol::Native => {
+                Err(Error::WrongState("replicas can be changed only after ready()".to_owned()))
+            }
+            Role::NotStarted | Role::Upstream(..) => {
+                Err(Error::WrongState("the upstream protocol knows one replica, which cannot be changed".to_owned()))
+            }
+        }
+    }
+
     /// What is going on.
     pub(super) fn status(&self, store: &Datastore) -> Status {
         let known = Known { policy: Some(self.settings.mode.to_string()), ..Known::of_store(store) };

@@ -30,7 +30,7 @@ pub type limestone_tag_callback = Option<unsafe extern "C" fn(context: *mut c_vo
 ///
 /// # Safety
 /// `data` points to `len` readable bytes, or `len` is 0.
-unsafe fn text<'a>(data: *const c_char, len: usize, what: &str) -> Result<&'a str, Failure> {
+pub(super) unsafe fn text<'a>(data: *const c_char, len: usize, what: &str) -> Result<&'a str, Failure> {
     // SAFETY: the caller's promise.
     let bytes = unsafe { handle::bytes(data.cast::<u8>(), len, what) }?;
     std::str::from_utf8(bytes).map_err(|e| Failure::argument(&format!("{what} is not UTF-8: {e}")))

@@ -18,6 +18,20 @@ pub struct Endpoint {
     pub port: u16,
 }
 
+impl Replica {
+    /// Its addresses as they stand in a list of replicas.
+    pub fn addresses(&self) -> String {
+        let addresses: Vec<String> = self.endpoints.iter().map(|at| format!("tcp://{at}")).collect();
+        addresses.join("|")
+    }
+}
+
+impl fmt::Display for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.name, self.addresses())
+    }
+}
+
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.host.contains(':') {
@@ -67,29 +81,55 @@ fn parse_list(text: &str, separator: char, separators: &str) -> Result<Vec<Endpo
 pub fn parse_replicas(text: &str) -> Result<Vec<Replica>, String> {
     let mut replicas: Vec<Replica> = Vec::new();
     for one in text.split(',') {
-        let (name, list) = one.split_once('=').ok_or_else(|| {
-            format!("<name>=tcp://<host>:<port> was expected, or several with commas between, found \"{one}\"")
-        })?;
-        let name = name.trim();
-        let harmless = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(harmless) {
+        if !one.contains('=') {
             return Err(format!(
-                "\"{name}\" is no name: 1 to {NAME_BYTES_MAX} letters, digits, dots, dashes and underscores were \
-                 expected"
+                "<name>=tcp://<host>:<port> was expected, or several with commas between, found \"{one}\""
             ));
         }
-        if replicas.iter().any(|replica| replica.name == name) {
-            return Err(format!("two replicas have the name \"{name}\""));
-        }
-        let endpoints = parse_list(list, '|', "bars")?;
-        if let Some(known) = replicas.iter().find(|known| known.endpoints.iter().any(|at| endpoints.contains(at))) {
-            return Err(format!("\"{}\" and \"{name}\" have an address in common", known.name));
-        }
-        replicas.push(Replica { name: name.to_owned(), endpoints });
+        let replica = parse_replica(one)?;
+        check_another(replicas.iter(), &replica)?;
+        replicas.push(replica);
     }
-    match replicas.len() {
-        ..=REPLICAS_MAX => Ok(replicas),
-        more => Err(format!("it has {more} replicas, at most {REPLICAS_MAX} were expected")),
+    Ok(replicas)
+}
+
+/// One replica as it stands in a list of them; without a name its first address is its name.
+///
+/// # Errors
+/// What was expected.
+pub fn parse_replica(text: &str) -> Result<Replica, String> {
+    let Some((name, list)) = text.split_once('=') else {
+        let endpoints = parse_list(text, '|', "bars")?;
+        return Ok(Replica { name: endpoints[0].to_string(), endpoints });
+    };
+    let name = name.trim();
+    let harmless = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(harmless) {
+        return Err(format!(
+            "\"{name}\" is no name: 1 to {NAME_BYTES_MAX} letters, digits, dots, dashes and underscores were expected"
+        ));
+    }
+    Ok(Replica { name: name.to_owned(), endpoints: parse_list(list, '|', "bars")? })
+}
+
+/// Whether another replica can be told from those that are known.
+///
+/// # Errors
+/// Why not, or that there are as many as there may be.
+pub fn check_another<'a>(known: impl Iterator<Item = &'a Replica>, another: &Replica) -> Result<(), String> {
+    let mut count = 0;
+    for known in known {
+        count += 1;
+        if known.name == another.name {
+            return Err(format!("two replicas have the name \"{}\"", another.name));
+        }
+        if known.endpoints.iter().any(|at| another.endpoints.contains(at)) {
+            return Err(format!("\"{}\" and \"{}\" have an address in common", known.name, another.name));
+        }
+    }
+    match count < REPLICAS_MAX {
+        true => Ok(()),
+        false => Err(format!("more replicas than {REPLICAS_MAX}, at most {REPLICAS_MAX} were expected")),
     }
 }
 
@@ -137,6 +177,9 @@ mod tests {
         assert_eq!(found.collect::<Vec<_>>(), [("a", 2), ("b", 1), ("c-2", 1)]);
         let many: Vec<String> = (0..=REPLICAS_MAX).map(|n| format!("r{n}=tcp://h{n}:1")).collect();
         assert!(parse_replicas(&many.join(",")).unwrap_err().contains("at most 16"));
+        assert_eq!(replicas[0].to_string(), "a=tcp://one:1|tcp://[::1]:2");
+        let nameless = parse_replica("tcp://[::1]:2|tcp://b:1").unwrap();
+        assert_eq!((nameless.name.as_str(), nameless.endpoints.len()), ("[::1]:2", 2));
     }
 
     #[test]

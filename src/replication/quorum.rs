@@ -5,11 +5,12 @@
 
 use crate::types::Epoch;
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 
 /// What a session of a replica needs to report; no later session of it can be mistaken for this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seat {
-    /// The place of the replica in the settings.
+    /// The place of the replica.
     slot: usize,
     session: u64,
 }
@@ -24,8 +25,9 @@ pub struct Quorum {
 #[derive(Debug)]
 struct State {
     sessions: u64,
-    /// By the place in the settings. What was confirmed counts as well when the replica is away.
-    slots: Vec<Option<Confirmed>>,
+    places: usize,
+    /// By the place of the replica. What was confirmed counts as well when the replica is away.
+    slots: BTreeMap<usize, Option<Confirmed>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -39,9 +41,24 @@ struct Confirmed {
 }
 
 impl Quorum {
-    /// `needed` of `replicas` must have an epoch.
+    /// `needed` of `replicas` must have an epoch. Their places are 0 and so on.
     pub fn new(needed: usize, replicas: usize) -> Quorum {
-        Quorum { needed, state: Mutex::new(State { sessions: 0, slots: vec![None; replicas] }) }
+        let slots = (0..replicas).map(|place| (place, None)).collect();
+        Quorum { needed, state: Mutex::new(State { sessions: 0, places: replicas, slots }) }
+    }
+
+    /// One more replica; returns its place, which no other has or had.
+    pub fn admit(&self) -> usize {
+        let mut state = self.state.lock();
+        let place = state.places;
+        state.places += 1;
+        state.slots.insert(place, None);
+        place
+    }
+
+    /// The replica at this place does not count any more, whatever is heard of it.
+    pub fn dismiss(&self, slot: usize) {
+        self.state.lock().slots.remove(&slot);
     }
 
     /// How many replicas must have an epoch.
@@ -49,27 +66,33 @@ impl Quorum {
         self.needed
     }
 
-    /// A session begins with the replica at this place of the settings, whose directory has everything up to `epoch`.
+    /// A session begins with the replica at this place, whose directory has everything up to `epoch`.
     /// What was known of the place before does not count any more. Returns as well the other place from which the same
     /// directory was known, if it was: from there it does not count any more.
     pub fn begin(&self, slot: usize, directory: u64, epoch: Epoch) -> (Seat, Option<usize>) {
         let mut state = self.state.lock();
         state.sessions += 1;
         let session = state.sessions;
-        let other = (0..state.slots.len()).find(|&place| place != slot && state.counted(place, directory));
-        if let Some(known) = other.and_then(|other| state.slots[other].as_mut()) {
+        let seat = Seat { slot, session };
+        if !state.slots.contains_key(&slot) {
+            return (seat, None);
+        }
+        let other = state.slots.keys().copied().find(|&place| place != slot && state.counted(place, directory));
+        if let Some(Some(known)) = other.and_then(|other| state.slots.get_mut(&other)) {
             known.counts = false;
         }
-        state.slots[slot] = Some(Confirmed { session, directory, epoch, counts: true });
-        (Seat { slot, session }, other)
+        state.slots.insert(slot, Some(Confirmed { session, directory, epoch, counts: true }));
+        (seat, other)
     }
 
     /// The replica of a session has confirmed everything up to `epoch`. Returns up to where enough of them have
     /// everything.
     pub fn confirm(&self, seat: Seat, epoch: Epoch) -> Epoch {
         let mut state = self.state.lock();
-        if let Some(known) = state.slots[seat.slot].as_mut().filter(|known| known.session == seat.session) {
-            known.epoch = known.epoch.max(epoch);
+        if let Some(Some(known)) = state.slots.get_mut(&seat.slot) {
+            if known.session == seat.session {
+                known.epoch = known.epoch.max(epoch);
+            }
         }
         state.reached(self.needed)
     }
@@ -78,9 +101,10 @@ impl Quorum {
     /// any more, and only a handshake tells what it has now.
     pub fn has_to_begin_again(&self, seat: Seat) -> bool {
         let state = self.state.lock();
-        state.slots[seat.slot]
+        state
+            .at(seat.slot)
             .filter(|known| known.session == seat.session && !known.counts)
-            .is_some_and(|known| !(0..state.slots.len()).any(|place| state.counted(place, known.directory)))
+            .is_some_and(|known| !state.slots.keys().any(|&place| state.counted(place, known.directory)))
     }
 
     /// Up to where enough replicas have everything.
@@ -90,18 +114,22 @@ impl Quorum {
 
     /// What the replica at this place has confirmed, when it counts.
     pub fn confirmed(&self, slot: usize) -> Option<Epoch> {
-        self.state.lock().slots[slot].filter(|known| known.counts).map(|known| known.epoch)
+        self.state.lock().at(slot).filter(|known| known.counts).map(|known| known.epoch)
     }
 }
 
 impl State {
+    fn at(&self, place: usize) -> Option<&Confirmed> {
+        self.slots.get(&place)?.as_ref()
+    }
+
     /// Whether the replica at this place counts and is this directory.
     fn counted(&self, place: usize, directory: u64) -> bool {
-        self.slots[place].is_some_and(|known| known.counts && known.directory == directory)
+        self.at(place).is_some_and(|known| known.counts && known.directory == directory)
     }
 
     fn reached(&self, needed: usize) -> Epoch {
-        let counted = self.slots.iter().flatten().filter(|known| known.counts);
+        let counted = self.slots.values().flatten().filter(|known| known.counts);
         let mut epochs: Vec<Epoch> = counted.map(|known| known.epoch).collect();
         epochs.sort_unstable_by(|a, b| b.cmp(a));
         needed.checked_sub(1).and_then(|place| epochs.get(place)).copied().unwrap_or_default()
@@ -150,6 +178,31 @@ mod tests {
         assert_eq!((quorum.confirm(first, Epoch(40)), quorum.confirmed(0)), (Epoch(11), None));
         let (again, _) = quorum.begin(0, 77, Epoch(25));
         assert_eq!((quorum.has_to_begin_again(again), quorum.reached()), (false, Epoch(25)));
+    }
+
+    #[test]
+    fn one_that_comes_counts_when_it_has_said_something_and_one_that_goes_never_again() {
+        let (quorum, seats) = quorum(2, &[5, 9]);
+        let third = quorum.admit();
+        assert_eq!((third, quorum.reached()), (2, Epoch(5)));
+        let (late, _) = quorum.begin(third, 3, Epoch(7));
+        assert_eq!(quorum.reached(), Epoch(7));
+        quorum.dismiss(1);
+        assert_eq!((quorum.reached(), quorum.confirm(seats[1], Epoch(50))), (Epoch(5), Epoch(5)), "a late word");
+        assert_eq!((quorum.begin(1, 2, Epoch(60)).1, quorum.reached()), (None, Epoch(5)), "a late session");
+        assert_eq!((quorum.confirmed(1), quorum.confirm(late, Epoch(8))), (None, Epoch(5)));
+        // The place is not given again: an old seat must not speak for a new replica.
+        assert_eq!(quorum.admit(), 3);
+    }
+
+    #[test]
+    fn what_a_dismissed_place_stood_for_is_asked_again_where_it_is_reached_still() {
+        let quorum = Quorum::new(1, 2);
+        let (first, _) = quorum.begin(0, 77, Epoch(1));
+        quorum.begin(1, 77, Epoch(2));
+        assert!(!quorum.has_to_begin_again(first));
+        quorum.dismiss(1);
+        assert!(quorum.has_to_begin_again(first));
     }
 
     #[test]

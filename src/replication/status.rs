@@ -245,6 +245,18 @@ pub struct ReplicaRow {
     pub last_error: Option<String>,
 }
 
+/// A replica of a primary in the list of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedReplica {
+    pub name: String,
+    /// As they stand in the settings, `|` between.
+    pub addresses: String,
+    pub state: LinkState,
+    /// Durable there, as far as it counts.
+    pub propagated_epoch: Option<u64>,
+    pub last_error: Option<String>,
+}
+
 /// The document. `None`, `null` in JSON, is what the side that speaks does not know or does not have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {

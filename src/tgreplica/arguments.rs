@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line of the program. Help and man page are made from what stands here.
 
+use super::replicas;
+use crate::replication::commands::Request;
 use clap::Parser;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -23,6 +25,11 @@ replica again: it waits for the primary, saves what the directory has above the 
 <LOGDIR>/cut_off/ and takes it away, and ends when the directory has everything that the primary has stored. With \
 --rewind a serving replica does the same and goes on. Without either it refuses such a primary and says what would go.
 
+`tgreplica replicas <LOGDIR>` shows the replicas of the running engine that serves the directory; with \
+`add [NAME=]tcp://HOST:PORT` or `remove NAME` behind it changes them first, until the engine ends: what it starts with \
+is TSURUGI_REPLICATION_REPLICAS. How many of them must have an epoch stays as it was. Refused is a replica that cannot \
+be told from another one, and to remove one when fewer than that would be left.
+
 Settings come from the environment: TSURUGI_REPLICATION_ENDPOINT (tcp://host:port to listen on), \
 TSURUGI_REPLICATION_PROTOCOL (native or upstream, default native), TSURUGI_REPLICATION_TIMEOUT_MS (default 10000), \
 TSURUGI_REPLICATION_SECRET_FILE, TSURUGI_REPLICATION_ALLOW_NO_SECRET (1: peers on other machines need no secret), \
@@ -39,7 +46,7 @@ Exit codes: 0 ended by a signal or, with --once, by the primary in good order; 1
 understood, or an address that cannot be listened on; 2 the directory cannot be used, nothing was changed: see \
 `tglogutil inspect`; 3 another process uses the directory; 4 the disk failed while serving, nothing was acknowledged \
 since; 5 with --once, the session was lost or refused, with rejoin, the primary was refused or did not come before a \
-signal; 6 with status and metrics, nobody serves the directory; 7 with them, who serves it does not answer within a \
+signal; 6 with status, metrics and replicas, nobody serves the directory; 7 with them, who serves it does not answer within a \
 second. With --json every failure is one object with `error` and `exit`.";
 
 /// Serves a data directory as the replica of a primary, or says how it stands.
@@ -49,11 +56,12 @@ second. With --json every failure is one object with `error` and `exit`.";
     override_usage = "tgreplica [OPTIONS] <LOGDIR>\n       tgreplica status [--json] [--watch[=SECONDS]] <LOGDIR>\n\
                       \x20      tgreplica metrics [--openmetrics] <LOGDIR>\n\
                       \x20      tgreplica promote [--force [--reason=TEXT]] [--json] <LOGDIR>\n\
-                      \x20      tgreplica rejoin [OPTIONS] <LOGDIR>"
+                      \x20      tgreplica rejoin [OPTIONS] <LOGDIR>\n\
+                      \x20      tgreplica replicas [--json] <LOGDIR> [list | add [NAME=]tcp://HOST:PORT | remove NAME]"
 )]
 pub struct Arguments {
     /// The data directory; it must exist and may be empty.
-    #[arg(value_name = "LOGDIR", required_unless_present_any = ["generate_man", "version"], num_args = 1..=2)]
+    #[arg(value_name = "LOGDIR", required_unless_present_any = ["generate_man", "version"], num_args = 1..=4)]
     pub logdir: Vec<PathBuf>,
     /// Address to listen on, instead of TSURUGI_REPLICATION_ENDPOINT.
     #[arg(long, value_name = "tcp://HOST:PORT")]
@@ -76,7 +84,7 @@ pub struct Arguments {
     /// With promote --force: why, for the log.
     #[arg(long, value_name = "TEXT", requires = "force")]
     pub reason: Option<String>,
-    /// With status, promote and rejoin: one JSON document. Failures are told as one, too.
+    /// With status, promote, rejoin and replicas: one JSON document. Failures are told as one, too.
     #[arg(long)]
     pub json: bool,
     /// With status: again after so many seconds, until the program is ended [default: 1].
@@ -95,13 +103,14 @@ pub struct Arguments {
 }
 
 /// What is wanted of the program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted<'a> {
     Serve(&'a Path),
     Status(&'a Path),
     Metrics(&'a Path),
     Promote(&'a Path),
     Rejoin(&'a Path),
+    Replicas(&'a Path, Request),
 }
 
 impl Arguments {
@@ -113,6 +122,9 @@ impl Arguments {
             [word, logdir] if word == Path::new("metrics") => Ok(Wanted::Metrics(logdir)),
             _ if self.openmetrics => Err("--openmetrics is for: tgreplica metrics".to_owned()),
             _ if self.force => Err("--force is for: tgreplica promote".to_owned()),
+            [word, logdir, words @ ..] if word == Path::new("replicas") => {
+                Ok(Wanted::Replicas(logdir, replicas::request(words)?))
+            }
             [logdir] if self.watch.is_some() => Err(format!("--watch is for: tgreplica status {}", logdir.display())),
             [logdir] => Ok(Wanted::Serve(logdir)),
             [word, logdir] if word == Path::new("rejoin") => Ok(Wanted::Rejoin(logdir)),

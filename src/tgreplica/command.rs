@@ -4,7 +4,7 @@
 use super::arguments::{Arguments, Wanted};
 use super::report::{Environment, Output, DIRECTORY, DONE, USAGE};
 use super::serve::Until;
-use super::{promote, serve, status};
+use super::{promote, replicas, serve, status};
 use crate::vfs::{FileKind, RealFs, Vfs};
 use clap::{CommandFactory, Parser};
 use std::ffi::OsString;
@@ -53,11 +53,12 @@ pub fn run(
     | Wanted::Status(logdir)
     | Wanted::Metrics(logdir)
     | Wanted::Promote(logdir)
-    | Wanted::Rejoin(logdir)) = wanted;
+    | Wanted::Rejoin(logdir)
+    | Wanted::Replicas(logdir, _)) = wanted;
     if let Err(exit) = check_directory(logdir, &mut output) {
         return exit;
     }
-    match (wanted, arguments.watch) {
+    match (&wanted, arguments.watch) {
         (Wanted::Promote(_), _) => {
             let request = promote::Request::new(arguments.force, arguments.reason.clone());
             promote::run(logdir, &request, &mut output)
@@ -70,6 +71,7 @@ pub fn run(
             };
             serve::run(logdir, &arguments, until, environment, signals, &mut output)
         }
+        (Wanted::Replicas(_, request), _) => replicas::run(logdir, request, &mut output),
         (Wanted::Metrics(_), _) => status::metrics(logdir, arguments.openmetrics, &mut output),
         (Wanted::Status(_), None) => status::show(logdir, &mut output),
         (Wanted::Status(_), Some(s)) => status::watch(logdir, Duration::from_secs(s.into()), signals, &mut output),

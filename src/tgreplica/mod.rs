@@ -5,6 +5,7 @@ mod arguments;
 pub mod command;
 mod promote;
 mod rejoin;
+mod replicas;
 pub mod report;
 mod serve;
 mod service_manager;

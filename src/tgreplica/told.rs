@@ -44,7 +44,9 @@ impl Told {
 }
 
 fn answer(line: &str, requests: &Sender<Pending>) -> Result<String, String> {
-    let request = serde_json::from_str(line).map_err(|e| format!("{line:?} is no request: {e}"))?;
+    let request = serde_json::from_str(line).map_err(|e| {
+        format!("a tgreplica serves the directory, which has no replicas and can be promoted only ({line:?}: {e})")
+    })?;
     let (answer, answers) = channel();
     let gone = "the process ends";
     requests.send(Pending { request, answer }).map_err(|_| gone)?;

@@ -10,6 +10,7 @@ mod policies;
 mod ports;
 mod retention;
 mod rewinds;
+mod run_time;
 mod several;
 mod streaming;
 mod switch_over;

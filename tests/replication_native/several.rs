@@ -19,7 +19,7 @@ fn several(ports: &[u16], quorum: usize) -> ReplicationSettings {
     all_settings(&[("REPLICAS", &list.join(",")), ("QUORUM", &quorum.to_string())])
 }
 
-fn row<'a>(status: &'a Status, name: &str) -> &'a ReplicaRow {
+pub fn row<'a>(status: &'a Status, name: &str) -> &'a ReplicaRow {
     status.replicas.iter().find(|row| row.name == name).unwrap()
 }
 
@@ -28,11 +28,11 @@ fn wait_all_streaming(engine: &Engine) {
 }
 
 /// Waits until the replica has the epoch.
-fn wait_row(engine: &Engine, name: &str, epoch: Epoch) {
+pub fn wait_row(engine: &Engine, name: &str, epoch: Epoch) {
     engine.wait_status(|status| row(status, name).propagated_epoch >= Some(epoch.0));
 }
 
-fn is_propagated_soon(engine: &Engine, epoch: Epoch) -> bool {
+pub fn is_propagated_soon(engine: &Engine, epoch: Epoch) -> bool {
     engine.store.wait_durable(epoch, Durability::Propagated, Some(Duration::from_millis(300))).unwrap()
 }
 

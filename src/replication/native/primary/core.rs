@@ -14,7 +14,7 @@ use crate::types::Epoch;
 use crate::wal::history_file::DirectoryHistory;
 use parking_lot::Mutex;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ pub(super) struct Core {
     pub(super) store: Arc<Datastore>,
     pub(super) settings: ReplicationSettings,
     pub(super) state: DirectoryHistory,
-    /// The place of the replica in the settings.
+    /// The place of the replica.
     pub(super) slot: usize,
     pub(super) name: String,
     /// The addresses of the replica; locked while an attempt goes through them.
@@ -38,6 +38,8 @@ pub(super) struct Core {
     base_set_dropped: Mutex<Option<Instant>>,
     /// What the thread that watches over the link has to look at.
     pub(super) events: Events,
+    /// It is no replica of this primary any more.
+    dismissed: AtomicBool,
 }
 
 #[derive(Clone)]
@@ -53,7 +55,7 @@ pub(super) struct Link {
 }
 
 impl Core {
-    pub(super) fn new(group: Arc<Group>, slot: usize) -> Core {
+    pub(super) fn new(group: Arc<Group>, slot: usize, replica: Replica) -> Core {
         let link = Link {
             state: LinkState::Connecting,
             since: Instant::now(),
@@ -62,7 +64,7 @@ impl Core {
             heard: None,
             last_error: None,
         };
-        let Replica { name, endpoints } = group.settings.replicas[slot].clone();
+        let Replica { name, endpoints } = replica;
         Core {
             store: group.store.clone(),
             settings: group.settings.clone(),
@@ -76,19 +78,30 @@ impl Core {
             base_set: Mutex::default(),
             base_set_dropped: Mutex::default(),
             events: Events::default(),
+            dismissed: AtomicBool::new(false),
         }
     }
 
     /// Whether no session may begin any more.
     pub(super) fn is_over(&self) -> bool {
-        self.group.is_stopping() || self.group.is_fenced()
+        self.is_leaving() || self.group.is_fenced()
+    }
+
+    /// Whether sessions end in good order: replication ends, or it does for this replica.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.group.is_stopping() || self.dismissed.load(SeqCst)
+    }
+
+    /// No session with the replica begins any more.
+    pub(super) fn dismiss(&self) {
+        self.dismissed.store(true, SeqCst);
     }
 
     /// What log lines begin with: the replica, when there are several.
     pub(super) fn label(&self) -> String {
-        match self.settings.replicas.len() {
-            1 => "replication".to_owned(),
-            _ => format!("replication: replica {}", self.name),
+        match self.group.has_several() {
+            false => "replication".to_owned(),
+            true => format!("replication: replica {}", self.name),
         }
     }
 

@@ -5,10 +5,14 @@
 use super::events::Events;
 use super::taps::Taps;
 use crate::datastore::Datastore;
+use crate::error::{Error, Result};
+use crate::replication::addresses::check_another;
 use crate::replication::quorum::{Quorum, Seat};
-use crate::replication::settings::ReplicationSettings;
+use crate::replication::settings::{Replica, ReplicationSettings};
 use crate::types::Epoch;
 use crate::wal::history_file::DirectoryHistory;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::Arc;
 
@@ -18,6 +22,8 @@ pub(super) struct Group {
     pub(super) state: DirectoryHistory,
     pub(super) quorum: Arc<Quorum>,
     pub(super) taps: Taps,
+    /// The replicas as they are now, by their places.
+    roster: Mutex<BTreeMap<usize, Replica>>,
     /// What the thread that watches over all has to look at.
     pub(super) events: Events,
     stopping: AtomicBool,
@@ -30,17 +36,82 @@ pub(super) struct Group {
 impl Group {
     pub(super) fn new(store: Arc<Datastore>, settings: ReplicationSettings, state: DirectoryHistory) -> Group {
         let quorum = Arc::new(Quorum::new(settings.quorum, settings.replicas.len()));
+        let roster = Mutex::new(settings.replicas.iter().cloned().enumerate().collect());
         Group {
             store,
             settings,
             state,
             quorum,
             taps: Taps::default(),
+            roster,
             events: Events::default(),
             stopping: AtomicBool::new(false),
             fenced: AtomicBool::new(false),
             awaited: AtomicBool::new(false),
         }
+    }
+
+    /// The replicas as they are now, by their places.
+    pub(super) fn roster(&self) -> BTreeMap<usize, Replica> {
+        self.roster.lock().clone()
+    }
+
+    /// The name of the replica at this place.
+    pub(super) fn name_at(&self, slot: usize) -> String {
+        self.roster.lock().get(&slot).map_or_else(String::new, |replica| replica.name.clone())
+    }
+
+    /// Whether the replica must be named where one is spoken of.
+    pub(super) fn has_several(&self) -> bool {
+        self.roster.lock().len() > 1
+    }
+
+    /// Takes one more replica in and returns its place.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when it cannot be told from another; [`Error::WrongState`] when replication has
+    /// ended.
+    pub(super) fn admit(&self, replica: &Replica) -> Result<usize> {
+        let mut roster = self.roster.lock();
+        self.check_going_on()?;
+        check_another(roster.values(), replica).map_err(Error::InvalidArgument)?;
+        let slot = self.quorum.admit();
+        roster.insert(slot, replica.clone());
+        Ok(slot)
+    }
+
+    /// Lets a replica go, which does not count from now on, and returns its place.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when there is none of that name; [`Error::WrongState`] when those that are left could
+    /// not be enough, or replication has ended.
+    pub(super) fn dismiss(&self, name: &str) -> Result<usize> {
+        let mut roster = self.roster.lock();
+        self.check_going_on()?;
+        let Some(slot) = roster.iter().find_map(|(slot, replica)| (replica.name == name).then_some(*slot)) else {
+            let names: Vec<&str> = roster.values().map(|replica| replica.name.as_str()).collect();
+            let text = format!("there is no replica \"{name}\"; those are known: {}", names.join(", "));
+            return Err(Error::InvalidArgument(text));
+        };
+        let (left, needed) = (roster.len() - 1, self.quorum.needed());
+        if left < needed {
+            return Err(Error::WrongState(format!(
+                "the replica \"{name}\" cannot be removed: {left} would be left, and the quorum is {needed}, so nothing \
+                 would be PROPAGATED any more; add another one first"
+            )));
+        }
+        roster.remove(&slot);
+        self.quorum.dismiss(slot);
+        Ok(slot)
+    }
+
+    fn check_going_on(&self) -> Result<()> {
+        let reason = match (self.is_stopping(), self.is_fenced()) {
+            (true, _) => "it ends",
+            (_, true) => "another primary has taken over",
+            _ => return Ok(()),
+        };
+        Err(Error::WrongState(format!("replication takes no changes any more: {reason}")))
     }
 
     pub(super) fn is_stopping(&self) -> bool {

@@ -67,7 +67,7 @@ impl Keeper {
             }
         }
         core.drop_base_set();
-        if core.group.is_stopping() {
+        if core.is_leaving() {
             core.stopped();
         }
     }
@@ -76,7 +76,7 @@ impl Keeper {
     fn run(&self, session: Arc<Session>) -> (End, bool) {
         *self.session.lock() = Some(session.clone());
         // Whoever stops replication sees the session, or this sees that it is stopped.
-        let end = match (self.core.group.is_stopping(), self.core.group.is_fenced()) {
+        let end = match (self.core.is_leaving(), self.core.group.is_fenced()) {
             (true, _) => End::Stopped,
             (_, true) => End::Fenced,
             _ => attempt::run(&session),
@@ -88,11 +88,17 @@ impl Keeper {
     /// Ends the session because nothing goes on; the threads end soon.
     pub(super) fn stop(&self) {
         match self.session() {
-            Some(session) if self.core.group.is_stopping() => session.say_goodbye(),
+            Some(session) if self.core.is_leaving() => session.say_goodbye(),
             Some(session) => session.finish(End::Fenced),
             None => {}
         }
         self.core.events.wake();
+    }
+
+    /// It is no replica any more: ends the session, and lets go what is held for it.
+    pub(super) fn dismiss(&self) {
+        self.core.dismiss();
+        self.stop();
     }
 
     /// From where on the replica needs the log, if it ever told.

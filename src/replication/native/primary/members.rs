@@ -6,10 +6,13 @@ use super::core::Core;
 use super::group::Group;
 use super::keeper::Keeper;
 use super::session;
+use crate::error::Result;
+use crate::replication::addresses::Replica;
 use crate::replication::policy::keeper::PolicyKeeper;
-use crate::replication::status::{Known, KnownReplica, Status};
+use crate::replication::status::{Known, KnownReplica, ListedReplica, Status};
 use crate::types::Epoch;
 use crate::wal::names;
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,10 +20,10 @@ use std::time::{Duration, Instant};
 /// How often at least the epochs are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// All replicas that are set.
+/// All replicas: those that are set, and those that came and went since.
 pub(super) struct Members {
     pub(super) group: Arc<Group>,
-    pub(super) all: Vec<Arc<Keeper>>,
+    all: Mutex<Vec<Arc<Keeper>>>,
     policy: PolicyKeeper,
     draining: AtomicBool,
 }
@@ -29,8 +32,42 @@ impl Members {
     pub(super) fn new(group: Group) -> Members {
         let policy = PolicyKeeper::new(group.settings.mode);
         let group = Arc::new(group);
-        let all = (0..group.settings.replicas.len()).map(|slot| Arc::new(Keeper::new(Core::new(group.clone(), slot))));
-        Members { all: all.collect(), group, policy, draining: AtomicBool::new(false) }
+        let keeper = |(slot, replica)| Arc::new(Keeper::new(Core::new(group.clone(), slot, replica)));
+        let all = group.roster().into_iter().map(keeper).collect();
+        Members { all: Mutex::new(all), group, policy, draining: AtomicBool::new(false) }
+    }
+
+    /// The replicas as they are now.
+    pub(super) fn all(&self) -> Vec<Arc<Keeper>> {
+        self.all.lock().clone()
+    }
+
+    /// Takes one more replica in; whoever calls this has its sessions kept.
+    ///
+    /// # Errors
+    /// As for [`Group::admit`].
+    pub(super) fn add(&self, replica: Replica) -> Result<Arc<Keeper>> {
+        let slot = self.group.admit(&replica)?;
+        let member = Arc::new(Keeper::new(Core::new(self.group.clone(), slot, replica)));
+        self.all.lock().push(member.clone());
+        Ok(member)
+    }
+
+    /// Lets a replica go: it does not count from now on, no log is kept for it, and its threads end soon.
+    ///
+    /// # Errors
+    /// As for [`Group::dismiss`].
+    pub(super) fn remove(&self, name: &str) -> Result<()> {
+        let slot = self.group.dismiss(name)?;
+        let mut all = self.all.lock();
+        let place = all.iter().position(|member| member.core.slot == slot);
+        let member = place.map(|place| all.remove(place));
+        drop(all);
+        if let Some(member) = member {
+            member.dismiss();
+        }
+        self.group.events.wake();
+        Ok(())
     }
 
     /// What the watching thread does.
@@ -39,7 +76,7 @@ impl Members {
         let (mut seen, mut retained) = (0, Instant::now());
         while !group.is_stopping() {
             if group.is_fenced() {
-                self.all.iter().for_each(|member| member.stop());
+                self.all().iter().for_each(|member| member.stop());
             }
             if retained.elapsed() >= WATCH_INTERVAL {
                 self.retain();
@@ -57,21 +94,21 @@ impl Members {
     /// Whether as many replicas as are needed get every session as it ends.
     fn is_streaming(&self) -> bool {
         let streaming = |member: &&Arc<Keeper>| member.session().is_some_and(|session| session.is_streaming());
-        self.all.iter().filter(streaming).count() >= self.group.quorum.needed()
+        self.all().iter().filter(streaming).count() >= self.group.quorum.needed()
     }
 
     /// What the first replica suffers from that does.
     fn problem(&self) -> Option<String> {
-        self.all.iter().find_map(|member| {
+        self.all().iter().find_map(|member| {
             let error = member.core.link().last_error?;
-            Some(if self.all.len() == 1 { error } else { format!("{}: {error}", member.core.name) })
+            Some(if self.all().len() == 1 { error } else { format!("{}: {error}", member.core.name) })
         })
     }
 
     /// Keeps the log beyond what the replicas have from being compacted, as far as that is allowed: one bound for what
     /// all of them lack.
     fn retain(&self) {
-        let Some(needed) = self.all.iter().filter_map(|member| member.needs_log_above()).min() else { return };
+        let Some(needed) = self.all().iter().filter_map(|member| member.needs_log_above()).min() else { return };
         let store = &self.group.store;
         let entries = store.vfs().list(store.location()).unwrap_or_default();
         let is_log = |name: &str| names::is_log(name) && !names::is_compacted(name);
@@ -83,7 +120,7 @@ impl Members {
     /// Ends everything; the threads end soon.
     pub(super) fn stop(&self) {
         self.group.stop();
-        self.all.iter().for_each(|member| member.stop());
+        self.all().iter().for_each(|member| member.stop());
     }
 
     /// Gives the replicas that are connected, or being connected to, time to confirm what is stored now, until as many
@@ -104,7 +141,7 @@ impl Members {
                     || member.core.link().attempting
                     || group.quorum.confirmed(member.core.slot) >= Some(stored)
             };
-            let hopeful = self.all.iter().filter(hopeful).count();
+            let hopeful = self.all().iter().filter(hopeful).count();
             if self.propagated() >= stored || hopeful < group.quorum.needed() || Instant::now() >= deadline {
                 break;
             }
@@ -115,7 +152,7 @@ impl Members {
 
     /// Up to where enough replicas have everything.
     fn propagated(&self) -> Epoch {
-        for member in &self.all {
+        for member in self.all() {
             if let Some((seat, propagated)) = member.session().and_then(|session| session.standing()) {
                 self.group.quorum.confirm(seat, propagated);
             }
@@ -126,7 +163,7 @@ impl Members {
     fn say_what_was_propagated(&self, stored: Epoch) {
         let (propagated, error) = (self.propagated(), self.problem());
         let error = error.map_or_else(String::new, |error| format!(" ({error})"));
-        let heard = self.all.iter().any(|member| member.core.link().heard.is_some());
+        let heard = self.all().iter().any(|member| member.core.link().heard.is_some());
         match (propagated >= stored, heard) {
             (true, _) => log::info!("replication: shut down with everything up to epoch {stored} PROPAGATED"),
             (false, true) => log::warn!(
@@ -139,8 +176,9 @@ impl Members {
                  known: there was no session with it since the start{error}"
             ),
         }
-        if self.all.len() > 1 {
-            let known = self.all.iter().map(|member| match self.group.quorum.confirmed(member.core.slot) {
+        if self.all().len() > 1 {
+            let all = self.all();
+            let known = all.iter().map(|member| match self.group.quorum.confirmed(member.core.slot) {
                 Some(epoch) => format!("{} has epoch {epoch}", member.core.name),
                 None => format!("what {} has is not known", member.core.name),
             });
@@ -148,10 +186,34 @@ impl Members {
         }
     }
 
+    /// The replicas, and how many of them must have an epoch.
+    pub(super) fn list(&self) -> (Vec<ListedReplica>, usize) {
+        let roster = self.group.roster();
+        let listed = |member: &Arc<Keeper>| {
+            let addresses = roster.get(&member.core.slot)?.addresses();
+            let KnownReplica { name, state, propagated, last_error, .. } = self.known(member);
+            Some(ListedReplica {
+                name,
+                addresses,
+                state,
+                propagated_epoch: propagated.map(|epoch| epoch.0),
+                last_error,
+            })
+        };
+        (self.all().iter().filter_map(listed).collect(), self.group.quorum.needed())
+    }
+
+    /// The same for the log.
+    pub(super) fn describe(&self) -> String {
+        let names: Vec<String> = self.all().iter().map(|member| member.core.name.clone()).collect();
+        format!("{} of these must have an epoch: {}", self.group.quorum.needed(), names.join(", "))
+    }
+
     /// What is going on. The link that is shown first is that of the replica that completes the quorum.
     pub(super) fn status(&self) -> Status {
         let group = &self.group;
-        let mut replicas: Vec<KnownReplica> = self.all.iter().map(|member| self.known(member)).collect();
+        let all = self.all();
+        let mut replicas: Vec<KnownReplica> = all.iter().map(|member| self.known(member)).collect();
         let mut order: Vec<&KnownReplica> = replicas.iter().collect();
         order.sort_by_key(|replica| std::cmp::Reverse((replica.lag_bytes.is_some(), replica.propagated)));
         let deciding = order[group.quorum.needed() - 1].clone();
@@ -172,7 +234,7 @@ impl Members {
             policy: Some(group.settings.mode.to_string()),
             degraded_since: self.policy.degraded_since(),
             last_error: deciding.last_error,
-            quorum: (self.all.len() > 1).then_some(group.quorum.needed()),
+            quorum: (all.len() > 1).then_some(group.quorum.needed()),
             replicas,
             ..Known::of_store(&group.store)
         }

@@ -23,11 +23,12 @@ mod session;
 mod taps;
 
 use self::group::Group;
+use self::keeper::Keeper;
 use self::members::Members;
 use crate::datastore::Datastore;
 use crate::error::{Error, Result};
-use crate::replication::settings::ReplicationSettings;
-use crate::replication::status::Status;
+use crate::replication::settings::{Replica, ReplicationSettings};
+use crate::replication::status::{ListedReplica, Status};
 use crate::wal::history_file::DirectoryHistory;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -49,13 +50,51 @@ impl Primary {
         let members = Arc::new(Members::new(Group::new(store, settings, state)));
         let primary = Primary { members: members.clone(), threads: Mutex::default() };
         // Of its own for each replica: one that takes nothing holds up nobody else.
-        for member in &members.all {
-            let (connecting, watching) = (member.clone(), member.clone());
-            primary.spawn("repl_connect", move || connecting.keep_connected())?;
-            primary.spawn("repl_watch", move || watching.watch())?;
+        let kept = members.all().iter().try_for_each(|member| primary.keep(member));
+        let begun = kept.and_then(|()| primary.spawn("repl_policy", move || members.watch()));
+        // What has started already ends, without anybody waiting for replicas.
+        begun.inspect_err(|_| primary.members.stop()).map(|()| primary)
+    }
+
+    /// Keeps a session with the replica from now on.
+    fn keep(&self, member: &Arc<Keeper>) -> Result<()> {
+        let (connecting, watching) = (member.clone(), member.clone());
+        self.spawn("repl_connect", move || connecting.keep_connected())?;
+        self.spawn("repl_watch", move || watching.watch())
+    }
+
+    /// Has one more replica, until replication ends; never waits for it. It counts when it has said what it has.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when it cannot be told from another one; [`Error::WrongState`] when replication has
+    /// ended; [`Error::Io`] when the system gives no threads.
+    pub fn add_replica(&self, replica: Replica) -> Result<()> {
+        let (line, name) = (replica.to_string(), replica.name.clone());
+        let member = self.members.add(replica)?;
+        if let Err(e) = self.keep(&member) {
+            // What has started of it ends.
+            let _ = self.members.remove(&name);
+            return Err(e);
         }
-        primary.spawn("repl_policy", move || members.watch())?;
-        Ok(primary)
+        log::info!("replication: replica {line} is added until the shutdown; {}", self.members.describe());
+        Ok(())
+    }
+
+    /// Has the replica of this name no more, until replication ends: it does not count, no log is kept for it, and a
+    /// session with it ends.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when there is none of that name; [`Error::WrongState`] when those that are left could
+    /// never be enough, or replication has ended.
+    pub fn remove_replica(&self, name: &str) -> Result<()> {
+        self.members.remove(name)?;
+        log::info!("replication: replica {name} is removed until the shutdown; {}", self.members.describe());
+        Ok(())
+    }
+
+    /// The replicas, how they stand, and how many of them must have an epoch.
+    pub fn replicas(&self) -> (Vec<ListedReplica>, usize) {
+        self.members.list()
     }
 
     fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
@@ -63,12 +102,16 @@ impl Primary {
             session::mark_own_thread();
             body();
         };
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|source| {
-            // What has started already ends.
-            self.members.stop();
-            Error::Io { message: format!("cannot start the thread {name}"), source }
-        })?;
-        self.threads.lock().push(thread);
+        // A shutdown takes the threads when it has said that nothing begins any more.
+        let mut threads = self.threads.lock();
+        if self.members.group.is_stopping() {
+            return Err(Error::WrongState("replication ends".to_owned()));
+        }
+        let failed = |source| Error::Io { message: format!("cannot start the thread {name}"), source };
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(failed)?;
+        // Those of replicas that are no more.
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(thread);
         Ok(())
     }
 

@@ -262,7 +262,7 @@ impl Session {
         let core = &self.core;
         let (seat, other) = core.group.quorum.begin(core.slot, replica.directory, replica.durable);
         if let Some(other) = other {
-            let other = &core.settings.replicas[other].name;
+            let other = core.group.name_at(other);
             log::warn!(
                 "{}: its directory is that of the replica {other}, or neither tells which it is: both count as one",
                 core.label()
