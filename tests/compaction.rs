@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Online compaction through the public interface, on a simulated disk.
 
-use limestone_core::datastore::{Channel, Datastore, Outcome, Settings};
+use limestone_core::datastore::{Channel, Datastore, Outcome, Retained, Settings};
 use limestone_core::error::Error;
 use limestone_core::types::{BlobId, Epoch, StorageId, WriteVersion};
 use limestone_core::vfs::{Fault, SimFs, Vfs};
@@ -72,6 +72,21 @@ impl Engine {
         channel.truncate_storage(STORAGE, version(self.epoch(), 0)).unwrap();
         channel.end_session().unwrap();
         self.switch();
+    }
+
+    /// A replica has the log up to this epoch.
+    fn retain(&self, beyond: Epoch, moves: bool) {
+        self.store.retain(Some(Retained { beyond, by: "replica r".to_owned(), moves }));
+    }
+
+    /// Waits for what happens while epochs go on.
+    fn wait_for(&self, what: &str, done: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !done() {
+            assert!(Instant::now() < deadline, "{what}");
+            self.switch();
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
     }
 
     /// Compacts while epochs go on.
@@ -387,7 +402,7 @@ fn files_beyond_the_retained_epoch_stay_in_the_log() {
     engine.store.rotate().unwrap();
     let floor = engine.store.last_epoch();
     engine.put(0, "a", "2");
-    engine.store.set_retained_epoch(Some(floor));
+    engine.retain(floor, false);
     assert_eq!(engine.store.retained_epoch(), Some(floor));
     engine.compact().unwrap();
     assert_eq!(engine.detached().len(), 1);
@@ -396,6 +411,45 @@ fn files_beyond_the_retained_epoch_stay_in_the_log() {
     assert_eq!(engine.rows(), rows(&[("a", "2")]));
     engine.compact().unwrap();
     assert_eq!(engine.detached().len(), 1);
+}
+
+#[test]
+fn a_compaction_that_a_replica_holds_back_is_done_when_the_replica_has_confirmed() {
+    let engine = Engine::start(&SimFs::new(), 1);
+    let floor = engine.store.last_epoch();
+    engine.put(0, "a", "1");
+    let last = Epoch(engine.epoch() - 1);
+    engine.retain(floor, false);
+    assert_eq!(engine.compact().unwrap(), Outcome::Postponed);
+    let held_back = engine.store.held_back_compaction().unwrap();
+    assert_eq!((held_back.by.as_str(), held_back.has, held_back.needs), ("replica r", floor, last));
+    assert!(engine.detached().is_empty());
+    // What comes later may be needed for as long as it takes.
+    engine.put(0, "a", "2");
+    engine.retain(last, false);
+    engine.wait_for("the compaction that was held back is done", || !engine.detached().is_empty());
+    engine.wait_for("nothing is owed any more", || engine.store.held_back_compaction().is_none());
+    assert_eq!(engine.detached().len(), 1);
+    engine.delete_detached();
+    assert_eq!(engine.restart(1).rows(), rows(&[("a", "2")]));
+}
+
+#[test]
+fn a_compaction_waits_a_little_for_a_replica_that_is_there() {
+    let engine = Engine::start(&SimFs::new(), 1);
+    engine.put(0, "a", "1");
+    engine.retain(Epoch(0), true);
+    std::thread::scope(|scope| {
+        let compaction = scope.spawn(|| engine.compact());
+        // It has cut the log when the file has another name.
+        engine.wait_for("the log is cut", || {
+            let active = Path::new("/log/pwal_0000");
+            !engine.fs.files().contains_key(active)
+        });
+        engine.retain(engine.store.recorded_epoch(), true);
+        assert_eq!(compaction.join().unwrap().unwrap(), Outcome::Done);
+    });
+    assert!(engine.store.held_back_compaction().is_none());
 }
 
 #[test]

@@ -14,4 +14,4 @@ mod writer;
 
 pub use offline::{build, keep_copy, Built};
 
-pub use online::{prepare, Prepared};
+pub use online::{prepare, Preparation, Prepared};

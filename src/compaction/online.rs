@@ -22,14 +22,18 @@ pub struct Prepared<'a> {
     retained: bool,
 }
 
+/// What there is to merge.
+pub enum Preparation<'a> {
+    Done(Prepared<'a>),
+    NoLog,
+    /// Somebody needs all of the log as it is.
+    AllRetained,
+}
+
 /// Merges the compacted file and all log files under rotated names, whose sessions must all be in epochs up to
 /// `durable` and durable. Files with sessions beyond `retained_epoch` stay in the log, because somebody else needs them
-/// there. `None` when there is nothing to merge.
-pub fn prepare<'a>(
-    input: &'a Input<'a>,
-    durable: Epoch,
-    retained_epoch: Option<Epoch>,
-) -> Result<Option<Prepared<'a>>> {
+/// there.
+pub fn prepare<'a>(input: &'a Input<'a>, durable: Epoch, retained_epoch: Option<Epoch>) -> Result<Preparation<'a>> {
     let mut selected = Selected::open(input, durable, |name| !names::is_active_log(name))?;
     let all = selected.logs().count();
     if let Some(floor) = retained_epoch {
@@ -37,7 +41,7 @@ pub fn prepare<'a>(
     }
     let logs: Vec<String> = selected.logs().map(str::to_owned).collect();
     if logs.is_empty() {
-        return Ok(None);
+        return Ok(if all == 0 { Preparation::NoLog } else { Preparation::AllRetained });
     }
     log::info!("compaction of {} log files up to epoch {durable}, {} bytes", logs.len(), selected.bytes());
     let merged = selected.merge(Beyond::Refused)?;
@@ -56,7 +60,7 @@ pub fn prepare<'a>(
     match written {
         Ok(bytes) => {
             log::info!("{} of {} entries are live, {bytes} bytes", merged.snapshot.len(), merged.entries);
-            Ok(Some(prepared))
+            Ok(Preparation::Done(prepared))
         }
         Err(e) => {
             prepared.abandon();

@@ -2,6 +2,7 @@
 //! What callers of a data store say and ask about compaction.
 
 use super::compactor::Outcome;
+use super::retention::{HeldBack, Retained};
 use super::store::Datastore;
 use crate::backup::Ticket;
 use crate::error::{Error, Result};
@@ -13,7 +14,9 @@ impl Datastore {
     /// current epoch is durable, which needs a switch of epochs unless it is already; a shutdown ends the wait. One at
     /// a time: a second call waits for the first.
     ///
-    /// While a backup is open it is postponed: a thread of the data store does it as soon as it can.
+    /// While a backup is open it is postponed, and when a replica needs all of the log, for which it waits some seconds:
+    /// a thread of the data store does it as soon as it can. What a replica needs only in part is compacted for the
+    /// other part now.
     ///
     /// # Errors [`Error::WrongState`] before [`Self::ready`], after or because of a shutdown, before the first epoch,
     /// and within a callback; [`Error::Io`] and [`Error::Corrupted`]. Nothing is lost then, and the data store works on
@@ -60,14 +63,19 @@ impl Datastore {
         ticket
     }
 
-    /// Says that log files with sessions beyond `epoch` are still needed as they are (by a replica that lags behind):
-    /// compactions leave them in the log. `None`, as at first, means that none are.
-    pub fn set_retained_epoch(&self, epoch: Option<Epoch>) {
-        self.compactor.retain_beyond(epoch);
+    /// Says which log files are still needed as they are, by a replica that lags behind: compactions leave them in the
+    /// log. `None`, as at first, means that none are.
+    pub fn retain(&self, retained: Option<Retained>) {
+        self.compactor.retain(retained);
     }
 
-    /// What [`Self::set_retained_epoch`] was given last.
+    /// Log beyond this epoch is needed, as [`Self::retain`] was told last.
     pub fn retained_epoch(&self) -> Option<Epoch> {
         self.compactor.retained_epoch()
+    }
+
+    /// Who holds back a compaction that was asked for; `None` when nobody does. Any thread.
+    pub fn held_back_compaction(&self) -> Option<HeldBack> {
+        self.compactor.held_back()
     }
 }

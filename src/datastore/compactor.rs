@@ -9,10 +9,11 @@
 use super::channel::Channel;
 use super::coordinator::Coordinator;
 use super::file_names::FileNames;
+use super::retention::{HeldBack, Retained, Retention};
 use super::settings::Settings;
 use crate::backup::InProgress;
 use crate::blob::{BlobStore, Found};
-use crate::compaction::{self, Prepared};
+use crate::compaction::{self, Preparation, Prepared};
 use crate::error::{Error, Result};
 use crate::lock_order::{Mutex, Rank, RwLock};
 use crate::recovery::{Input, Snapshot};
@@ -25,14 +26,14 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What has become of a compaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Done,
     NothingToDo,
-    /// Somebody copies the files (a backup). It is done when they have finished.
+    /// Somebody copies the files (a backup), or a replica still needs them. It is done when they have finished.
     Postponed,
 }
 
@@ -51,13 +52,14 @@ pub(super) struct Compactor {
     stopping: AtomicBool,
     postponed: AtomicBool,
     boundary: Unranked<WriteVersion>,
-    /// Sessions beyond this epoch must stay in the log.
-    retained: AtomicU64,
+    retention: Retention,
     /// Of sessions up to this epoch some may no longer be in the log; raised before they go.
     compacted: AtomicU64,
 }
 
 const BACKUP: &str = "a backup";
+/// For a replica to confirm what has just been stored.
+const REPLICA_PATIENCE: Duration = Duration::from_secs(5);
 const EARLY_SESSION: &str = "a session from before the first switch of epochs";
 
 #[derive(Debug)]
@@ -95,7 +97,7 @@ impl Compactor {
             stopping: AtomicBool::new(false),
             postponed: AtomicBool::new(false),
             boundary: Unranked::default(),
-            retained: AtomicU64::new(u64::MAX),
+            retention: Retention::default(),
             compacted: AtomicU64::new(0),
         }
     }
@@ -121,15 +123,21 @@ impl Compactor {
     /// After a shutdown, before the next start.
     pub(super) fn open_again(&self) {
         self.postponed.store(false, SeqCst);
+        self.retention.owe(None);
         self.stopping.store(false, SeqCst);
     }
 
+    /// Whether a compaction was asked for that is not done.
     pub(super) fn is_postponed(&self) -> bool {
-        self.postponed.load(SeqCst)
+        self.postponed.load(SeqCst) || self.retention.owed().is_some()
     }
 
     /// Whether nobody needs the files as they are.
     pub(super) fn may_start(&self) -> bool {
+        self.is_without_backup() && self.held_back().is_none()
+    }
+
+    fn is_without_backup(&self) -> bool {
         self.backups.count() == 0
     }
 
@@ -147,12 +155,18 @@ impl Compactor {
         raises
     }
 
-    pub(super) fn retain_beyond(&self, epoch: Option<Epoch>) {
-        self.retained.store(epoch.map_or(u64::MAX, |epoch| epoch.0), SeqCst);
+    pub(super) fn retain(&self, retained: Option<Retained>) {
+        self.retention.set(retained);
+        self.coordinator.progress.wake();
     }
 
     pub(super) fn retained_epoch(&self) -> Option<Epoch> {
-        Some(self.retained.load(SeqCst)).filter(|epoch| *epoch != u64::MAX).map(Epoch)
+        self.retention.epoch()
+    }
+
+    /// Who holds back a compaction that was asked for.
+    pub(super) fn held_back(&self) -> Option<HeldBack> {
+        self.retention.held_back()
     }
 
     /// The log holds every session beyond this epoch.
@@ -160,10 +174,20 @@ impl Compactor {
         Epoch(self.compacted.load(SeqCst))
     }
 
+    /// A compaction that somebody asks for now.
     pub(super) fn run(&self) -> Result<Outcome> {
+        self.run_up_to(None)
+    }
+
+    /// The one that was asked for and is not done.
+    pub(super) fn run_postponed(&self) -> Result<Outcome> {
+        self.run_up_to(self.retention.owed())
+    }
+
+    fn run_up_to(&self, owed: Option<Epoch>) -> Result<Outcome> {
         let (metrics, begun) = (&self.coordinator.metrics, Instant::now());
         metrics.running_compactions.set(1);
-        let result = self.compact();
+        let result = self.compact(owed);
         metrics.running_compactions.set(0);
         match result {
             Ok(Outcome::Done) => metrics.count_compaction(begun.elapsed()),
@@ -173,7 +197,8 @@ impl Compactor {
         result
     }
 
-    fn compact(&self) -> Result<Outcome> {
+    /// Replicas that need the log may hold back all beyond `owed`; without that, nothing of what has ended by now.
+    fn compact(&self, owed: Option<Epoch>) -> Result<Outcome> {
         if self.coordinator.callbacks.is_calling() {
             // It would wait for an epoch that the callback holds up.
             return Err(Error::WrongState("a compaction is not possible within a callback".to_owned()));
@@ -206,11 +231,18 @@ impl Compactor {
             memory_bytes: self.memory_bytes,
             stopping: Some(&self.stopping),
         };
+        let needed = owed.unwrap_or_else(|| cut.epoch.min(self.coordinator.epochs().recorded()));
+        self.wait_for_replica(needed);
         let retained = self.retained_epoch();
-        let Some(prepared) = compaction::prepare(&input, cut.epoch, retained)? else {
-            self.postponed.store(false, SeqCst);
-            log::info!("there is nothing to compact");
-            return Ok(Outcome::NothingToDo);
+        let prepared = match compaction::prepare(&input, cut.epoch, retained)? {
+            Preparation::Done(prepared) => prepared,
+            Preparation::AllRetained if self.hold_back(needed) => return Ok(Outcome::Postponed),
+            Preparation::AllRetained | Preparation::NoLog => {
+                self.postponed.store(false, SeqCst);
+                self.retention.owe(None);
+                log::info!("there is nothing to compact");
+                return Ok(Outcome::NothingToDo);
+            }
         };
         let collects = unused && !cut.moved_sessions && !prepared.leaves_files_out();
         let garbage = if collects { self.find_garbage(&prepared, &before) } else { None };
@@ -231,8 +263,26 @@ impl Compactor {
             self.blobs.collect(found, before.next, before.owned, needed);
         }
         self.postponed.store(false, SeqCst);
+        if !prepared.leaves_files_out() || !self.hold_back(needed) {
+            self.retention.owe(None);
+        }
         *catalog = committed;
         Ok(Outcome::Done)
+    }
+
+    /// A replica that is connected confirms an epoch a little after it was stored.
+    fn wait_for_replica(&self, needed: Epoch) {
+        let deadline = Instant::now() + REPLICA_PATIENCE;
+        let hopeful = || self.retention.may_reach(needed) && self.check().is_ok();
+        self.coordinator.progress.wait_until(Some(deadline), || !hopeful());
+    }
+
+    /// Keeps the request for a compaction up to this epoch when a replica holds it back, and says so.
+    fn hold_back(&self, needed: Epoch) -> bool {
+        let Some(held_back) = self.retention.holds_back(needed) else { return false };
+        self.retention.owe(Some(needed));
+        log::warn!("the compaction is {held_back}");
+        true
     }
 
     fn postpone(&self, obstacle: &str) -> Outcome {
@@ -275,7 +325,7 @@ impl Compactor {
         };
         let _ends = EndsCut(&self.names);
         let stored = || self.coordinator.epochs().stored() >= epoch;
-        self.coordinator.progress.wait_until(None, || stored() || self.check().is_err() || !self.may_start());
+        self.coordinator.progress.wait_until(None, || stored() || self.check().is_err() || !self.is_without_backup());
         self.check()?;
         let Some(_change) = self.backups.try_change() else { return Ok(Err(BACKUP)) };
         if !self.names.is_cut_behind(epoch) {

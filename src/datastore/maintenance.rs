@@ -65,12 +65,17 @@ fn work(signal: &Signal, mut request: CompactionRequest, compactor: &Compactor) 
             return;
         }
         drop(ended);
-        let due = compactor.may_start() && (request.take() || compactor.is_postponed());
-        if due {
-            match compactor.run() {
-                Ok(Outcome::Done | Outcome::NothingToDo | Outcome::Postponed) => {}
-                Err(e) => log::error!("failed to compact with online: {e}"),
-            }
+        if !compactor.may_start() {
+            continue;
+        }
+        let result = match (request.take(), compactor.is_postponed()) {
+            (true, _) => compactor.run(),
+            (false, true) => compactor.run_postponed(),
+            (false, false) => continue,
+        };
+        match result {
+            Ok(Outcome::Done | Outcome::NothingToDo | Outcome::Postponed) => {}
+            Err(e) => log::error!("failed to compact with online: {e}"),
         }
     }
 }

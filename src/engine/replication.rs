@@ -2,7 +2,7 @@
 //! Replication of an engine's data store: what has to be set before that is opened, what begins with it, and what ends
 //! before it does.
 
-use crate::datastore::{Datastore, NotifyLevel, RecoveryReport, Settings};
+use crate::datastore::{Datastore, NotifyLevel, RecoveryReport, Retained, Settings};
 use crate::error::{Error, Result};
 use crate::replication::native::primary::Primary;
 use crate::replication::policy::keeper::PolicyKeeper;
@@ -41,7 +41,7 @@ struct Reporter {
 impl upstream::Observer for Arc<Reporter> {
     fn propagated(&self, epoch: Epoch) {
         if let Some(store) = self.store.upgrade() {
-            store.set_retained_epoch(Some(epoch));
+            store.retain(Some(Retained { beyond: epoch, by: "the replica".to_owned(), moves: true }));
             // After a shutdown or a failure nothing is acknowledged any more.
             let _ = store.confirm_propagated(epoch);
         }
@@ -49,7 +49,7 @@ impl upstream::Observer for Arc<Reporter> {
 
     fn given_up(&self) {
         if let Some(store) = self.store.upgrade() {
-            store.set_retained_epoch(None);
+            store.retain(None);
         }
     }
 

@@ -8,8 +8,9 @@ use crate::types::WriteVersion;
 /// Merges all log files but those that are being written into the compacted file and lists them in the catalog as
 /// detached; they may then be deleted. Sessions go on meanwhile. Waits until everything up to the current epoch is
 /// durable, which needs a switch of epochs unless it is already; a shutdown ends the wait. A second call waits for the
-/// first. While a backup is open the compaction is postponed and this returns: a thread of the data store does it as
-/// soon as it can. An error loses nothing, and the data store works on unless writing the log has failed.
+/// first. While a backup is open the compaction is postponed, and what a replica lacks after some seconds stays in the
+/// log; this returns, and a thread of the data store does it as soon as it can. An error loses nothing, and the data
+/// store works on unless writing the log has failed.
 ///
 /// # Safety
 /// `datastore` must come from `limestone_datastore_open`.

@@ -3,7 +3,7 @@
 //! hand in what they know as [`Known`]; here it becomes a document. Nothing that is unknown is ever shown as a number,
 //! and `switched >= stored >= propagated` in each document.
 
-use crate::datastore::Datastore;
+use crate::datastore::{Datastore, HeldBack};
 use crate::types::{Epoch, WriteVersion};
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write};
@@ -134,6 +134,8 @@ pub struct Known {
     pub boundary: Option<WriteVersion>,
     pub safe_snapshot: Option<WriteVersion>,
     pub last_error: Option<String>,
+    /// Who holds back a compaction that was asked for.
+    pub held_back: Option<HeldBack>,
     /// How many of several replicas must have an epoch.
     pub quorum: Option<usize>,
     /// Several replicas; one is the document itself.
@@ -157,6 +159,7 @@ impl Known {
             switched: known(store.switched_epoch()),
             boundary: Some(store.available_boundary_version()).filter(|version| *version > WriteVersion::default()),
             safe_snapshot: store.safe_snapshot().map(|snapshot| snapshot.version),
+            held_back: store.held_back_compaction(),
             ..Known::default()
         }
     }
@@ -203,6 +206,7 @@ impl Known {
             boundary: self.boundary,
             safe_snapshot: self.safe_snapshot,
             last_error: self.last_error.map(|error| printable(&error)),
+            compaction: self.held_back.map(|held_back| printable(&held_back.to_string())),
             quorum: self.quorum.map(|quorum| quorum as u64),
             replicas,
         }
@@ -288,6 +292,9 @@ pub struct Status {
     pub safe_snapshot: Option<WriteVersion>,
     /// Why the last session failed or did not come about; gone when the replica has everything again.
     pub last_error: Option<String>,
+    /// Why a compaction that was asked for is not done yet; `None` when none waits for a replica.
+    #[serde(default)]
+    pub compaction: Option<String>,
     /// Of a primary with several replicas: how many must have an epoch before it counts as propagated. The link above
     /// is that of the one that completes them.
     #[serde(default)]
@@ -370,6 +377,9 @@ impl fmt::Display for Status {
             version(self.safe_snapshot)
         )?;
         write!(f, "last error: {}", or_none(&self.last_error))?;
+        if let Some(compaction) = &self.compaction {
+            write!(f, "\ncompaction: {compaction}")?;
+        }
         if let Some(quorum) = self.quorum {
             write!(f, "\nreplicas:   {quorum} of {} must have an epoch", self.replicas.len())?;
         }

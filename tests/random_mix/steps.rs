@@ -4,6 +4,7 @@
 use crate::blobs::Blob;
 use crate::world::{visible_up_to, World};
 use crate::writer::{text, Writer};
+use limestone_core::datastore::Retained;
 use limestone_core::types::{Epoch, WriteVersion};
 
 impl World {
@@ -109,7 +110,8 @@ impl World {
     fn retain(&mut self) -> Result<(), String> {
         let epoch = (self.random.below(3) > 0).then(|| Epoch(self.switched.saturating_sub(self.random.below(5))));
         self.note(format!("retain beyond {epoch:?}"));
-        self.store().set_retained_epoch(epoch);
+        let retained = |beyond| Retained { beyond, by: "a replica".to_owned(), moves: false };
+        self.store().retain(epoch.map(retained));
         Ok(())
     }
 }

@@ -51,6 +51,60 @@ fn log_that_a_replica_lacks_is_not_compacted_so_that_it_can_catch_up() {
 }
 
 #[test]
+fn the_first_compaction_beside_a_replica_waits_for_it_and_is_done() {
+    let (primary, standby) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let port = free_port();
+    let mut engine = Engine::start(primary.path(), settings(port, &[]));
+    let _server = replica(standby.path(), port, &none());
+    let had = engine.write(&["a", "b"]);
+    engine.wait_propagated(had);
+    wait_for("what is beyond the replica's epoch is retained", || engine.store.retained_epoch().is_some());
+    engine.write(&["a", "c"]);
+    assert_eq!(engine.compact(), Outcome::Done);
+    // On a slow machine the rest comes a moment later.
+    wait_for("the compaction is done", || engine.store.held_back_compaction().is_none());
+    assert!(engine.store.compacted_epoch() > had);
+    engine.shutdown();
+}
+
+#[test]
+fn a_compaction_that_a_lost_replica_holds_back_is_kept_and_done_when_it_is_back() {
+    let (primary, standby) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let port = free_port();
+    let mut engine = Engine::start(primary.path(), settings(port, &[]));
+    let server = replica(standby.path(), port, &none());
+    let had = engine.write(&["a", "b"]);
+    engine.wait_propagated(had);
+    wait_for("what the replica has is not retained", || engine.store.retained_epoch() >= Some(had));
+    assert_eq!(engine.compact(), Outcome::Done);
+    let before = engine.store.compacted_epoch();
+    drop(server);
+    let lacks = engine.write(&["a", "d"]);
+
+    std::fs::write(primary.path().join(names::CONTROL_DIR).join(names::START_COMPACTION), "").unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while engine.status().compaction.is_none() {
+        assert!(Instant::now() < deadline, "the status does not say why nothing is compacted");
+        engine.next_epoch();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let said = engine.status().compaction.unwrap();
+    let expected = format!("held back by replica 127.0.0.1:{port} at epoch ");
+    assert!(said.starts_with(&expected) && said.ends_with(&format!("done when epoch {lacks} is there")), "{said}");
+    assert!(engine.store.compacted_epoch() < lacks, "{before}");
+
+    let _server = replica(standby.path(), port, &none());
+    let deadline = Instant::now() + PATIENCE;
+    while engine.store.compacted_epoch() < lacks || engine.status().compaction.is_some() {
+        assert!(Instant::now() < deadline, "the request was not kept: {:?}", engine.status());
+        engine.next_epoch();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    engine.shutdown();
+    assert_eq!(content(primary.path()).len(), 3);
+}
+
+#[test]
 fn more_log_than_the_setting_allows_is_compacted_and_the_replica_gets_a_base_sync() {
     let (primary, standby) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let port = free_port();

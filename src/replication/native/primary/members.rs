@@ -6,6 +6,7 @@ use super::core::Core;
 use super::group::Group;
 use super::keeper::Keeper;
 use super::session;
+use crate::datastore::Retained;
 use crate::error::Result;
 use crate::replication::addresses::Replica;
 use crate::replication::policy::keeper::PolicyKeeper;
@@ -87,7 +88,7 @@ impl Members {
             group.set_awaited(self.draining.load(SeqCst) || self.policy.degraded_since().is_some());
             seen = group.events.wait(seen, Instant::now() + wait);
         }
-        group.store.set_retained_epoch(None);
+        group.store.retain(None);
         self.policy.finish(&group.store);
     }
 
@@ -108,13 +109,17 @@ impl Members {
     /// Keeps the log beyond what the replicas have from being compacted, as far as that is allowed: one bound for what
     /// all of them lack.
     fn retain(&self) {
-        let Some(needed) = self.all().iter().filter_map(|member| member.needs_log_above()).min() else { return };
+        let all = self.all();
+        let told = all.iter().filter_map(|member| Some((member.needs_log_above()?, member)));
+        let Some((beyond, member)) = told.min_by_key(|(epoch, _)| *epoch) else { return };
         let store = &self.group.store;
         let entries = store.vfs().list(store.location()).unwrap_or_default();
         let is_log = |name: &str| names::is_log(name) && !names::is_compacted(name);
         let logs = entries.iter().filter(|entry| entry.name.to_str().is_some_and(is_log));
         let bytes: u64 = logs.map(|entry| entry.len).sum();
-        store.set_retained_epoch((bytes <= self.group.settings.retain_bytes).then_some(needed));
+        let moves = member.session().is_some_and(|session| session.confirmed().is_some());
+        let retained = || Retained { beyond, by: format!("replica {}", member.core.name), moves };
+        store.retain((bytes <= self.group.settings.retain_bytes).then(retained));
     }
 
     /// Ends everything; the threads end soon.
