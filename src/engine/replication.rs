@@ -151,8 +151,8 @@ impl Replication {
             Role::Native(primary) => primary.status(),
             Role::NotStarted => Known { protocol: Some("native"), state: LinkState::Connecting, ..known }.document(),
             Role::Upstream(primary, reporter) => {
-                let degraded_since = reporter.policy.degraded_since();
-                Known { degraded_since, ..primary.describe(known) }.document()
+                let (degraded_since, lag_for) = (reporter.policy.degraded_since(), Some(reporter.policy.behind()));
+                Known { degraded_since, lag_for, ..primary.describe(known) }.document()
             }
         }
     }
