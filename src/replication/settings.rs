@@ -196,7 +196,7 @@ impl ReplicationSettings {
             async_group_commit: given.0.contains_key(OsStr::new(ASYNC_GROUP_COMMIT)),
         };
         match settings.replicas.is_empty() {
-            true => given.without_endpoint().map_or(Ok(None), Err),
+            true => given.check_without_endpoint(settings.mode).map(|()| None),
             false => given.check_protocol(settings).map(Some),
         }
     }
@@ -235,14 +235,18 @@ impl Variables {
         Ok(self.get(QUORUM, parse)?.map_or(replicas.div_ceil(2), |quorum| quorum as usize))
     }
 
-    /// Something of replication is set, but not where the replica is: nobody wants a data store that then runs without.
-    fn without_endpoint(&self) -> Option<SettingsError> {
-        let (name, value) = KNOWN.iter().find_map(|name| Some((name, self.0.get(OsStr::new(name))?)))?;
-        Some(error(
-            name,
-            value,
-            format!("{ENDPOINT} or {REPLICAS} is not set, without which there is no replication: set both or none"),
-        ))
+    /// Something of replication is set, but not where the replica is. Who demands that replicas have everything must
+    /// not get a data store that runs without; else a warning does.
+    fn check_without_endpoint(&self, mode: Mode) -> Result<(), SettingsError> {
+        let problem = format!("{ENDPOINT} or {REPLICAS} is not set, without which there is no replication");
+        for name in KNOWN {
+            let Some(value) = self.0.get(OsStr::new(name)) else { continue };
+            if name == QUORUM || (name == MODE && mode != Mode::Async) {
+                return Err(error(name, value, format!("{problem}: set both or none")));
+            }
+            log::warn!("{name} is set and does nothing: {problem}");
+        }
+        Ok(())
     }
 
     /// What a protocol cannot do must not be taken for done.
@@ -341,12 +345,13 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_that_is_set_without_an_endpoint_is_an_error_that_names_it() {
-        let set = [(PROTOCOL, "native"), (MODE, "async"), (TIMEOUT_MS, "5"), (LANES, "1"), (RETAIN_MB, "1")];
-        for (variable, value) in set {
-            let error = parse(&[(variable, value)]).unwrap_err();
+    fn what_demands_a_replica_is_an_error_without_an_endpoint_and_all_else_is_not() {
+        for (variable, value) in [(MODE, "strict"), (MODE, "degrade 1000"), (QUORUM, "1")] {
+            let error = parse(&[(TIMEOUT_MS, "5"), (variable, value)]).unwrap_err();
             assert!(error.variable == variable && error.problem.contains(ENDPOINT), "{error}");
         }
+        let set = [(PROTOCOL, "native"), (MODE, "async"), (TIMEOUT_MS, "5"), (LANES, "1"), (RETAIN_MB, "1")];
+        assert_eq!(parse(&set), Ok(None));
     }
 
     #[test]
