@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Peers that are not what they should be, and links that break.
 
-use super::pair::{content, free_port, replica, settings, Engine};
+use super::pair::{content, free_port, replica, settings, Engine, PATIENCE};
 use super::streaming::none;
 use limestone_core::replication::native::protocol::frame::{
     read_frame, FrameKind, HEADER_LEN, MAGIC, PAYLOAD_BYTES_MAX, PIECE_BYTES_MAX,
@@ -107,13 +107,16 @@ fn an_address_that_is_no_replica_does_not_hide_the_one_behind_it() {
     its_primary.wait_propagated(epoch);
     its_primary.shutdown();
     let server = replica(standby.path(), 0, &none());
+    let (given_up, is_given_up) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         while let Ok((mut stream, _)) = drips.accept() {
+            let given_up = given_up.clone();
             std::thread::spawn(move || {
                 // The header of a Challenge, for ever.
                 while stream.write_all(&[66]).is_ok() {
                     std::thread::sleep(Duration::from_millis(50));
                 }
+                let _ = given_up.send(());
             });
         }
     });
@@ -122,6 +125,8 @@ fn an_address_that_is_no_replica_does_not_hide_the_one_behind_it() {
     let epoch = engine.write(&["a"]);
     engine.wait_propagated(epoch);
     assert_eq!(engine.status().peer, Some(server.address().to_string()));
+    is_given_up.recv_timeout(PATIENCE).expect("the connection with the wrong one is closed");
+    engine.wait_state(LinkState::Streaming);
     engine.shutdown();
 }
 

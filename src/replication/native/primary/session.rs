@@ -191,10 +191,12 @@ impl Session {
         let settings = &self.core.settings;
         let nonce: Nonce = secret::random().map_err(|e| End::Local(e.to_string()))?;
         let handshake = PrimaryHandshake::start(kind, self.id, nonce, settings.secret.clone(), primary.cloned());
-        connection::open(connection, settings.timeout, handshake).map_err(|end| match self.check() {
+        let closer = connection.closer();
+        connection::open(connection, settings.timeout, handshake).map_err(|end| {
+            // The session may go on with another address, and knows of this one to its end.
+            closer.close();
             // Closed by this side.
-            Err(reason) => reason,
-            Ok(()) => end,
+            self.check().err().unwrap_or(end)
         })
     }
 
