@@ -46,7 +46,7 @@ fn fresh() -> SimFs {
     history().save(&fs, Path::new(DIR)).unwrap();
     let mut receiver = store.blob_receiver();
     receiver.piece(BLOB, 900, 0, &[7; 900], Some(crc32fast::hash(&[7; 900]))).unwrap();
-    receiver.sync_names().unwrap();
+    receiver.sync_names(|| {}).unwrap();
     for epoch in 1..=5 {
         let blobs: &[BlobId] = if epoch == 5 { &[BLOB] } else { &[] };
         for lane in 0..2 {

@@ -130,7 +130,7 @@ impl<'a> Replica<'a> {
         let (first, rest) = content.split_at(content.len() / 2);
         receiver.piece(BlobId(id), content.len() as u64, 0, first, None)?;
         receiver.piece(BlobId(id), content.len() as u64, first.len() as u64, rest, Some(crc))?;
-        receiver.sync_names()
+        receiver.sync_names(|| {})
     }
 }
 

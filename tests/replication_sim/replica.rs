@@ -313,7 +313,7 @@ impl Open {
 
     fn sync_blobs(&mut self) -> Vec<ReplicaAction> {
         let Some(blobs) = &mut self.blobs else { return Vec::new() };
-        match blobs.receiver.sync_names() {
+        match blobs.receiver.sync_names(|| {}) {
             Ok(()) => self.session.blobs_synced(blobs.whole).into_iter().collect(),
             Err(_) => Vec::new(),
         }

@@ -126,13 +126,14 @@ impl BlobReceiver {
         Ok(())
     }
 
-    /// Makes the names of all BLOBs that came whole durable, each directory once.
-    pub fn sync_names(&mut self) -> Result<()> {
+    /// Makes the names of all BLOBs that came whole durable, each directory once; tells `synced` of each.
+    pub fn sync_names(&mut self, mut synced: impl FnMut()) -> Result<()> {
         self.shared.check()?;
         for number in self.unsynced.numbers() {
             let directory = paths::directory(&self.root, BlobId(number as u64));
-            let synced = self.shared.vfs.sync_dir(&directory);
-            synced.map_err(|e| self.shared.fail(failed("cannot sync the directory", &directory, e)))?;
+            let result = self.shared.vfs.sync_dir(&directory);
+            result.map_err(|e| self.shared.fail(failed("cannot sync the directory", &directory, e)))?;
+            synced();
         }
         self.unsynced = Directories::default();
         Ok(())

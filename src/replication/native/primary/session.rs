@@ -46,6 +46,10 @@ pub(super) fn is_own_thread() -> bool {
     OWN_THREAD.get()
 }
 
+/// For so many time-outs a connection for data may take nothing. Sooner the replica is lost when it does not tell on the
+/// control connection that it does anything.
+const UNTAKEN_TIMEOUTS: u32 = 10;
+
 /// What a session is for.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) enum Base {
@@ -204,7 +208,10 @@ impl Session {
     pub(super) fn join(&self, peer: SocketAddr, kind: ConnectionKind) -> Result<(Sender, Receiver), End> {
         let connection = dial::connect(peer, self.core.settings.timeout)
             .map_err(|e| End::Unreachable(format!("{kind}: {peer}: {e}")))?;
-        let (sender, receiver, _) = self.open(connection, kind, None)?;
+        let (mut sender, receiver, _) = self.open(connection, kind, None)?;
+        if kind != ConnectionKind::Base {
+            sender.wait_longer(UNTAKEN_TIMEOUTS);
+        }
         Ok((sender, receiver))
     }
 

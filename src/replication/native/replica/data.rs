@@ -124,7 +124,7 @@ pub(super) fn blobs(node: &Node, session: &Session, incoming: &mut Incoming) -> 
             session.synced(size.max(1));
         }
         if whole > synced && (whole - synced >= BLOBS_UNSYNCED_MAX || incoming.waiting_bytes() == 0) {
-            receiver.sync_names().map_err(failed)?;
+            receiver.sync_names(|| session.synced(1)).map_err(failed)?;
             synced = whole;
             let action = session.machine.lock().blobs_synced(synced);
             session.carry_out(action)?;

@@ -125,7 +125,7 @@ impl Blobs {
 
     /// Makes the names of all that came durable.
     pub(super) fn sync_names(&mut self) -> Result<()> {
-        self.receiver.sync_names()
+        self.receiver.sync_names(|| {})
     }
 }
 
