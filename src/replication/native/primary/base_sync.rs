@@ -21,7 +21,7 @@ const CHECKED_BYTES_PER_S: u64 = 4 << 20;
 pub(super) fn run(session: &Session, feed: &Feed, peer: SocketAddr) -> Result<(), End> {
     let (core, timeout) = (&session.core, session.core.settings.timeout);
     core.set_state(LinkState::BaseSync);
-    session.set_base(Base::Sending);
+    session.set_base(Base::Preparing);
     let (mut sender, mut receiver) = session.join(peer, ConnectionKind::Base)?;
     let set = match core.take_base_set() {
         Ok(set) => set,
@@ -33,12 +33,13 @@ pub(super) fn run(session: &Session, feed: &Feed, peer: SocketAddr) -> Result<()
         }
     };
     let mut set = set.map_or_else(|| BaseSet::begin(&core.store, timeout), Ok)?;
+    session.set_base(Base::Files(set.epoch()));
     let vfs = core.store.vfs();
     let sent = send_files(vfs, &mut set, (&mut sender, &mut receiver), feed);
     if feed.has_progressed() {
         set.progressed();
     }
-    let (epoch, bytes) = (set.epoch(), set.files.iter().map(|file| file.size).sum());
+    let bytes = set.files.iter().map(|file| file.size).sum();
     match sent {
         Ok(()) => drop(set),
         Err(end) => {
@@ -48,7 +49,6 @@ pub(super) fn run(session: &Session, feed: &Feed, peer: SocketAddr) -> Result<()
             return Err(end);
         }
     }
-    session.set_base(Base::Sent(epoch));
     match answer(&mut receiver, patience(timeout, bytes))? {
         Message::Staged => Err(End::BaseSynced),
         other => Err(unexpected(other, "a Staged")),

@@ -237,6 +237,11 @@ impl Core {
         }
     }
 
+    /// Whether the next base sync begins with other files than the last one.
+    pub(super) fn has_dropped_base_set(&self) -> bool {
+        self.base_set_dropped.lock().is_some()
+    }
+
     /// Lets the set of a base sync go, whatever its state.
     pub(super) fn drop_base_set(&self) {
         *self.base_set.lock() = None;

@@ -21,7 +21,7 @@ const PLANNED_MAX: u32 = 3;
 pub(super) struct Keeper {
     pub(super) core: Arc<Core>,
     session: Mutex<Option<Arc<Session>>>,
-    /// From where on the replica needs the log, as far as it was ever told; also while it is away.
+    /// From where on the replica needs the log, as far as that is known; also while it is away.
     needs_log_above: Mutex<Option<Epoch>>,
 }
 
@@ -101,7 +101,7 @@ impl Keeper {
         self.stop();
     }
 
-    /// From where on the replica needs the log, if it ever told.
+    /// From where on the replica needs the log, if that is known.
     pub(super) fn needs_log_above(&self) -> Option<Epoch> {
         *self.needs_log_above.lock()
     }
@@ -120,6 +120,10 @@ impl Keeper {
                 }
             }
             core.drop_stale_base_set();
+            if core.has_dropped_base_set() {
+                // The replica has nothing that the log could go on from.
+                *self.needs_log_above.lock() = None;
+            }
             seen = core.events.wait(seen, Instant::now() + wait);
         }
     }

@@ -111,15 +111,22 @@ impl Members {
     fn retain(&self) {
         let all = self.all();
         let told = all.iter().filter_map(|member| Some((member.needs_log_above()?, member)));
-        let Some((beyond, member)) = told.min_by_key(|(epoch, _)| *epoch) else { return };
+        let needed = told.min_by_key(|(epoch, _)| *epoch);
+        let allowed = needed.filter(|_| self.log_bytes() <= self.group.settings.retain_bytes);
+        let retained = allowed.map(|(beyond, member)| {
+            let moves = member.session().is_some_and(|session| session.confirmed().is_some());
+            Retained { beyond, by: format!("replica {}", member.core.name), moves }
+        });
+        self.group.store.retain(retained);
+    }
+
+    /// The size of all log files.
+    fn log_bytes(&self) -> u64 {
         let store = &self.group.store;
         let entries = store.vfs().list(store.location()).unwrap_or_default();
         let is_log = |name: &str| names::is_log(name) && !names::is_compacted(name);
         let logs = entries.iter().filter(|entry| entry.name.to_str().is_some_and(is_log));
-        let bytes: u64 = logs.map(|entry| entry.len).sum();
-        let moves = member.session().is_some_and(|session| session.confirmed().is_some());
-        let retained = || Retained { beyond, by: format!("replica {}", member.core.name), moves };
-        store.retain((bytes <= self.group.settings.retain_bytes).then(retained));
+        logs.map(|entry| entry.len).sum()
     }
 
     /// Ends everything; the threads end soon.

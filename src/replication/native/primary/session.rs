@@ -56,10 +56,10 @@ pub(super) enum Base {
     /// It sends the log.
     #[default]
     None,
-    /// A base sync.
-    Sending,
-    /// All files of a base sync were sent; their content ends with this epoch.
-    Sent(Epoch),
+    /// A base sync; which files is not known yet.
+    Preparing,
+    /// Files whose content ends with this epoch: the replica will need the log beyond it.
+    Files(Epoch),
 }
 
 /// A session; its threads share it.
@@ -382,8 +382,8 @@ impl Session {
     pub(super) fn confirmed(&self) -> Option<Epoch> {
         match *self.base.lock() {
             Base::None => self.feed().map(|feed| feed.confirmed()),
-            Base::Sending => None,
-            Base::Sent(epoch) => Some(epoch),
+            Base::Preparing => None,
+            Base::Files(epoch) => Some(epoch),
         }
     }
 
