@@ -13,6 +13,7 @@ use crate::replication::status_socket;
 use crate::types::Epoch;
 use crate::vfs::{RealFs, Vfs};
 use crate::wal::history_file::{DirectoryHistory, Place, Role};
+use crate::wal::journal::redo;
 use crate::wal::{epoch_file, manifest, names};
 use std::io::ErrorKind;
 use std::path::Path;
@@ -86,8 +87,15 @@ fn stopped(logdir: &Path) -> Result<Status, Error> {
         other => other.map_err(|e| Error::io("cannot read", &logdir.join(name), e)),
     };
     let epochs = read(names::EPOCH, 1 << 20)?;
-    let durable = epoch_file::parse(&epochs, &logdir.join(names::EPOCH)).map_err(Error::Corrupted)?.max;
+    let recorded = epoch_file::parse(&epochs, &logdir.join(names::EPOCH)).map_err(Error::Corrupted)?.max;
     let manifest = manifest::parse(&read(names::MANIFEST, manifest::MAX_BYTES)?).ok();
+    // What a killed process left in a commit journal counts for the next start.
+    let journal = manifest.as_ref().and_then(|manifest| manifest.journal.as_ref());
+    let journaled = match journal {
+        Some(journal) => redo::read(&RealFs, logdir, journal)?.record(&RealFs)?,
+        None => None,
+    };
+    let durable = journaled.or(recorded);
     let identity = manifest.and_then(|manifest| manifest.instance_uuid).unwrap_or_default();
     let state = DirectoryHistory::load(Place { vfs: &RealFs, location: logdir, instance: &identity })?;
     // A replica of the original's protocol has no history, nor has a directory that no engine has started on since.
