@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a primary was told, and whether a directory has it.
 
+use crate::status_watch::Told;
 use limestone_core::datastore::Settings;
 use limestone_core::engine::Engine;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
 
 /// Entries of each session.
 pub const MARKERS: u64 = 3;
@@ -148,6 +151,56 @@ impl Journal {
             }
         }
         journal
+    }
+}
+
+/// More epochs than a replica is ever behind in a test.
+const WRITTEN_MAX: usize = 20_000;
+
+/// Follows a journal for what the engine was told last.
+#[derive(Debug)]
+pub struct Tail {
+    path: PathBuf,
+    read: u64,
+    told: Told,
+}
+
+impl Tail {
+    pub fn of(path: PathBuf) -> Tail {
+        Tail { path, read: 0, told: Told::default() }
+    }
+
+    /// What it was told by now.
+    pub fn told(&mut self) -> Told {
+        let mut new = Vec::new();
+        let read = File::open(&self.path).and_then(|mut file| {
+            file.seek(SeekFrom::Start(self.read))?;
+            file.read_to_end(&mut new)
+        });
+        if read.is_err() {
+            return self.told.clone();
+        }
+        let whole = new.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        self.read += whole as u64;
+        for line in std::str::from_utf8(&new[..whole]).unwrap().lines() {
+            match parse(line) {
+                Line::Started { epoch } => {
+                    // What the life before wrote beyond that is gone.
+                    self.told.written.split_off(&(epoch + 1));
+                    (self.told.lives, self.told.stored, self.told.propagated) = (self.told.lives + 1, epoch, 0);
+                }
+                Line::Stored { epoch } => self.told.stored = epoch,
+                Line::Propagated { epoch } => self.told.propagated = epoch,
+                Line::Session { epoch, .. } => {
+                    self.told.written.insert(epoch);
+                    if self.told.written.len() > WRITTEN_MAX {
+                        self.told.written.pop_first();
+                    }
+                }
+                Line::Ended { .. } => {}
+            }
+        }
+        self.told.clone()
     }
 }
 

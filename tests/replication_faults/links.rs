@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Faults of the link.
 
-use crate::nodes::{wait_until, Network, Pair, TIMEOUT};
+use crate::machine::Network;
+use crate::nodes::{wait_until, Pair, Setup, TIMEOUT};
 use crate::proxy::{Behaviour, Cut, Direction};
 use std::time::{Duration, Instant};
 
@@ -161,7 +162,7 @@ fn a_cable_that_is_pulled_out_is_noticed_and_the_next_address_is_tried() {
         eprintln!("not run: this machine does not allow network namespaces");
         return;
     };
-    let pair = Pair::start_across(Some(network), "strict");
+    let pair = Pair::start_across(Some(network), Setup::default());
     pair.wait_for_propagated();
     for _ in 0..2 {
         pair.network().connect(false);

@@ -5,6 +5,8 @@
 
 mod journal;
 mod links;
+mod load;
+mod machine;
 mod nodes;
 mod peers;
 #[path = "../ports/mod.rs"]
@@ -12,6 +14,8 @@ mod ports;
 mod primary_process;
 mod processes;
 mod proxy;
+#[path = "../status_watch/mod.rs"]
+mod status_watch;
 
 /// Not a test: what [`nodes::Pair::start_primary`] runs in a process of its own.
 #[test]

@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A primary and a replica as processes with a proxy between them.
 
-use crate::journal::{check, Journal};
-use crate::primary_process::{ALIVE, DIRECTORY, JOURNAL};
+use crate::journal::{check, Journal, Tail};
+use crate::machine::{limit_files, Network, Process};
+use crate::primary_process::{ALIVE, CHANNELS, DIRECTORY, JOURNAL};
 use crate::proxy::Proxy;
+use crate::status_watch::{Lives, StatusWatch, Watched};
+use limestone_core::replication::status::Status;
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -26,129 +32,118 @@ pub fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
-/// Ends the process with the test.
-#[derive(Debug)]
-struct Process(Child);
-
-impl Process {
-    fn signal(&self, signal: i32) {
-        // SAFETY: the process is a child that was not waited for yet.
-        let sent = unsafe { libc::kill(self.0.id() as i32, signal) };
-        assert_eq!(sent, 0, "the process is gone: {}", std::io::Error::last_os_error());
-    }
+/// What a directory that nobody serves tells.
+fn status_of_stopped(replica: &Path) -> Option<Status> {
+    let asked = Command::new(env!("CARGO_BIN_EXE_tgreplica")).args(["status", "--json"]).arg(replica).output().unwrap();
+    (asked.status.code() == Some(6)).then(|| serde_json::from_slice(&asked.stdout).unwrap())
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// What a pair is set to.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    pub mode: &'static str,
+    pub timeout: Duration,
+    pub channels: u64,
+    pub lanes: u64,
 }
 
-/// A network namespace that a pair of virtual devices connects with this one.
-#[derive(Debug)]
-pub struct Network {
-    name: String,
-    device: String,
-    replica: String,
-    nobody: String,
-}
-
-impl Network {
-    /// `None` where the machine does not allow it.
-    pub fn new() -> Option<Network> {
-        let id = std::process::id() % 200 + 20;
-        let network = Network {
-            name: format!("lmrepl{id}"),
-            device: format!("lmr{id}"),
-            replica: format!("10.213.{id}.2"),
-            nobody: format!("10.213.{id}.3"),
-        };
-        let Network { name, device, replica, .. } = &network;
-        let peer = format!("{device}p");
-        let made = ip(&["netns", "add", name])
-            && ip(&["link", "add", device, "type", "veth", "peer", "name", &peer, "netns", name])
-            && ip(&["addr", "add", &format!("10.213.{id}.1/24"), "dev", device])
-            && ip(&["link", "set", device, "up"])
-            && ip(&["-n", name, "addr", "add", &format!("{replica}/24"), "dev", &peer])
-            && ip(&["-n", name, "link", "set", &peer, "up"]);
-        made.then_some(network)
-    }
-
-    /// Pulls the cable out, or puts it in again.
-    pub fn connect(&self, connect: bool) {
-        assert!(ip(&["link", "set", &self.device, if connect { "up" } else { "down" }]));
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        ip(&["link", "del", &self.device]);
-        ip(&["netns", "del", &self.name]);
-    }
-}
-
-fn ip(arguments: &[&str]) -> bool {
-    let run = Command::new("ip").args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).status();
-    run.is_ok_and(|status| status.success())
-}
-
-fn limit_files(bytes: u64) -> std::io::Result<()> {
-    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
-    // SAFETY: plain system calls. Without the signal a write beyond the limit fails as on a full disk.
-    unsafe {
-        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
-        match libc::setrlimit(libc::RLIMIT_FSIZE, &limit) {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
-        }
+impl Default for Setup {
+    fn default() -> Setup {
+        Setup { mode: "strict", timeout: TIMEOUT, channels: 3, lanes: 1 }
     }
 }
 
 #[derive(Debug)]
 pub struct Pair {
-    pub proxy: Proxy,
+    pub proxy: Arc<Proxy>,
     replica_address: SocketAddr,
-    mode: String,
+    setup: Setup,
     primary: Option<Process>,
     replica: Option<Process>,
     /// Bytes beyond which no file of the replica can grow.
     replica_file_limit: Option<u64>,
     /// Which of the replica's syncs fails, counted from its start.
     replica_failing_sync: Option<u64>,
+    /// The replica's syncs of BLOBs can be made slow.
+    replica_may_be_slow: bool,
     /// Where the replica lives, when not on the loopback address.
     network: Option<Network>,
+    primary_lives: Arc<Lives>,
+    replica_lives: Arc<Lives>,
+    replica_set_back: Arc<AtomicBool>,
+    /// Compares what both sides say of themselves with what is known here.
+    watch: Option<StatusWatch>,
     /// Removed when the processes are gone.
     home: TempDir,
 }
 
 impl Pair {
     /// Both processes run; nothing is written before the caller waits.
-    pub fn start(mode: &str) -> Pair {
-        Pair::start_across(None, mode)
+    pub fn start(mode: &'static str) -> Pair {
+        Pair::start_with(Setup { mode, ..Setup::default() })
+    }
+
+    pub fn start_with(setup: Setup) -> Pair {
+        Pair::start_across(None, setup)
     }
 
     /// The same with the replica in a network of its own, without the proxy.
-    pub fn start_across(network: Option<Network>, mode: &str) -> Pair {
+    pub fn start_across(network: Option<Network>, setup: Setup) -> Pair {
         let home = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let replica_address = SocketAddr::from(([127, 0, 0, 1], crate::ports::free_port()));
-        let proxy = Proxy::start(replica_address);
-        let mode = mode.to_owned();
+        let proxy = Arc::new(Proxy::start(replica_address));
         let (primary, replica, replica_file_limit) = (None, None, None);
         let mut pair = Pair {
             proxy,
             replica_address,
-            mode,
+            setup,
             primary,
             replica,
             replica_file_limit,
             replica_failing_sync: None,
+            replica_may_be_slow: false,
             network,
+            primary_lives: Arc::default(),
+            replica_lives: Arc::default(),
+            replica_set_back: Arc::default(),
+            watch: None,
             home,
         };
         pair.start_replica();
+        pair.watch_status();
         pair.start_primary();
         pair
+    }
+
+    fn watch_status(&mut self) {
+        let (proxy, replica) = (self.proxy.clone(), self.replica_directory());
+        // Across a network of its own the proxy sees nothing.
+        let unseen = self.network.is_some();
+        let mut tail = Tail::of(self.home.path().join("journal"));
+        self.watch = Some(StatusWatch::start(Watched {
+            primary: self.primary_directory(),
+            replica: replica.clone(),
+            primary_lives: self.primary_lives.clone(),
+            replica_lives: self.replica_lives.clone(),
+            policy: self.setup.mode.to_owned(),
+            connections: Box::new(move || if unseen { u64::MAX } else { proxy.accepted() }),
+            told: Box::new(move || tail.told()),
+            set_back: self.replica_set_back.clone(),
+            stopped_replica: Box::new(move || status_of_stopped(&replica)),
+        }));
+    }
+
+    /// From here on other things happen to the directories than the status is compared with.
+    pub fn end_watch(&mut self) {
+        if let Some(watch) = self.watch.take() {
+            watch.end();
+        }
+    }
+
+    /// The replica, which does not run, loses everything.
+    pub fn empty_replica(&self) {
+        self.replica_set_back.store(true, SeqCst);
+        std::fs::remove_dir_all(self.replica_directory()).unwrap();
     }
 
     pub fn primary_directory(&self) -> PathBuf {
@@ -171,11 +166,11 @@ impl Pair {
         self.home.path().join("alive")
     }
 
-    fn command(mut command: Command, endpoint: &str) -> Command {
+    fn command(&self, mut command: Command, endpoint: &str) -> Command {
         command
             .env("TSURUGI_REPLICATION_ENDPOINT", endpoint)
             .env("TSURUGI_REPLICATION_ALLOW_NO_SECRET", "1")
-            .env("TSURUGI_REPLICATION_TIMEOUT_MS", TIMEOUT.as_millis().to_string())
+            .env("TSURUGI_REPLICATION_TIMEOUT_MS", self.setup.timeout.as_millis().to_string())
             .stdin(Stdio::null());
         command
     }
@@ -183,23 +178,30 @@ impl Pair {
     pub fn start_replica(&mut self) {
         let directory = self.replica_directory();
         std::fs::create_dir_all(&directory).unwrap();
+        self.replica_lives.begins(0);
         let program = env!("CARGO_BIN_EXE_tgreplica");
         let mut command = match &self.network {
-            None => Pair::command(Command::new(program), &format!("tcp://{}", self.replica_address)),
+            None => self.command(Command::new(program), &format!("tcp://{}", self.replica_address)),
             Some(network) => {
                 let mut command = Command::new("ip");
                 command.args(["netns", "exec", &network.name, program]);
-                Pair::command(command, &format!("tcp://{}:{}", network.replica, self.replica_address.port()))
+                self.command(command, &format!("tcp://{}:{}", network.replica, self.replica_address.port()))
             }
         };
-        command.arg(&directory).stdout(Stdio::piped());
+        let log = File::options().create(true).append(true).open(self.replica_log()).unwrap();
+        command.arg(&directory).stdout(Stdio::piped()).stderr(log);
         if let Some(bytes) = self.replica_file_limit {
             // SAFETY: both calls are allowed between fork and exec.
             unsafe { command.pre_exec(move || limit_files(bytes)) };
         }
+        if self.replica_failing_sync.is_some() || self.replica_may_be_slow {
+            command.env("LD_PRELOAD", self.sync_library());
+        }
         if let Some(number) = self.replica_failing_sync {
-            command.env("LD_PRELOAD", self.failing_sync_library());
             command.env("LIMESTONE_TEST_FAILING_SYNC", number.to_string());
+        }
+        if self.replica_may_be_slow {
+            command.env("LIMESTONE_TEST_SLOW_BLOB_SYNCS", self.slow());
         }
         let mut child = command.spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
@@ -213,10 +215,43 @@ impl Pair {
         self.replica_failing_sync = number;
     }
 
-    fn failing_sync_library(&self) -> PathBuf {
-        let library = self.home.path().join("failing_sync.so");
+    /// Syncs of BLOBs take a tenth of a second on a replica that is started from now on, when this says so.
+    pub fn let_replica_be_slow(&mut self) {
+        self.replica_may_be_slow = true;
+    }
+
+    pub fn slow_blob_syncs(&self, slow: bool) {
+        match slow {
+            true => std::fs::write(self.slow(), "").unwrap(),
+            false => std::fs::remove_file(self.slow()).unwrap(),
+        }
+    }
+
+    fn slow(&self) -> PathBuf {
+        self.home.path().join("slow")
+    }
+
+    fn replica_log(&self) -> PathBuf {
+        self.home.path().join("replica.log")
+    }
+
+    /// How many lines the replica has logged.
+    pub fn replica_log_lines(&self) -> usize {
+        std::fs::read_to_string(self.replica_log()).unwrap().lines().count()
+    }
+
+    pub fn primary(&self) -> &Process {
+        self.primary.as_ref().unwrap()
+    }
+
+    pub fn replica(&self) -> &Process {
+        self.replica.as_ref().unwrap()
+    }
+
+    fn sync_library(&self) -> PathBuf {
+        let library = self.home.path().join("syncs.so");
         if !library.exists() {
-            let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/replication_faults/failing_sync.c");
+            let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/replication_faults/syncs.c");
             let built =
                 Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).args([source, "-ldl"]).status();
             assert!(built.expect("a C compiler").success());
@@ -226,6 +261,7 @@ impl Pair {
 
     /// Ends with the exit code of a replica that gives up by itself.
     pub fn replica_gives_up(&mut self) -> Option<i32> {
+        self.replica_lives.is_over();
         let mut replica = self.replica.take().unwrap();
         let mut status = None;
         wait_until("the replica gives up", || {
@@ -246,6 +282,7 @@ impl Pair {
 
     pub fn start_primary(&mut self) {
         std::fs::write(self.alive(), "").unwrap();
+        self.primary_lives.begins(self.proxy.accepted());
         let endpoint = match &self.network {
             None => format!("tcp://{}", self.proxy.address()),
             // Nobody has the first address.
@@ -254,9 +291,12 @@ impl Pair {
                 format!("tcp://{nobody}:{port},tcp://{replica}:{port}")
             }
         };
-        let child = Pair::command(Command::new(std::env::current_exe().unwrap()), &endpoint)
+        let child = self
+            .command(Command::new(std::env::current_exe().unwrap()), &endpoint)
             .args(["--exact", "be_the_primary", "--ignored", "--nocapture", "--test-threads=1"])
-            .env("TSURUGI_REPLICATION_MODE", &self.mode)
+            .env("TSURUGI_REPLICATION_MODE", self.setup.mode)
+            .env("TSURUGI_REPLICATION_LANES", self.setup.lanes.to_string())
+            .env(CHANNELS, self.setup.channels.to_string())
             .env(DIRECTORY, self.primary_directory())
             .env(JOURNAL, self.home.path().join("journal"))
             .env(ALIVE, self.alive())
@@ -280,10 +320,12 @@ impl Pair {
     }
 
     pub fn kill_primary(&mut self) {
+        self.primary_lives.is_over();
         self.primary = None;
     }
 
     pub fn kill_replica(&mut self) {
+        self.replica_lives.is_over();
         self.replica = None;
     }
 
@@ -291,6 +333,7 @@ impl Pair {
     pub fn replica_runs(&mut self) -> bool {
         let ended = self.replica.as_mut().is_none_or(|replica| replica.0.try_wait().unwrap().is_some());
         if ended {
+            self.replica_lives.is_over();
             self.replica = None;
         }
         !ended
@@ -300,6 +343,7 @@ impl Pair {
     pub fn primary_runs(&mut self) -> bool {
         let ended = self.primary.as_mut().is_none_or(|primary| primary.0.try_wait().unwrap().is_some());
         if ended {
+            self.primary_lives.is_over();
             self.primary = None;
         }
         !ended
@@ -308,6 +352,7 @@ impl Pair {
     /// Lets the primary end in good order; gives how long the shutdown took.
     pub fn end_primary(&mut self) -> Duration {
         std::fs::remove_file(self.alive()).unwrap();
+        self.primary_lives.is_over();
         let mut primary = self.primary.take().unwrap();
         let mut status = None;
         wait_until("the primary ends", || {
@@ -320,6 +365,7 @@ impl Pair {
 
     /// Ends tgreplica with SIGTERM and gives its exit code.
     pub fn end_replica(&mut self) -> Option<i32> {
+        self.replica_lives.is_over();
         let mut replica = self.replica.take().unwrap();
         replica.signal(libc::SIGTERM);
         let mut status = None;
@@ -344,11 +390,22 @@ impl Pair {
 
     /// Ends both and checks both directories.
     pub fn check(mut self) {
+        self.end_watch();
         self.kill_primary();
         self.kill_replica();
         let journal = self.journal();
         check(&journal, &self.primary_directory(), &journal.stored_sessions);
         check(&journal, &self.replica_directory(), &journal.propagated_sessions);
         assert!(!journal.propagated_sessions.is_empty(), "nothing was ever propagated");
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.replica_log()).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("the last lines of the replica:\n{}", lines[lines.len().saturating_sub(50)..].join("\n"));
+        }
     }
 }

@@ -21,8 +21,11 @@ pub const JOURNAL: &str = "LIMESTONE_TEST_PRIMARY_JOURNAL";
 /// While this file exists the primary runs; then it ends in good order.
 pub const ALIVE: &str = "LIMESTONE_TEST_PRIMARY_ALIVE";
 
-const CHANNELS: u64 = 3;
+/// Set to the number of channels.
+pub const CHANNELS: &str = "LIMESTONE_TEST_PRIMARY_CHANNELS";
+
 const EPOCH: Duration = Duration::from_millis(3);
+/// Between two sessions, on each third channel.
 const PAUSE: Duration = Duration::from_millis(1);
 /// Every so many sessions one has a BLOB.
 const BLOB_EVERY: u64 = 16;
@@ -58,7 +61,8 @@ pub fn run() {
     let replication = ReplicationSettings::from_environment().unwrap();
     let engine = Engine::open(Settings::new(&directory), replication).unwrap();
     let store = engine.store();
-    let channels: Vec<Arc<Channel>> = (0..CHANNELS).map(|_| engine.create_channel().unwrap()).collect();
+    let count: u64 = path(CHANNELS).to_str().and_then(|count| count.parse().ok()).expect("a number of channels");
+    let channels: Vec<Arc<Channel>> = (0..count).map(|_| engine.create_channel().unwrap()).collect();
     let report = engine.ready().unwrap();
     append(&journal, Line::Started { epoch: report.last_epoch.0 });
     // From here on: the replica may confirm what an earlier life stored before `ready` returns.
@@ -72,14 +76,15 @@ pub fn run() {
     })));
     let mut epoch = report.last_epoch.0 + 1;
     store.switch_epoch(Epoch(epoch)).unwrap();
-    let next = next_sessions(store);
+    let next = next_sessions(store, count);
+    let pause = PAUSE * count.div_ceil(3) as u32;
 
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for (worker, channel) in channels.iter().enumerate() {
             let first = next[worker];
             let (stop, store, journal) = (&stop, store, &journal);
-            scope.spawn(move || work(worker as u64, first, store, channel, stop, journal));
+            scope.spawn(move || work((worker as u64, pause), first, store, channel, stop, journal));
         }
         while Path::new(&alive).exists() {
             std::thread::sleep(EPOCH);
@@ -95,8 +100,8 @@ pub fn run() {
 }
 
 /// The number of the next session of each worker, as the directory says.
-fn next_sessions(store: &Datastore) -> Vec<u64> {
-    let mut next = vec![0; CHANNELS as usize];
+fn next_sessions(store: &Datastore, channels: u64) -> Vec<u64> {
+    let mut next = vec![0; channels as usize];
     let mut cursor = store.snapshot().unwrap().cursor();
     while let Some(entry) = cursor.next().unwrap() {
         if let Some((worker, session, _)) = crate::journal::parse_key(entry.key) {
@@ -106,7 +111,14 @@ fn next_sessions(store: &Datastore) -> Vec<u64> {
     next
 }
 
-fn work(worker: u64, first: u64, store: &Datastore, channel: &Channel, stop: &AtomicBool, journal: &File) {
+fn work(
+    (worker, pause): (u64, Duration),
+    first: u64,
+    store: &Datastore,
+    channel: &Channel,
+    stop: &AtomicBool,
+    journal: &File,
+) {
     let pool = store.blob_pool();
     for session in first.. {
         if stop.load(Ordering::SeqCst) {
@@ -127,6 +139,6 @@ fn work(worker: u64, first: u64, store: &Datastore, channel: &Channel, stop: &At
             channel.add_entry(StorageId(1), key.as_bytes(), &value, version, blobs).unwrap();
         }
         channel.end_session().unwrap();
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(pause);
     }
 }

@@ -66,7 +66,7 @@ fn a_replica_that_comes_back_empty_gets_everything() {
     let mut pair = Pair::start("strict");
     pair.wait_for_propagated();
     pair.kill_replica();
-    std::fs::remove_dir_all(pair.replica_directory()).unwrap();
+    pair.empty_replica();
     pair.wait_for_stored();
     pair.start_replica();
     pair.wait_for_propagated();
@@ -79,6 +79,7 @@ fn the_replica_takes_over_and_the_former_primary_is_refused() {
     pair.wait_for_propagated();
     pair.kill_primary();
     assert_eq!(pair.end_replica(), Some(0));
+    pair.end_watch();
     let journal = pair.journal();
     // The check starts an engine on the directory, which takes over.
     check(&journal, &pair.replica_directory(), &journal.propagated_sessions);

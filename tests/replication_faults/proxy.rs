@@ -5,9 +5,10 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const MAGIC_LEN: usize = 8;
 /// Payload length, type, epoch, channel.
@@ -33,6 +34,8 @@ pub enum Behaviour {
     Swallow,
     /// Each piece waits this long.
     Delay(Duration),
+    /// Everything comes this much later; for connections that are made from then on.
+    Latency(Duration),
     /// At most this many bytes per second.
     Trickle(u64),
     /// One bit of each piece is turned.
@@ -192,24 +195,57 @@ struct Pump {
     header: Vec<u8>,
     /// The opening magic has no header.
     opening: bool,
+    /// Where what comes late waits, and how late.
+    late: Option<(Duration, Sender<Late>)>,
+}
+
+/// Bytes, and when they are due.
+type Late = (Instant, Vec<u8>);
+
+/// Writes what is due.
+fn write_late(late: &Receiver<Late>, mut to: TcpStream) {
+    while let Ok((due, bytes)) = late.recv() {
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        if to.write_all(&bytes).is_err() {
+            return;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Both);
 }
 
 impl Pump {
     fn new(from: TcpStream, to: TcpStream, direction: Direction, shared: Arc<Shared>) -> Pump {
         let opening = direction == Direction::ToReplica;
-        Pump { from, to, direction, shared, seen: 0, header: Vec::new(), opening }
+        let mut pump = Pump { from, to, direction, shared, seen: 0, header: Vec::new(), opening, late: None };
+        if let Behaviour::Latency(time) = pump.behaviour() {
+            let (sender, late) = mpsc::channel();
+            let to = pump.to.try_clone().unwrap();
+            thread::spawn(move || write_late(&late, to));
+            pump.late = Some((time, sender));
+        }
+        pump
+    }
+
+    fn behaviour(&self) -> Behaviour {
+        let orders = self.shared.orders.lock().unwrap();
+        match self.direction {
+            Direction::ToReplica => orders.to_replica,
+            Direction::ToPrimary => orders.to_primary,
+        }
+    }
+
+    /// Whether the bytes go their way.
+    fn write(&mut self, bytes: &[u8]) -> bool {
+        match &self.late {
+            Some((time, sender)) => sender.send((Instant::now() + *time, bytes.to_vec())).is_ok(),
+            None => self.to.write_all(bytes).is_ok(),
+        }
     }
 
     fn run(mut self) {
         let mut piece = vec![0; 256 << 10];
         while !self.shared.stop.load(SeqCst) {
-            let behaviour = {
-                let orders = self.shared.orders.lock().unwrap();
-                match self.direction {
-                    Direction::ToReplica => orders.to_replica,
-                    Direction::ToPrimary => orders.to_primary,
-                }
-            };
+            let behaviour = self.behaviour();
             if behaviour == Behaviour::Stall {
                 thread::sleep(POLL);
                 continue;
@@ -230,14 +266,14 @@ impl Pump {
                 Behaviour::Trickle(_) => thread::sleep(Duration::from_millis(20)),
                 Behaviour::Garble => piece[got / 2] ^= 0x10,
                 Behaviour::Garbage => {
-                    if self.to.write_all(&[0xa5; 33]).is_err() {
+                    if !self.write(&[0xa5; 33]) {
                         break;
                     }
                 }
-                Behaviour::Pass | Behaviour::Stall => {}
+                Behaviour::Pass | Behaviour::Stall | Behaviour::Latency(_) => {}
             }
             let (pass, cut) = self.pass(&piece[..got]);
-            if self.to.write_all(&piece[..pass]).is_err() || cut {
+            if !self.write(&piece[..pass]) || cut {
                 break;
             }
         }
