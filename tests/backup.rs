@@ -167,6 +167,41 @@ fn rows(store: &Datastore) -> Rows {
 }
 
 #[test]
+fn an_empty_blob_is_in_a_backup_and_comes_back_with_a_restore() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (dir, to) = (scratch.path().join("log"), scratch.path().join("backup"));
+    fs::create_dir(&to).unwrap();
+    let store = Datastore::open(Settings::new(&dir)).unwrap();
+    let channel = store.create_channel().unwrap();
+    store.ready().unwrap();
+    store.switch_epoch(Epoch(1)).unwrap();
+    let pool = store.blob_pool();
+    let blob = pool.register_data(b"").unwrap();
+    channel.begin_session().unwrap();
+    // The key is the content of the BLOB.
+    let version = WriteVersion { major: 1, minor: 0 };
+    channel.add_entry(StorageId(1), b"", blob.to_string().as_bytes(), version, &[blob]).unwrap();
+    channel.end_session().unwrap();
+    pool.release();
+    store.switch_epoch(Epoch(2)).unwrap();
+    let backup = store.begin_detailed_backup(Duration::from_secs(60)).unwrap();
+    for file in backup.files() {
+        fs::copy(&file.source, to.join(&file.destination)).unwrap();
+    }
+    drop(backup);
+    store.shutdown();
+    drop((channel, store));
+    let expected = BTreeMap::from([(String::new(), blob.0)]);
+    for round in 0..2 {
+        let restored = Datastore::open(Settings::new(&dir)).unwrap();
+        restored.restore(&to, true).unwrap();
+        restored.shutdown();
+        drop(restored);
+        assert_eq!(recovered(&dir), expected, "restore {round}");
+    }
+}
+
+#[test]
 fn files_are_named_below_the_location_as_it_was_given() {
     let scratch = tempfile::tempdir().unwrap();
     let here = std::env::current_dir().unwrap();

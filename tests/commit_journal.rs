@@ -241,6 +241,23 @@ fn tools_that_change_something_refuse_a_directory_whose_journal_is_not_settled_u
 }
 
 #[test]
+fn a_plain_backup_before_the_start_lists_nothing_that_the_start_takes_away() {
+    for loss in [Loss::DropUnsynced, Loss::KeepUnsynced] {
+        let left = left_by_a_power_cut(loss);
+        let store = Datastore::open(Settings::new(LOCATION).vfs(Arc::new(left.clone())).commit(small())).unwrap();
+        let backup = store.begin_backup().unwrap();
+        store.ready().unwrap();
+        let (files, copy) = (left.files(), SimFs::new());
+        for file in backup.files() {
+            assert!(segments(&BTreeMap::from([(file.source.clone(), Vec::new())])).is_empty(), "{file:?}");
+            let content = files.get(&file.source).unwrap_or_else(|| panic!("{file:?} is gone"));
+            copy.put(&Path::new(LOCATION).join(&file.destination), content).unwrap();
+        }
+        assert_eq!(Engine::open(&copy, Commit::Direct, 1).unwrap().keys(), ["a", "b"]);
+    }
+}
+
+#[test]
 fn a_backup_is_of_settled_files_and_sessions_beside_it_are_durable() {
     let fs = SimFs::new();
     let mut engine = Engine::open(&fs, small(), 2).unwrap();

@@ -9,6 +9,7 @@ use limestone_core::replication::secret::Secret;
 use limestone_core::replication::status::LinkState;
 use limestone_core::types::Epoch;
 use limestone_core::vfs::RealFs;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -133,4 +134,45 @@ fn a_fenced_primary_acknowledges_nothing_any_more_in_any_policy_until_it_is_forc
         promote(Arc::new(RealFs), first.path(), true).unwrap();
         start().unwrap();
     }
+}
+
+/// Makes a directory one that version 1.0.0 left: it knew terms by their numbers only.
+fn as_version_1_0_0(dir: &Path, role: &str) {
+    std::fs::remove_file(dir.join("limestone-history.json")).unwrap();
+    let state = format!("{{\"format\":1,\"role\":\"{role}\",\"term\":1,\"terms\":[{{\"term\":1,\"first_epoch\":0}}]}}");
+    std::fs::write(dir.join("replication_state"), state).unwrap();
+}
+
+#[test]
+fn a_replica_of_version_1_0_0_gets_one_copy_and_goes_on_without_another_from_then_on() {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = replica(second.path(), 0, &none());
+    let mut engine = Engine::start(first.path(), settings(server.address().port(), &[]));
+    let before = write(&mut engine, "before", 5);
+    engine.wait_propagated(before);
+    engine.shutdown();
+    drop(server);
+    as_version_1_0_0(first.path(), "primary");
+    as_version_1_0_0(second.path(), "replica");
+
+    let port = free_port();
+    let mut engine = Engine::start(first.path(), settings(port, &[]));
+    let server = replica(second.path(), port, &none());
+    let after = write(&mut engine, "after", 5);
+    engine.wait_propagated(after);
+    drop(server);
+    // A base sync brings files under rotated names; a catch-up goes on in those that are there.
+    let names = || {
+        let entries = std::fs::read_dir(second.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        entries.map(|name| name.into_string().unwrap()).collect::<BTreeSet<_>>()
+    };
+    let copied = names();
+    assert!(!copied.contains("replication_state") && copied.contains("limestone-history.json"), "{copied:?}");
+    let server = replica(second.path(), port, &none());
+    let last = write(&mut engine, "last", 5);
+    engine.wait_propagated(last);
+    engine.shutdown();
+    drop(server);
+    assert!(names().is_superset(&copied), "{:?} after {copied:?}", names());
+    assert_eq!(content(first.path()), content(second.path()));
 }
