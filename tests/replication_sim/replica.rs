@@ -268,7 +268,7 @@ impl Replica {
                     // As for a start: the number of calls may depend on threads.
                     self.fs.heal();
                     let (_, stored, _) = open.session.primary_epochs();
-                    staging.verify(files, &open.primary.uuid, stored).map_err(|e| e.to_string())?;
+                    staging.verify(files, &open.primary.uuid, |_| stored).map_err(|e| e.to_string())?;
                     staging.install(files, &history_of(&open.primary)).map_err(|e| e.to_string())?;
                     self.store.close();
                     let (fs, location) = (Arc::new(self.fs.clone()), Path::new(LOCATION));

@@ -221,11 +221,12 @@ impl BaseStaging {
 
 impl BaseStaging {
     /// Every file has come: reads them as a start would, before anything else is given up for them. They must be of the
-    /// instance `uuid`, and end with an epoch up to `stored`.
+    /// instance `uuid`, and end with an epoch that the primary has stored: `stored` gets it, and says up to where the
+    /// primary has said so; it may wait for that.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for what a start would refuse, and for another instance or a later epoch.
-    pub fn verify(&mut self, files: u64, uuid: &str, stored: Epoch) -> Result<()> {
+    pub fn verify(&mut self, files: u64, uuid: &str, stored: impl FnOnce(Epoch) -> Epoch) -> Result<()> {
         self.finish(files)?;
         let refused = |e| match e {
             e @ Error::Io { .. } => e,
@@ -235,6 +236,7 @@ impl BaseStaging {
         let directory = OfflineDirectory::open(self.vfs.clone(), &self.folder, Access::Read).map_err(refused)?;
         let recovered = directory.verdict(threads, None)?.outcome.map_err(refused)?;
         let durable = recovered.durable.unwrap_or_default();
+        let stored = stored(durable);
         if durable > stored {
             let text = format!("base sync: it ends with epoch {durable}, but the primary has stored {stored} only");
             return Err(Error::InvalidArgument(text));

@@ -34,6 +34,9 @@ pub(super) fn run(session: &Session, feed: &Feed, peer: SocketAddr) -> Result<()
     };
     let mut set = set.map_or_else(|| BaseSet::begin(&core.store, timeout), Ok)?;
     session.set_base(Base::Files(set.epoch()));
+    // It was stored after this side said who it is.
+    feed.has_stored(set.epoch());
+    session.announce()?;
     let vfs = core.store.vfs();
     let sent = send_files(vfs, &mut set, (&mut sender, &mut receiver), feed);
     if feed.has_progressed() {

@@ -60,8 +60,8 @@ impl Sender {
         self.timeout
     }
 
-    /// From now on what is written may wait so many time-outs: a replica takes nothing on a connection while its disk is
-    /// slow, and tells on the control connection what it does.
+    /// From now on what is written may wait so many time-outs: a replica takes nothing on a connection while its disk
+    /// is slow, and tells on the control connection what it does.
     pub(super) fn wait_longer(&mut self, times: u32) {
         self.timeout *= times;
         self.write.set_deadline(Deadline::Each(self.timeout));

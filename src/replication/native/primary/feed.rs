@@ -253,6 +253,11 @@ impl Feed {
         state.machine.tick(self.now())
     }
 
+    /// Outside of what the tap tells: everything up to this epoch is stored.
+    pub(super) fn has_stored(&self, epoch: Epoch) {
+        self.state.lock().machine.stored(epoch, None);
+    }
+
     /// What the replica has to be told before a COMMIT goes out on the first lane.
     pub(super) fn announce(&self) -> Option<Message> {
         let now = self.now();

@@ -46,8 +46,8 @@ pub(super) fn is_own_thread() -> bool {
     OWN_THREAD.get()
 }
 
-/// For so many time-outs a connection for data may take nothing. Sooner the replica is lost when it does not tell on the
-/// control connection that it does anything.
+/// For so many time-outs a connection for data may take nothing. Sooner the replica is lost when it does not tell on
+/// the control connection that it does anything.
 const UNTAKEN_TIMEOUTS: u32 = 10;
 
 /// What a session is for.
@@ -337,8 +337,8 @@ impl Session {
         }
     }
 
-    /// Tells the replica what is stored, before a COMMIT says so.
-    fn announce(&self) -> Result<(), End> {
+    /// Tells the replica what is stored, before a COMMIT or the files of a base sync say so.
+    pub(super) fn announce(&self) -> Result<(), End> {
         // Held until it is sent: epochs must not be told in another order.
         let mut control = self.control.lock();
         match (&mut *control, self.feed().and_then(|feed| feed.announce())) {

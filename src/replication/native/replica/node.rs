@@ -178,7 +178,7 @@ impl Node {
     /// Puts a base sync in place of the directory's content and opens it anew.
     pub(super) fn install(&self, session: &Session, staging: &mut BaseStaging, files: u64) -> Result<()> {
         let history = history_of(&session.primary);
-        let (_, stored, _) = session.machine.lock().primary_epochs();
+        let stored = |epoch| session.stored_by_primary(epoch, self.options.timeout);
         staging.verify(files, &session.primary.uuid, stored)?;
         let mut slot = self.store.write();
         let _paused = slot.as_ref().map(|store| store.pause_journal()).transpose()?;

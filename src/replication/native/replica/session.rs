@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 /// For so long the reason of the primary is waited for when a data connection is gone: it was sent before the end.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
+const STORED_POLL: Duration = Duration::from_millis(5);
+
 /// The session of a primary and its connections.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -105,6 +107,19 @@ impl Session {
     /// So much of what came was synced.
     pub(super) fn synced(&self, bytes: u64) {
         self.synced.fetch_add(bytes, SeqCst);
+    }
+
+    /// The primary's stored epoch. When it is below `epoch`, what it says next on the control connection is waited for,
+    /// as long as it may be silent: nothing orders the connections.
+    pub(super) fn stored_by_primary(&self, epoch: Epoch, patience: Duration) -> Epoch {
+        let deadline = Instant::now() + patience;
+        loop {
+            let (_, stored, _) = self.machine.lock().primary_epochs();
+            if stored >= epoch || Instant::now() >= deadline || self.ended().is_some() {
+                return stored;
+            }
+            std::thread::sleep(STORED_POLL);
+        }
     }
 
     /// What the time asks for, see [`ReplicaSession::tick`].
