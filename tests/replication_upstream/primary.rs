@@ -239,6 +239,22 @@ fn nothing_is_propagated_when_the_log_has_not_all_that_the_replica_lacks() {
 }
 
 #[test]
+fn a_session_that_takes_longer_to_send_than_the_time_out_arrives() {
+    let (dir, replica) = (quick_dir(), StandIn::slow());
+    let engine = Engine::start(dir.path(), replica.address, Duration::from_millis(800), 1);
+    engine.switch(1);
+    let channel = &engine.channels[0];
+    channel.begin_session().unwrap();
+    // Takes more than three seconds.
+    channel.add_entry(StorageId(1), b"large", &vec![b'v'; 1 << 20], VERSION, &[]).unwrap();
+    channel.end_session().unwrap();
+    engine.switch(2);
+    engine.wait_propagated(1);
+    assert!(engine.primary.status().last_error.is_none(), "{:?}", engine.primary.status());
+    engine.shutdown();
+}
+
+#[test]
 fn a_session_before_the_first_epoch_carries_the_epoch_that_was_recovered() {
     let (near, far) = (quick_dir(), quick_dir());
     let mut replica = standby(far.path(), None);

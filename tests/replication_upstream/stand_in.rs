@@ -3,10 +3,11 @@
 
 use limestone_core::replication::upstream::protocol::codec::{flag, Message};
 use limestone_core::replication::upstream::protocol::reader::{Budget, Reader};
+use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::peer::DEADLINE;
 
@@ -34,6 +35,8 @@ struct Shared {
     received: Mutex<Vec<(Vec<u8>, bool)>>,
     changed: Condvar,
     script: Box<Script>,
+    /// So many bytes at a time are read, and then it rests.
+    pace: Option<(usize, Duration)>,
 }
 
 struct Tee {
@@ -44,7 +47,12 @@ struct Tee {
 
 impl Read for Tee {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let read = self.stream.read(buffer).unwrap_or_default();
+        let most = self.shared.pace.map_or(usize::MAX, |(bytes, rest)| {
+            std::thread::sleep(rest);
+            bytes
+        });
+        let most = most.min(buffer.len());
+        let read = self.stream.read(&mut buffer[..most]).unwrap_or_default();
         let mut received = self.shared.received.lock().unwrap();
         received[self.number].0.extend(&buffer[..read]);
         received[self.number].1 = read == 0;
@@ -61,10 +69,22 @@ impl StandIn {
 
     /// `script` gets the number of the connection and each message.
     pub fn with(script: impl Fn(usize, &Message) -> Answer + Send + Sync + 'static) -> StandIn {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        StandIn::listen(TcpListener::bind("127.0.0.1:0").unwrap(), Box::new(script), None)
+    }
+
+    /// Answers as the original, behind a link that carries 16 KiB in 50 ms and holds little.
+    pub fn slow() -> StandIn {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(64 << 10).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        socket.listen(8).unwrap();
+        let pace = Some((16 << 10, Duration::from_millis(50)));
+        StandIn::listen(socket.into(), Box::new(|_, _| Answer::Usual), pace)
+    }
+
+    fn listen(listener: TcpListener, script: Box<Script>, pace: Option<(usize, Duration)>) -> StandIn {
         let address = listener.local_addr().unwrap();
-        let script = Box::new(script);
-        let shared = Arc::new(Shared { received: Mutex::default(), changed: Condvar::new(), script });
+        let shared = Arc::new(Shared { received: Mutex::default(), changed: Condvar::new(), script, pace });
         let accepting = shared.clone();
         std::thread::spawn(move || {
             for (number, stream) in listener.incoming().enumerate() {

@@ -120,6 +120,16 @@ impl WriteHalf {
         Closer(self.stream.clone())
     }
 
+    /// Bytes that were written and that the peer's system has not taken.
+    pub fn unsent_bytes(&self) -> usize {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: the descriptor is open as long as the stream is borrowed, and TIOCOUTQ writes one integer.
+        match unsafe { libc::ioctl(self.stream.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) } {
+            0 => bytes.max(0) as usize,
+            _ => 0,
+        }
+    }
+
     /// Says that nothing more comes. Fails only when the peer has gone already.
     pub fn end(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);

@@ -3,12 +3,12 @@
 
 use super::encode::EncodeError;
 use crate::replication::net::connection::{Closer, Connection, ReadHalf, WriteHalf};
-use crate::replication::net::deadline::Deadline;
+use crate::replication::net::deadline::{is_timeout, Deadline};
 use crate::replication::net::dial;
 use crate::replication::upstream::protocol::codec::{code, Message};
 use crate::replication::upstream::protocol::reader::{Budget, Incoming, Reader, WireError};
 use crate::types::Epoch;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -125,11 +125,43 @@ impl Exchange {
     }
 
     fn receive(&mut self, request: &'static str) -> Result<Message, LinkError> {
-        self.read.set_deadline(Deadline::after(self.timeout));
-        match Reader::new(&mut self.read, Budget::default()).next_message()? {
+        match Reader::new(Answer::to(self), Budget::default()).next_message()? {
             None => Err(LinkError::Closed(request)),
             Some(Incoming::Message(message)) => Ok(message),
             Some(Incoming::Log(_)) => Err(LinkError::Unexpected { request, found: "LOG_ENTRY" }),
+        }
+    }
+}
+
+/// Reads an answer. The peer cannot give it before it has what was written: it has the time-out from then on, and as
+/// long as more and more of that is taken.
+struct Answer<'a> {
+    exchange: &'a mut Exchange,
+    unsent_bytes: usize,
+}
+
+impl Answer<'_> {
+    fn to(exchange: &mut Exchange) -> Answer<'_> {
+        exchange.read.set_deadline(Deadline::after(exchange.timeout));
+        let unsent_bytes = exchange.write.unsent_bytes();
+        Answer { exchange, unsent_bytes }
+    }
+}
+
+impl Read for Answer<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let Exchange { read, write, timeout, .. } = &mut *self.exchange;
+            match read.read(buffer) {
+                Err(e) if is_timeout(&e) => {
+                    let before = std::mem::replace(&mut self.unsent_bytes, write.unsent_bytes());
+                    if self.unsent_bytes >= before {
+                        return Err(e);
+                    }
+                    read.set_deadline(Deadline::after(*timeout));
+                }
+                read => return read,
+            }
         }
     }
 }
