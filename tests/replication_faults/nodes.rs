@@ -201,7 +201,7 @@ impl Pair {
             command.env("LIMESTONE_TEST_FAILING_SYNC", number.to_string());
         }
         if self.replica_may_be_slow {
-            command.env("LIMESTONE_TEST_SLOW_BLOB_SYNCS", self.slow());
+            command.env("LIMESTONE_TEST_SLOW_SYNCS", self.slow()).env("LIMESTONE_TEST_SLOW_PART", "/blob/");
         }
         let mut child = command.spawn().unwrap();
         let stdout = child.stdout.take().unwrap();

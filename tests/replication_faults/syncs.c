@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Preloaded into a process: its sync number LIMESTONE_TEST_FAILING_SYNC fails, and later ones succeed again, as on
- * Linux after the system has given up what it could not write. While the file LIMESTONE_TEST_SLOW_BLOB_SYNCS exists,
- * each sync of a BLOB takes a tenth of a second.
+ * Linux after the system has given up what it could not write. While the file LIMESTONE_TEST_SLOW_SYNCS exists, each
+ * sync of a file or directory takes a tenth of a second whose path contains LIMESTONE_TEST_SLOW_PART.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static int is_blob(int descriptor) {
+static int contains(int descriptor, const char* part) {
     char link[64];
     char path[4096];
     snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
@@ -22,7 +22,7 @@ static int is_blob(int descriptor) {
         return 0;
     }
     path[length] = '\0';
-    return strstr(path, "/blob/") != NULL;
+    return strstr(path, part) != NULL;
 }
 
 static int run(const char* name, int descriptor) {
@@ -32,8 +32,9 @@ static int run(const char* name, int descriptor) {
         errno = EIO;
         return -1;
     }
-    const char* slow = getenv("LIMESTONE_TEST_SLOW_BLOB_SYNCS");
-    if (slow != NULL && is_blob(descriptor) && access(slow, F_OK) == 0) {
+    const char* slow = getenv("LIMESTONE_TEST_SLOW_SYNCS");
+    const char* part = getenv("LIMESTONE_TEST_SLOW_PART");
+    if (slow != NULL && part != NULL && contains(descriptor, part) && access(slow, F_OK) == 0) {
         usleep(100 * 1000);
     }
     int (*next)(int);

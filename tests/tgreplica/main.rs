@@ -12,4 +12,5 @@ mod ports;
 mod primary;
 mod program;
 mod sessions;
+mod slow_disk;
 mod takeover;
