@@ -14,9 +14,9 @@ impl Datastore {
     /// current epoch is durable, which needs a switch of epochs unless it is already; a shutdown ends the wait. One at
     /// a time: a second call waits for the first.
     ///
-    /// While a backup is open it is postponed, and when a replica needs all of the log, for which it waits some seconds:
-    /// a thread of the data store does it as soon as it can. What a replica needs only in part is compacted for the
-    /// other part now.
+    /// While a backup is open it is postponed, and when a replica needs all of the log, for which it waits some
+    /// seconds: a thread of the data store does it as soon as it can. What a replica needs only in part is compacted
+    /// for the other part now.
     ///
     /// # Errors [`Error::WrongState`] before [`Self::ready`], after or because of a shutdown, before the first epoch,
     /// and within a callback; [`Error::Io`] and [`Error::Corrupted`]. Nothing is lost then, and the data store works on
