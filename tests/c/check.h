@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <limestone_core.h>
@@ -21,6 +22,16 @@
 
 /* Ends the program unless the call returns LIMESTONE_OK. */
 #define CHECK_OK(call) CHECK((call) == LIMESTONE_OK)
+
+/* Ends the program unless the condition comes to hold before a time has passed that no machine needs: epochs complete
+   on a thread of the library, soon after the call that lets them. */
+#define CHECK_SOON(condition)                                                     \
+    do {                                                                          \
+        for (int ms_left = 60000; ms_left > 0 && !(condition); --ms_left) {       \
+            nanosleep(&(struct timespec){.tv_sec = 0, .tv_nsec = 1000000}, NULL); \
+        }                                                                         \
+        CHECK(condition);                                                         \
+    } while (0)
 
 /* Makes a directory of its own for the program and stores the path of a data location in it, which does not exist. */
 static inline void make_location(char* location, size_t size) {

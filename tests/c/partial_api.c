@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tags, the safe snapshot and events. */
+#include <stdatomic.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -11,8 +12,8 @@ struct seen {
     int snapshots;
     uint64_t major;
     bool inclusive;
-    int started;
-    int stored;
+    atomic_int started;
+    atomic_int stored;
     char wal_version[32];
 };
 
@@ -73,6 +74,7 @@ int main(void) {
     CHECK_OK(limestone_channel_begin_session(channel, NULL));
     CHECK_OK(limestone_channel_end_session(channel));
     CHECK_OK(limestone_datastore_switch_epoch(store, 3));
+    CHECK_OK(limestone_datastore_wait_durable(store, 2, LIMESTONE_STORED, 60000));
     CHECK(seen.started == 1 && seen.stored == 1 && strcmp(seen.wal_version, "2") == 0);
 
     CHECK_OK(limestone_datastore_set_snapshot_callback(store, on_snapshot, &seen));

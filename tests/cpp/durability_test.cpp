@@ -2,12 +2,14 @@
 // Asking and waiting for the durability of an epoch.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <thread>
 
 #include <limestone/api/limestone_exception.h>
 
 #include "test_support.h"
+#include "waiting.h"
 
 namespace limestone::testing {
 
@@ -31,6 +33,7 @@ TEST(durability, an_epoch_is_stored_when_its_sessions_have_ended_and_never_propa
     object.switch_epoch(2);
     EXPECT_FALSE(query_durability(object, 1).stored);
     channel.end_session();
+    ASSERT_TRUE(wait_durability(object, 1, durability::stored, long_enough));
     auto found = query_durability(object, 1);
     EXPECT_TRUE(found.stored);
     EXPECT_FALSE(found.propagated);
@@ -59,7 +62,7 @@ TEST(durability, waiting_for_what_cannot_come_is_an_error) {
     object.ready();
     object.switch_epoch(1);
     EXPECT_THROW((void)wait_durability(object, 1, durability::propagated, long_enough), limestone_exception);
-    bool refused = false;
+    std::atomic<bool> refused{false};
     object.add_persistent_callback([&](epoch_id_type) {
         try {
             (void)wait_durability(object, 2, durability::stored, long_enough);
@@ -68,7 +71,7 @@ TEST(durability, waiting_for_what_cannot_come_is_an_error) {
         }
     });
     object.switch_epoch(2);
-    EXPECT_TRUE(refused);
+    EXPECT_TRUE(becomes(true, [&] { return refused.load(); }));
     std::thread ender([&] { object.shutdown(); });
     EXPECT_THROW((void)wait_durability(object, 9, durability::stored, long_enough), limestone_exception);
     ender.join();
@@ -83,6 +86,7 @@ TEST(durability, the_status_is_the_document_of_the_data_store_through_its_whole_
     object.ready();
     object.switch_epoch(1);
     object.switch_epoch(2);
+    ASSERT_TRUE(wait_durability(object, 1, durability::stored, long_enough));
     auto document = query_status(object);
     EXPECT_NE(document.find(R"("stored_epoch":1)"), std::string::npos) << document;
     EXPECT_EQ(document.front(), '{');

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "test_support.h"
+#include "waiting.h"
 
 namespace limestone::testing {
 
@@ -24,11 +25,17 @@ void report(std::uint64_t epoch) {
 struct reporting_datastore {
     scratch_directory scratch{};
     open_datastore object{settings(scratch.location())};
-    std::vector<epoch_id_type> reported{};
+    told<epoch_id_type> reported{};
 
     reporting_datastore() {
-        object.add_persistent_callback([this](std::size_t epoch) { reported.push_back(epoch); });
+        object.add_persistent_callback([this](std::size_t epoch) { reported.add(epoch); });
     }
+
+    // Before what the callback uses goes.
+    ~reporting_datastore() { object.shutdown(); }
+
+    reporting_datastore(reporting_datastore const&) = delete;
+    reporting_datastore& operator=(reporting_datastore const&) = delete;
 };
 
 }  // namespace
@@ -39,9 +46,9 @@ TEST(epochs, idle_epochs_are_reported_one_by_one) {
     EXPECT_EQ(d.object.last_epoch(), 0U);
     for (epoch_id_type epoch = 1; epoch <= 4; ++epoch) {
         d.object.switch_epoch(epoch);
-        EXPECT_EQ(d.object.last_epoch(), epoch - 1);
+        EXPECT_TRUE(becomes(epoch - 1, [&] { return d.object.last_epoch(); }));
     }
-    EXPECT_EQ(d.reported, (std::vector<epoch_id_type>{1, 2, 3}));
+    EXPECT_TRUE(d.reported.becomes({1, 2, 3}));
 }
 
 TEST(epochs, an_open_session_holds_its_epoch_back_and_its_end_reports_it) {
@@ -53,9 +60,9 @@ TEST(epochs, an_open_session_holds_its_epoch_back_and_its_end_reports_it) {
     channel.add_entry(1, "k", "v", {1, 0});
     d.object.switch_epoch(2);
     d.object.switch_epoch(3);
-    EXPECT_TRUE(d.reported.empty());
+    EXPECT_TRUE(d.reported.all().empty());
     channel.end_session();
-    EXPECT_EQ(d.reported, (std::vector<epoch_id_type>{2}));
+    EXPECT_TRUE(d.reported.becomes({2}));
     EXPECT_EQ(d.object.last_epoch(), 2U);
 }
 
@@ -64,17 +71,17 @@ TEST(epochs, a_second_session_of_one_channel_in_the_same_epoch_holds_it_back) {
     auto& channel = d.object.create_channel();
     d.object.ready();
     d.object.switch_epoch(5);
-    d.reported.clear();
+    EXPECT_TRUE(d.reported.becomes({4}));
     channel.begin_session();
     channel.add_entry(1, "first", "v", {5, 0});
     channel.end_session();
     channel.begin_session();
     channel.add_entry(1, "second", "v", {5, 1});
     d.object.switch_epoch(6);
-    EXPECT_TRUE(d.reported.empty());
+    EXPECT_EQ(d.reported.all(), (std::vector<epoch_id_type>{4}));
     EXPECT_LT(d.object.epoch_id_record_finished_for_tests(), 5U);
     channel.end_session();
-    EXPECT_EQ(d.reported, (std::vector<epoch_id_type>{5}));
+    EXPECT_TRUE(d.reported.becomes({4, 5}));
     EXPECT_GE(d.object.epoch_id_record_finished_for_tests(), 5U);
 }
 
@@ -85,6 +92,7 @@ TEST(epochs, a_report_never_runs_ahead_of_the_record_whatever_the_order_of_sessi
     auto& a = d.object.create_channel();
     d.object.ready();
     d.object.switch_epoch(3);
+    EXPECT_TRUE(d.reported.becomes({2}));
     b.begin_session();
     d.object.switch_epoch(5);
     a.begin_session();
@@ -96,9 +104,9 @@ TEST(epochs, a_report_never_runs_ahead_of_the_record_whatever_the_order_of_sessi
     a.add_entry(1, "a6", "v", {6, 0});
     a.end_session();
     d.object.switch_epoch(7);
-    d.reported.clear();
+    EXPECT_EQ(d.reported.all(), (std::vector<epoch_id_type>{2}));
     b.end_session();
-    EXPECT_EQ(d.reported, (std::vector<epoch_id_type>{5}));
+    EXPECT_TRUE(d.reported.becomes({2, 5}));
     EXPECT_GE(d.object.epoch_id_record_finished_for_tests(), 5U);
     d.object.shutdown().wait();
     EXPECT_EQ(recover_entries(d.scratch.location()), (std::vector<entry>{{1, "a5", "v"}}));
@@ -113,7 +121,7 @@ TEST(epochs, the_counters_that_inline_accessors_read_follow_the_core) {
     channel.end_session();
     d.object.switch_epoch(2);
     EXPECT_EQ(d.object.epoch_id_switched_for_tests(), 2U);
-    EXPECT_EQ(d.object.epoch_id_informed_for_tests(), 1U);
+    EXPECT_TRUE(becomes(1U, [&] { return d.object.epoch_id_informed_for_tests(); }));
     EXPECT_EQ(d.object.epoch_id_record_finished_for_tests(), 1U);
     EXPECT_EQ(d.object.epoch_id_to_be_recorded_for_tests(), 1U);
     EXPECT_EQ(d.object.log_channels_for_tests().size(), 1U);
@@ -148,45 +156,44 @@ TEST(callbacks, old_form_is_chosen_for_everything_that_takes_one_argument) {
     object.ready();
     object.switch_epoch(1);
     object.switch_epoch(2);
-    EXPECT_EQ(last_reported.load(), 1U);
+    EXPECT_TRUE(becomes(1U, [] { return last_reported.load(); }));
 }
 
 TEST(callbacks, extended_form_is_told_the_state_besides_the_old_form) {
     reporting_datastore d;
-    std::vector<std::pair<epoch_id_type, durability>> states;
-    d.object.add_persistent_callback(
-        [&states](epoch_id_type epoch, durability state) { states.emplace_back(epoch, state); });
+    told<std::pair<epoch_id_type, durability>> states;
+    d.object.add_persistent_callback([&states](epoch_id_type epoch, durability state) { states.add({epoch, state}); });
     d.object.ready();
     d.object.switch_epoch(1);
     d.object.switch_epoch(2);
-    EXPECT_EQ(states, (std::vector<std::pair<epoch_id_type, durability>>{{1, durability::stored}}));
-    EXPECT_EQ(d.reported, (std::vector<epoch_id_type>{1}));
+    EXPECT_TRUE(states.becomes({{1, durability::stored}}));
+    EXPECT_TRUE(d.reported.becomes({1}));
     d.object.remove_persistent_callback();
     d.object.switch_epoch(3);
-    EXPECT_EQ(states.size(), 1U);
-    EXPECT_EQ(d.reported.size(), 1U);
+    d.object.shutdown();
+    EXPECT_EQ(d.object.last_epoch(), 2U);
+    EXPECT_EQ(states.all().size(), 1U);
+    EXPECT_EQ(d.reported.all().size(), 1U);
 }
 
 TEST(callbacks, last_epoch_inside_the_callback_has_the_reported_epoch) {
     scratch_directory scratch;
     open_datastore object(settings(scratch.location()));
-    epoch_id_type seen = 0;
-    epoch_id_type mirrored = 0;
+    told<std::pair<epoch_id_type, epoch_id_type>> seen;
     object.add_persistent_callback([&](epoch_id_type) {
-        seen = object.last_epoch();
-        mirrored = object.epoch_id_informed_for_tests();
+        seen.add({object.last_epoch(), object.epoch_id_informed_for_tests()});
     });
     object.ready();
     object.switch_epoch(1);
     object.switch_epoch(2);
-    EXPECT_EQ(seen, 1U);
-    EXPECT_EQ(mirrored, 1U);
+    EXPECT_TRUE(seen.becomes({{1, 1}}));
+    object.shutdown();
 }
 
 TEST(callbacks, a_callback_may_remove_itself) {
     scratch_directory scratch;
     datastore object(settings(scratch.location()));
-    int calls = 0;
+    std::atomic<int> calls{0};
     object.add_persistent_callback([&](epoch_id_type) {
         ++calls;
         object.remove_persistent_callback();
@@ -194,7 +201,9 @@ TEST(callbacks, a_callback_may_remove_itself) {
     object.ready();
     for (epoch_id_type epoch = 1; epoch <= 4; ++epoch) {
         object.switch_epoch(epoch);
+        EXPECT_TRUE(becomes(epoch - 1, [&] { return object.last_epoch(); }));
     }
+    object.shutdown();
     EXPECT_EQ(calls, 1);
 }
 
@@ -248,7 +257,7 @@ TEST(callbacks, other_channels_can_work_while_a_callback_runs) {
     scratch_directory scratch;
     datastore object(settings(scratch.location()));
     auto& channel = object.create_channel();
-    bool worked = false;
+    std::atomic<bool> worked{false};
     object.add_persistent_callback([&](epoch_id_type) {
         std::thread([&] {
             channel.begin_session();
@@ -260,7 +269,7 @@ TEST(callbacks, other_channels_can_work_while_a_callback_runs) {
     object.ready();
     object.switch_epoch(1);
     object.switch_epoch(2);
-    EXPECT_TRUE(worked);
+    EXPECT_TRUE(becomes(true, [&] { return worked.load(); }));
     channel.end_session();
 }
 
@@ -275,7 +284,7 @@ TEST(callbacks, none_runs_in_ready_or_shutdown) {
         channel.end_session();
         object.switch_epoch(2);
     }
-    int calls = 0;
+    std::atomic<int> calls{0};
     datastore object(settings(scratch.location()));
     object.add_persistent_callback([&](epoch_id_type) { ++calls; });
     object.ready();

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "test_support.h"
+#include "waiting.h"
 
 namespace limestone::testing {
 
@@ -42,7 +43,7 @@ TEST(life_cycle, what_was_written_is_there_after_a_restart) {
         channel.add_entry(5, "", "", {1, 0}, {});
         channel.end_session();
         object.switch_epoch(2);
-        EXPECT_EQ(object.last_epoch(), 1U);
+        EXPECT_TRUE(becomes(1U, [&] { return object.last_epoch(); }));
         object.shutdown().wait();
     }
     auto expected = std::vector<entry>{{2, "k", "v"}, {2, "k2", "v2"}, {5, "", ""}};
@@ -184,7 +185,7 @@ TEST(life_cycle, a_session_left_open_at_shutdown_never_happened) {
         second.begin_session();
         second.add_entry(1, "open", "v", {2, 0});
         object.switch_epoch(3);
-        EXPECT_EQ(object.last_epoch(), 1U);
+        EXPECT_TRUE(becomes(1U, [&] { return object.last_epoch(); }));
     }
     EXPECT_EQ(recover_entries(scratch.location()), (std::vector<entry>{{1, "ended", "v"}}));
 }
@@ -281,10 +282,10 @@ TEST(channels, a_session_before_ready_is_recovered_by_it) {
 TEST(life_cycle, an_aborted_session_leaves_nothing_and_its_epoch_completes) {
     scratch_directory scratch;
     {
+        told<epoch_id_type> reported;
         datastore object(settings(scratch.location()));
         auto& channel = object.create_channel();
-        std::vector<epoch_id_type> reported;
-        object.add_persistent_callback([&](epoch_id_type epoch) { reported.push_back(epoch); });
+        object.add_persistent_callback([&](epoch_id_type epoch) { reported.add(epoch); });
         object.ready();
         channel.abort_session(status::ok, "none is open");
         object.switch_epoch(1);
@@ -296,9 +297,9 @@ TEST(life_cycle, an_aborted_session_leaves_nothing_and_its_epoch_completes) {
         channel.add_entry(1, "small", "v", {2, 0});
         channel.add_entry(1, "large", std::string(1'000'000, 'v'), {2, 1});
         object.switch_epoch(3);
-        EXPECT_EQ(reported, (std::vector<epoch_id_type>{1}));
+        EXPECT_TRUE(reported.becomes({1}));
         channel.abort_session(status::err_broken_data, "does not go on");
-        EXPECT_EQ(reported, (std::vector<epoch_id_type>{1, 2}));
+        EXPECT_TRUE(reported.becomes({1, 2}));
         EXPECT_EQ(channel.current_epoch_id(), UINT64_MAX);
         EXPECT_EQ(channel.finished_epoch_id(), 1U);
         channel.begin_session();

@@ -11,6 +11,7 @@
 #include <limestone/api/event.h>
 
 #include "test_support.h"
+#include "waiting.h"
 
 namespace limestone::testing {
 
@@ -162,13 +163,13 @@ TEST(events, have_the_fields_of_the_originals_audit_log) {
     auto conf = settings(scratch.location());
     conf.set_instance_id("instance 1");
     conf.set_db_name("tsurugi");
-    std::vector<kept_event> events;
+    told<kept_event> events;
     datastore object(conf);
     set_event_callback(object, [&](event const& e) {
         EXPECT_EQ(e.instance_id, "instance 1");
         EXPECT_EQ(e.dbname, "tsurugi");
         EXPECT_EQ(e.pid, ::getpid());
-        events.push_back({e.type, e.result, std::string(e.wal_version)});
+        events.add({e.type, e.result, std::string(e.wal_version)});
     });
     auto& channel = object.create_channel();
     object.ready();
@@ -180,12 +181,15 @@ TEST(events, have_the_fields_of_the_originals_audit_log) {
     object.switch_epoch(7);
     std::vector<kept_event> expected{{event_type::wal_started, event_result::success, "0"},
                                      {event_type::wal_stored, event_result::success, "5"}};
-    EXPECT_EQ(events, expected) << "an epoch without writes has no record";
+    EXPECT_TRUE(becomes(6U, [&] { return object.last_epoch(); }));
+    EXPECT_EQ(events.all(), expected) << "an epoch without writes has no record";
     set_event_callback(object, {});
     channel.begin_session();
     channel.end_session();
     object.switch_epoch(8);
-    EXPECT_EQ(events, expected) << "off";
+    object.shutdown();
+    EXPECT_EQ(object.last_epoch(), 7U);
+    EXPECT_EQ(events.all(), expected) << "off";
 }
 
 TEST(hooks, run_before_the_steps_that_they_are_named_after) {

@@ -172,7 +172,7 @@ TEST_F(replication, a_shutdown_without_the_replica_ends) {
     auto& channel = object.create_channel();
     object.ready();
     write(object, channel, 1);
-    EXPECT_TRUE(query_durability(object, 1).stored);
+    EXPECT_TRUE(wait_durability(object, 1, durability::stored, long_enough));
     EXPECT_FALSE(query_durability(object, 1).propagated);
     object.shutdown();
     EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds{10});

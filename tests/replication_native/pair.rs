@@ -33,7 +33,7 @@ pub fn replica(dir: &Path, port: u16, secret: &Secret) -> Server {
     replica::open(Arc::new(RealFs), dir, options).unwrap().serve(listener).unwrap()
 }
 
-/// How replicas commit: as the environment says, so that these tests run with each way.
+/// How both commit: as the environment says, so that these tests run with each way.
 pub fn commit() -> Commit {
     environment::commit(std::env::var_os).unwrap()
 }
@@ -61,14 +61,24 @@ pub struct Engine {
 impl Engine {
     /// Opens the directory and starts.
     pub fn start(dir: &Path, settings: ReplicationSettings) -> Engine {
-        let engine = Engine::recovered(dir, settings);
+        Engine::start_with(dir, settings, commit())
+    }
+
+    /// The same, committing in this way.
+    pub fn start_with(dir: &Path, settings: ReplicationSettings, commit: Commit) -> Engine {
+        let engine = Engine::recovered_with(dir, settings, commit);
         engine.store.switch_epoch(Epoch(engine.epoch)).unwrap();
         engine
     }
 
     /// The same without the first epoch: a replica that refuses this engine may have stopped it before that.
     pub fn recovered(dir: &Path, settings: ReplicationSettings) -> Engine {
-        let engine = Arc::new(engine::Engine::open(Settings::new(dir), Some(settings)).unwrap());
+        Engine::recovered_with(dir, settings, commit())
+    }
+
+    fn recovered_with(dir: &Path, settings: ReplicationSettings, commit: Commit) -> Engine {
+        let store = Settings::new(dir).commit(commit);
+        let engine = Arc::new(engine::Engine::open(store, Some(settings)).unwrap());
         let store = engine.store().clone();
         let channels = (0..2).map(|_| engine.create_channel().unwrap()).collect();
         let report = engine.ready().unwrap();
