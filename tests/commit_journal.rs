@@ -2,22 +2,22 @@
 //! A data store that commits with a journal: what it does to the disk, what a start makes of what a process left that
 //! did not end in order, who calls back, and copies of the directory.
 
+#[allow(dead_code)]
+mod commits;
+
+use commits::small_journal as small;
 use limestone_core::datastore::{Channel, Commit, Datastore, EpochEvent, Settings};
 use limestone_core::error::Error;
 use limestone_core::tglogutil;
 use limestone_core::types::{Epoch, StorageId, WriteVersion};
 use limestone_core::vfs::{Fault, Loss, Open, SimFs, Vfs};
-use limestone_core::wal::{journal, manifest};
+use limestone_core::wal::manifest;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const LOCATION: &str = "/log";
-
-fn small() -> Commit {
-    Commit::Journal(journal::Settings::default().bytes_max(0).idle(None).settles_ahead(false))
-}
 
 struct Engine {
     store: Arc<Datastore>,

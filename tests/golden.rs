@@ -3,6 +3,8 @@
 //! string of its parse matrix. Where upstream opens a directory, its entries are the expectation; where it refuses one,
 //! the rules of `docs/recovery.md` (as the program in `start_model`) are.
 
+#[allow(dead_code)]
+mod commits;
 mod engine_run;
 mod golden_data;
 mod start_model;
@@ -11,7 +13,7 @@ mod upstream_checker;
 use engine_run::{quick_dir, start, Started};
 use golden_data::{tree, Row};
 use limestone_core::blob::paths;
-use limestone_core::datastore::{Datastore, Settings};
+use limestone_core::datastore::{Commit, Datastore, Settings};
 use limestone_core::types::{BlobId, Epoch, StorageId, WriteVersion};
 use start_model::{outcome, Outcome, Reason, Refusal};
 use std::collections::HashMap;
@@ -202,11 +204,15 @@ fn deviation(trace: &str) -> Deviation {
 
 #[test]
 fn epochs_are_reported_as_upstream_reports_them() {
+    commits::ways().into_iter().for_each(epochs_are_reported);
+}
+
+fn epochs_are_reported(commit: Commit) {
     for trace in golden_data::epoch_traces() {
         let name = golden_data::text(&trace["name"]);
         let expected = deviation(name);
         let dir = quick_dir();
-        let store = Datastore::open(Settings::new(dir.path())).unwrap();
+        let store = Datastore::open(Settings::new(dir.path()).commit(commit)).unwrap();
         let count = golden_data::number(&trace["channels"]);
         let channels: Vec<_> = (0..count).map(|_| store.create_channel().unwrap()).collect();
         let called = Arc::new(Mutex::new(Vec::new()));
@@ -229,6 +235,9 @@ fn epochs_are_reported_as_upstream_reports_them() {
                     channels[number(1) as usize].add_entry(storage, key, value, version, &[]).unwrap();
                 }
                 other => panic!("{name}: unknown operation {other}"),
+            }
+            if words[0] != "ready" {
+                store.drain().unwrap();
             }
             let upstream = step["callbacks"].as_array().unwrap().iter().map(golden_data::number).collect();
             let callbacks = expected.callbacks.get(&at).unwrap_or(&upstream);

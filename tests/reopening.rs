@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A data store after its shutdown: started again, backed up, restored.
 
+#[allow(dead_code)]
+mod commits;
+
+use commits::{small_journal, ways};
 use limestone_core::datastore::{Channel, Commit, Datastore, Settings};
 use limestone_core::error::Error;
 use limestone_core::types::{Durability, Epoch, StorageId, WriteVersion};
 use limestone_core::vfs::{Fault, Loss, SimFs};
-use limestone_core::wal::journal;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{mpsc, Arc, Mutex};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-
-fn small_journal() -> Commit {
-    Commit::Journal(journal::Settings::default().bytes_max(0).idle(None).settles_ahead(false))
-}
 
 fn open(fs: &SimFs, commit: Commit) -> Arc<Datastore> {
     Datastore::open(Settings::new("/log").vfs(Arc::new(fs.clone())).commit(commit)).unwrap()
@@ -194,7 +193,7 @@ fn a_journal_that_could_not_be_put_away_ends_acknowledgement_for_good() {
 
 #[test]
 fn a_callback_may_shut_down_and_the_next_start_waits_for_its_end() {
-    for commit in [Commit::Direct, small_journal()] {
+    for commit in ways() {
         let fs = SimFs::new();
         let store = open(&fs, commit);
         let channel = store.create_channel().unwrap();
@@ -252,7 +251,7 @@ fn a_callback_may_shut_down_and_the_next_start_waits_for_its_end() {
 
 #[test]
 fn starts_and_shutdowns_of_many_threads_leave_nothing_half_done() {
-    for commit in [Commit::Direct, small_journal()] {
+    for commit in ways() {
         let fs = SimFs::new();
         let store = open(&fs, commit);
         let channel = store.create_channel().unwrap();

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::wal::journal;
 use std::ffi::{OsStr, OsString};
 
-/// `direct` (default) or `journal`.
+/// `journal` (default) or `direct`.
 const COMMIT_VARIABLE: &str = "LIMESTONE_COMMIT";
 /// Bounds the commit journal, in MiB; default 256.
 const JOURNAL_VARIABLE: &str = "LIMESTONE_JOURNAL_MIB";
@@ -14,7 +14,7 @@ const JOURNAL_VARIABLE: &str = "LIMESTONE_JOURNAL_MIB";
 /// Bounds the memory of a recovery, in MiB, where the settings do not.
 const RECOVERY_MEMORY_VARIABLE: &str = "LIMESTONE_RECOVERY_MEMORY_MIB";
 
-/// How commits become durable, as these variables say; the default is `direct`. `value` is for instance that of
+/// How commits become durable, as these variables say; the default is a journal. `value` is for instance that of
 /// [`std::env::var_os`].
 ///
 /// # Errors
@@ -38,10 +38,10 @@ fn parse_commit(commit: Option<&OsStr>, journal_mib: Option<&OsStr>) -> Result<C
         settings = settings.bytes_max(parse_mib(JOURNAL_VARIABLE, value)?);
     }
     match commit.map(|value| value.to_str()) {
-        None | Some(Some("direct")) => Ok(Commit::Direct),
-        Some(Some("journal")) => Ok(Commit::Journal(settings)),
+        None | Some(Some("journal")) => Ok(Commit::Journal(settings)),
+        Some(Some("direct")) => Ok(Commit::Direct),
         Some(_) => Err(Error::InvalidArgument(format!(
-            "{COMMIT_VARIABLE} is {:?}, \"direct\" or \"journal\" was expected",
+            "{COMMIT_VARIABLE} is {:?}, \"journal\" or \"direct\" was expected",
             commit.unwrap_or_default()
         ))),
     }
@@ -64,10 +64,10 @@ mod tests {
     }
 
     #[test]
-    fn commits_are_direct_unless_the_journal_is_asked_for() {
-        assert_eq!(given(None, None).unwrap(), Commit::Direct);
+    fn commits_go_through_a_journal_unless_direct_ones_are_asked_for() {
         assert_eq!(given(Some("direct"), Some("64")).unwrap(), Commit::Direct);
         let settings = journal::Settings::default();
+        assert_eq!(given(None, None).unwrap(), Commit::Journal(settings));
         assert_eq!(given(Some("journal"), None).unwrap(), Commit::Journal(settings));
         assert_eq!(given(Some("journal"), Some("64")).unwrap(), Commit::Journal(settings.bytes_max(64 << 20)));
     }

@@ -104,7 +104,8 @@ impl Settings {
         self
     }
 
-    /// How commits become durable. Default: [`Commit::Direct`].
+    /// How commits become durable. Default: [`Commit::Direct`]; for an engine the environment decides
+    /// ([`super::environment::commit`]).
     pub fn commit(mut self, commit: Commit) -> Settings {
         self.commit = commit;
         self

@@ -188,8 +188,9 @@ impl Datastore {
     }
 
     /// Declares `epoch` the current one: sessions begun from now on belong to it. Earlier epochs whose sessions have
-    /// all ended become durable, and the callback is called for them, before this returns or on the thread that is busy
-    /// with an earlier one. A value that is not larger than the current one changes nothing but a warning in the log.
+    /// all ended become durable, and the callback is called for them: with a commit journal soon, by another thread,
+    /// without one before this returns or on the thread that is busy with an earlier one. A value that is not larger
+    /// than the current one changes nothing but a warning in the log.
     pub fn switch_epoch(&self, epoch: Epoch) -> Result<()> {
         self.coordinator.switch(epoch)
     }

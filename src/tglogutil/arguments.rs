@@ -41,8 +41,8 @@ Exit codes: 0 everything is fine; 1 warnings: a start would log them; 2 damage: 
 file is damaged, or a BLOB is missing; 64 cannot check.";
 
 const SETTLE_CODES: &str = "\
-A server that does not end in order leaves a commit journal if it was started with LIMESTONE_COMMIT=journal. A start \
-does the same. An interrupted run is run again.
+A server or replica that does not end in order leaves a commit journal, unless it was started with \
+LIMESTONE_COMMIT=direct. A start does the same. An interrupted run is run again.
 
 Exit codes: 0 settled, or there was nothing to settle; 64 cannot settle: the journal is damaged.";
 

@@ -36,8 +36,8 @@ TSURUGI_REPLICATION_SECRET_FILE, TSURUGI_REPLICATION_ALLOW_NO_SECRET (1: peers o
 TSURUGI_REPLICATION_CUT_OFF_MAX and TSURUGI_REPLICATION_CUT_OFF_MB (what is kept below cut_off/, default 4 directories \
 and 10240 MiB; the newest always), LIMESTONE_METRICS_LISTEN (tcp://host:port to serve metrics on, default none), \
 LIMESTONE_METRICS_ALLOW_REMOTE (1: other machines may read them). \
-LIMESTONE_COMMIT=journal makes what comes durable with one sync of a commit journal, \
-which is bounded by LIMESTONE_JOURNAL_MIB; direct (default) syncs the log files.
+LIMESTONE_COMMIT=journal (default) makes what comes durable with one sync of a commit journal, \
+which is bounded by LIMESTONE_JOURNAL_MIB (default 256); direct syncs the log files.
 
 SIGTERM and SIGINT end the program; everything received is on the disk then. SIGHUP reads the secret file again. To \
 take over, call `tgreplica promote` and start the engine on the directory.

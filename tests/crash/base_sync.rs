@@ -2,7 +2,8 @@
 //! A base sync on a replica that has something already: whatever cuts it, the directory holds the old content or the
 //! new one, whole, with the identity and the terms that belong to it, and the base sync can be done again.
 
-use super::power_cuts::{losses, ways_to_commit};
+use super::commits;
+use super::power_cuts::losses;
 use super::runner::tail;
 use super::sweep::sweep;
 use limestone_core::datastore::{Commit, Datastore, Settings};
@@ -130,7 +131,7 @@ fn check(fs: &SimFs, done: bool) -> std::result::Result<(), String> {
 /// Every call with each way to commit.
 fn calls() -> Vec<(Commit, u64)> {
     let mut calls = Vec::new();
-    for commit in ways_to_commit() {
+    for commit in commits::ways() {
         let fs = fresh();
         let before = fs.operations();
         workload(&fs, commit).expect("the workload runs");

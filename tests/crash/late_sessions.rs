@@ -4,7 +4,7 @@
 //! while it is open, and when other sessions stand behind it. Whether that holds depends on which sectors of several
 //! writes arrive, so many more of them are tried than elsewhere.
 
-use super::power_cuts::ways_to_commit;
+use super::commits::small_journal;
 use super::sweep::sweep;
 use limestone_core::datastore::{Commit, Datastore, Settings};
 use limestone_core::error::Result;
@@ -169,7 +169,7 @@ fn torn_late_sessions_of_a_replica_are_whole_or_gone() {
 
 #[test]
 fn torn_late_sessions_of_a_replica_with_a_journal_are_whole_or_gone() {
-    tear(0, 128, |fs, sessions| late_sessions_of_a_replica(fs, sessions, ways_to_commit()[1]));
+    tear(0, 128, |fs, sessions| late_sessions_of_a_replica(fs, sessions, small_journal()));
 }
 
 fn late_sessions_of_a_replica(fs: &SimFs, sessions: &mut Sessions, commit: Commit) -> Result<()> {

@@ -6,6 +6,9 @@
 mod backups;
 mod base_sync;
 mod blobs;
+#[path = "../commits/mod.rs"]
+#[allow(dead_code)]
+mod commits;
 mod faults;
 mod invariants;
 mod late_sessions;

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A power cut at every call that changes the disk, with every kind of loss.
 
+use crate::commits;
 use crate::model::{Content, Model, SessionId};
 use crate::runner::{OnError, Run, LOCATION};
 use crate::script::{self, Script};
 use crate::sweep::sweep;
-use limestone_core::datastore::Commit;
 use limestone_core::vfs::{Fault, Loss, SimFs};
-use limestone_core::wal::journal;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -43,7 +42,7 @@ impl Start {
 
     /// The same for each way to commit.
     pub fn ways(&self) -> [Start; 2] {
-        ways_to_commit().map(|commit| {
+        commits::ways().map(|commit| {
             let model = Model { commit, ..self.model.clone() };
             Start { fs: self.fs.clone(), model }
         })
@@ -52,13 +51,6 @@ impl Start {
     pub fn run(&self) -> Run {
         Run::new(&self.fs.reboot(Loss::KeepUnsynced), self.model.clone())
     }
-}
-
-/// Each way to commit. The journal is as small as it may be, so that segments are used again, and without a thread of
-/// its own: the calls have one order.
-pub fn ways_to_commit() -> [Commit; 2] {
-    let settings = journal::Settings::default().bytes_max(0).idle(None).settles_ahead(false);
-    [Commit::Direct, Commit::Journal(settings)]
 }
 
 fn unhex(text: &str) -> Vec<u8> {

@@ -3,7 +3,8 @@
 //! makes to the disk. What was acknowledged as durable is there afterwards, whole, and nothing beyond it, neither for
 //! the replica nor for a data store that takes over.
 
-use super::power_cuts::{losses, ways_to_commit};
+use super::commits;
+use super::power_cuts::losses;
 use super::runner::tail;
 use super::sweep::sweep;
 use limestone_core::datastore::{Commit, Datastore, Settings};
@@ -258,7 +259,7 @@ fn check(fs: &SimFs, history: &History) -> std::result::Result<(), String> {
 /// Every call with each way to commit.
 fn calls() -> Vec<(Commit, u64)> {
     let mut calls = Vec::new();
-    for commit in ways_to_commit() {
+    for commit in commits::ways() {
         let fs = SimFs::new();
         let mut history = History { commit, ..History::default() };
         workload(&fs, &mut history).expect("the workload runs");
@@ -315,7 +316,7 @@ fn failure_of_any_call_of_a_replica_leaves_exactly_what_was_acknowledged() {
 
 #[test]
 fn after_a_failed_sync_a_replica_acknowledges_nothing_any_more() {
-    ways_to_commit().into_iter().for_each(nothing_is_acknowledged_after_a_failed_sync);
+    commits::ways().into_iter().for_each(nothing_is_acknowledged_after_a_failed_sync);
 }
 
 fn nothing_is_acknowledged_after_a_failed_sync(commit: Commit) {

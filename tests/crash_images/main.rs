@@ -5,6 +5,9 @@
 //! real disk, the order of the calls and the programs' own files are under test, and not only what runs on the
 //! simulation.
 
+#[path = "../commits/mod.rs"]
+#[allow(dead_code)]
+mod commits;
 mod judge;
 #[path = "../ports/mod.rs"]
 mod ports;

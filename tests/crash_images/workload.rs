@@ -2,6 +2,7 @@
 //! What the recorded process does: this test program again, told by the environment to be an engine. It writes a line
 //! to a journal before a session ends and when it is told that an epoch is durable.
 
+use crate::commits;
 use limestone_core::datastore::{Channel, Datastore, Settings};
 use limestone_core::engine::Engine;
 use limestone_core::replication::settings::ReplicationSettings;
@@ -106,7 +107,7 @@ fn with_replica(directory: &Path, journal: &Arc<File>) {
 fn engine(kind: Kind, directory: &Path, journal: &Arc<File>) {
     let replication = ReplicationSettings::from_environment().unwrap();
     let is_replicated = replication.is_some();
-    let engine = Engine::open(Settings::new(directory), replication).unwrap();
+    let engine = Engine::open(Settings::new(directory).commit(commits::as_told()), replication).unwrap();
     let store = engine.store();
     let told = journal.clone();
     store.set_persistent_callback(Some(Arc::new(move |event| {

@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 
 use crate::golden_data::Row;
-use limestone_core::datastore::{Datastore, Settings};
+use limestone_core::datastore::{environment, Datastore, Settings};
 use limestone_core::recovery::{Cursor, Snapshot};
 use std::cell::RefCell;
 use std::path::Path;
@@ -53,7 +53,9 @@ pub fn open(dir: &Path, threads: usize) -> Result<(Arc<Datastore>, Vec<String>),
         log::set_max_level(log::LevelFilter::Warn);
     });
     WARNINGS.take();
-    let store = Datastore::open(Settings::new(dir).recovery_threads(threads)).map_err(|e| e.to_string())?;
+    let commit = environment::commit(std::env::var_os).map_err(|e| e.to_string())?;
+    let settings = Settings::new(dir).recovery_threads(threads).commit(commit);
+    let store = Datastore::open(settings).map_err(|e| e.to_string())?;
     store.create_channel().map_err(|e| e.to_string())?;
     let report = match store.ready() {
         Ok(report) => report,

@@ -123,7 +123,8 @@ impl World {
         let Some(at) = self.pick_kept() else { return Ok(()) };
         self.note(format!("restore the backup up to {}", self.kept[at].log_finish));
         let from = self.unpack(at)?;
-        let store = Datastore::open(self.settings(self.location.clone())).map_err(text)?;
+        let settings = self.settings(self.location.clone());
+        let store = Datastore::open(settings).map_err(text)?;
         self.restore(&store, &from, at)?;
         self.ready(store, 2)?;
         self.count("restores in place");
@@ -136,7 +137,8 @@ impl World {
         let to = self.unused_directory("log");
         self.note(format!("restore the backup up to {} into {}", self.kept[at].log_finish, to.display()));
         let from = self.unpack(at)?;
-        let store = Datastore::open(self.settings(to.clone())).map_err(text)?;
+        let settings = self.settings(to.clone());
+        let store = Datastore::open(settings).map_err(text)?;
         store.restore(&from, true).map_err(text)?;
         self.candidates = vec![self.kept[at].model.clone()];
         self.location = to;

@@ -73,7 +73,9 @@ impl World {
             self.start()?;
         }
         for _ in 0..self.random.below(STEPS_MAX) {
-            let result = self.step();
+            let stepped = self.step();
+            // The epochs are told before the next step, so that the calls have one order.
+            let result = stepped.and(self.store().drain().map_err(text));
             if result.is_err() {
                 self.excuse(result)?;
                 // The application may go on after an error, as long as it likes.
@@ -93,7 +95,8 @@ impl World {
 
     pub fn start_with(&mut self, channels: usize) -> Result<(), String> {
         self.note(format!("start with {channels} channels"));
-        let store = Datastore::open(self.settings(self.location.clone())).map_err(text)?;
+        let settings = self.settings(self.location.clone());
+        let store = Datastore::open(settings).map_err(text)?;
         self.ready(store, channels)
     }
 

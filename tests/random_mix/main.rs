@@ -7,6 +7,9 @@
 
 mod backups;
 mod blobs;
+#[path = "../commits/mod.rs"]
+#[allow(dead_code)]
+mod commits;
 mod compactions;
 mod disk;
 mod lives;

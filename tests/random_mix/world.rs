@@ -3,6 +3,7 @@
 
 use crate::backups::{Kept, Taken};
 use crate::blobs::{self, Blobs};
+use crate::commits;
 use crate::disk::Disk;
 use crate::model::{Model, Progress};
 use crate::random::Random;
@@ -106,9 +107,12 @@ impl World {
         Blobs { vfs: self.disk.vfs(), sources: self.disk.path("in") }
     }
 
-    pub fn settings(&self, location: PathBuf) -> Settings {
+    /// Those of the next life, which commits in one way or the other.
+    pub fn settings(&mut self, location: PathBuf) -> Settings {
         // One thread makes the calls to the simulated disk the same in every run.
-        Settings::new(location).vfs(self.disk.vfs()).recovery_threads(1)
+        let commit = commits::ways()[self.random.below(2) as usize];
+        self.note(format!("commits: {commit:?}"));
+        Settings::new(location).vfs(self.disk.vfs()).recovery_threads(1).commit(commit)
     }
 
     /// Makes an opened data store ready and compares what it shows with what may be there.

@@ -3,6 +3,9 @@
 //! each: nothing that was reported STORED is missing on the primary, nothing that was reported PROPAGATED is missing on
 //! the replica, no session is there in part, and replication goes on by itself.
 
+#[path = "../commits/mod.rs"]
+#[allow(dead_code)]
+mod commits;
 mod journal;
 mod links;
 mod load;

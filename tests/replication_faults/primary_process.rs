@@ -2,6 +2,7 @@
 //! The primary as a process: this test program again, told by the environment to be an engine. It writes sessions
 //! without end and a journal of what it was told, so that whoever kills it knows what must be found.
 
+use crate::commits;
 use crate::journal::{Line, MARKERS};
 use limestone_core::datastore::{Channel, Datastore, Settings};
 use limestone_core::engine::Engine;
@@ -59,7 +60,7 @@ pub fn run() {
     let journal = Arc::new(journal);
 
     let replication = ReplicationSettings::from_environment().unwrap();
-    let engine = Engine::open(Settings::new(&directory), replication).unwrap();
+    let engine = Engine::open(Settings::new(&directory).commit(commits::as_told()), replication).unwrap();
     let store = engine.store();
     let count: u64 = path(CHANNELS).to_str().and_then(|count| count.parse().ok()).expect("a number of channels");
     let channels: Vec<Arc<Channel>> = (0..count).map(|_| engine.create_channel().unwrap()).collect();

@@ -2,6 +2,9 @@
 //! A primary and a replica with real sockets: what is reported as propagated is on the replica, whatever ends or
 //! restarts.
 
+#[path = "../commits/mod.rs"]
+#[allow(dead_code)]
+mod commits;
 mod faults;
 mod histories;
 mod pair;

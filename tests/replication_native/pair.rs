@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! An engine's data store and a replica in one process, with real sockets on loopback.
 
+use crate::commits;
 pub use crate::ports::free_port;
-use limestone_core::datastore::{environment, Channel, Commit, Datastore, Outcome, Settings};
+use limestone_core::datastore::{Channel, Commit, Datastore, Outcome, Settings};
 use limestone_core::engine;
 use limestone_core::replication::native::replica::{self, Options, Server};
 use limestone_core::replication::net::listener;
@@ -26,16 +27,16 @@ pub fn replica(dir: &Path, port: u16, secret: &Secret) -> Server {
         secret: secret.clone(),
         allow_no_secret: false,
         once: false,
-        commit: commit(),
+        commit: commits::as_told(),
     };
     let port = if port == 0 { free_port() } else { port };
     let listener = listener::listen(&Endpoint { host: "127.0.0.1".to_owned(), port }).unwrap();
     replica::open(Arc::new(RealFs), dir, options).unwrap().serve(listener).unwrap()
 }
 
-/// How both commit: as the environment says, so that these tests run with each way.
-pub fn commit() -> Commit {
-    environment::commit(std::env::var_os).unwrap()
+/// Each way to commit, with the name of the thread on which an engine hears what its replica confirms to it.
+pub fn ways_to_commit() -> [(Commit, &'static str); 2] {
+    [(Commit::Direct, "repl_control"), (commits::small_journal(), "lstone_commit")]
 }
 
 /// The settings of an engine whose replica listens on the port; `variables` without their common prefix.
@@ -61,7 +62,7 @@ pub struct Engine {
 impl Engine {
     /// Opens the directory and starts.
     pub fn start(dir: &Path, settings: ReplicationSettings) -> Engine {
-        Engine::start_with(dir, settings, commit())
+        Engine::start_with(dir, settings, commits::as_told())
     }
 
     /// The same, committing in this way.
@@ -129,8 +130,22 @@ impl Engine {
 
     /// Waits until the replica has the epoch.
     pub fn wait_propagated(&self, epoch: Epoch) {
-        let reached = self.store.wait_durable(epoch, Durability::Propagated, Some(PATIENCE)).unwrap();
-        assert!(reached, "epoch {epoch} is not propagated: {:?}", self.status());
+        self.wait_durable(epoch, Durability::Propagated);
+    }
+
+    /// Waits until the epoch has this state.
+    pub fn wait_durable(&self, epoch: Epoch, state: Durability) {
+        let reached = self.store.wait_durable(epoch, state, Some(PATIENCE)).unwrap();
+        assert!(reached, "epoch {epoch} is not {state:?}: {:?}", self.status());
+    }
+
+    /// Waits until the engine is notified of the epoch: whoever waits for it is woken before.
+    pub fn wait_notified(&self, epoch: Epoch) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.store.notified_epoch() < epoch {
+            assert!(Instant::now() < deadline, "notified is {}: {:?}", self.store.notified_epoch(), self.status());
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Waits until the status is as wanted.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What callers wait for: strict, degrade, async; and how a shutdown ends.
 
-use super::pair::{free_port, replica, settings, Engine, PATIENCE};
+use super::pair::{free_port, replica, settings, ways_to_commit, Engine, PATIENCE};
 use super::streaming::none;
-use limestone_core::datastore::EpochEvent;
+use limestone_core::datastore::{Commit, EpochEvent};
 use limestone_core::replication::policy::degraded_intervals;
 use limestone_core::replication::status::LinkState;
 use limestone_core::replication::status_socket;
@@ -20,18 +20,13 @@ fn strict_notifies_nothing_without_the_replica_and_everything_with_it() {
     let port = free_port();
     let mut engine = Engine::start(primary.path(), settings(port, &[]));
     let epoch = engine.write(&["a"]);
-    assert_eq!(engine.store.last_epoch(), epoch, "it is stored");
+    engine.wait_durable(epoch, Durability::Stored);
     let wait = Some(Duration::from_millis(200));
     assert!(!engine.store.wait_durable(epoch, Durability::Propagated, wait).unwrap());
     assert_eq!(engine.store.notified_epoch(), Epoch(0));
     let _server = replica(standby.path(), port, &none());
     engine.wait_propagated(epoch);
-    // Whoever waits is woken first, then the engine is notified.
-    let deadline = Instant::now() + PATIENCE;
-    while engine.store.notified_epoch() < epoch {
-        assert!(Instant::now() < deadline, "notified is {}", engine.store.notified_epoch());
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    engine.wait_notified(epoch);
     assert!(!engine.store.durability(epoch).degraded);
     engine.shutdown();
 }
@@ -48,7 +43,7 @@ fn degrade_notifies_after_its_time_and_waits_again_when_the_replica_has_caught_u
     assert!(status.lag.ms > Some(0), "{status:?}");
     let unknown = (status.propagated_epoch, status.lag.epochs, status.lag.bytes);
     assert_eq!(unknown, (None, None, None), "no replica has said anything");
-    assert_eq!(engine.store.notified_epoch(), epoch);
+    engine.wait_notified(epoch);
     assert!(engine.store.durability(epoch).degraded);
 
     let server = replica(standby.path(), port, &none());
@@ -78,6 +73,7 @@ fn a_restarted_engine_knows_which_epochs_were_degraded_in_earlier_runs() {
     drop(server);
     let lost = engine.write(&["b"]);
     engine.wait_status(|status| status.degraded_since.is_some());
+    engine.wait_notified(lost);
     assert!(engine.store.durability(lost).degraded);
     // As after a kill: the end of the interval is not in the file.
     let file = primary.path().join(degraded_intervals::NAME);
@@ -107,7 +103,7 @@ fn async_notifies_what_is_stored_and_the_replica_follows() {
     let port = free_port();
     let mut engine = Engine::start(primary.path(), settings(port, &[("MODE", "async")]));
     let epoch = engine.write(&["a"]);
-    assert_eq!(engine.store.notified_epoch(), epoch);
+    engine.wait_notified(epoch);
     let _server = replica(standby.path(), port, &none());
     engine.wait_propagated(epoch);
     assert!(!engine.store.durability(epoch).degraded);
@@ -142,17 +138,22 @@ fn a_shutdown_without_a_replica_ends_soon() {
 
 #[test]
 fn a_callback_on_a_thread_of_replication_may_shut_down() {
+    // With a commit journal it is the thread that commits.
+    ways_to_commit().into_iter().for_each(|(commit, thread)| a_callback_on_this_thread_may_shut_down(commit, thread));
+}
+
+fn a_callback_on_this_thread_may_shut_down(commit: Commit, thread: &'static str) {
     let (primary, standby) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let server = replica(standby.path(), 0, &none());
-    let mut engine = Engine::start(primary.path(), settings(server.address().port(), &[("TIMEOUT_MS", "1000")]));
+    let settings = settings(server.address().port(), &[("TIMEOUT_MS", "1000")]);
+    let mut engine = Engine::start_with(primary.path(), settings, commit);
     let (sender, receiver) = std::sync::mpsc::channel();
     let weak = Arc::downgrade(&engine.engine);
     engine.store.set_notify_callback(Some(std::sync::Arc::new(move |epoch| {
         // The engine's own thread may also be the one that reports.
-        if let (Some("repl_control"), Some(engine)) = (std::thread::current().name(), weak.upgrade()) {
-            engine.shutdown();
-            let _ = sender.send(epoch);
-        }
+        let Some(engine) = weak.upgrade().filter(|_| std::thread::current().name() == Some(thread)) else { return };
+        engine.shutdown();
+        let _ = sender.send(epoch);
     })));
     engine.wait_state(LinkState::Streaming);
     let deadline = Instant::now() + PATIENCE;
@@ -171,18 +172,22 @@ fn a_callback_on_a_thread_of_replication_may_shut_down() {
 
 #[test]
 fn a_shutdown_on_a_thread_that_hears_from_the_replica_does_not_wait_for_what_it_should_hear_itself() {
+    for (commit, thread) in ways_to_commit() {
+        a_shutdown_on_this_thread_does_not_wait_for_what_it_should_hear_itself(commit, thread);
+    }
+}
+
+fn a_shutdown_on_this_thread_does_not_wait_for_what_it_should_hear_itself(commit: Commit, hears: &'static str) {
     let (primary, standby) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let port = free_port();
     let _server = replica(standby.path(), port, &none());
-    let mut engine = Engine::start(primary.path(), settings(port, &[("TIMEOUT_MS", "60000")]));
+    let mut engine = Engine::start_with(primary.path(), settings(port, &[("TIMEOUT_MS", "60000")]), commit);
     let before = engine.write(&["a"]);
     engine.wait_propagated(before);
     let (done, is_done) = std::sync::mpsc::channel();
     let (weak, channel) = (Arc::downgrade(&engine.engine), engine.channels[0].clone());
     engine.store.set_persistent_callback(Some(Arc::new(move |event: EpochEvent| {
-        let thread = std::thread::current();
-        let hears = thread.name().is_some_and(|name| name.starts_with("repl_"));
-        if !hears || event.state != Durability::Propagated {
+        if std::thread::current().name() != Some(hears) || event.state != Durability::Propagated {
             return;
         }
         // The replica will confirm this to the present thread only.
@@ -192,7 +197,8 @@ fn a_shutdown_on_a_thread_that_hears_from_the_replica_does_not_wait_for_what_it_
         let store = engine.store();
         let ended = store.switched_epoch();
         store.switch_epoch(Epoch(ended.0 + 1)).unwrap();
-        while store.last_epoch() < ended {
+        // With a commit journal it would be stored by the present thread as well.
+        while commit == Commit::Direct && store.last_epoch() < ended {
             std::thread::yield_now();
         }
         engine.shutdown();

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A directory that went another way than the primary becomes a replica again.
 
-use crate::pair::{commit, content, free_port, replica, settings, Engine};
+use crate::commits;
+use crate::pair::{content, free_port, replica, settings, Engine};
 use limestone_core::directory::Keep;
 use limestone_core::replication::native::replica::{self as native, Options, Server};
 use limestone_core::replication::net::listener;
@@ -18,7 +19,8 @@ use std::sync::Arc;
 /// A replica that goes back when it has to.
 fn rewinding(dir: &Path, keep: Keep) -> Server {
     let timeout = std::time::Duration::from_secs(5);
-    let options = Options { timeout, secret: Secret::default(), allow_no_secret: false, once: false, commit: commit() };
+    let options =
+        Options { timeout, secret: Secret::default(), allow_no_secret: false, once: false, commit: commits::as_told() };
     let listener = listener::listen(&Endpoint { host: "127.0.0.1".to_owned(), port: free_port() }).unwrap();
     native::open(Arc::new(RealFs), dir, options).unwrap().allow_rewind(keep).serve(listener).unwrap()
 }

@@ -14,6 +14,7 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use crate::commits;
 use crate::golden_data::{number, text, unhex};
 use crate::peer::DEADLINE;
 
@@ -56,7 +57,7 @@ impl Engine {
 
     fn open_at(dir: &Path, replica: &[SocketAddr], timeout: Duration, mode: Mode, switches: bool) -> Engine {
         let settings = Settings::new(dir).recovery_threads(1).replicated(true).notify_level(NotifyLevel::Propagated);
-        let settings = settings.sessions_above_recovered(false);
+        let settings = settings.sessions_above_recovered(false).commit(commits::as_told());
         let store = Datastore::open(settings).unwrap();
         let variables = [("ENDPOINT", "tcp://127.0.0.1:1"), ("PROTOCOL", "upstream")];
         let variables = variables.map(|(name, value)| (format!("TSURUGI_REPLICATION_{name}").into(), value.into()));

@@ -2,6 +2,9 @@
 //! The protocol of the original: bytes, both roles over real sockets, and what a hostile peer can do.
 
 mod codec;
+#[path = "../commits/mod.rs"]
+#[allow(dead_code)]
+mod commits;
 mod engine;
 mod golden;
 mod peer;

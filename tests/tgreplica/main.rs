@@ -3,6 +3,9 @@
 
 mod base_sync;
 mod command_line;
+#[path = "../commits/mod.rs"]
+#[allow(dead_code)]
+mod commits;
 mod metrics;
 mod openmetrics;
 mod operator;

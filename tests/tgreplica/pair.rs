@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A data store that replicates to the program: what it was told is PROPAGATED is what a takeover finds.
 
+use crate::commits;
 use crate::program::{run, status, status_when, take_over, Replica, DEADLINE};
 use limestone_core::datastore::{Channel, Durability, Outcome, Settings};
 use limestone_core::engine;
@@ -27,7 +28,7 @@ impl Engine {
             [("TSURUGI_REPLICATION_ENDPOINT", endpoint.as_str()), ("TSURUGI_REPLICATION_TIMEOUT_MS", "5000")];
         let variables = variables.iter().chain(more).map(|&(name, value)| (name.into(), value.into()));
         let replication = ReplicationSettings::parse(variables).unwrap();
-        let engine = engine::Engine::open(Settings::new(dir), replication).unwrap();
+        let engine = engine::Engine::open(Settings::new(dir).commit(commits::as_told()), replication).unwrap();
         let metrics = |name| (name == LISTEN).then(|| "tcp://127.0.0.1:0".into());
         let engine = engine.metrics_endpoint(metrics_endpoint(metrics).unwrap());
         let channels: Vec<_> = (0..3).map(|_| engine.create_channel().unwrap()).collect();

@@ -155,8 +155,9 @@ public:
     epoch_id_type last_epoch() const noexcept;
 
     /**
-     * Makes `epoch_id` the current epoch and completes the epochs before it that no session holds back: their record is
-     * written, then the persistent callback runs, on this thread. Guarded.
+     * Makes `epoch_id` the current epoch and lets the epochs before it complete that no session holds back: soon after,
+     * when they are durable, a thread of the library calls the persistent callback. With `LIMESTONE_COMMIT=direct` in
+     * the environment that is done before this returns, on this thread, as in the original. Guarded.
      * @param epoch_id greater than in the previous call; calls must not overlap
      */
     void switch_epoch(epoch_id_type epoch_id);
@@ -165,8 +166,9 @@ public:
      * Sets the function that is told about durable epochs; a later call replaces it.
      *
      * It gets an epoch of which, as of all before it, everything is durable. Epochs increase strictly and may skip. It
-     * runs inside `switch_epoch()` or `log_channel::end_session()`, never twice at a time, and must not throw. It may
-     * call `last_epoch()` and `remove_persistent_callback()`.
+     * runs on a thread of the library, or, with `LIMESTONE_COMMIT=direct`, inside `switch_epoch()` or
+     * `log_channel::end_session()`; never twice at a time. It must not throw. It may call `last_epoch()` and
+     * `remove_persistent_callback()`.
      */
     void add_persistent_callback(std::function<void(epoch_id_type)> callback) noexcept;
 
