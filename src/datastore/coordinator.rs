@@ -303,8 +303,9 @@ impl Coordinator {
             let had_writes = leader.unpropagated.is_some_and(|(first, _)| first <= epoch);
             let rest = leader.unpropagated.filter(|&(_, last)| last > epoch);
             leader.unpropagated = rest.map(|(first, last)| (first.max(Epoch(epoch.0 + 1)), last));
-            self.progress.raise_propagated(epoch);
+            // Counted when whoever waits is woken.
             self.measure(epoch, &self.metrics.propagated);
+            self.progress.raise_propagated(epoch);
             self.callbacks.post(EpochEvent { epoch, state: Durability::Propagated, had_writes });
         }
         if let Some(epoch) = self.progress.next_notified() {
@@ -336,8 +337,8 @@ impl Coordinator {
         } else {
             committer.confirm_place().map_err(|e| self.poison(e))?;
         }
-        self.progress.raise_stored(ended);
         self.measure(ended, &self.metrics.stored);
+        self.progress.raise_stored(ended);
         if let Some(tap) = self.tap() {
             if let Some(confirmed) = tap.0.stored(ended, last_written) {
                 self.epochs().confirm(confirmed);

@@ -2,9 +2,10 @@
 //! What this project wrote and acknowledged is never taken for a torn session that the original left: a start refuses
 //! damage in it, and the tool says so and takes nothing away by itself.
 
-use crate::engine_run::{open, quick_dir, start};
+use crate::engine_run::{quick_dir, start};
 use crate::golden_data::tree;
 use crate::tool::on;
+use limestone_core::datastore::{Commit, Datastore, Settings};
 use limestone_core::types::{Epoch, StorageId, WriteVersion};
 use limestone_core::wal::entry::END_LEN;
 use std::path::Path;
@@ -17,8 +18,10 @@ const LOG: &str = "pwal_0001";
 /// which the entries of the second begin.
 fn acknowledged(orderly: bool) -> (TempDir, usize, usize) {
     let dir = quick_dir();
-    let (store, _) = open(dir.path(), 1).unwrap();
-    let channel = store.create_channel().unwrap();
+    // A commit journal that is not settled would mend the damage.
+    let store = Datastore::open(Settings::new(dir.path()).commit(Commit::Direct)).unwrap();
+    let [_, channel] = [(); 2].map(|()| store.create_channel().unwrap());
+    store.ready().unwrap();
     store.switch_epoch(Epoch(1)).unwrap();
     let mut range = (0, 0);
     for session in ["first", "second"] {

@@ -114,7 +114,7 @@ impl World {
 
     fn compact_directory(&mut self, vfs: &dyn Vfs) -> Result<(), String> {
         let (work, copy) = (self.unused_directory("work"), self.unused_directory("copy"));
-        let directory = OfflineDirectory::open(self.disk.vfs(), &self.location, Access::Change).map_err(text)?;
+        let directory = OfflineDirectory::open(self.disk.vfs(), &self.location, Access::Settle).map_err(text)?;
         vfs.create_dir(&work).map_err(|e| e.to_string())?;
         let input = Input {
             vfs,

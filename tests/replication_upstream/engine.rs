@@ -97,8 +97,10 @@ impl Engine {
         self.primary.ready(self.store.last_epoch(), subscription).unwrap();
     }
 
+    /// Switches; the epochs that this completes are told when it returns.
     pub fn switch(&self, epoch: u64) {
         self.store.switch_epoch(Epoch(epoch)).unwrap();
+        self.store.drain().unwrap();
     }
 
     /// A whole session with one entry of storage 1.
@@ -118,6 +120,7 @@ impl Engine {
     }
 
     pub fn shutdown(&self) {
+        let _ = self.store.drain();
         self.primary.shutdown(DEADLINE);
         self.store.shutdown();
     }
@@ -145,7 +148,10 @@ impl Engine {
                 self.pool.as_ref().unwrap().register_data(&data).unwrap();
             }
             "log_channel.begin_session" => drop(channel().begin_session().unwrap()),
-            "log_channel.end_session" => channel().end_session().unwrap(),
+            "log_channel.end_session" => {
+                channel().end_session().unwrap();
+                self.store.drain().unwrap();
+            }
             "log_channel.add_entry" => {
                 let blobs: Vec<_> = call["blob_ids"].as_array().unwrap().iter().map(|id| BlobId(number(id))).collect();
                 let (key, value) = (bytes("key_hex"), bytes("value_hex"));

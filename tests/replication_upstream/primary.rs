@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The primary's role over real sockets: the captured conversations, and what a replica must not do to the engine.
 
+use crate::commits;
 use crate::engine::Engine;
 use crate::engine_run::quick_dir;
 use crate::golden::{cases, Case};
@@ -371,7 +372,7 @@ fn intervals_without_the_replica_are_recorded_and_the_status_tells_of_the_link()
     let variables = variables.into_iter().chain([("MODE", "degrade 100".to_owned())]);
     let variables = variables.map(|(name, value)| (format!("TSURUGI_REPLICATION_{name}").into(), value.into()));
     let replication = ReplicationSettings::parse(variables).unwrap();
-    let engine = engine::Engine::open(Settings::new(near.path()), replication).unwrap();
+    let engine = engine::Engine::open(Settings::new(near.path()).commit(commits::as_told()), replication).unwrap();
     let store = engine.store();
     let channel = engine.create_channel().unwrap();
     engine.ready().unwrap();
@@ -439,7 +440,7 @@ fn standby(dir: &Path, address: Option<SocketAddr>) -> Replica {
             Err(e) => assert!(Instant::now() < deadline, "{e}"),
         }
     };
-    let store = StandbyStore::open(Arc::new(RealFs), dir).unwrap();
+    let store = StandbyStore::open_with(Arc::new(RealFs), dir, commits::as_told()).unwrap();
     Replica::start(listener, Arc::new(store), Options::default()).unwrap()
 }
 

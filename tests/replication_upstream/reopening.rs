@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! An engine that is shut down and starts again, with the protocol of the original.
 
+use crate::commits;
 use crate::engine_run::quick_dir;
 use crate::peer::DEADLINE;
 use limestone_core::datastore::Settings;
@@ -19,12 +20,12 @@ fn each_start_connects_the_channels_again_and_the_replica_gets_what_is_written()
     let (near, far) = (quick_dir(), quick_dir());
     let listener = TcpListener::bind(("127.0.0.1", crate::ports::free_port())).unwrap();
     let address = listener.local_addr().unwrap();
-    let store = StandbyStore::open(Arc::new(RealFs), far.path()).unwrap();
+    let store = StandbyStore::open_with(Arc::new(RealFs), far.path(), commits::as_told()).unwrap();
     let mut replica = Replica::start(listener, Arc::new(store), Options::default()).unwrap();
     let variables = [("ENDPOINT", format!("tcp://{address}")), ("PROTOCOL", "upstream".to_owned())];
     let variables = variables.map(|(name, value)| (format!("TSURUGI_REPLICATION_{name}").into(), value.into()));
     let settings = ReplicationSettings::parse(variables).unwrap();
-    let engine = Engine::open(Settings::new(near.path()), settings).unwrap();
+    let engine = Engine::open(Settings::new(near.path()).commit(commits::as_told()), settings).unwrap();
     let mut channels = vec![engine.create_channel().unwrap()];
     for round in 0..3 {
         let epoch = Epoch(engine.ready().unwrap().last_epoch.0 + 1);

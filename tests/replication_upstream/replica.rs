@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The replica's role over real sockets: the captured conversations, and what a primary must not do.
 
+use crate::commits;
 use crate::golden::{cases, Case};
 use crate::golden_data::{number, unhex, Row};
 use crate::peer::{entry, Peer};
@@ -37,7 +38,7 @@ impl Standby {
     }
 
     fn on(dir: TempDir, options: Options) -> Standby {
-        let store = Arc::new(StandbyStore::open(Arc::new(RealFs), dir.path()).unwrap());
+        let store = Arc::new(StandbyStore::open_with(Arc::new(RealFs), dir.path(), commits::as_told()).unwrap());
         let listener = TcpListener::bind(("127.0.0.1", crate::ports::free_port())).unwrap();
         let replica = Replica::start(listener, store.clone(), options).unwrap();
         Standby { dir, store, replica }

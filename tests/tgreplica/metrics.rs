@@ -91,7 +91,7 @@ fn both_sides_of_a_pair_count_what_they_do_and_tell_it_in_both_forms() {
     assert_eq!((shown["limestone_sessions_total"], shown["limestone_entries_total"]), (18.0, 18.0));
     assert!(shown["limestone_session_bytes_total"] > 1800.0, "{shown:?}");
     assert!(shown["limestone_written_bytes_total"] >= shown["limestone_session_bytes_total"]);
-    assert!(shown["limestone_sync_seconds_count"] >= 18.0 && shown["limestone_sync_seconds_sum"] > 0.0);
+    assert!(shown["limestone_sync_seconds_count"] >= 1.0 && shown["limestone_sync_seconds_sum"] > 0.0);
     for state in ["stored", "propagated"] {
         assert!(shown[&format!("limestone_commit_seconds_count{{state=\"{state}\"}}")] >= 1.0, "{state}");
     }
