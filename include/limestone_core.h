@@ -147,10 +147,10 @@ typedef struct limestone_entry {
 } limestone_entry;
 
 // Told when everything of `epoch` and of all before it has reached `state` (`LIMESTONE_STORED` or
-// `LIMESTONE_PROPAGATED`). Epochs of one state strictly increase and may skip. Runs on a thread that is inside
-// `limestone_datastore_switch_epoch`, `limestone_channel_end_session` or `…_abort_session`, on one that hears from the
-// replicas, or, with a commit journal, on a thread of the library; may call back into the library; must not throw or
-// jump out.
+// `LIMESTONE_PROPAGATED`). Epochs of one state strictly increase and may skip. Runs on a thread of the library; with
+// `LIMESTONE_COMMIT=direct` in the environment on one that is inside `limestone_datastore_switch_epoch`,
+// `limestone_channel_end_session` or `…_abort_session`, or that hears from the replicas. May call back into the
+// library; must not throw or jump out.
 typedef void (*limestone_persistent_callback)(void *context, uint64_t epoch, int32_t state);
 
 // What has become of an epoch.
