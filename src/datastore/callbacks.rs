@@ -23,7 +23,8 @@ pub struct EpochEvent {
 }
 
 /// Called on the thread that completed an epoch: the one that commits, or, without a commit journal, one that is inside
-/// a switch of epochs, the end of a session, or the confirmation of a replica. It may call back into the data store; what would have to wait for an epoch is refused there.
+/// a switch of epochs, the end of a session, or the confirmation of a replica. It may call back into the data store;
+/// what would have to wait for an epoch is refused there.
 pub type PersistentCallback = Arc<dyn Fn(EpochEvent) + Send + Sync>;
 
 /// Told each epoch once, when it has reached the notify level; epochs strictly increase and may skip. Same threads and

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The commit journal of a running data store: what sessions hand to it when they end, and what surrounds it.
 
+use super::short_turns;
 use crate::blob::paths::Directories;
 use crate::blob::BlobStore;
 use crate::directory::ManifestOnDisk;
@@ -150,7 +151,10 @@ impl Journaling {
     /// Starts the thread that commits and calls back.
     pub(super) fn commit_in_background(self: &Arc<Self>, leads: &Arc<dyn Leads>) -> Result<()> {
         let (journaling, leads) = (self.clone(), leads.clone());
-        let commit = move || journaling.commit_when_asked(&*leads);
+        let commit = move || {
+            short_turns::take();
+            journaling.commit_when_asked(&*leads);
+        };
         let thread = std::thread::Builder::new().name("lstone_commit".to_owned()).spawn(commit);
         let failed = |source| Error::Io { message: "cannot start the thread that commits".to_owned(), source };
         *self.thread.lock() = Some(thread.map_err(failed)?);

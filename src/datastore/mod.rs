@@ -25,6 +25,7 @@ mod reopening;
 mod retention;
 mod safe_snapshot;
 mod settings;
+mod short_turns;
 mod start;
 mod store;
 mod subscription;
