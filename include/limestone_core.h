@@ -748,8 +748,8 @@ int32_t limestone_datastore_status(const struct limestone_datastore *datastore, 
 int32_t limestone_datastore_replication_status(const struct limestone_datastore *datastore, char *buffer, size_t *len);
 
 // Has one more replica from now until the shutdown: `name=tcp://host:port`, as `TSURUGI_REPLICATION_REPLICAS` has it,
-// or the address alone, which is its name then; UTF-8, `len` bytes. It gets what it lacks and counts to the quorum when
-// it has said what it has; how many must have an epoch stays as it was. Waits for no replica. Any thread, between
+// or the address alone, which is its name then; UTF-8, `len` bytes. It gets what it lacks and counts to the quorum
+// when it has said what it has; how many must have an epoch stays as it was. Waits for no replica. Any thread, between
 // `limestone_datastore_ready` and the shutdown, with the native protocol. `LIMESTONE_ERR_INVALID_ARGUMENT` when it is
 // not understood or cannot be told from another one, `LIMESTONE_ERR_WRONG_STATE` without replication.
 //
@@ -757,9 +757,9 @@ int32_t limestone_datastore_replication_status(const struct limestone_datastore 
 // `datastore` must come from `limestone_datastore_open`; the text must have the given length.
 int32_t limestone_datastore_add_replica(struct limestone_datastore *datastore, const char *replica, size_t len);
 
-// Has the replica of this name no more, from now until the shutdown: what it has does not count, and no log is kept for
-// it. Waits for no replica. Otherwise as `limestone_datastore_add_replica`; `LIMESTONE_ERR_WRONG_STATE` also when fewer
-// would be left than must have an epoch.
+// Has the replica of this name no more, from now until the shutdown: what it has does not count, and no log is kept
+// for it. Waits for no replica. Otherwise as `limestone_datastore_add_replica`; `LIMESTONE_ERR_WRONG_STATE` also when
+// fewer would be left than must have an epoch.
 //
 // # Safety
 // As for `limestone_datastore_add_replica`.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Lets a person tell a running engine or `tgreplica` what to do: a local socket in the control directory, for the owner of the
-//! process only. Whoever connects sends one line, gets one line, and the connection ends.
+//! Lets a person tell a running engine or `tgreplica` what to do: a local socket in the control directory, for the
+//! owner of the process only. Whoever connects sends one line, gets one line, and the connection ends.
 
 use super::local_socket::{self, is_timeout, LocalSocket, Name};
 use std::io::{self, ErrorKind, Read, Write};

@@ -96,8 +96,8 @@ impl Group {
         let (left, needed) = (roster.len() - 1, self.quorum.needed());
         if left < needed {
             return Err(Error::WrongState(format!(
-                "the replica \"{name}\" cannot be removed: {left} would be left, and the quorum is {needed}, so nothing \
-                 would be PROPAGATED any more; add another one first"
+                "the replica \"{name}\" cannot be removed: {left} would be left, and the quorum is {needed}, so \
+                 nothing would be PROPAGATED any more; add another one first"
             )));
         }
         roster.remove(&slot);
