@@ -7,6 +7,9 @@
 
 mod base;
 mod checks;
+#[path = "../commits/mod.rs"]
+#[allow(dead_code)]
+mod commits;
 mod link;
 mod machine;
 mod model;

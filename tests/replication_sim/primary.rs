@@ -95,7 +95,7 @@ impl Primary {
         let file = Path::new(LOCATION).join(names::HISTORY);
         let before = fs.files().get(&file).cloned();
         let settings = Settings::new(LOCATION).vfs(Arc::new(fs.clone())).replicated(true).recovery_threads(1);
-        let store = Datastore::open(settings).map_err(failed)?;
+        let store = Datastore::open(settings.commit(setup.commit)).map_err(failed)?;
         let channels = (0..setup.channels).map(|_| Ok((store.create_channel().map_err(failed)?, None)));
         let channels = channels.collect::<Result<_, String>>()?;
         let report = match store.ready() {
@@ -142,9 +142,11 @@ impl Primary {
         }
     }
 
-    /// The disk may fail in any of these; the world looks at the disk afterwards.
+    /// The disk may fail in any of these; the world looks at the disk afterwards. Epochs that they complete are told
+    /// when they return, so that the calls have one order.
     pub fn switch(&self) {
         let _ = self.store.switch_epoch(Epoch(self.store.switched_epoch().0 + 1));
+        let _ = self.store.drain();
     }
 
     pub fn rotate(&self) {
@@ -185,6 +187,7 @@ impl Primary {
         let marked = log.add_entry(StorageId(MARKERS), format!("l{id}").as_bytes(), &content, version, &blobs);
         *open = None;
         if marked.is_ok() && log.end_session().is_ok() {
+            let _ = self.store.drain();
             model.end(id);
             if self.fenced.is_some() {
                 return Err("a fenced primary has acknowledged the end of a session".to_owned());
@@ -379,6 +382,7 @@ impl Open {
             _ => self.session.propagated(),
         };
         let _ = store.confirm_propagated(propagated);
+        let _ = store.drain();
         let queued = self.queue.0.lock().unwrap().len();
         Ok(if queued > QUEUE_MAX { Next::Demote } else { Next::GoOn })
     }

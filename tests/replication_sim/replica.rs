@@ -83,7 +83,8 @@ impl Replica {
     /// Starts on what is on the disk.
     pub fn start(fs: &SimFs, setup: Setup) -> Result<Replica, String> {
         let failed = |e: String| format!("the replica cannot start: {e}");
-        let store = StandbyStore::open(Arc::new(fs.clone()), Path::new(LOCATION)).map_err(|e| failed(e.to_string()))?;
+        let store = StandbyStore::open_with(Arc::new(fs.clone()), Path::new(LOCATION), setup.commit);
+        let store = store.map_err(|e| failed(e.to_string()))?;
         // Another process would not take up what this one has begun to receive.
         let parts = fs.files().into_keys().filter(|path| path.extension().is_some_and(|found| found == "part"));
         parts.into_iter().try_for_each(|path| fs.unlink(&path)).map_err(|e| failed(e.to_string()))?;
@@ -269,10 +270,12 @@ impl Replica {
                     self.fs.heal();
                     let (_, stored, _) = open.session.primary_epochs();
                     staging.verify(files, &open.primary.uuid, |_| stored).map_err(|e| e.to_string())?;
+                    let _paused = self.store.pause_journal().map_err(|e| e.to_string())?;
                     staging.install(files, &history_of(&open.primary)).map_err(|e| e.to_string())?;
                     self.store.close();
                     let (fs, location) = (Arc::new(self.fs.clone()), Path::new(LOCATION));
-                    self.store = StandbyStore::open(fs, location).map_err(|e| e.to_string())?;
+                    let store = StandbyStore::open_with(fs, location, self.setup.commit);
+                    self.store = store.map_err(|e| e.to_string())?;
                     end.send(&Message::Staged);
                     self.news.push(News::Installed { session: open.session.id() });
                     Ok(())

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a run is made of: its settings, the mistakes made on purpose, random numbers, and the count of what happened.
 
+use limestone_core::datastore::Commit;
 use limestone_core::replication::native::protocol::Millis;
 use limestone_core::vfs::Loss;
 
@@ -32,6 +33,8 @@ pub struct Setup {
     pub lanes: u32,
     pub channels: usize,
     pub piece_bytes: usize,
+    /// How everybody commits.
+    pub commit: Commit,
     pub sabotage: Option<Sabotage>,
 }
 

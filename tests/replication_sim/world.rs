@@ -2,6 +2,7 @@
 //! The machines and the network between them, moved by one generator of random numbers.
 
 use crate::checks;
+use crate::commits;
 use crate::link::{connect, End, SharedPipe};
 use crate::machine::{Life, Machine, Process};
 use crate::model::{read, recover};
@@ -48,6 +49,7 @@ impl World {
             lanes: 1 + random.below(3) as u32,
             channels: 1 + random.below(4) as usize,
             piece_bytes: [20, 64, 1000][random.below(3) as usize],
+            commit: commits::ways()[random.below(2) as usize],
             sabotage,
         };
         let mut machines = vec![Machine::new(Role::Primary, 1)];
