@@ -5,7 +5,7 @@
 
 pub use super::addresses::{parse_endpoint, Endpoint, Replica};
 use super::addresses::{parse_endpoints, parse_replicas};
-use super::native::protocol::message::LANES_MAX;
+use super::native::protocol::message::{LANES_MAX, VERSION, VERSION_OLDEST};
 use super::native::protocol::Millis;
 use super::policy::rule;
 use super::secret::Secret;
@@ -31,7 +31,8 @@ const ALLOW_NO_SECRET: &str = "TSURUGI_REPLICATION_ALLOW_NO_SECRET";
 const RETAIN_MB: &str = "TSURUGI_REPLICATION_RETAIN_MB";
 const CUT_OFF_MAX: &str = "TSURUGI_REPLICATION_CUT_OFF_MAX";
 const CUT_OFF_MB: &str = "TSURUGI_REPLICATION_CUT_OFF_MB";
-const KNOWN: [&str; 12] = [
+const VERSION_MIN: &str = "TSURUGI_REPLICATION_VERSION_MIN";
+const KNOWN: [&str; 13] = [
     ENDPOINT,
     REPLICAS,
     QUORUM,
@@ -44,6 +45,7 @@ const KNOWN: [&str; 12] = [
     RETAIN_MB,
     CUT_OFF_MAX,
     CUT_OFF_MB,
+    VERSION_MIN,
 ];
 /// Variables of the original; only that they are there counts.
 const ASYNC_SESSION_CLOSE: &str = "REPLICATION_ASYNC_SESSION_CLOSE";
@@ -126,6 +128,8 @@ pub struct ReplicationSettings {
     pub timeout: Duration,
     /// Default: none; then only peers on this machine are accepted.
     pub secret: Secret,
+    /// The oldest version of the native protocol that is spoken. Default: the present one.
+    pub version_min: u16,
     /// Data connections. Default: 1.
     pub lanes: usize,
     /// Whether a peer elsewhere is accepted without a secret. Default: no.
@@ -183,6 +187,9 @@ impl ReplicationSettings {
                 .get(TIMEOUT_MS, |text| parse_number(text, 1, TIMEOUT_MAX_MS, "a number of milliseconds"))?
                 .map_or(Duration::from_millis(TIMEOUT_DEFAULT_MS), Duration::from_millis),
             secret: given.secret(SECRET_FILE)?,
+            version_min: given
+                .get(VERSION_MIN, |text| parse_number(text, VERSION_OLDEST.into(), VERSION.into(), "a version"))?
+                .map_or(VERSION, |version| version as u16),
             lanes: given
                 .get(LANES, |text| parse_number(text, 1, LANES_MAX.into(), "a number of connections"))?
                 .unwrap_or(1) as usize,
@@ -253,6 +260,7 @@ impl Variables {
     fn check_protocol(&self, settings: ReplicationSettings) -> Result<ReplicationSettings, SettingsError> {
         let unknown = [
             (SECRET_FILE, "the upstream protocol knows no secret and would protect nothing"),
+            (VERSION_MIN, "the upstream protocol has its own versions"),
             (REPLICAS, "the upstream protocol knows one replica"),
             (QUORUM, "the upstream protocol knows one replica"),
         ];

@@ -238,6 +238,7 @@ fn start(
         timeout: how.settings.timeout,
         secret: how.settings.secret.clone(),
         allow_no_secret: how.settings.allow_no_secret,
+        version_min: how.settings.version_min,
         once: how.until == Until::FirstSession,
         commit: how.commit,
     };

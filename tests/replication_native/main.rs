@@ -11,9 +11,11 @@ mod pair;
 mod policies;
 #[path = "../ports/mod.rs"]
 mod ports;
+mod relay;
 mod retention;
 mod rewinds;
 mod run_time;
+mod sealed;
 mod several;
 mod streaming;
 mod switch_over;

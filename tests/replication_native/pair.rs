@@ -22,13 +22,16 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Starts a replica on the directory; with port 0 on one that it can come back to.
 pub fn replica(dir: &Path, port: u16, secret: &Secret) -> Server {
-    let options = Options {
-        timeout: Duration::from_secs(5),
-        secret: secret.clone(),
-        allow_no_secret: false,
-        once: false,
-        commit: commits::as_told(),
-    };
+    replica_with(dir, port, Options { secret: secret.clone(), ..options() })
+}
+
+/// How the replicas of these tests serve.
+pub fn options() -> Options {
+    Options { timeout: Duration::from_secs(5), commit: commits::as_told(), ..Options::default() }
+}
+
+/// Starts a replica that serves so.
+pub fn replica_with(dir: &Path, port: u16, options: Options) -> Server {
     let port = if port == 0 { free_port() } else { port };
     let listener = listener::listen(&Endpoint { host: "127.0.0.1".to_owned(), port }).unwrap();
     replica::open(Arc::new(RealFs), dir, options).unwrap().serve(listener).unwrap()

@@ -19,8 +19,7 @@ use std::sync::Arc;
 /// A replica that goes back when it has to.
 fn rewinding(dir: &Path, keep: Keep) -> Server {
     let timeout = std::time::Duration::from_secs(5);
-    let options =
-        Options { timeout, secret: Secret::default(), allow_no_secret: false, once: false, commit: commits::as_told() };
+    let options = Options { timeout, commit: commits::as_told(), ..Options::default() };
     let listener = listener::listen(&Endpoint { host: "127.0.0.1".to_owned(), port: free_port() }).unwrap();
     native::open(Arc::new(RealFs), dir, options).unwrap().allow_rewind(keep).serve(listener).unwrap()
 }

@@ -51,7 +51,7 @@ pub struct Lane {
 
 enum Link {
     Down,
-    Shaking(End, Box<PrimaryHandshake>),
+    Shaking(Box<(End, PrimaryHandshake)>),
     Open(Box<Open>),
     Base(Box<BaseSync>),
 }
@@ -220,7 +220,7 @@ impl Primary {
         let (handshake, hello) =
             PrimaryHandshake::start(ConnectionKind::Control, session_id, [1; 32], Secret::default(), Some(identity));
         end.send(&hello);
-        self.link = Link::Shaking(end, Box::new(handshake));
+        self.link = Link::Shaking(Box::new((end, handshake)));
     }
 
     /// Ends the session; `silently` lets the replica find out by itself.
@@ -228,7 +228,7 @@ impl Primary {
         self.store.unsubscribe();
         match std::mem::replace(&mut self.link, Link::Down) {
             Link::Down => {}
-            Link::Shaking(end, _) if silently => end.vanish(),
+            Link::Shaking(shaking) if silently => shaking.0.vanish(),
             Link::Open(open) if silently => {
                 open.control.vanish();
                 open.lanes.into_iter().chain([open.blobs]).for_each(|lane| lane.end.vanish());
@@ -242,7 +242,8 @@ impl Primary {
     pub fn poll(&mut self, now: Millis, connect: &mut dyn FnMut() -> End) -> Step {
         match &mut self.link {
             Link::Down => Ok(()),
-            Link::Shaking(end, handshake) => {
+            Link::Shaking(shaking) => {
+                let (end, handshake) = &mut **shaking;
                 let step = match end.read()? {
                     Arrival::Nothing => return Ok(()),
                     Arrival::Over => Ok(PrimaryStep::Refused(Reason::new(Code::BUSY, "the connection is over"))),
@@ -292,7 +293,8 @@ impl Primary {
     }
 
     fn open(&mut self, replica: ReplicaIdentity, now: Millis, connect: &mut dyn FnMut() -> End) -> Step {
-        let Link::Shaking(control, _) = std::mem::replace(&mut self.link, Link::Down) else { return Ok(()) };
+        let Link::Shaking(shaking) = std::mem::replace(&mut self.link, Link::Down) else { return Ok(()) };
+        let (control, _) = *shaking;
         self.diverged = false;
         let mut join = |kind| {
             let end = connect();

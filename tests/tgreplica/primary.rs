@@ -2,11 +2,12 @@
 //! A primary for tests: the connections of one session, message by message.
 
 use crate::program::DEADLINE;
-use limestone_core::replication::native::protocol::frame::{read_frame, MAGIC, PAYLOAD_BYTES_MAX};
+use limestone_core::replication::native::protocol::frame::{FrameReader, MAGIC, PAYLOAD_BYTES_MAX};
 use limestone_core::replication::native::protocol::handshake::{PrimaryHandshake, PrimaryStep};
 use limestone_core::replication::native::protocol::message::{
     BlobPiece, ConnectionKind, Log, Message, Outcome, PrimaryIdentity, Reason, ReplicaIdentity, SessionId,
 };
+use limestone_core::replication::native::protocol::seal::Seal;
 use limestone_core::replication::secret::Secret;
 use limestone_core::types::{BlobId, Epoch, StorageId, WriteVersion};
 use limestone_core::wal::entry::{encode_end, encode_put, marker, tag};
@@ -19,6 +20,8 @@ pub const UUID: &str = "00000000-0000-4000-8000-000000000001";
 /// One connection.
 pub struct Connection {
     stream: TcpStream,
+    frames: FrameReader<TcpStream>,
+    seal: Option<Seal>,
 }
 
 /// Why there is no connection.
@@ -28,12 +31,16 @@ impl Connection {
     pub fn send(&mut self, message: &Message) {
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
+        if let Some(seal) = &mut self.seal {
+            let mac = seal.mac(&[&bytes]);
+            bytes.extend_from_slice(&mac);
+        }
         self.stream.write_all(&bytes).unwrap();
     }
 
     /// The next message; `None` when the replica has closed the connection.
     pub fn receive(&mut self) -> Option<Message> {
-        match read_frame(&mut self.stream, PAYLOAD_BYTES_MAX) {
+        match self.frames.next(PAYLOAD_BYTES_MAX) {
             Ok(frame) => frame.map(|frame| Message::decode(frame).unwrap()),
             Err(_) => None,
         }
@@ -72,12 +79,19 @@ pub fn connect(
     stream.write_all(&MAGIC).unwrap();
     let secret = if secret.is_empty() { Secret::default() } else { Secret::new(secret).unwrap() };
     let (mut handshake, hello) = PrimaryHandshake::start(kind, session_id, [3; 32], secret, identity);
-    let mut connection = Connection { stream };
+    let frames = FrameReader::new(stream.try_clone().unwrap());
+    let mut connection = Connection { stream, frames, seal: None };
     connection.send(&hello);
     loop {
         let message = connection.receive().expect("the handshake goes on");
         match handshake.on_message(message)? {
-            PrimaryStep::Send(message) => connection.send(&message),
+            PrimaryStep::Send(message) => {
+                connection.send(&message);
+                if let Some(seals) = handshake.seals() {
+                    connection.seal = Some(seals.of_primary);
+                    connection.frames.set_seal(Some(seals.of_replica));
+                }
+            }
             PrimaryStep::Accepted(replica) => return Ok((connection, replica)),
             PrimaryStep::Refused(reason) => return Err(reason),
         }

@@ -5,9 +5,11 @@ use super::end::End;
 use crate::replication::native::protocol::frame::{FrameReader, MAGIC, PAYLOAD_BYTES_MAX};
 use crate::replication::native::protocol::handshake::{PrimaryHandshake, PrimaryStep};
 use crate::replication::native::protocol::message::{Code, Message, Reason, ReplicaIdentity};
-use crate::replication::net::connection::{Connection, ReadHalf, WriteHalf};
+use crate::replication::native::protocol::seal::Seals;
+use crate::replication::native::sender;
+use crate::replication::net::connection::{Connection, ReadHalf};
 use crate::replication::net::deadline::Deadline;
-use std::io::{BufReader, Write};
+use std::io::BufReader;
 use std::time::Duration;
 
 /// Bytes that the system takes beyond those that are under way.
@@ -49,9 +51,8 @@ impl Receiver {
 /// Writes to the replica.
 #[derive(Debug)]
 pub(super) struct Sender {
-    write: WriteHalf,
+    inner: sender::Sender,
     timeout: Duration,
-    buffer: Vec<u8>,
 }
 
 impl Sender {
@@ -64,21 +65,26 @@ impl Sender {
     /// is slow, and tells on the control connection what it does.
     pub(super) fn wait_longer(&mut self, times: u32) {
         self.timeout *= times;
-        self.write.set_deadline(Deadline::Each(self.timeout));
+        self.inner.set_deadline(Deadline::Each(self.timeout));
     }
 
     pub(super) fn send(&mut self, message: &Message) -> Result<(), End> {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.clear();
-        message.encode(&mut buffer);
-        let sent = self.write(&buffer);
-        self.buffer = buffer;
-        sent
+        self.inner.send(message).map_err(|e| End::of_io(&e, self.timeout))
     }
 
-    /// Writes frames that are encoded.
+    /// As [`sender::Sender::append`].
+    pub(super) fn append(&mut self, message: &Message, out: &mut Vec<u8>) {
+        self.inner.append(message, out);
+    }
+
+    /// As [`sender::Sender::complete`].
+    pub(super) fn complete(&mut self, frame: &[u8], behind: &mut [u8]) -> usize {
+        self.inner.complete(frame, behind)
+    }
+
+    /// Writes frames that are complete.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), End> {
-        self.write.write_all(bytes).map_err(|e| End::of_io(&e, self.timeout))
+        self.inner.write(bytes).map_err(|e| End::of_io(&e, self.timeout))
     }
 }
 
@@ -90,11 +96,12 @@ pub(super) fn open(
     (mut handshake, hello): (PrimaryHandshake, Message),
 ) -> Result<(Sender, Receiver, Option<ReplicaIdentity>), End> {
     connection.limit_unsent(UNSENT_BYTES_MAX).map_err(|e| End::of_io(&e, timeout))?;
+    let peer = connection.peer();
     let (read, mut write) = connection.split(Deadline::after(timeout));
     write.set_deadline(Deadline::Each(timeout));
     let frames = FrameReader::new(BufReader::with_capacity(READ_BYTES, read));
     let mut receiver = Receiver { frames, bytes_max: 0, patience: timeout };
-    let mut sender = Sender { write, timeout, buffer: Vec::new() };
+    let mut sender = Sender { inner: sender::Sender::new(write), timeout };
 
     let mut first = MAGIC.to_vec();
     hello.encode(&mut first);
@@ -102,8 +109,17 @@ pub(super) fn open(
     loop {
         receiver.bytes_max = handshake.bytes_max();
         match handshake.on_message(receiver.next()?) {
-            Ok(PrimaryStep::Send(message)) => sender.send(&message)?,
+            Ok(PrimaryStep::Send(message)) => {
+                sender.send(&message)?;
+                if let Some(Seals { of_primary, of_replica }) = handshake.seals() {
+                    sender.inner.set_seal(Some(of_primary));
+                    receiver.frames.set_seal(Some(of_replica));
+                }
+            }
             Ok(PrimaryStep::Accepted(replica)) => {
+                if handshake.is_exposed() && replica.is_some() {
+                    log::warn!("replication: {peer} speaks version 2: what it is sent can be changed on the way");
+                }
                 receiver.bytes_max = PAYLOAD_BYTES_MAX;
                 receiver.set_patience(timeout, Deadline::Each(timeout));
                 return Ok((sender, receiver, replica));

@@ -8,6 +8,7 @@ use super::queue::Queue;
 use crate::datastore::EndedSession;
 use crate::replication::native::protocol::frame::{LogFrame, HEADER_LEN, PIECE_BYTES_MAX, TRAILER_LEN};
 use crate::replication::native::protocol::message::Message;
+use crate::replication::native::protocol::seal::MAC_LEN;
 use crate::types::Epoch;
 use std::collections::{BTreeSet, VecDeque};
 
@@ -36,7 +37,7 @@ pub(super) struct Lane {
 
 impl Lane {
     pub(super) fn new(sender: Sender, channels_max: u32) -> Lane {
-        let buffer = vec![0; BATCH_BYTES + HEAD_LEN + PIECE_BYTES_MAX + TRAILER_LEN].into();
+        let buffer = vec![0; BATCH_BYTES + HEAD_LEN + PIECE_BYTES_MAX + TRAILER_LEN + MAC_LEN].into();
         Lane { sender, buffer, filled: 0, channels: BTreeSet::new(), channels_max }
     }
 
@@ -79,7 +80,7 @@ impl Lane {
     /// Small messages; there is always room for one.
     fn message(&mut self, message: &Message) {
         let mut bytes = Vec::with_capacity(64);
-        message.encode(&mut bytes);
+        self.sender.append(message, &mut bytes);
         self.buffer[self.filled..self.filled + bytes.len()].copy_from_slice(&bytes);
         self.filled += bytes.len();
     }
@@ -103,7 +104,9 @@ impl Lane {
             let frame = LogFrame::around(session.epoch.0, session.channel, first, last, piece);
             head.copy_from_slice(&frame.head);
             rest[..TRAILER_LEN].copy_from_slice(&frame.tail);
-            self.filled += HEAD_LEN + len + TRAILER_LEN;
+            let end = self.filled + HEAD_LEN + len + TRAILER_LEN;
+            let (before, behind) = self.buffer.split_at_mut(end);
+            self.filled = end + self.sender.complete(&before[self.filled..], behind);
             offset += len as u64;
         }
         Ok(())

@@ -9,7 +9,7 @@ use super::end::End;
 use super::feed::{Feed, Observer};
 use super::lane::{Item, Lane};
 use super::queue::Queue;
-use crate::replication::native::protocol::handshake::PrimaryHandshake;
+use crate::replication::native::protocol::handshake::{PrimaryHandshake, Terms};
 use crate::replication::native::protocol::message::{
     Code, ConnectionKind, Message, Nonce, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, CHANNELS_MAX,
 };
@@ -193,8 +193,10 @@ impl Session {
     ) -> Result<(Sender, Receiver, Option<ReplicaIdentity>), End> {
         self.register(&connection)?;
         let settings = &self.core.settings;
+        let (secret, version_min) = (settings.secret.clone(), settings.version_min);
+        let terms = Terms { secret, version_min, is_protected: false };
         let nonce: Nonce = secret::random().map_err(|e| End::Local(e.to_string()))?;
-        let handshake = PrimaryHandshake::start(kind, self.id, nonce, settings.secret.clone(), primary.cloned());
+        let handshake = PrimaryHandshake::start(kind, self.id, nonce, terms, primary.cloned());
         let closer = connection.closer();
         connection::open(connection, settings.timeout, handshake).map_err(|end| {
             // The session may go on with another address, and knows of this one to its end.

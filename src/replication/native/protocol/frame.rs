@@ -3,7 +3,9 @@
 //! size is allocated, and a checksum covers every frame.
 //!
 //! Integers are little endian: u32 payload length, u8 type, u64 epoch, u32 channel, payload, u32 CRC-32 of all before.
+//! Where frames are sealed ([`super::seal`]) the MAC follows.
 
+use super::seal::{Seal, MAC_LEN};
 use crate::wal::history::RUNS_MAX;
 use std::io::{self, IoSlice, Read, Write};
 
@@ -122,6 +124,13 @@ pub enum FrameError {
     /// The checksum does not fit the bytes.
     #[error("a {} frame with checksum {found:#010x}, expected {expected:#010x}", kind.name())]
     Checksum { kind: FrameKind, found: u32, expected: u32 },
+    /// The MAC does not fit the bytes and their place on the connection.
+    #[error(
+        "a {} frame, number {number} of this direction, with a wrong MAC: it, or one before it, was changed, left out, \
+         repeated or moved on the way",
+        kind.name()
+    )]
+    Mac { kind: FrameKind, number: u64 },
     /// The system refused to read. After a time-out the same reader can go on.
     #[error("the connection cannot be read: {0}")]
     Io(#[from] io::Error),
@@ -237,16 +246,23 @@ pub struct FrameReader<R> {
     reader: R,
     head: [u8; HEADER_LEN],
     header: Option<Header>,
-    /// Payload and checksum; as long as they will be.
+    /// Payload, checksum and MAC; as long as they will be.
     body: Vec<u8>,
     /// Bytes that have come of the header, or of the body when the header is there.
     filled: usize,
+    seal: Option<Seal>,
 }
 
 impl<R: Read> FrameReader<R> {
     /// Reads frames from `reader`.
     pub fn new(reader: R) -> FrameReader<R> {
-        FrameReader { reader, head: [0; HEADER_LEN], header: None, body: Vec::new(), filled: 0 }
+        FrameReader { reader, head: [0; HEADER_LEN], header: None, body: Vec::new(), filled: 0, seal: None }
+    }
+
+    /// From the next frame on each has to have its MAC. To be called between two frames.
+    pub fn set_seal(&mut self, seal: Option<Seal>) {
+        debug_assert!(!self.is_inside_frame());
+        self.seal = seal;
     }
 
     /// What is read from.
@@ -279,7 +295,7 @@ impl<R: Read> FrameReader<R> {
                     };
                 }
                 let header = Header::parse(&self.head, max)?;
-                self.body = vec![0; header.len + TRAILER_LEN];
+                self.body = vec![0; header.len + TRAILER_LEN + self.seal.as_ref().map_or(0, |_| MAC_LEN)];
                 self.filled = 0;
                 self.header = Some(header);
                 header
@@ -291,17 +307,30 @@ impl<R: Read> FrameReader<R> {
         }
         self.header = None;
         self.filled = 0;
-        let mut payload = std::mem::take(&mut self.body);
-        let found = u32::from_le_bytes(*payload.last_chunk().expect("a body ends with a checksum"));
-        payload.truncate(header.len);
+        let body = std::mem::take(&mut self.body);
+        self.checked(header, body).map(Some)
+    }
+
+    /// The frame of which all has come, when it is what was sent.
+    fn checked(&mut self, header: Header, mut body: Vec<u8>) -> Result<Frame, FrameError> {
+        if let Some(seal) = &mut self.seal {
+            let (number, frame_len) = (seal.number(), body.len() - MAC_LEN);
+            let (frame, mac) = body.split_at(frame_len);
+            if !seal.is_mac(&[&self.head, frame], mac.try_into().expect("what is left of it")) {
+                return Err(FrameError::Mac { kind: header.kind, number });
+            }
+            body.truncate(frame_len);
+        }
+        let found = u32::from_le_bytes(*body.last_chunk().expect("a body ends with a checksum"));
+        body.truncate(header.len);
         let mut checksum = crc32fast::Hasher::new();
         checksum.update(&self.head);
-        checksum.update(&payload);
+        checksum.update(&body);
         let expected = checksum.finalize();
         if found != expected {
             return Err(FrameError::Checksum { kind: header.kind, found, expected });
         }
-        Ok(Some(Frame { kind: header.kind, epoch: header.epoch, channel: header.channel, payload }))
+        Ok(Frame { kind: header.kind, epoch: header.epoch, channel: header.channel, payload: body })
     }
 }
 
@@ -406,6 +435,41 @@ mod tests {
             changed[bit / 8] ^= 1 << (bit % 8);
             assert!(read_frame(&mut &changed[..], 64).is_err(), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn of_sealed_frames_any_changed_bit_and_any_other_order_is_found() {
+        let mut seal = Seal::new(&[1; 32]);
+        let frames: Vec<Vec<u8>> = (0..3)
+            .map(|epoch| {
+                let mut bytes = Vec::new();
+                write_frame(&mut bytes, FrameKind::Durable, epoch, 0, &[]);
+                let mac = seal.mac(&[&bytes]);
+                [&bytes[..], &mac].concat()
+            })
+            .collect();
+        let read = |bytes: &[u8]| {
+            let mut reader = FrameReader::new(bytes);
+            reader.set_seal(Some(Seal::new(&[1; 32])));
+            let mut epochs = Vec::new();
+            while let Some(frame) = reader.next(64)? {
+                epochs.push(frame.epoch);
+            }
+            Ok::<_, FrameError>(epochs)
+        };
+        assert_eq!(read(&frames.concat()).unwrap(), [0, 1, 2]);
+        for bit in 0..frames[0].len() * 8 {
+            let mut changed = frames.concat();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert!(read(&changed).is_err(), "bit {bit}");
+        }
+        for order in [&[1, 2][..], &[0, 2, 1], &[0, 0], &[0, 2]] {
+            let bytes: Vec<u8> = order.iter().flat_map(|&number: &usize| frames[number].clone()).collect();
+            let error = read(&bytes).unwrap_err();
+            assert!(matches!(error, FrameError::Mac { .. }), "{error}");
+        }
+        let cut = &frames[0][..frames[0].len() - 1];
+        assert!(matches!(read(cut).unwrap_err(), FrameError::Cut { .. }));
     }
 
     #[test]

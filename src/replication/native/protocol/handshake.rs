@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The handshake of every connection: Hello, Challenge, Identity, Answer. Both sides prove that they know the secret
-//! before either says anything about its data, and the replica decides how a session goes on.
+//! before either says anything about its data, and the replica decides how a session goes on. The proofs cover which
+//! versions were offered and which was chosen, so that nobody between the two sides can have them speak an older one.
 
 use super::frame::FrameKind;
 use super::message::{
     Code, ConnectionKind, Hello, Message, Nonce, Outcome, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, VERSION,
 };
 use super::proofs::Transcript;
+use super::seal::Seals;
 use crate::replication::secret::Secret;
 use crate::types::Epoch;
 use crate::wal::history::{Common, History};
@@ -21,13 +23,51 @@ fn bytes_max(expected: FrameKind) -> u32 {
     expected.payload_bounds().1.max(FrameKind::Error.payload_bounds().1)
 }
 
+/// What a side brings along.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    pub secret: Secret,
+    /// The oldest version that is spoken, at least [`super::message::VERSION_OLDEST`].
+    pub version_min: u16,
+    /// The connection protects what is sent by itself.
+    pub is_protected: bool,
+}
+
+/// The present version only, on a connection that protects nothing.
+impl From<Secret> for Terms {
+    fn from(secret: Secret) -> Terms {
+        Terms { secret, version_min: VERSION, is_protected: false }
+    }
+}
+
+/// What both sides know when the replica has chosen a version.
+#[derive(Debug)]
+struct Agreed {
+    version: u16,
+    transcript: Transcript,
+}
+
+impl Agreed {
+    /// A key that anybody can compute protects nothing, and version 2 knows none.
+    fn seals(&self, terms: &Terms) -> Option<Seals> {
+        let is_sealed = self.version >= 3 && !terms.secret.is_none() && !terms.is_protected;
+        is_sealed.then(|| self.transcript.seals(&terms.secret))
+    }
+}
+
+/// Whether what follows on a connection can be changed on the way although there is a secret.
+fn is_exposed(agreed: Option<&Agreed>, terms: &Terms) -> bool {
+    agreed.is_some_and(|agreed| agreed.version < 3) && !terms.secret.is_none() && !terms.is_protected
+}
+
 /// The primary's side of one connection.
 #[derive(Debug)]
 pub struct PrimaryHandshake {
-    secret: Secret,
+    terms: Terms,
     hello: Hello,
     identity: Option<PrimaryIdentity>,
-    identified: bool,
+    /// There when the replica has proved itself.
+    agreed: Option<Agreed>,
 }
 
 /// What the primary does next.
@@ -47,18 +87,30 @@ impl PrimaryHandshake {
         kind: ConnectionKind,
         session_id: SessionId,
         nonce: Nonce,
-        secret: Secret,
+        terms: impl Into<Terms>,
         identity: Option<PrimaryIdentity>,
     ) -> (PrimaryHandshake, Message) {
         debug_assert_eq!(identity.is_some(), kind == ConnectionKind::Control);
-        let hello = Hello { version_min: VERSION, version_max: VERSION, kind, session_id, nonce };
+        let terms = terms.into();
+        let hello = Hello { version_min: terms.version_min, version_max: VERSION, kind, session_id, nonce };
         let message = Message::Hello(hello.clone());
-        (PrimaryHandshake { secret, hello, identity, identified: false }, message)
+        (PrimaryHandshake { terms, hello, identity, agreed: None }, message)
+    }
+
+    /// What protects the frames behind this side's Identity and the replica's Challenge, from there on. `None` before,
+    /// and where frames are not sealed.
+    pub fn seals(&self) -> Option<Seals> {
+        self.agreed.as_ref()?.seals(&self.terms)
+    }
+
+    /// Whether the replica speaks a version that leaves what is sent unprotected although there is a secret.
+    pub fn is_exposed(&self) -> bool {
+        is_exposed(self.agreed.as_ref(), &self.terms)
     }
 
     /// The largest payload that the next message may have: a peer that has proved nothing gets little room.
     pub fn bytes_max(&self) -> u32 {
-        let expected = if self.identified { FrameKind::Answer } else { FrameKind::Challenge };
+        let expected = if self.agreed.is_some() { FrameKind::Answer } else { FrameKind::Challenge };
         bytes_max(expected)
     }
 
@@ -66,23 +118,25 @@ impl PrimaryHandshake {
     pub fn on_message(&mut self, message: Message) -> Result<PrimaryStep, Reason> {
         match message {
             // It ends this primary for good: only who knows the secret may say it.
-            Message::Refused(reason) if reason.code == Code::FENCED && !self.identified => {
+            Message::Refused(reason) if reason.code == Code::FENCED && self.agreed.is_none() => {
                 Err(Reason::new(Code::PROTOCOL, "a peer that has not proved that it knows the secret says fenced"))
             }
             Message::Refused(reason) => Ok(PrimaryStep::Refused(reason)),
-            Message::Challenge { version, nonce, proof } if !self.identified => {
-                if version != VERSION {
-                    return Err(Reason::new(Code::VERSION, format!("the replica chose {version}, offered {VERSION}")));
+            Message::Challenge { version, nonce, proof } if self.agreed.is_none() => {
+                let (min, max) = (self.hello.version_min, self.hello.version_max);
+                if !(min..=max).contains(&version) {
+                    let text = format!("the replica chose {version}, offered {min} to {max}");
+                    return Err(Reason::new(Code::VERSION, text));
                 }
                 let transcript = Transcript::new(&self.hello, version, &nonce);
-                if !transcript.is_replica_proof(&self.secret, &proof) {
+                if !transcript.is_replica_proof(&self.terms.secret, &proof) {
                     return Err(Reason::new(Code::BAD_SECRET, "the replica does not know the secret of this primary"));
                 }
-                self.identified = true;
-                let proof = transcript.primary_proof(&self.secret, self.identity.as_ref());
+                let proof = transcript.primary_proof(&self.terms.secret, self.identity.as_ref());
+                self.agreed = Some(Agreed { version, transcript });
                 Ok(PrimaryStep::Send(Message::Identity { proof, primary: self.identity.clone() }))
             }
-            Message::Answer { replica } if self.identified => match (&self.identity, &replica) {
+            Message::Answer { replica } if self.agreed.is_some() => match (&self.identity, &replica) {
                 (None, None) => Ok(PrimaryStep::Accepted(None)),
                 // Both sides come to the same from the two histories, or one of them is wrong.
                 (Some(own), Some(found)) => match decide(own, &Standing::of(found))? {
@@ -95,7 +149,7 @@ impl PrimaryHandshake {
                 },
                 _ => Err(Reason::new(Code::PROTOCOL, "an Answer for another kind of connection")),
             },
-            other => Err(unexpected(&other, if self.identified { "Answer" } else { "Challenge" })),
+            other => Err(unexpected(&other, if self.agreed.is_some() { "Answer" } else { "Challenge" })),
         }
     }
 }
@@ -103,9 +157,10 @@ impl PrimaryHandshake {
 /// The replica's side of one connection.
 #[derive(Debug)]
 pub struct ReplicaHandshake {
-    secret: Secret,
+    terms: Terms,
     nonce: Nonce,
-    hello: Option<Hello>,
+    /// What the primary has begun with.
+    begun: Option<(Hello, Agreed)>,
 }
 
 /// What the replica does next.
@@ -127,32 +182,47 @@ pub struct Identified {
 
 impl ReplicaHandshake {
     /// Begins when the magic has been read.
-    pub fn new(nonce: Nonce, secret: Secret) -> ReplicaHandshake {
-        ReplicaHandshake { secret, nonce, hello: None }
+    pub fn new(nonce: Nonce, terms: impl Into<Terms>) -> ReplicaHandshake {
+        ReplicaHandshake { terms: terms.into(), nonce, begun: None }
     }
 
     /// The largest payload that the next message may have: a peer that has proved nothing gets little room.
     pub fn bytes_max(&self) -> u32 {
-        let expected = if self.hello.is_some() { FrameKind::Identity } else { FrameKind::Hello };
+        let expected = if self.begun.is_some() { FrameKind::Identity } else { FrameKind::Hello };
         bytes_max(expected)
+    }
+
+    /// As [`PrimaryHandshake::seals`].
+    pub fn seals(&self) -> Option<Seals> {
+        self.begun.as_ref()?.1.seals(&self.terms)
+    }
+
+    /// As [`PrimaryHandshake::is_exposed`].
+    pub fn is_exposed(&self) -> bool {
+        is_exposed(self.begun.as_ref().map(|(_, agreed)| agreed), &self.terms)
     }
 
     /// Takes the next message of the primary. An error is to be sent as [`Message::Refused`].
     pub fn on_message(&mut self, message: Message) -> Result<ReplicaStep, Reason> {
-        match (message, &self.hello) {
+        match (message, &self.begun) {
             (Message::Hello(hello), None) => {
-                if !(hello.version_min..=hello.version_max).contains(&VERSION) {
-                    let (min, max) = (hello.version_min, hello.version_max);
-                    let text = format!("the primary speaks versions {min} to {max}, this replica {VERSION}");
+                let (min, max) = (hello.version_min, hello.version_max);
+                let version = max.min(VERSION);
+                if version < min.max(self.terms.version_min) {
+                    let own = self.terms.version_min;
+                    let text = format!(
+                        "the primary speaks versions {min} to {max}, this replica {own} to {VERSION}; \
+                         TSURUGI_REPLICATION_VERSION_MIN allows an older one while both are being updated"
+                    );
                     return Err(Reason::new(Code::VERSION, text));
                 }
-                let proof = Transcript::new(&hello, VERSION, &self.nonce).replica_proof(&self.secret);
-                self.hello = Some(hello);
-                Ok(ReplicaStep::Send(Message::Challenge { version: VERSION, nonce: self.nonce, proof }))
+                let transcript = Transcript::new(&hello, version, &self.nonce);
+                let proof = transcript.replica_proof(&self.terms.secret);
+                self.begun = Some((hello, Agreed { version, transcript }));
+                Ok(ReplicaStep::Send(Message::Challenge { version, nonce: self.nonce, proof }))
             }
-            (Message::Identity { proof, primary }, Some(hello)) => {
-                let transcript = Transcript::new(hello, VERSION, &self.nonce);
-                if !transcript.is_primary_proof(&self.secret, primary.as_ref(), &proof) {
+            (Message::Identity { proof, primary }, Some((hello, agreed))) => {
+                if !agreed.transcript.is_primary_proof(&self.terms.secret, primary.as_ref(), &proof) {
                     return Err(Reason::new(Code::BAD_SECRET, "the primary does not know the secret of this replica"));
                 }
                 if primary.is_some() != (hello.kind == ConnectionKind::Control) {
@@ -162,7 +232,7 @@ impl ReplicaHandshake {
             }
             // The primary has found the fault first, such as another secret.
             (Message::Error(reason), Some(_)) => Err(reason),
-            (other, hello) => Err(unexpected(&other, if hello.is_some() { "Identity" } else { "Hello" })),
+            (other, begun) => Err(unexpected(&other, if begun.is_some() { "Identity" } else { "Hello" })),
         }
     }
 }

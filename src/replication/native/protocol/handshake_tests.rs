@@ -121,24 +121,85 @@ fn messages_out_of_order_end_the_handshake() {
 fn a_version_that_is_not_shared_is_refused() {
     let (mut p, hello) = PrimaryHandshake::start(ConnectionKind::Blob, [5; 16], [1; 32], secret(KEY), None);
     let Message::Hello(hello) = hello else { panic!("a hello") };
-    for (version_min, version_max) in [(1, VERSION - 1), (VERSION + 1, 9)] {
+    for (version_min, version_max) in [(1, 1), (1, VERSION - 1), (VERSION + 1, 9)] {
         let mut r = ReplicaHandshake::new([2; 32], secret(KEY));
         let other = Hello { version_min, version_max, ..hello.clone() };
         assert_eq!(r.on_message(Message::Hello(other)).unwrap_err().code, Code::VERSION);
     }
-    let other = Message::Challenge { version: VERSION + 1, nonce: [0; 32], proof: [0; 32] };
-    assert_eq!(p.on_message(other).unwrap_err().code, Code::VERSION);
+    for version in [1, VERSION - 1, VERSION + 1] {
+        let other = Message::Challenge { version, nonce: [0; 32], proof: [0; 32] };
+        assert_eq!(p.on_message(other).unwrap_err().code, Code::VERSION);
+    }
+}
+
+/// A side that speaks the former version as well.
+fn lenient() -> Terms {
+    Terms { version_min: 2, ..secret(KEY).into() }
+}
+
+fn lenient_primary() -> (PrimaryHandshake, Hello) {
+    let (p, hello) = PrimaryHandshake::start(ConnectionKind::Blob, [5; 16], [1; 32], lenient(), None);
+    let Message::Hello(hello) = hello else { panic!("a hello") };
+    (p, hello)
 }
 
 #[test]
-fn a_peer_of_version_1_is_refused_by_either_side() {
-    let (mut p, hello) = PrimaryHandshake::start(ConnectionKind::Blob, [5; 16], [1; 32], secret(KEY), None);
-    let Message::Hello(hello) = hello else { panic!("a hello") };
-    let old = Hello { version_min: 1, version_max: 1, ..hello };
-    let refused = ReplicaHandshake::new([2; 32], secret(KEY)).on_message(Message::Hello(old)).unwrap_err();
-    assert_eq!(refused.code, Code::VERSION);
-    let answered = Message::Challenge { version: 1, nonce: [0; 32], proof: [0; 32] };
-    assert_eq!(p.on_message(answered).unwrap_err().code, Code::VERSION);
+fn a_side_of_the_former_version_is_spoken_to_where_that_is_allowed_and_its_frames_are_not_sealed() {
+    // A replica that knows version 2 only.
+    let (mut p, hello) = lenient_primary();
+    let proof = Transcript::new(&hello, 2, &[2; 32]).replica_proof(&secret(KEY));
+    let step = p.on_message(Message::Challenge { version: 2, nonce: [2; 32], proof });
+    assert!(matches!(step, Ok(PrimaryStep::Send(_))), "{step:?}");
+    assert!(p.is_exposed() && p.seals().is_none());
+    // A primary that knows version 2 only.
+    let old = Hello { version_max: 2, ..hello };
+    let mut r = ReplicaHandshake::new([2; 32], lenient());
+    let step = r.on_message(Message::Hello(old.clone()));
+    assert!(matches!(step, Ok(ReplicaStep::Send(Message::Challenge { version: 2, .. }))), "{step:?}");
+    let proof = Transcript::new(&old, 2, &[2; 32]).primary_proof(&secret(KEY), None);
+    let step = r.on_message(Message::Identity { proof, primary: None });
+    assert!(matches!(step, Ok(ReplicaStep::Identified(_))), "{step:?}");
+    assert!(r.is_exposed() && r.seals().is_none());
+}
+
+#[test]
+fn nobody_between_two_sides_of_this_version_makes_them_speak_the_former_one() {
+    // The offer is cut down on the way: the replica's proof is over another Hello than the primary has sent.
+    let (mut p, hello) = lenient_primary();
+    let mut r = ReplicaHandshake::new([2; 32], lenient());
+    let cut_down = Hello { version_max: 2, ..hello.clone() };
+    let Ok(ReplicaStep::Send(challenge)) = r.on_message(Message::Hello(cut_down)) else { panic!("a challenge") };
+    assert!(matches!(challenge, Message::Challenge { version: 2, .. }));
+    assert_eq!(p.on_message(challenge).unwrap_err().code, Code::BAD_SECRET);
+    // The choice is changed on the way.
+    let (mut p, _) = lenient_primary();
+    let mut r = ReplicaHandshake::new([2; 32], lenient());
+    let Ok(ReplicaStep::Send(challenge)) = r.on_message(Message::Hello(hello)) else { panic!("a challenge") };
+    let Message::Challenge { version, nonce, proof } = challenge else { panic!("a challenge") };
+    assert_eq!(version, VERSION, "the highest that both speak");
+    let changed = Message::Challenge { version: 2, nonce, proof };
+    assert_eq!(p.on_message(changed).unwrap_err().code, Code::BAD_SECRET);
+}
+
+#[test]
+fn both_sides_have_the_same_keys_and_only_with_a_secret_on_a_connection_that_needs_them() {
+    let macs = |seals: Option<crate::replication::native::protocol::seal::Seals>| {
+        seals.map(|mut seals| [seals.of_primary.mac(&[b"frame"]), seals.of_replica.mac(&[b"frame"])])
+    };
+    let with = |terms: Terms| {
+        let (mut p, hello) = PrimaryHandshake::start(ConnectionKind::Blob, [5; 16], [1; 32], terms.clone(), None);
+        let mut r = ReplicaHandshake::new([2; 32], terms);
+        assert!(p.seals().is_none() && r.seals().is_none());
+        let Ok(ReplicaStep::Send(challenge)) = r.on_message(hello) else { panic!("a challenge") };
+        p.on_message(challenge).unwrap();
+        assert!(!p.is_exposed() && !r.is_exposed());
+        (macs(p.seals()), macs(r.seals()))
+    };
+    let (of_primary, of_replica) = with(secret(KEY).into());
+    assert!(of_primary.is_some() && of_primary == of_replica);
+    assert_ne!(of_primary.unwrap()[0], of_primary.unwrap()[1]);
+    assert_eq!(with(Secret::default().into()), (None, None));
+    assert_eq!(with(Terms { is_protected: true, ..secret(KEY).into() }), (None, None));
 }
 
 #[test]

@@ -8,9 +8,11 @@ use crate::types::{BlobId, Epoch, WriteVersion};
 use crate::wal::history::History;
 use std::fmt;
 
-/// The version of the protocol that is spoken; earlier ones are refused. Version 1 compared terms by their numbers,
-/// which proves nothing.
-pub const VERSION: u16 = 2;
+/// The version of the protocol that is spoken.
+pub const VERSION: u16 = 3;
+/// The oldest version that can be allowed: as this one, with frames that are never sealed. Version 1 compared terms by
+/// their numbers, which proves nothing.
+pub const VERSION_OLDEST: u16 = 2;
 /// Most lanes of a session.
 pub const LANES_MAX: u32 = 64;
 /// Most log channels of a session.

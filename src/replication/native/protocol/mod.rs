@@ -13,5 +13,6 @@ pub mod primary_session;
 pub mod proofs;
 mod reason;
 pub mod replica_session;
+pub mod seal;
 
 pub use clock::{heartbeat_interval, Millis};

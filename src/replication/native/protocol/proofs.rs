@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The proofs of a handshake: each side shows that it knows the secret. A proof is bound to one connection by the
-//! nonces of both sides and everything said before it, and to its direction by a label.
+//! nonces of both sides and everything said before it, and to its direction by a label. The keys for what follows come
+//! from the same.
 
 use super::encoding::identity_bytes;
 use super::frame::MAGIC;
 use super::message::{Hello, Message, Nonce, PrimaryIdentity};
+use super::seal::{Seal, Seals};
 use crate::replication::secret::{Proof, Secret};
 
 /// What both sides of a connection have sent each other before the proofs.
@@ -41,6 +43,13 @@ impl Transcript {
     pub fn is_primary_proof(&self, secret: &Secret, identity: Option<&PrimaryIdentity>, proof: &Proof) -> bool {
         secret.is_proof(&[b"primary", &self.0, &identity_bytes(identity)], proof)
     }
+
+    /// What protects the frames behind the proofs. Who does not know the secret cannot make them, and no other
+    /// connection has the same.
+    pub fn seals(&self, secret: &Secret) -> Seals {
+        let seal = |label: &[u8]| Seal::new(&secret.prove(&[label, &self.0]));
+        Seals { of_primary: seal(b"frames of primary"), of_replica: seal(b"frames of replica") }
+    }
 }
 
 #[cfg(test)]
@@ -67,6 +76,29 @@ mod tests {
 
     fn hello() -> Hello {
         Hello { version_min: 1, version_max: 1, kind: ConnectionKind::Lane(3), session_id: [7; 16], nonce: [1; 32] }
+    }
+
+    #[test]
+    fn each_connection_and_direction_has_a_key_of_its_own() {
+        let secret = Secret::new(KEY).unwrap();
+        let macs = |hello: Hello, version, nonce: u8| {
+            let Seals { mut of_primary, mut of_replica } =
+                Transcript::new(&hello, version, &[nonce; 32]).seals(&secret);
+            [of_primary.mac(&[b"frame"]), of_replica.mac(&[b"frame"])]
+        };
+        let mut all = std::collections::BTreeSet::new();
+        for (hello, version, nonce) in [
+            (hello(), 3, 2),
+            (hello(), 2, 2),
+            (hello(), 3, 4),
+            (Hello { nonce: [9; 32], ..hello() }, 3, 2),
+            (Hello { version_min: 2, ..hello() }, 3, 2),
+            (Hello { session_id: [9; 16], ..hello() }, 3, 2),
+            (Hello { kind: ConnectionKind::Blob, ..hello() }, 3, 2),
+        ] {
+            all.extend(macs(hello, version, nonce));
+        }
+        assert_eq!(all.len(), 14);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use super::end::End;
 use super::incoming::{Incoming, Next};
 use super::node::Node;
+use super::outgoing::Outgoing;
 use super::session::Session;
 use super::{control, data};
 use crate::replication::native::protocol::frame::{MAGIC, PAYLOAD_BYTES_MAX};
@@ -12,20 +13,20 @@ use crate::replication::native::protocol::handshake::{decide, Identified, Replic
 use crate::replication::native::protocol::message::{Code, ConnectionKind, Message, Outcome, PrimaryIdentity, Reason};
 use crate::replication::native::protocol::message::{ReplicaIdentity, CHANNELS_MAX};
 use crate::replication::native::protocol::replica_session::ReplicaSession;
-use crate::replication::net::connection::{Connection, WriteHalf};
+use crate::replication::net::connection::Connection;
 use crate::replication::net::deadline::Deadline;
 use crate::replication::net::listener::Guest;
 use crate::replication::secret;
 use crate::replication::status::LinkState;
 use crate::types::Epoch;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Serves a connection until it ends.
 pub(super) fn serve(node: &Arc<Node>, connection: Connection, guest: &Guest) {
     match open(node, connection) {
-        Ok(Some((mut incoming, identified))) => {
+        Ok(Some((incoming, identified))) => {
             if let Err(reason) = guest.admit() {
                 return guest.turned_away(refuse(incoming.out(), Reason::new(Code::BUSY, reason)));
             }
@@ -40,15 +41,9 @@ pub(super) fn serve(node: &Arc<Node>, connection: Connection, guest: &Guest) {
     }
 }
 
-fn send(out: &mut WriteHalf, message: &Message) -> io::Result<()> {
-    let mut bytes = Vec::new();
-    message.encode(&mut bytes);
-    out.write_all(&bytes)
-}
-
-fn refuse(out: &mut WriteHalf, reason: Reason) -> String {
+fn refuse(out: &Outgoing, reason: Reason) -> String {
     // Who has gone already is not told.
-    let _ = send(out, &Message::Refused(reason.clone()));
+    let _ = out.send(&Message::Refused(reason.clone()));
     out.end();
     reason.to_string()
 }
@@ -59,7 +54,7 @@ fn open(node: &Node, connection: Connection) -> Result<Option<(Incoming, Identif
     let text = |e: io::Error| e.to_string();
     let (half, mut out) = connection.split(Deadline::after(timeout));
     out.set_deadline(Deadline::Each(timeout));
-    let (mut incoming, magic) = match Incoming::begin((half, out)) {
+    let (mut incoming, magic) = match Incoming::begin(half, Outgoing::new(out)) {
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         other => other.map_err(|e| format!("nothing that belongs to this protocol came: {e}"))?,
     };
@@ -74,7 +69,7 @@ fn open(node: &Node, connection: Connection) -> Result<Option<(Incoming, Identif
         return Err(refuse(incoming.out(), Reason::new(Code::NO_SECRET, text)));
     }
     let nonce = secret::random().map_err(text)?;
-    let mut handshake = ReplicaHandshake::new(nonce, node.secret());
+    let mut handshake = ReplicaHandshake::new(nonce, node.terms());
     loop {
         incoming.set_bytes_max(handshake.bytes_max());
         let message = match incoming.next() {
@@ -88,9 +83,16 @@ fn open(node: &Node, connection: Connection) -> Result<Option<(Incoming, Identif
             Err(End::Bye) => return Ok(None),
         };
         match handshake.on_message(message) {
-            Ok(ReplicaStep::Send(message)) => send(incoming.out(), &message).map_err(text)?,
+            Ok(ReplicaStep::Send(message)) => {
+                incoming.out().send(&message).map_err(text)?;
+                incoming.out().set_seal(handshake.seals().map(|seals| seals.of_replica));
+            }
             Ok(ReplicaStep::Identified(identified)) => {
                 incoming.set_bytes_max(PAYLOAD_BYTES_MAX);
+                incoming.set_seal(handshake.seals().map(|seals| seals.of_primary));
+                if handshake.is_exposed() && identified.kind == ConnectionKind::Control {
+                    log::warn!("replication: {peer} speaks version 2: what it sends can be changed on the way");
+                }
                 return Ok(Some((incoming, identified)));
             }
             Err(reason) => return Err(refuse(incoming.out(), reason)),
@@ -115,13 +117,14 @@ fn join_session(node: &Arc<Node>, mut incoming: Incoming, guest: &Guest, identif
         None => return turned_away("the session has ended".to_owned()),
     };
     incoming.set_timeout(node.options.timeout);
-    let result = send(incoming.out(), &Message::Answer { replica: None })
-        .map_err(|e| End::Lost(e.to_string()))
-        .and_then(|()| match (identified.kind, order) {
-            (ConnectionKind::Lane(lane), Some(order)) => data::lane(node, &session, &mut incoming, lane, order),
-            (ConnectionKind::Blob, _) => data::blobs(node, &session, &mut incoming),
-            (ConnectionKind::Base, _) => data::base(node, &session, &mut incoming),
-            (kind, _) => Err(End::Told(Reason::new(Code::PROTOCOL, format!("a second {kind} connection")))),
+    let result =
+        incoming.out().send(&Message::Answer { replica: None }).map_err(|e| End::Lost(e.to_string())).and_then(|()| {
+            match (identified.kind, order) {
+                (ConnectionKind::Lane(lane), Some(order)) => data::lane(node, &session, &mut incoming, lane, order),
+                (ConnectionKind::Blob, _) => data::blobs(node, &session, &mut incoming),
+                (ConnectionKind::Base, _) => data::base(node, &session, &mut incoming),
+                (kind, _) => Err(End::Told(Reason::new(Code::PROTOCOL, format!("a second {kind} connection")))),
+            }
         });
     match result {
         Ok(()) => session.lost(format!("the {} connection was closed", identified.kind)),
@@ -189,7 +192,7 @@ fn record_one(node: &Node, session: &Session, epoch: Epoch) -> bool {
 
 fn begin_session(
     node: &Arc<Node>,
-    out: &WriteHalf,
+    out: &Outgoing,
     peer: SocketAddr,
     session_id: crate::replication::native::protocol::message::SessionId,
     primary: PrimaryIdentity,

@@ -11,7 +11,6 @@ use crate::replication::native::protocol::lane_order::{LaneOrder, LaneStep};
 use crate::replication::native::protocol::message::{BlobPiece, Code, Message, Reason};
 use crate::replication::replica_store::{BaseStaging, LaneLog};
 use crate::types::Epoch;
-use std::io::Write;
 
 /// BLOBs whose names are synced together at most.
 const BLOBS_UNSYNCED_MAX: u64 = 256;
@@ -169,8 +168,6 @@ pub(super) fn base(node: &Node, session: &Session, incoming: &mut Incoming) -> R
     }
 }
 
-fn reply(incoming: &mut Incoming, message: &Message) -> Result<(), End> {
-    let mut bytes = Vec::new();
-    message.encode(&mut bytes);
-    incoming.out().write_all(&bytes).map_err(|e| End::Lost(e.to_string()))
+fn reply(incoming: &Incoming, message: &Message) -> Result<(), End> {
+    incoming.out().send(message).map_err(|e| End::Lost(e.to_string()))
 }

@@ -2,9 +2,11 @@
 //! The receiving end of a connection: messages with a bound on every wait.
 
 use super::end::End;
+use super::outgoing::Outgoing;
 use crate::replication::native::protocol::frame::{FrameError, FrameReader, MAGIC, PAYLOAD_BYTES_MAX};
 use crate::replication::native::protocol::message::{Code, Message, Reason};
-use crate::replication::net::connection::{ReadHalf, WriteHalf};
+use crate::replication::native::protocol::seal::Seal;
+use crate::replication::net::connection::ReadHalf;
 use crate::replication::net::deadline::{is_timeout, Deadline};
 use std::io::{self, BufReader, Read};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -36,13 +38,13 @@ pub(super) struct Incoming {
     frames: FrameReader<BufReader<Socket>>,
     /// The largest payload that is taken now.
     bytes_max: u32,
-    out: WriteHalf,
+    out: Outgoing,
 }
 
 impl Incoming {
     /// Takes the first bytes of a connection. The deadline of the half is that of everything until
     /// [`Self::set_timeout`] is called.
-    pub(super) fn begin((half, out): (ReadHalf, WriteHalf)) -> io::Result<(Incoming, [u8; MAGIC.len()])> {
+    pub(super) fn begin(half: ReadHalf, out: Outgoing) -> io::Result<(Incoming, [u8; MAGIC.len()])> {
         let mut input = BufReader::with_capacity(BUFFER_BYTES, Socket { half, count: None });
         let mut magic = [0; MAGIC.len()];
         input.read_exact(&mut magic)?;
@@ -87,9 +89,14 @@ impl Incoming {
         self.frames.is_inside_frame()
     }
 
+    /// From the next message on each has to be sealed.
+    pub(super) fn set_seal(&mut self, seal: Option<Seal>) {
+        self.frames.set_seal(seal);
+    }
+
     /// The other direction.
-    pub(super) fn out(&mut self) -> &mut WriteHalf {
-        &mut self.out
+    pub(super) fn out(&self) -> &Outgoing {
+        &self.out
     }
 
     /// Bytes that have come and were not taken.

@@ -13,6 +13,7 @@ mod data;
 mod end;
 mod incoming;
 mod node;
+mod outgoing;
 mod recorder;
 mod rewind;
 mod rewinds;

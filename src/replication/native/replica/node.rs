@@ -8,8 +8,8 @@ use super::rewinds::Rewinds;
 use super::session::Session;
 use crate::datastore::Commit;
 use crate::error::{Error, Result};
-use crate::replication::native::protocol::handshake::{check_term, followed, history_of, Standing};
-use crate::replication::native::protocol::message::{Code, Outcome, PrimaryIdentity, Reason};
+use crate::replication::native::protocol::handshake::{check_term, followed, history_of, Standing, Terms};
+use crate::replication::native::protocol::message::{Code, Outcome, PrimaryIdentity, Reason, VERSION};
 use crate::replication::native::protocol::Millis;
 use crate::replication::replica_store::{directory_id, BaseStaging, StandbyStore, SwitchedVersions};
 use crate::replication::secret::Secret;
@@ -28,13 +28,29 @@ use std::time::{Duration, Instant};
 pub struct Options {
     /// For a handshake, for a peer that takes nothing, for a primary that is silent. Default: 10 s.
     pub timeout: Duration,
+    /// What peers have to know. Default: none.
     pub secret: Secret,
-    /// Whether a peer elsewhere is accepted without a secret.
+    /// Whether a peer elsewhere is accepted without a secret. Default: no.
     pub allow_no_secret: bool,
+    /// The oldest version of the protocol that is spoken. Default: the present one.
+    pub version_min: u16,
     /// End with the first session of a primary.
     pub once: bool,
     /// How what is recorded becomes durable.
     pub commit: Commit,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            timeout: Duration::from_secs(10),
+            secret: Secret::default(),
+            allow_no_secret: false,
+            version_min: VERSION,
+            once: false,
+            commit: Commit::default(),
+        }
+    }
 }
 
 /// The replica as a whole.
@@ -116,6 +132,11 @@ impl Node {
     /// What peers have to know.
     pub(super) fn secret(&self) -> Secret {
         self.secret.read().clone()
+    }
+
+    /// What a handshake goes by.
+    pub(super) fn terms(&self) -> Terms {
+        Terms { secret: self.secret(), version_min: self.options.version_min, is_protected: false }
     }
 
     pub(super) fn set_secret(&self, secret: Secret) {

@@ -3,15 +3,15 @@
 
 use super::end::End;
 use super::incoming::Incoming;
+use super::outgoing::Outgoing;
 use super::recorder::Recorder;
 use crate::replication::native::protocol::message::{Message, PrimaryIdentity, Reason};
 use crate::replication::native::protocol::replica_session::{ReplicaAction, ReplicaSession};
 use crate::replication::native::protocol::Millis;
-use crate::replication::net::connection::{Closer, WriteHalf};
+use crate::replication::net::connection::Closer;
 use crate::replication::replica_store::{StandbyStore, SwitchedVersions};
 use crate::types::Epoch;
 use parking_lot::{Condvar, Mutex};
-use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ pub(super) struct Session {
     pub(super) machine: Mutex<ReplicaSession>,
     pub(super) store: Arc<StandbyStore>,
     pub(super) primary: PrimaryIdentity,
-    control: Mutex<WriteHalf>,
+    control: Outgoing,
     closers: Mutex<Vec<Closer>>,
     /// Why it ended; the first reason counts.
     ended: Mutex<Option<End>>,
@@ -60,7 +60,7 @@ impl Session {
         machine: ReplicaSession,
         store: Arc<StandbyStore>,
         primary: PrimaryIdentity,
-        control: WriteHalf,
+        control: Outgoing,
         now: Millis,
     ) -> Session {
         let closers = vec![control.closer()];
@@ -68,7 +68,7 @@ impl Session {
             machine: Mutex::new(machine),
             store,
             primary,
-            control: Mutex::new(control),
+            control,
             closers: Mutex::new(closers),
             ended: Mutex::default(),
             end_signal: Condvar::new(),
@@ -171,9 +171,7 @@ impl Session {
 
     /// Sends on the control connection.
     pub(super) fn send(&self, message: &Message) -> std::io::Result<()> {
-        let mut bytes = Vec::new();
-        message.encode(&mut bytes);
-        self.control.lock().write_all(&bytes)
+        self.control.send(message)
     }
 
     /// Everything up to `epoch` that came on the lane is synced, and a COMMIT asked for it.
