@@ -192,7 +192,8 @@ typedef struct limestone_event {
 typedef void (*limestone_event_callback)(void *context, const struct limestone_event *event);
 
 // Gets one log line, `message_len` bytes of UTF-8 without a line end; not terminated by a zero. Any thread. Must not
-// throw, and must not call `limestone_set_log_callback`.
+// throw, and must not call this library: it may
+// run under any of its locks.
 typedef void (*limestone_log_callback)(void *context, int32_t level, const char *message, size_t message_len);
 
 // One file to restore. The paths need not be terminated by a zero.

@@ -7,6 +7,7 @@ mod replication;
 
 use crate::datastore::{Channel, Datastore, RecoveryReport, Settings};
 use crate::error::Result;
+use crate::lock_order::Mutex;
 use crate::monitoring::settings::MetricsEndpoint;
 use crate::monitoring::Monitoring;
 use crate::replication::control_socket::ControlSocket;
@@ -14,7 +15,6 @@ use crate::replication::policy::degraded_intervals;
 use crate::replication::report::Report;
 use crate::replication::settings::ReplicationSettings;
 use crate::replication::status::{Known, LinkState, Status};
-use parking_lot::Mutex;
 use replication::Replication;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
@@ -168,7 +168,9 @@ impl Engine {
             replication.shutdown();
         }
         // Before others can have the directory.
-        drop((self.control.lock().take(), self.monitoring.lock().take()));
+        let control = self.control.lock().take();
+        let monitoring = self.monitoring.lock().take();
+        drop((control, monitoring));
         self.store.shutdown_in(&turn);
     }
 }

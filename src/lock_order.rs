@@ -2,16 +2,68 @@
 //! The order in which one thread may hold several locks: [`Rank`]. Debug builds check it at each lock and name both
 //! locks when it is broken, whether or not the threads happened to wait for each other; release builds pay nothing.
 //!
-//! Locks that are held for a few instructions, and under which no other is ever taken, need no rank.
+//! All locks of the core are of the types of this file, so all of them are in the order.
 
-use parking_lot::{lock_api, Condvar, RawMutex, RawRwLock};
+use parking_lot::{lock_api, RawMutex, RawRwLock, WaitTimeoutResult};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Locks by their place: whoever holds one may take those below it, never one above or beside it.
+/// Locks by their place: whoever holds one may take those below it, never one above or beside it. Who calls stands
+/// above who is called: the C ABI, replication, the data store, the journal, BLOBs, files. What replication locks when
+/// the data store tells it something stands below the data store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
+    /// What a handle of the C ABI stands for, during a call. Those that are given to calls with callbacks are not held
+    /// meanwhile.
+    Handle,
+
+    /// A replica: who is being accepted, or sets the directory apart. Held until the former session has ended.
+    Accepting,
+    /// A replica of the original's protocol: its present primary; what a former one left is discarded meanwhile.
+    Life,
+    /// A replica of the original's protocol: sessions are appended, or an epoch is recorded.
+    Recording,
+    /// What a replica tells about a directory that it cannot look at just now.
+    Seen,
+    /// The store of a replica; held for writing while its directory is replaced.
+    ReplicaStore,
+    /// The runs that a replica knows of, written to its directory.
+    ReplicaHistory,
+    /// The session that a replica serves, while it becomes none.
+    Serving,
+    /// Whether the session of a replica has ended; the last word is sent meanwhile.
+    ServingEnd,
+    /// Who records epochs on a replica.
+    Recorder,
+    /// Who syncs the log of a lane, or hands it over to the journal.
+    LaneTurn,
+    /// What is written to the log of a lane.
+    LaneWriter,
+    /// Whose data a replica has.
+    Identity,
+    /// The lock of a replica's directory, until it is closed.
+    ReplicaDirectory,
+    /// The versions that a replica was told, written to its directory.
+    Versions,
+
+    /// What the policy makes of an absent replica, written to the directory.
+    Policy,
+    /// Which sessions are told by the data store. Held while the tap is set.
+    Subscribers,
+    /// The files that a base sync has listed; letting go of them ends a backup.
+    BaseSet,
+    /// When that was.
+    BaseSetDropped,
+    /// The addresses of a replica, while one of them is connected to.
+    Dialer,
+    /// What is sent on a control connection, so that epochs are told in order.
+    Control,
+    /// How far a base sync is.
+    Base,
+    /// Where a session has its feed.
+    FeedSlot,
+
     /// The state of a data store from its opening to its end; serializes start, rotation and shutdown.
     Lifecycle,
     /// A running compaction.
@@ -24,22 +76,66 @@ pub enum Rank {
     Channel,
     /// Backups that keep the commit journal out of use.
     Pauses,
-    /// Registrations and deletions of BLOBs.
-    Blobs,
     /// Who makes epochs durable.
     Leader,
+
+    /// Who writes a group to the commit journal.
+    JournalWriter,
+    /// Who settles the journal.
+    Settling,
+    /// The segments of the journal that nobody writes to.
+    JournalTurn,
+
     /// The slots of open sessions.
     Slots,
     /// The epochs in which sessions have ended.
     Written,
     /// Who listens to sessions and epochs for replication. What the listener locks comes after all of these.
     Tap,
+    /// What a session with a replica has been told, and what it still has to be sent.
+    Feed,
+    /// The queues of a session's lanes.
+    SessionLanes,
+    /// The BLOBs that a replica has been sent.
+    BlobNumbers,
+    /// Which replicas there are; one comes to the quorum, and goes, with its place here.
+    Roster,
     /// Threads that wait for an epoch.
     Waiters,
     /// Backups that are open.
     Backups,
     /// Whom to tell about epochs; never held while they are told.
     Callbacks,
+
+    /// The BLOBs of a pool, while it is released.
+    BlobPool,
+    /// Registrations and deletions of BLOBs; a shutdown waits for them.
+    Blobs,
+    /// Which directories of BLOBs are durable; held while one is made.
+    BlobDirectories,
+    /// Who syncs the names in a directory of BLOBs.
+    BlobNames,
+
+    /// The runs of a directory, written to it.
+    History,
+    /// Epoch tags, written to the directory.
+    Tags,
+    /// The manifest, written to the directory.
+    Manifest,
+    /// Who syncs a log file.
+    FileSync,
+    /// Who syncs the names of log files.
+    NameSync,
+    /// The epoch file.
+    EpochFile,
+    /// Who is told about events; held while they are told, so that none comes after the callback was removed.
+    EventCallback,
+    /// The disk of simulations.
+    Disk,
+    /// Everything under which no other is taken. What has no rank of its own is one of these.
+    Leaf,
+    /// Where log lines go: they are written wherever something is to be said.
+    Log,
 }
 
 /// Says that this thread holds a lock.
@@ -65,26 +161,45 @@ mod held {
         /// # Panics
         /// When the thread holds a lock that must not be held then.
         pub(super) fn take(rank: Rank) -> Held {
-            // A thread that ends may lock in the destructor of another thread-local: what it holds is not known any
-            // more.
-            let last = HELD.try_with(|held| held.borrow().iter().max().copied()).ok().flatten();
-            if let Some(last) = last {
-                let allowed = last < rank || (last == rank && rank.may_be_held_more_than_once());
-                assert!(allowed, "the order of locks is broken: {rank:?} is taken while {last:?} is held");
-            }
+            check(rank);
+            Held::taken(rank)
+        }
+
+        /// Of a lock that was taken without waiting.
+        pub(super) fn taken(rank: Rank) -> Held {
             let _ = HELD.try_with(|held| held.borrow_mut().push(rank));
             Held(rank)
         }
-    }
 
-    impl Drop for Held {
-        fn drop(&mut self) {
+        /// Takes it once more, after [`Self::end`].
+        pub(super) fn again(&self) {
+            check(self.0);
+            std::mem::forget(Held::taken(self.0));
+        }
+
+        pub(super) fn end(&self) {
             let _ = HELD.try_with(|held| {
                 let mut held = held.borrow_mut();
                 if let Some(at) = held.iter().rposition(|rank| *rank == self.0) {
                     held.swap_remove(at);
                 }
             });
+        }
+    }
+
+    fn check(rank: Rank) {
+        // A thread that ends may lock in the destructor of another thread-local: what it holds is not known any more.
+        // One that panics has said already what is wrong.
+        let last = HELD.try_with(|held| held.borrow().iter().max().copied()).ok().flatten();
+        if let Some(last) = last.filter(|_| !std::thread::panicking()) {
+            let allowed = last < rank || (last == rank && rank.may_be_held_more_than_once());
+            assert!(allowed, "the order of locks is broken: {rank:?} is taken while {last:?} is held");
+        }
+    }
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            self.end();
         }
     }
 
@@ -100,6 +215,17 @@ impl Held {
     fn take(_: Rank) -> Held {
         Held()
     }
+
+    #[inline]
+    fn taken(_: Rank) -> Held {
+        Held()
+    }
+
+    #[inline]
+    fn again(&self) {}
+
+    #[inline]
+    fn end(&self) {}
 }
 
 /// Checks, in debug builds, that this thread holds no lock with a rank: to be called before code runs that may call
@@ -120,12 +246,18 @@ pub struct Mutex<T> {
 #[derive(Debug)]
 pub struct Guard<G> {
     inner: G,
-    _held: Held,
+    held: Held,
 }
 
 pub type MutexGuard<'a, T> = Guard<lock_api::MutexGuard<'a, RawMutex, T>>;
 pub type ReadGuard<'a, T> = Guard<lock_api::RwLockReadGuard<'a, RawRwLock, T>>;
 pub type WriteGuard<'a, T> = Guard<lock_api::RwLockWriteGuard<'a, RawRwLock, T>>;
+
+impl<G: fmt::Display> fmt::Display for Guard<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
 
 impl<G: Deref> Deref for Guard<G> {
     type Target = G::Target;
@@ -150,27 +282,79 @@ impl<T> Mutex<T> {
 
     #[inline]
     pub fn lock(&self) -> MutexGuard<'_, T> {
-        let _held = Held::take(self.rank);
-        Guard { inner: self.inner.lock(), _held }
+        let held = Held::take(self.rank);
+        Guard { inner: self.inner.lock(), held }
     }
 
-    /// `None` when somebody holds it, which may be this thread.
+    /// `None` when somebody holds it, which may be this thread. Whoever does not wait needs no order; for what is taken
+    /// under it there is one.
     #[inline]
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         let inner = self.inner.try_lock()?;
-        Some(Guard { inner, _held: Held::take(self.rank) })
+        Some(Guard { inner, held: Held::taken(self.rank) })
+    }
+
+    /// Needs no lock: nobody else has it.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.inner.get_mut()
     }
 }
 
 impl<T> MutexGuard<'_, T> {
-    /// Lets the mutex go until `changed` says so.
-    pub fn wait(&mut self, changed: &Condvar) {
-        changed.wait(&mut self.inner);
+    /// Lets the mutex go while `work` runs.
+    pub fn unlocked<R>(guard: &mut Self, work: impl FnOnce() -> R) -> R {
+        guard.held.end();
+        let result = lock_api::MutexGuard::unlocked(&mut guard.inner, work);
+        guard.held.again();
+        result
+    }
+}
+
+impl<T: Default> Default for Mutex<T> {
+    fn default() -> Mutex<T> {
+        Mutex::new(Rank::Leaf, T::default())
+    }
+}
+
+/// What threads that hold a [`Mutex`] wait for. They let it go meanwhile; it keeps its place in the order.
+#[derive(Debug, Default)]
+pub struct Condvar(parking_lot::Condvar);
+
+impl Condvar {
+    pub const fn new() -> Condvar {
+        Condvar(parking_lot::Condvar::new())
     }
 
-    /// The same, but not beyond the deadline; false when that has passed.
-    pub fn wait_until(&mut self, changed: &Condvar, deadline: Instant) -> bool {
-        !changed.wait_until(&mut self.inner, deadline).timed_out()
+    pub fn notify_one(&self) {
+        self.0.notify_one();
+    }
+
+    pub fn notify_all(&self) {
+        self.0.notify_all();
+    }
+
+    pub fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+        self.0.wait(&mut guard.inner);
+    }
+
+    /// The same, but not beyond the deadline.
+    pub fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, deadline: Instant) -> WaitTimeoutResult {
+        self.0.wait_until(&mut guard.inner, deadline)
+    }
+
+    /// The same, but not longer than `time`.
+    pub fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, time: Duration) -> WaitTimeoutResult {
+        self.0.wait_for(&mut guard.inner, time)
+    }
+
+    /// Waits while `condition` holds, but not longer than `time`.
+    pub fn wait_while_for<T>(
+        &self,
+        guard: &mut MutexGuard<'_, T>,
+        condition: impl FnMut(&mut T) -> bool,
+        time: Duration,
+    ) -> WaitTimeoutResult {
+        self.0.wait_while_for(&mut guard.inner, condition, time)
     }
 }
 
@@ -194,14 +378,27 @@ impl<T> RwLock<T> {
     /// Never twice on one thread: a writer that waits in between would hold up both.
     #[inline]
     pub fn read(&self) -> ReadGuard<'_, T> {
-        let _held = Held::take(self.rank);
-        Guard { inner: self.inner.read(), _held }
+        let held = Held::take(self.rank);
+        Guard { inner: self.inner.read(), held }
+    }
+
+    /// `None` when somebody writes, or waits to.
+    #[inline]
+    pub fn try_read(&self) -> Option<ReadGuard<'_, T>> {
+        let inner = self.inner.try_read()?;
+        Some(Guard { inner, held: Held::taken(self.rank) })
     }
 
     #[inline]
     pub fn write(&self) -> WriteGuard<'_, T> {
-        let _held = Held::take(self.rank);
-        Guard { inner: self.inner.write(), _held }
+        let held = Held::take(self.rank);
+        Guard { inner: self.inner.write(), held }
+    }
+}
+
+impl<T: Default> Default for RwLock<T> {
+    fn default() -> RwLock<T> {
+        RwLock::new(Rank::Leaf, T::default())
     }
 }
 

@@ -3,7 +3,7 @@
 //! hands them to a thread of their own, with the time in front: whoever reads stderr slowly, or not at all, holds up
 //! nobody; what finds no room is dropped and counted.
 
-use parking_lot::{Condvar, Mutex};
+use crate::lock_order::{Condvar, Mutex, Rank};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
@@ -60,7 +60,7 @@ struct Waiting {
 }
 
 static QUEUE: Queue = Queue {
-    waiting: Mutex::new(Waiting { lines: VecDeque::new(), dropped: 0, writing: false }),
+    waiting: Mutex::new(Rank::Log, Waiting { lines: VecDeque::new(), dropped: 0, writing: false }),
     changed: Condvar::new(),
 };
 
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn lines_that_find_no_room_are_counted_and_the_count_is_told() {
         let queue = Queue {
-            waiting: Mutex::new(Waiting { lines: VecDeque::new(), dropped: 0, writing: false }),
+            waiting: Mutex::new(Rank::Log, Waiting { lines: VecDeque::new(), dropped: 0, writing: false }),
             changed: Condvar::new(),
         };
         for number in 0..LINES_MAX + 7 {

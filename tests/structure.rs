@@ -222,6 +222,36 @@ fn imports_point_down_the_floors() {
     assert!(wrong.is_empty(), "imports that do not point down:\n{}", wrong.join("\n"));
 }
 
+/// Locks have their types from one file, and with them their place in the order that it checks.
+#[test]
+fn every_lock_is_in_the_one_order_of_locks() {
+    const BARE: &[&str] = &["Mutex", "RwLock", "Condvar"];
+    let words = |text: &str| -> Vec<String> {
+        text.split(|c: char| !(c.is_alphanumeric() || c == '_')).map(str::to_owned).collect()
+    };
+    let mut wrong = Vec::new();
+    for (path, source) in sources() {
+        let shown = name(&path);
+        if shown == "lock_order.rs" {
+            continue;
+        }
+        if words(&source.text).iter().any(|word| word == "parking_lot") {
+            wrong.push(format!("{shown} uses parking_lot"));
+        }
+        for (at, start) in source.text.match_indices("std::sync::") {
+            let item = &source.text[at + start.len()..];
+            let end = match item.starts_with('{') {
+                true => item.find(';'),
+                false => item.find(|c: char| !(c.is_alphanumeric() || c == '_')),
+            };
+            let named = words(&item[..end.unwrap_or(item.len())]);
+            wrong
+                .extend(named.iter().filter(|word| BARE.contains(&word.as_str())).map(|w| format!("{shown} uses {w}")));
+        }
+    }
+    assert!(wrong.is_empty(), "locks without a rank, see src/lock_order.rs:\n{}", wrong.join("\n"));
+}
+
 /// Lines of the sources, tests and pages, and lines of a source file without a reason in its first lines.
 #[test]
 fn lines_and_files_are_of_a_length_that_can_be_read() {

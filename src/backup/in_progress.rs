@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Keeps backups and those who delete or replace files apart.
 
-use crate::lock_order::{Mutex, Rank};
-use parking_lot::Condvar;
+use crate::lock_order::{Condvar, Mutex, Rank};
 use std::sync::Arc;
 
 /// The backups of one data store that are open, and whether somebody is replacing files. All calls may be made from any
@@ -38,7 +37,7 @@ impl InProgress {
     pub fn begin(self: &Arc<Self>) -> Ticket {
         let mut state = self.state.lock();
         while state.changing {
-            state.wait(&self.changed);
+            self.changed.wait(&mut state);
         }
         state.backups += 1;
         log::info!("Beginning backup; active backup count: {}", state.backups);

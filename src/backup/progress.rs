@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How far a restore has come, for whoever watches it from another thread.
 
-use parking_lot::Mutex;
+use crate::lock_order::Mutex;
 
 /// What a restore is at, with the numbers of the C++ interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

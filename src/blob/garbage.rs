@@ -6,11 +6,11 @@
 
 use super::paths::{self, failed};
 use crate::error::Result;
+use crate::lock_order::{Condvar, Mutex};
 use crate::metrics::Metrics;
 use crate::recovery::Snapshot;
 use crate::types::BlobId;
 use crate::vfs::Vfs;
-use parking_lot::{Condvar, Mutex};
 use std::collections::HashSet;
 use std::io;
 use std::ops::ControlFlow;

@@ -3,8 +3,8 @@
 
 use super::store::{BlobStore, Content};
 use crate::error::{Error, Result};
+use crate::lock_order::{Mutex, Rank};
 use crate::types::BlobId;
-use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub struct BlobPool {
 impl BlobPool {
     /// A pool for the BLOBs of one transaction.
     pub fn new(store: Arc<BlobStore>) -> BlobPool {
-        BlobPool { store, ids: Mutex::new(Some(Vec::new())) }
+        BlobPool { store, ids: Mutex::new(Rank::BlobPool, Some(Vec::new())) }
     }
 
     /// Registers `data` as a new BLOB. Its content is on the disk when this returns, its name when a session that

@@ -4,13 +4,12 @@
 use super::garbage::{self, Collection, Found, Job};
 use super::paths::{self, failed, Directories};
 use crate::error::{Error, Result};
-use crate::lock_order::{Rank, ReadGuard, RwLock};
+use crate::lock_order::{Mutex, Rank, ReadGuard, RwLock};
 use crate::metrics::Metrics;
 use crate::recovery::Snapshot;
 use crate::types::BlobId;
 use crate::vfs::{crashsafe, descriptor, FileKind, Open, Vfs, VfsFile};
 use crate::wal::names;
-use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -71,7 +70,7 @@ pub struct BlobStore {
 }
 
 /// Whether a directory has new names that are not durable yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Names {
     unsynced: AtomicBool,
     /// Held while they are synced, so that whoever relies on them waits for who is at it.
@@ -97,6 +96,7 @@ impl Incomplete<'_> {
 impl BlobStore {
     /// The store of the data directory `location`, which counts in `metrics`.
     pub fn new(vfs: Arc<dyn Vfs>, location: &Path, metrics: Arc<Metrics>) -> BlobStore {
+        let synced = |_| Names { unsynced: AtomicBool::new(false), syncing: Mutex::new(Rank::BlobNames, ()) };
         BlobStore {
             vfs,
             root: location.join(names::BLOB_DIR),
@@ -104,9 +104,9 @@ impl BlobStore {
             phase: RwLock::new(Rank::Blobs, Phase::NotReady),
             stopping: Arc::default(),
             owned: Mutex::default(),
-            durable_directories: Mutex::new([false; paths::DIRECTORIES]),
+            durable_directories: Mutex::new(Rank::BlobDirectories, [false; paths::DIRECTORIES]),
             failed_sync: OnceLock::new(),
-            unsynced: (0..paths::DIRECTORIES).map(|_| Names::default()).collect(),
+            unsynced: (0..paths::DIRECTORIES).map(synced).collect(),
             collection: Collection::default(),
             metrics,
         }

@@ -5,9 +5,8 @@
 //! What is to be told is *posted* while the epochs advance and *delivered* afterwards. When a callback is running
 //! already, the thread that is inside it tells the rest: a slow callback delays reports and nothing else.
 
-use crate::lock_order::{self, Mutex, MutexGuard, Rank};
+use crate::lock_order::{self, Condvar, Mutex, MutexGuard, Rank};
 use crate::types::{Durability, Epoch};
-use parking_lot::Condvar;
 use std::fmt;
 use std::sync::Arc;
 
@@ -123,7 +122,7 @@ impl Callbacks {
     fn wait_for_call(&self, state: &mut MutexGuard<'_, State>) {
         let before = state.returned;
         while state.running.is_some() && !state.is_running_here() && state.returned == before {
-            state.wait(&self.returned);
+            self.returned.wait(state);
         }
     }
 

@@ -4,11 +4,11 @@
 //! leader uses it, and whoever records on a replica; after an error nobody may again.
 
 use crate::error::Result;
+use crate::lock_order::Mutex;
 use crate::types::Epoch;
 use crate::vfs::Vfs;
 use crate::wal::epoch_file::{self, EpochFile};
 use crate::wal::journal::Journal;
-use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

@@ -21,7 +21,6 @@ use crate::types::{BlobId, Epoch, WriteVersion};
 use crate::vfs::Vfs;
 use crate::wal::catalog::Catalog;
 use crate::wal::rotation;
-use parking_lot::Mutex as Unranked;
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -51,7 +50,7 @@ pub(super) struct Compactor {
     start: Mutex<Option<Start>>,
     stopping: AtomicBool,
     postponed: AtomicBool,
-    boundary: Unranked<WriteVersion>,
+    boundary: Mutex<WriteVersion>,
     retention: Retention,
     /// Of sessions up to this epoch some may no longer be in the log; raised before they go.
     compacted: AtomicU64,
@@ -96,7 +95,7 @@ impl Compactor {
             start: Mutex::new(Rank::Compaction, None),
             stopping: AtomicBool::new(false),
             postponed: AtomicBool::new(false),
-            boundary: Unranked::default(),
+            boundary: Mutex::default(),
             retention: Retention::default(),
             compacted: AtomicU64::new(0),
         }

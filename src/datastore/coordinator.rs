@@ -41,7 +41,7 @@ pub(super) struct Coordinator {
     requests: AtomicU64,
     leader: Mutex<Leader>,
     /// From the start to the shutdown, if sessions go through a journal.
-    journaling: parking_lot::RwLock<Option<Arc<Journaling>>>,
+    journaling: RwLock<Option<Arc<Journaling>>>,
     /// Replication.
     tap: RwLock<Option<TapHandle>>,
     failure: OnceLock<String>,
@@ -72,7 +72,7 @@ impl Coordinator {
             events: Events::default(),
             requests: AtomicU64::new(0),
             leader: Mutex::new(Rank::Leader, Leader::default()),
-            journaling: parking_lot::RwLock::default(),
+            journaling: RwLock::default(),
             tap: RwLock::new(Rank::Tap, None),
             failure: OnceLock::new(),
             metrics,
@@ -103,7 +103,9 @@ impl Coordinator {
 
     /// Sets or removes the tap that is told about stored epochs.
     pub(super) fn set_tap(&self, tap: Option<TapHandle>) {
-        *self.tap.write() = tap;
+        let former = std::mem::replace(&mut *self.tap.write(), tap);
+        // Its end is not told under the lock.
+        drop(former);
     }
 
     pub(super) fn tap(&self) -> Option<TapHandle> {
@@ -448,7 +450,7 @@ mod tests {
 
     fn committer(fs: SimFs, location: &Path) -> Committer {
         let epoch_file = EpochFile::replace(Arc::new(fs), location, Epoch(0)).unwrap();
-        Committer::new(Arc::new(parking_lot::Mutex::new(epoch_file)), None)
+        Committer::new(Arc::new(Mutex::new(Rank::EpochFile, epoch_file)), None)
     }
 
     #[test]

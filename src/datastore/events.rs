@@ -2,8 +2,8 @@
 //! Events for an audit log (public API §15.5): when the log was recovered, recorded and shipped. Off until somebody
 //! listens; then one call for each.
 
+use crate::lock_order::{Rank, RwLock};
 use crate::types::Epoch;
-use parking_lot::RwLock;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -31,10 +31,15 @@ pub struct Event {
 /// Called on the thread on which it happened. It must be quick, and must not call back into the data store.
 pub type EventCallback = Arc<dyn Fn(Event) + Send + Sync>;
 
-#[derive(Default)]
 pub(super) struct Events {
     on: AtomicBool,
     callback: RwLock<Option<EventCallback>>,
+}
+
+impl Default for Events {
+    fn default() -> Events {
+        Events { on: AtomicBool::new(false), callback: RwLock::new(Rank::EventCallback, None) }
+    }
 }
 
 impl Events {

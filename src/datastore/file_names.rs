@@ -6,7 +6,6 @@ use crate::error::Error;
 use crate::lock_order::{Mutex, MutexGuard, Rank};
 use crate::types::Epoch;
 use crate::wal::file_sync::NameSync;
-use parking_lot::Mutex as Unranked;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
 
@@ -17,7 +16,7 @@ pub(super) struct FileNames {
     /// Sessions beyond this epoch begin in a new file.
     cut: AtomicU64,
     /// Why a channel could not begin a new file.
-    failure: Unranked<Option<Error>>,
+    failure: Mutex<Option<Error>>,
     /// Held by whoever changes names, but for a session that begins.
     changing: Mutex<()>,
     /// Makes names durable, for all channels.
@@ -26,7 +25,7 @@ pub(super) struct FileNames {
 
 impl FileNames {
     pub(super) fn new(sync: NameSync) -> FileNames {
-        let (cut, failure, changing) = (AtomicU64::new(NO_CUT), Unranked::default(), Mutex::new(Rank::FileNames, ()));
+        let (cut, failure, changing) = (AtomicU64::new(NO_CUT), Mutex::default(), Mutex::new(Rank::FileNames, ()));
         FileNames { cut, failure, changing, sync: sync.into() }
     }
 

@@ -4,8 +4,8 @@
 
 use super::compactor::{Compactor, Outcome};
 use crate::directory::CompactionRequest;
+use crate::lock_order::{Condvar, Mutex};
 use crate::vfs::Vfs;
-use parking_lot::{Condvar, Mutex};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;

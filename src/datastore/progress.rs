@@ -5,9 +5,8 @@
 //! The coordinator's leader raises the counters, one thread at a time; everybody may read and wait.
 
 use super::epochs::Epochs;
-use crate::lock_order::{Mutex, Rank};
+use crate::lock_order::{Condvar, Mutex, Rank};
 use crate::types::{Durability, Epoch};
-use parking_lot::{Condvar, Mutex as Unranked};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Instant;
 
@@ -45,7 +44,7 @@ pub(super) struct Progress {
     replicated: bool,
     degraded: AtomicBool,
     /// Intervals of epochs, first and last, that were notified while degraded; ascending.
-    degraded_intervals: Unranked<Vec<(Epoch, Epoch)>>,
+    degraded_intervals: Mutex<Vec<(Epoch, Epoch)>>,
     waiting: AtomicUsize,
     waiters: Mutex<()>,
     changed: Condvar,
@@ -58,7 +57,7 @@ impl Progress {
             level,
             replicated,
             degraded: AtomicBool::new(false),
-            degraded_intervals: Unranked::default(),
+            degraded_intervals: Mutex::default(),
             waiting: AtomicUsize::new(0),
             waiters: Mutex::new(Rank::Waiters, ()),
             changed: Condvar::new(),
@@ -175,8 +174,8 @@ impl Progress {
         let mut in_time = true;
         while in_time && !over() {
             match deadline {
-                Some(deadline) => in_time = guard.wait_until(&self.changed, deadline),
-                None => guard.wait(&self.changed),
+                Some(deadline) => in_time = !self.changed.wait_until(&mut guard, deadline).timed_out(),
+                None => self.changed.wait(&mut guard),
             }
         }
         drop(guard);

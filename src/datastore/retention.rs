@@ -2,8 +2,8 @@
 //! Log that somebody still needs as it is, a replica that lags behind, and the compaction that is owed because of them:
 //! it was asked for, and is done when they need that log no more.
 
+use crate::lock_order::Mutex;
 use crate::types::Epoch;
-use parking_lot::Mutex;
 use std::fmt;
 
 /// Log that compactions leave as it is.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The safe snapshot: up to which version the engine has finished all writes, and who is told when it moves.
 
+use crate::lock_order::Mutex;
 use crate::types::WriteVersion;
-use parking_lot::Mutex;
 use std::sync::Arc;
 
 /// A bound on versions: all writes below `version` are within it, and those of `version` itself when `inclusive`.

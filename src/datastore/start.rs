@@ -11,9 +11,9 @@ use crate::directory::data_directory::Directory;
 use crate::directory::make_control_directory;
 use crate::directory::start::{self, Found, Reading, Record, Started};
 use crate::error::{Error, Result};
+use crate::lock_order::{Mutex, Rank};
 use crate::types::{BlobId, Epoch};
 use crate::wal::epoch_file::EpochFile;
-use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -111,7 +111,7 @@ impl Datastore {
 
     /// Starts the commit journal, if there is to be one.
     fn committer(&self, directory: &Directory, epoch_file: EpochFile) -> Result<Committer> {
-        let epoch_file = Arc::new(Mutex::new(epoch_file));
+        let epoch_file = Arc::new(Mutex::new(Rank::EpochFile, epoch_file));
         let Commit::Journal(settings) = self.settings.commit else {
             return Ok(Committer::new(epoch_file, None));
         };

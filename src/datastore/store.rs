@@ -27,7 +27,6 @@ use crate::wal::file_sync::NameSync;
 use crate::wal::history_file::DirectoryHistory;
 use crate::wal::names;
 use crate::wal::rotation;
-use parking_lot::{Mutex as UnrankedMutex, RwLock as Unranked};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -54,12 +53,12 @@ pub struct Datastore {
     /// Serializes what changes the directory: start, rotation, backup, restore, and the end of a shutdown.
     pub(super) lifecycle: Mutex<Lifecycle>,
     pub(super) turns: Turns,
-    pub(super) snapshot: Unranked<Option<Snapshot>>,
-    pub(super) max_blob_id: Unranked<BlobId>,
+    pub(super) snapshot: RwLock<Option<Snapshot>>,
+    pub(super) max_blob_id: RwLock<BlobId>,
     pub(super) blobs: Arc<BlobStore>,
     pub(super) tags: Tags,
     /// The runs of the directory, the present one last; none before [`Self::ready`].
-    pub(super) history: UnrankedMutex<Option<DirectoryHistory>>,
+    pub(super) history: Mutex<Option<DirectoryHistory>>,
     pub(super) safe_snapshots: SafeSnapshots,
     pub(super) restore_progress: RestoreProgress,
 }
@@ -106,7 +105,7 @@ impl Datastore {
             instance_uuid: directory.identity(),
             blobs,
             tags,
-            history: UnrankedMutex::default(),
+            history: Mutex::new(Rank::History, None),
             safe_snapshots: SafeSnapshots::default(),
             coordinator,
             settings,
@@ -119,8 +118,8 @@ impl Datastore {
             turns: Turns::default(),
             pauses: Pauses::default(),
             lifecycle: Mutex::new(Rank::Lifecycle, Lifecycle { state: State::NotReady, directory: Some(directory) }),
-            snapshot: Unranked::default(),
-            max_blob_id: Unranked::default(),
+            snapshot: RwLock::default(),
+            max_blob_id: RwLock::default(),
             restore_progress: RestoreProgress::default(),
         }))
     }

@@ -3,10 +3,10 @@
 //! no data: a damaged one is put aside with a warning.
 
 use crate::error::{Error, Result};
+use crate::lock_order::{Mutex, Rank};
 use crate::types::Epoch;
 use crate::vfs::{crashsafe, Vfs};
 use crate::wal::names;
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
@@ -72,7 +72,7 @@ impl Tags {
     /// Reads the tags of a directory whose lock is held.
     pub(super) fn open(vfs: Arc<dyn Vfs>, location: &Path) -> Tags {
         let state = State::load(&*vfs, location);
-        Tags { vfs, location: location.to_owned(), state: Mutex::new(state) }
+        Tags { vfs, location: location.to_owned(), state: Mutex::new(Rank::Tags, state) }
     }
 
     /// Reads the tags again, after a restore has replaced the content of the directory.

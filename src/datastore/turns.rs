@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Starts and shutdowns of one data store take turns: none begins in the midst of another, and each finds what the one
 //! before has left.
-
-use parking_lot::{Condvar, Mutex};
+use crate::lock_order::{Condvar, Mutex};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Work {

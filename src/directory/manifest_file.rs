@@ -4,11 +4,11 @@
 
 use super::small_file::{read_file, Found, Source};
 use crate::error::{Error, Result};
+use crate::lock_order::{Mutex, Rank};
 use crate::vfs::{crashsafe, Lock, LockError, Open, Vfs, VfsFile};
 use crate::wal::journal::JournalId;
 use crate::wal::manifest::{self, Manifest};
 use crate::wal::names;
-use parking_lot::Mutex;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -162,7 +162,7 @@ pub(crate) struct ManifestOnDisk {
 impl ManifestOnDisk {
     /// The manifest that was read from `file`.
     pub(super) fn new(vfs: Arc<dyn Vfs>, location: &Path, file: Box<dyn VfsFile>, content: Manifest) -> ManifestOnDisk {
-        ManifestOnDisk { vfs, location: location.to_owned(), file, content: Mutex::new(content) }
+        ManifestOnDisk { vfs, location: location.to_owned(), file, content: Mutex::new(Rank::Manifest, content) }
     }
 
     /// The instance UUID.

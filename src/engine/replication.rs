@@ -4,13 +4,13 @@
 
 use crate::datastore::{Datastore, NotifyLevel, RecoveryReport, Retained, Settings};
 use crate::error::{Error, Result};
+use crate::lock_order::{Mutex, Rank};
 use crate::replication::native::primary::Primary;
 use crate::replication::policy::keeper::PolicyKeeper;
 use crate::replication::settings::{Mode, Protocol, ReplicationSettings};
 use crate::replication::status::{Known, LinkState, Status};
 use crate::replication::upstream::primary as upstream;
 use crate::types::Epoch;
-use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -61,7 +61,7 @@ impl upstream::Observer for Arc<Reporter> {
 
 impl Replication {
     pub(super) fn new(settings: ReplicationSettings) -> Replication {
-        Replication { settings, role: Mutex::new(Role::NotStarted), ended: AtomicBool::new(false) }
+        Replication { settings, role: Mutex::new(Rank::Leaf, Role::NotStarted), ended: AtomicBool::new(false) }
     }
 
     /// Sets what a data store has to know of it.
@@ -86,7 +86,7 @@ impl Replication {
         let primary =
             upstream::Primary::new(settings.clone(), store.shared_vfs(), store.location(), Box::new(reporter.clone()))
                 .map_err(|source| Error::Io { message: "cannot start replication".to_owned(), source })?;
-        *self.role.lock() = Role::Upstream(Arc::new(primary), reporter);
+        self.set_role(Role::Upstream(Arc::new(primary), reporter));
         Ok(())
     }
 
@@ -97,7 +97,7 @@ impl Replication {
         if again {
             // Called on one of its threads, the shutdown could not wait for all of them.
             self.end();
-            *self.role.lock() = Role::NotStarted;
+            self.set_role(Role::NotStarted);
             self.opened(store)?;
             (0..store.channel_count()).for_each(|channel| self.channel_created(channel));
             self.ended.store(false, SeqCst);
@@ -115,7 +115,7 @@ impl Replication {
             }
             Role::NotStarted | Role::Native(_) => {
                 let primary = Primary::start(store.clone(), self.settings.clone(), history)?;
-                *self.role.lock() = Role::Native(Arc::new(primary));
+                self.set_role(Role::Native(Arc::new(primary)));
                 Ok(())
             }
         }
@@ -155,6 +155,12 @@ impl Replication {
                 Known { degraded_since, lag_for, ..primary.describe(known) }.document()
             }
         }
+    }
+
+    /// The end of a former one waits for its threads, which may ask for the role.
+    fn set_role(&self, role: Role) {
+        let former = std::mem::replace(&mut *self.role.lock(), role);
+        drop(former);
     }
 
     fn role(&self) -> Role {

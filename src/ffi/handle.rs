@@ -6,7 +6,7 @@
 //! error and never reads freed memory.
 
 use super::status::Failure;
-use parking_lot::{Mutex, MutexGuard};
+use crate::lock_order::{Mutex, MutexGuard, Rank};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::Once;
@@ -63,11 +63,11 @@ pub(super) type Closable<T> = Mutex<Option<T>>;
 
 /// Content of a handle that is open.
 pub(super) fn closable<T>(content: T) -> Closable<T> {
-    Mutex::new(Some(content))
+    Mutex::new(Rank::Handle, Some(content))
 }
 
 /// Addresses of all stubs: what is kept on purpose is no leak to a leak checker.
-static KEPT: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+static KEPT: Mutex<Vec<usize>> = Mutex::new(Rank::Leaf, Vec::new());
 
 /// Makes a handle that stays valid to look at for the life of the process.
 pub(super) fn create<H: Handle>(content: H::Content) -> *mut H {
@@ -88,7 +88,7 @@ const RETIRED_MAX: usize = 1 << 16;
 
 impl Retired {
     pub(super) const fn new() -> Retired {
-        Retired(Mutex::new(VecDeque::new()))
+        Retired(Mutex::new(Rank::Leaf, VecDeque::new()))
     }
 
     /// As [`create`], with a retired handle when there are many.

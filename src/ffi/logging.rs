@@ -3,8 +3,8 @@
 
 use super::datastore::Context;
 use super::status::{guard, Failure, LIMESTONE_ERR_NOT_SUPPORTED};
+use crate::lock_order::{Rank, RwLock};
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use parking_lot::RwLock;
 use std::ffi::{c_char, c_void};
 use std::sync::OnceLock;
 
@@ -18,14 +18,15 @@ pub const LIMESTONE_LOG_DEBUG: i32 = 4;
 pub const LIMESTONE_LOG_TRACE: i32 = 5;
 
 /// Gets one log line, `message_len` bytes of UTF-8 without a line end; not terminated by a zero. Any thread. Must not
-/// throw, and must not call `limestone_set_log_callback`.
+/// throw, and must not call this library: it may
+/// run under any of its locks.
 #[allow(non_camel_case_types)]
 pub type limestone_log_callback =
     Option<unsafe extern "C" fn(context: *mut c_void, level: i32, message: *const c_char, message_len: usize)>;
 
 struct Bridge(RwLock<(limestone_log_callback, Context)>);
 
-static BRIDGE: Bridge = Bridge(RwLock::new((None, Context(std::ptr::null_mut()))));
+static BRIDGE: Bridge = Bridge(RwLock::new(Rank::Log, (None, Context(std::ptr::null_mut()))));
 static INSTALLED: OnceLock<bool> = OnceLock::new();
 
 impl Log for Bridge {

@@ -3,8 +3,8 @@
 //! What counts is data directories: one that is reached over two entries of the settings, at a time or one after the
 //! other, is one replica. Knows no connection.
 
+use crate::lock_order::{Mutex, Rank};
 use crate::types::Epoch;
-use parking_lot::Mutex;
 use std::collections::BTreeMap;
 
 /// What a session of a replica needs to report; no later session of it can be mistaken for this one.
@@ -44,7 +44,7 @@ impl Quorum {
     /// `needed` of `replicas` must have an epoch. Their places are 0 and so on.
     pub fn new(needed: usize, replicas: usize) -> Quorum {
         let slots = (0..replicas).map(|place| (place, None)).collect();
-        Quorum { needed, state: Mutex::new(State { sessions: 0, places: replicas, slots }) }
+        Quorum { needed, state: Mutex::new(Rank::Leaf, State { sessions: 0, places: replicas, slots }) }
     }
 
     /// One more replica; returns its place, which no other has or had.

@@ -4,7 +4,7 @@
 //! left.
 
 use super::descriptor::{above_standard_streams, is_exhausted};
-use parking_lot::Mutex;
+use crate::lock_order::Mutex;
 use rustix::fs::{self, AtFlags, Mode, OFlags, CWD};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

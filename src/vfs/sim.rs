@@ -13,10 +13,10 @@ mod state;
 mod tests;
 
 use super::interface::{DirEntry, FileKind, FileLock, Lock, LockError, Open, Vfs, VfsFile};
+use crate::lock_order::{Mutex, Rank};
 use disk::{errno, At, Disk, Ino};
 pub use faults::{Fault, Loss};
 use file::{SimFile, SimLock};
-use parking_lot::Mutex;
 use state::{Call, Held, Kind, Plan, Root, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -57,7 +57,7 @@ impl SimFs {
     fn on(disk: Disk, mounts: BTreeSet<PathBuf>) -> SimFs {
         let (locked, renamed) = (BTreeMap::new(), BTreeMap::new());
         let state = State { disk, calls: Vec::new(), plan: None, power_is_cut: false, locked, renamed, mounts };
-        SimFs { state: Arc::new(Mutex::new(state)), root: None }
+        SimFs { state: Arc::new(Mutex::new(Rank::Disk, state)), root: None }
     }
 
     /// Where the path begins.

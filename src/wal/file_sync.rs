@@ -5,8 +5,8 @@
 
 use super::rotation;
 use crate::error::{Error, Result};
+use crate::lock_order::{Mutex, Rank};
 use crate::vfs::{FileKind, Vfs, VfsFile};
-use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -21,7 +21,7 @@ pub struct NameSync {
 
 impl NameSync {
     pub fn new(vfs: Arc<dyn Vfs>, directory: &Path) -> NameSync {
-        NameSync { vfs, directory: directory.to_owned(), failure: Mutex::default() }
+        NameSync { vfs, directory: directory.to_owned(), failure: Mutex::new(Rank::NameSync, None) }
     }
 
     /// Makes the names durable that stand in the directory now.
@@ -98,7 +98,7 @@ struct Synced {
 
 impl FileSync {
     pub(super) fn new(file: Arc<dyn VfsFile>, path: &Path, names: Arc<NameSync>, failure: Failure) -> FileSync {
-        FileSync { file, path: path.to_owned(), names, failure, turn: Mutex::default() }
+        FileSync { file, path: path.to_owned(), names, failure, turn: Mutex::new(Rank::FileSync, Synced::default()) }
     }
 
     /// The first `changes` changes are on the disk when this returns; the name may not be.

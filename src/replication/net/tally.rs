@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Counts what strangers do, so that the log gets one line now and then and not one for each of them.
 
-use parking_lot::Mutex;
+use crate::lock_order::Mutex;
 use std::time::{Duration, Instant};
 
 /// How often at most a line is written.

@@ -3,11 +3,11 @@
 //! the log and a file are told, and then whoever asks.
 
 use crate::datastore::Datastore;
+use crate::lock_order::{Mutex, Rank};
 use crate::replication::native::protocol::Millis;
 use crate::replication::policy::degraded_intervals::Degradation;
 use crate::replication::policy::rule::{Change, Policy};
 use crate::replication::settings::Mode;
-use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
 /// The policy of a data store with its clock. One thread looks at the epochs; everybody may ask.
@@ -36,7 +36,7 @@ impl PolicyKeeper {
             degraded_since: None,
             behind_since: None,
         };
-        PolicyKeeper { mode, begun: Instant::now(), state: Mutex::new(state) }
+        PolicyKeeper { mode, begun: Instant::now(), state: Mutex::new(Rank::Policy, state) }
     }
 
     fn now(&self) -> Millis {
@@ -112,7 +112,7 @@ mod tests {
         let store = Datastore::open(settings.notify_level(NotifyLevel::Propagated)).unwrap();
         store.ready().unwrap();
         let keeper = Arc::new(PolicyKeeper::new(Mode::Degrade(Duration::ZERO)));
-        let heard = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::new(parking_lot::Mutex::new(Vec::new()));
         store.set_notify_callback(Some(Arc::new({
             let (keeper, heard) = (keeper.clone(), heard.clone());
             move |epoch: Epoch| heard.lock().push((epoch, keeper.degraded_since().is_some()))

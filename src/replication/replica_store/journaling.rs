@@ -5,9 +5,9 @@ use super::shared::Failure;
 use crate::datastore::Commit;
 use crate::directory::{LogDirectory, ManifestOnDisk};
 use crate::error::{Error, Result};
+use crate::lock_order::Mutex;
 use crate::wal::epoch_file::EpochFile;
 use crate::wal::journal::{Host, Journal, JournalId};
-use parking_lot::Mutex;
 use std::sync::Arc;
 
 struct Surroundings {

@@ -6,12 +6,12 @@
 use super::sessions::{rescan, Beyond, Sessions};
 use super::shared::Shared;
 use crate::error::{Error, Result};
+use crate::lock_order::{Mutex, MutexGuard, Rank};
 use crate::types::Epoch;
 use crate::wal::journal::LogFile;
 use crate::wal::names;
 use crate::wal::session_file::{Ended, OldContent, SessionFile};
 use crate::wal::sessions::SessionCheck;
-use parking_lot::{Mutex, MutexGuard};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -59,7 +59,7 @@ impl LaneLog {
         let file = SessionFile::new(shared.vfs.clone(), path.clone(), shared.names.clone());
         let (open, unsynced, syncing, ended, journaled) = (None, None, None, None, None);
         let writer = Writer { file, open, unsynced, syncing, ended, journaled, sessions: Sessions::default() };
-        LaneLog { shared, path, turn: Mutex::default(), writer: writer.into() }
+        LaneLog { shared, path, turn: Mutex::new(Rank::LaneTurn, ()), writer: Mutex::new(Rank::LaneWriter, writer) }
     }
 
     /// Appends a piece of a session's bytes as they stand in a log file. `first` and `last` say whether the session

@@ -4,11 +4,11 @@
 
 use crate::directory::LogDirectory;
 use crate::error::{Error, Result};
+use crate::lock_order::Mutex;
 use crate::types::Epoch;
 use crate::vfs::Vfs;
 use crate::wal::file_sync::NameSync;
 use crate::wal::journal::Journal;
-use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};

@@ -10,11 +10,11 @@ use super::versions::{self, SwitchedVersions};
 use crate::datastore::{Commit, Committer};
 use crate::directory::LogDirectory;
 use crate::error::{Error, Result};
+use crate::lock_order::{Mutex, Rank};
 use crate::types::{BlobId, Epoch};
 use crate::vfs::{crashsafe, Vfs};
 use crate::wal::file_sync::NameSync;
 use crate::wal::journal::Pause;
-use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -62,15 +62,15 @@ impl StandbyStore {
         let durable = restored.epoch_file.recorded();
         let identity = directory.identity();
         let versions = versions::Versions::new(versions::load(&*vfs, &location, &identity));
-        let (failure, epoch_file) = (Failure::default(), Arc::new(Mutex::new(restored.epoch_file)));
+        let (failure, epoch_file) = (Failure::default(), Arc::new(Mutex::new(Rank::EpochFile, restored.epoch_file)));
         let journal = journaling::start(commit, &directory, epoch_file.clone(), failure.clone())?;
         Ok(StandbyStore {
-            committer: Mutex::new(Committer::new(epoch_file, journal.clone())),
+            committer: Mutex::new(Rank::Recorder, Committer::new(epoch_file, journal.clone())),
             shared: Arc::new(Shared {
                 names: Arc::new(NameSync::new(vfs.clone(), &location)),
                 vfs,
                 location,
-                directory: Mutex::new(Some(directory)),
+                directory: Mutex::new(Rank::ReplicaDirectory, Some(directory)),
                 recorded: AtomicU64::new(durable.0),
                 covered: AtomicU64::new(durable.0),
                 failure,
@@ -79,7 +79,7 @@ impl StandbyStore {
             lanes: Mutex::default(),
             opened_empty: durable == Epoch(0) && restored.entries == 0,
             max_blob_id: restored.max_blob_id,
-            identity: Mutex::new(identity),
+            identity: Mutex::new(Rank::Identity, identity),
             versions,
         })
     }

@@ -4,9 +4,9 @@
 //! fewer BLOBs be deleted, and each session of a primary begins with the present ones. The original ignores it.
 
 use crate::error::{Error, Result};
+use crate::lock_order::{Mutex, Rank};
 use crate::types::WriteVersion;
 use crate::vfs::{crashsafe, Vfs};
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
 use std::path::Path;
@@ -66,7 +66,7 @@ struct State {
 
 impl Versions {
     pub(super) fn new(saved: SwitchedVersions) -> Versions {
-        Versions(Mutex::new(State { now: saved, saved }))
+        Versions(Mutex::new(Rank::Versions, State { now: saved, saved }))
     }
 
     pub(super) fn now(&self) -> SwitchedVersions {

@@ -3,8 +3,8 @@
 
 use super::disk::{errno, Ino};
 use super::state::{Held, Kind, Outcome, Root, State};
+use crate::lock_order::Mutex;
 use crate::vfs::interface::{FileLock, Mapping, VfsFile};
-use parking_lot::Mutex;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;

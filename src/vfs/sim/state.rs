@@ -3,8 +3,8 @@
 
 use super::disk::{errno, At, Disk, Ino};
 use super::faults::{Fault, Random};
+use crate::lock_order::Mutex;
 use crate::vfs::interface::not_the_same;
-use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;

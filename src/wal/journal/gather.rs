@@ -4,9 +4,9 @@
 
 use super::format::{piece_bytes, NewGroup, Piece};
 use crate::error::Result;
+use crate::lock_order::{Condvar, Mutex, MutexGuard, Rank};
 use crate::types::Epoch;
 use crate::wal::file_sync::{FileSync, PendingSync};
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
@@ -121,7 +121,7 @@ impl Gather {
     pub(super) fn new(bytes_max: usize, enough: usize) -> Gather {
         let (due, durable) = (Epoch(0), Epoch(0));
         let state = State { batch: Batch::default(), enough, due, durable, writing: false, closed: false };
-        Gather { state: Mutex::new(state), changed: Condvar::new(), bytes_max }
+        Gather { state: Mutex::new(Rank::Leaf, state), changed: Condvar::new(), bytes_max }
     }
 
     /// Adds a piece that was written with the first `changes` changes of its file.

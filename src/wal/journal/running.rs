@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The journal in use: groups are written by whoever commits, one at a time, and settled by a thread of its own.
 //!
-//! Locks are taken in this order: `writer`, `settling`, `turn`, then the epoch file.
+//! Locks are taken in the order of [`Rank`]: `writer`, `settling`, `turn`, then the epoch file.
 
 use super::format::{group_bytes, JournalId, NewGroup, BLOCK_BYTES};
 use super::gather::{Batch, Content, Fill, Gather, Gathered, LogFile, Refused};
@@ -10,11 +10,11 @@ use super::pace::Pace;
 use super::redo;
 use super::segments::{Segment, Settings, Unsettled};
 use crate::error::{Error, Result};
+use crate::lock_order::{Condvar, Mutex, MutexGuard, Rank};
 use crate::types::Epoch;
 use crate::vfs::Vfs;
 use crate::wal::epoch_file::EpochFile;
 use crate::wal::file_sync::PendingSync;
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -103,9 +103,9 @@ impl Journal {
             settings,
             host,
             epoch_file,
-            writer: Mutex::new(writer),
-            settling: Mutex::default(),
-            turn: Mutex::default(),
+            writer: Mutex::new(Rank::JournalWriter, writer),
+            settling: Mutex::new(Rank::Settling, ()),
+            turn: Mutex::new(Rank::JournalTurn, Turn::default()),
             work: Condvar::new(),
             settled: AtomicU64::new(0),
             failure: OnceLock::new(),

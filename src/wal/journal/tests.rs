@@ -4,12 +4,12 @@
 
 use super::*;
 use crate::error::{Error, Result};
+use crate::lock_order::{Mutex, Rank};
 use crate::types::Epoch;
 use crate::vfs::{crashsafe, Fault, Loss, Open, SimFs, Vfs, VfsFile};
 use crate::wal::epoch_file::{self, EpochFile};
 use crate::wal::file_sync::{Failure, FileSync, NameSync, PendingSync};
 use crate::wal::names;
-use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -73,7 +73,8 @@ impl Bench {
         let epoch_file = EpochFile::replace(vfs.clone(), Path::new(LOCATION), Epoch(0))?;
         let settings = Settings::default().bytes_max(1 << 20).idle(None);
         let host = Arc::new(TestHost(fs.clone()));
-        let journal = Journal::new(vfs, Path::new(LOCATION), settings, host, Arc::new(Mutex::new(epoch_file)));
+        let journal =
+            Journal::new(vfs, Path::new(LOCATION), settings, host, Arc::new(Mutex::new(Rank::EpochFile, epoch_file)));
         Ok(Bench {
             fs: fs.clone(),
             journal: Arc::new(journal),

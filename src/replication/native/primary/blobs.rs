@@ -6,11 +6,11 @@ use super::connection::Sender;
 use super::end::End;
 use super::queue::Queue;
 use crate::blob::BlobStore;
+use crate::lock_order::{Mutex, Rank};
 use crate::replication::native::protocol::frame::PIECE_BYTES_MAX;
 use crate::replication::native::protocol::message::{BlobPiece, Message};
 use crate::types::BlobId;
 use crate::vfs::{Open, Vfs};
-use parking_lot::Mutex;
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ struct Numbered {
 
 impl Blobs {
     pub(super) fn new() -> Blobs {
-        Blobs { queue: Queue::new(), numbered: Mutex::default() }
+        Blobs { queue: Queue::new(), numbered: Mutex::new(Rank::BlobNumbers, Numbered::default()) }
     }
 
     /// Those that are there. Others belong to entries that later ones have replaced. Looks files up: to be called

@@ -7,12 +7,12 @@ use super::end::End;
 use super::events::Events;
 use super::group::Group;
 use crate::datastore::Datastore;
+use crate::lock_order::{Mutex, Rank};
 use crate::replication::net::dial::Dialer;
 use crate::replication::settings::{Replica, ReplicationSettings};
 use crate::replication::status::LinkState;
 use crate::types::Epoch;
 use crate::wal::history_file::DirectoryHistory;
-use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
@@ -72,11 +72,11 @@ impl Core {
             group,
             slot,
             name,
-            dialer: Mutex::new(Dialer::new(endpoints)),
+            dialer: Mutex::new(Rank::Dialer, Dialer::new(endpoints)),
             oldest_shippable: AtomicU64::new(0),
-            link: Mutex::new(link),
-            base_set: Mutex::default(),
-            base_set_dropped: Mutex::default(),
+            link: Mutex::new(Rank::Leaf, link),
+            base_set: Mutex::new(Rank::BaseSet, None),
+            base_set_dropped: Mutex::new(Rank::BaseSetDropped, None),
             events: Events::default(),
             dismissed: AtomicBool::new(false),
         }

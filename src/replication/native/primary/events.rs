@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Lets threads sleep until there is something to look at.
 
-use parking_lot::{Condvar, Mutex};
+use crate::lock_order::{Condvar, Mutex};
 use std::time::Instant;
 
 /// Counts what there is to look at.

@@ -10,13 +10,13 @@ use crate::blob::BlobStore;
 #[cfg(doc)]
 use crate::datastore::Tap;
 use crate::datastore::{Datastore, EndedSession};
+use crate::lock_order::{Mutex, Rank};
 use crate::replication::native::protocol::lane_order::lane_of;
 use crate::replication::native::protocol::message::{Message, Reason};
 use crate::replication::native::protocol::primary_session::{PrimaryEvent, PrimarySession};
 use crate::replication::native::protocol::Millis;
 use crate::replication::quorum::Seat;
 use crate::types::{Epoch, WriteVersion};
-use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
@@ -118,7 +118,7 @@ impl Feed {
             store: Arc::downgrade(store),
             observer,
             begun: Instant::now(),
-            state: Mutex::new(state),
+            state: Mutex::new(Rank::Feed, state),
             versions: Mutex::default(),
         }
     }

@@ -7,6 +7,7 @@ use crate::replication::quorum::Quorum;
 use crate::types::BlobId;
 use crate::vfs::{Open, SimFs, Vfs, VfsFile};
 use crate::wal::history::History;
+use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;

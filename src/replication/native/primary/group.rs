@@ -6,12 +6,12 @@ use super::events::Events;
 use super::taps::Taps;
 use crate::datastore::Datastore;
 use crate::error::{Error, Result};
+use crate::lock_order::{Mutex, Rank};
 use crate::replication::addresses::check_another;
 use crate::replication::quorum::{Quorum, Seat};
 use crate::replication::settings::{Replica, ReplicationSettings};
 use crate::types::Epoch;
 use crate::wal::history_file::DirectoryHistory;
-use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub(super) struct Group {
 impl Group {
     pub(super) fn new(store: Arc<Datastore>, settings: ReplicationSettings, state: DirectoryHistory) -> Group {
         let quorum = Arc::new(Quorum::new(settings.quorum, settings.replicas.len()));
-        let roster = Mutex::new(settings.replicas.iter().cloned().enumerate().collect());
+        let roster = Mutex::new(Rank::Roster, settings.replicas.iter().cloned().enumerate().collect());
         Group {
             store,
             settings,

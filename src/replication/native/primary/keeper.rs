@@ -5,10 +5,10 @@ use super::attempt;
 use super::core::Core;
 use super::end::End;
 use super::session::Session;
+use crate::lock_order::Mutex;
 use crate::replication::native::protocol::heartbeat_interval;
 use crate::replication::net::backoff::Backoff;
 use crate::types::Epoch;
-use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -8,12 +8,12 @@ use super::keeper::Keeper;
 use super::session;
 use crate::datastore::Retained;
 use crate::error::Result;
+use crate::lock_order::{Mutex, Rank};
 use crate::replication::addresses::Replica;
 use crate::replication::policy::keeper::PolicyKeeper;
 use crate::replication::status::{Known, KnownReplica, ListedReplica, Status};
 use crate::types::Epoch;
 use crate::wal::names;
-use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ impl Members {
         let group = Arc::new(group);
         let keeper = |(slot, replica)| Arc::new(Keeper::new(Core::new(group.clone(), slot, replica)));
         let all = group.roster().into_iter().map(keeper).collect();
-        Members { all: Mutex::new(all), group, policy, draining: AtomicBool::new(false) }
+        Members { all: Mutex::new(Rank::Leaf, all), group, policy, draining: AtomicBool::new(false) }
     }
 
     /// The replicas as they are now.

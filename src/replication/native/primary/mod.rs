@@ -27,10 +27,10 @@ use self::keeper::Keeper;
 use self::members::Members;
 use crate::datastore::Datastore;
 use crate::error::{Error, Result};
+use crate::lock_order::Mutex;
 use crate::replication::settings::{Replica, ReplicationSettings};
 use crate::replication::status::{ListedReplica, Status};
 use crate::wal::history_file::DirectoryHistory;
-use parking_lot::Mutex;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 

@@ -2,7 +2,7 @@
 //! What waits to be sent on a connection: references, never bytes. Bounded in their number. What is not urgent waits
 //! for what is, or for company: one turn of the taker, one packet and one turn of the other side then do for all of it.
 
-use parking_lot::{Condvar, Mutex};
+use crate::lock_order::{Condvar, Mutex, Rank};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ struct Inner<T> {
 impl<T> Queue<T> {
     pub(super) fn new() -> Queue<T> {
         let inner = Inner { items: VecDeque::new(), bytes: 0, sleeping: false, closed: false };
-        Queue { inner: Mutex::new(inner), filled: Condvar::new(), emptied: Condvar::new() }
+        Queue { inner: Mutex::new(Rank::Leaf, inner), filled: Condvar::new(), emptied: Condvar::new() }
     }
 
     /// Adds an item and returns how many wait now. Never blocks; wakes the taker only when it sleeps. After

@@ -9,6 +9,7 @@ use super::end::End;
 use super::feed::{Feed, Observer};
 use super::lane::{Item, Lane};
 use super::queue::Queue;
+use crate::lock_order::{Condvar, Mutex, Rank};
 use crate::replication::native::protocol::handshake::{PrimaryHandshake, Terms};
 use crate::replication::native::protocol::message::{
     Code, ConnectionKind, Message, Nonce, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, CHANNELS_MAX,
@@ -19,7 +20,6 @@ use crate::replication::net::dial;
 use crate::replication::quorum::Seat;
 use crate::replication::secret;
 use crate::types::Epoch;
-use parking_lot::{Condvar, Mutex};
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -96,13 +96,13 @@ impl Session {
             id: secret::random().map_err(|e| End::Local(e.to_string()))?,
             core,
             closers: Mutex::default(),
-            lanes: Mutex::default(),
+            lanes: Mutex::new(Rank::SessionLanes, Vec::new()),
             blobs: Arc::new(Blobs::new()),
-            control: Mutex::default(),
-            feed: Mutex::default(),
+            control: Mutex::new(Rank::Control, None),
+            feed: Mutex::new(Rank::FeedSlot, None),
             end: Mutex::default(),
             ended: Condvar::new(),
-            base: Mutex::default(),
+            base: Mutex::new(Rank::Base, Base::None),
             joining: Mutex::default(),
             joined: Condvar::new(),
             progressed: AtomicBool::new(false),
@@ -289,7 +289,8 @@ impl Session {
         channels_max: u32,
         threads: &mut Vec<JoinHandle<()>>,
     ) -> Result<(), End> {
-        for (number, queue) in self.lanes.lock().clone().into_iter().enumerate() {
+        let lanes = self.lanes.lock().clone();
+        for (number, queue) in lanes.into_iter().enumerate() {
             self.spawn(threads, &format!("lane_{number}"), move |session| {
                 let (sender, _) = session.join_in_turn(peer, ConnectionKind::Lane(number as u32))?;
                 Lane::new(sender, channels_max).run(&queue, || match number {

@@ -4,15 +4,20 @@
 use super::feed::Pass;
 use crate::datastore::{Datastore, EndedSession, Subscription, Tap};
 use crate::error::Result;
+use crate::lock_order::{Mutex, Rank};
 use crate::replication::quorum::Quorum;
 use crate::types::{Epoch, WriteVersion};
-use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Who is told, by the place of the replica in the settings.
-#[derive(Default)]
 pub(super) struct Taps(Mutex<BTreeMap<usize, Arc<Pass>>>);
+
+impl Default for Taps {
+    fn default() -> Taps {
+        Taps(Mutex::new(Rank::Subscribers, BTreeMap::new()))
+    }
+}
 
 impl Taps {
     /// Lets the pass of a session be told from now on, in place of an earlier one, and gives the log that was written

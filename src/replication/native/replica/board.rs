@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a replica knows of its link, for the status document and the log: one log line for each change of state.
 
+use crate::lock_order::{Mutex, Rank};
 use crate::replication::status::{Known, LinkState, Side};
 use crate::types::Epoch;
-use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
 /// Kept up to date by the threads of the connections.
@@ -52,19 +52,22 @@ fn ms(since: Instant) -> u64 {
 impl Board {
     /// `stall_ms`: for how long something may be behind before the link counts as stalled.
     pub(super) fn new(stall_ms: u64) -> Board {
-        Board(Mutex::new(Facts {
-            state: LinkState::Connecting,
-            since: Instant::now(),
-            peer: None,
-            last_error: None,
-            received: 0,
-            committed: 0,
-            durable: 0,
-            behind_since: None,
-            heard: None,
-            told: None,
-            stall_ms,
-        }))
+        Board(Mutex::new(
+            Rank::Leaf,
+            Facts {
+                state: LinkState::Connecting,
+                since: Instant::now(),
+                peer: None,
+                last_error: None,
+                received: 0,
+                committed: 0,
+                durable: 0,
+                behind_since: None,
+                heard: None,
+                told: None,
+                stall_ms,
+            },
+        ))
     }
 
     /// A primary was accepted.

@@ -8,6 +8,7 @@ use super::rewinds::Rewinds;
 use super::session::Session;
 use crate::datastore::Commit;
 use crate::error::{Error, Result};
+use crate::lock_order::{Condvar, Mutex, Rank, RwLock};
 use crate::replication::native::protocol::handshake::{check_term, followed, history_of, Standing, Terms};
 use crate::replication::native::protocol::message::{Code, Outcome, PrimaryIdentity, Reason, VERSION};
 use crate::replication::native::protocol::Millis;
@@ -17,7 +18,6 @@ use crate::replication::status::{Known, Status};
 use crate::types::Epoch;
 use crate::vfs::Vfs;
 use crate::wal::history_file::{DirectoryHistory, Place, Role};
-use parking_lot::{Condvar, Mutex, RwLock};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::Arc;
@@ -110,18 +110,18 @@ impl Node {
         Ok(Node {
             location,
             directory,
-            secret: RwLock::new(options.secret.clone()),
+            secret: RwLock::new(Rank::Leaf, options.secret.clone()),
             options,
-            store: RwLock::new(Some(Arc::new(store))),
-            history: Mutex::new(history),
-            session: Mutex::default(),
-            accepting: Mutex::default(),
+            store: RwLock::new(Rank::ReplicaStore, Some(Arc::new(store))),
+            history: Mutex::new(Rank::ReplicaHistory, history),
+            session: Mutex::new(Rank::Serving, None),
+            accepting: Mutex::new(Rank::Accepting, ()),
             board: Board::new(timeout_ms),
             rewinds: Rewinds::default(),
-            seen: Mutex::new(seen),
+            seen: Mutex::new(Rank::Seen, seen),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
-            stopped: Mutex::new(false),
+            stopped: Mutex::new(Rank::Leaf, false),
             stop_signal: Condvar::new(),
             failure: Mutex::default(),
             outcome: Mutex::default(),

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The sending end of a connection, shared by the threads that answer on it: frames go out one after the other.
 
+use crate::lock_order::{Mutex, Rank};
 use crate::replication::native::protocol::message::Message;
 use crate::replication::native::protocol::seal::Seal;
 use crate::replication::native::sender::Sender;
 use crate::replication::net::connection::{Closer, WriteHalf};
-use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub(super) struct Outgoing {
 impl Outgoing {
     pub(super) fn new(write: WriteHalf) -> Outgoing {
         let closer = write.closer();
-        Outgoing { sender: Arc::new(Mutex::new(Sender::new(write))), closer }
+        Outgoing { sender: Arc::new(Mutex::new(Rank::Leaf, Sender::new(write))), closer }
     }
 
     /// Sends within the deadline of the half.

@@ -2,8 +2,8 @@
 //! Makes epochs durable beside everything else of a session: while one is recorded, the sessions of the next are
 //! received and synced.
 
+use crate::lock_order::{Condvar, Mutex};
 use crate::types::Epoch;
-use parking_lot::{Condvar, Mutex};
 
 /// What is asked of the thread that records epochs.
 #[derive(Debug, Default)]

@@ -2,8 +2,8 @@
 //! What a replica knows of rewinds: whether it was told to, what would go, and where it has to go back to.
 
 use crate::directory::{Cut, Extent, Keep};
+use crate::lock_order::{Mutex, MutexGuard};
 use crate::types::Epoch;
-use parking_lot::{Mutex, MutexGuard};
 
 /// What is known of rewinds.
 #[derive(Debug, Default)]

@@ -5,13 +5,13 @@ use super::end::End;
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
 use super::recorder::Recorder;
+use crate::lock_order::{Condvar, Mutex, Rank};
 use crate::replication::native::protocol::message::{Message, PrimaryIdentity, Reason};
 use crate::replication::native::protocol::replica_session::{ReplicaAction, ReplicaSession};
 use crate::replication::native::protocol::Millis;
 use crate::replication::net::connection::Closer;
 use crate::replication::replica_store::{StandbyStore, SwitchedVersions};
 use crate::types::Epoch;
-use parking_lot::{Condvar, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,12 +65,12 @@ impl Session {
     ) -> Session {
         let closers = vec![control.closer()];
         Session {
-            machine: Mutex::new(machine),
+            machine: Mutex::new(Rank::Leaf, machine),
             store,
             primary,
             control,
-            closers: Mutex::new(closers),
-            ended: Mutex::default(),
+            closers: Mutex::new(Rank::Leaf, closers),
+            ended: Mutex::new(Rank::ServingEnd, None),
             end_signal: Condvar::new(),
             threads: Mutex::default(),
             idle: Condvar::new(),

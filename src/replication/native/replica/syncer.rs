@@ -3,8 +3,8 @@
 //! began, so a replica that is behind syncs as often as its disk can. What has come and is not synced is bounded.
 
 use super::end::End;
+use crate::lock_order::{Condvar, Mutex};
 use crate::types::Epoch;
-use parking_lot::{Condvar, Mutex};
 
 /// So much is synced although nobody asks, so that little is left when the primary does.
 const EAGER_BYTES: u64 = 8 << 20;

@@ -4,12 +4,12 @@
 use super::confirmed;
 use super::connection::{Exchange, LinkError};
 use super::queue::Queue;
+use crate::lock_order::{Condvar, Mutex};
 use crate::replication::net::connection::Closer;
 use crate::replication::net::dial::Dialer;
 use crate::replication::settings::ReplicationSettings;
 use crate::types::Epoch;
 use crate::vfs::Vfs;
-use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;

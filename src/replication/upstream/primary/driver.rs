@@ -9,6 +9,7 @@ use super::core::{Observer, Phase, Shared, State};
 use super::queue::Queue;
 use crate::datastore::{EndedSession, Subscription, Tap};
 use crate::error::Result;
+use crate::lock_order::{Condvar, Mutex, Rank};
 use crate::replication::backlog::Backlog;
 use crate::replication::net::dial::Dialer;
 use crate::replication::settings::{Endpoint, ReplicationSettings};
@@ -16,7 +17,6 @@ use crate::replication::status::{Known, LinkState};
 use crate::types::{Epoch, WriteVersion};
 use crate::vfs::Vfs;
 use crate::wal::names;
-use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -80,13 +80,13 @@ impl Primary {
         };
         let shared = Arc::new(Shared {
             name: settings.endpoints.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(", "),
-            dialer: Mutex::new(Dialer::new(settings.endpoints.clone())),
+            dialer: Mutex::new(Rank::Dialer, Dialer::new(settings.endpoints.clone())),
             settings,
             vfs,
             blobs: location.join(names::BLOB_DIR),
             location: location.to_owned(),
             observer,
-            state: Mutex::new(state),
+            state: Mutex::new(Rank::Leaf, state),
             changed: Condvar::new(),
         });
         let primary = Primary { shared };

@@ -2,10 +2,10 @@
 //! What the connections of a replica share.
 
 use super::registry::Registry;
+use crate::lock_order::RwLock;
 use crate::replication::net::limits::Limits;
 use crate::replication::replica_store::StandbyStore;
 use crate::replication::upstream::protocol::reader::Budget;
-use parking_lot::RwLock;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::Duration;

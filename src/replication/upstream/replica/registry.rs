@@ -4,8 +4,8 @@
 //! what the former one left beyond the durable epoch is discarded, because the primary does so, too.
 
 use crate::error::Result;
+use crate::lock_order::{Condvar, Mutex, Rank};
 use crate::replication::net::connection::Closer;
-use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 const IDLE_MAX: Duration = Duration::from_secs(2);
 
 /// The connections of a replica.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Registry {
     life: Mutex<Life>,
     released: Condvar,
@@ -81,6 +81,12 @@ impl Life {
             Wanted::Control => self.control != Use::Never,
             Wanted::Channel(id) => self.used.contains(&id),
         }
+    }
+}
+
+impl Default for Registry {
+    fn default() -> Registry {
+        Registry { life: Mutex::new(Rank::Life, Life::default()), released: Condvar::new() }
     }
 }
 

@@ -3,10 +3,10 @@
 
 use super::connection;
 use super::node::{Node, Options};
+use crate::lock_order::{Rank, RwLock};
 use crate::replication::net::limits::Limits;
 use crate::replication::net::listener::Listener;
 use crate::replication::replica_store::StandbyStore;
-use parking_lot::RwLock;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -38,7 +38,7 @@ impl Replica {
             store,
             options,
             registry: Arc::default(),
-            recording: RwLock::new(()),
+            recording: RwLock::new(Rank::Recording, ()),
             stopping: AtomicBool::new(false),
         });
         let listener = {
