@@ -112,12 +112,6 @@ pub unsafe extern "C" fn limestone_datastore_blob_file(
     })
 }
 
-unsafe fn ids<'a>(blob_ids: *const u64, count: usize) -> Result<impl Iterator<Item = BlobId> + 'a, Failure> {
-    // SAFETY: the caller's promise.
-    let ids: &'a [u64] = unsafe { handle::bytes(blob_ids, count, "the list of BLOB ids") }?;
-    Ok(ids.iter().map(|&id| BlobId(id)))
-}
-
 /// Marks BLOBs as needed, as an entry that refers to them does: the release of their pool keeps them. Ids that no pool
 /// owns are ignored.
 ///
@@ -130,8 +124,7 @@ pub unsafe extern "C" fn limestone_datastore_mark_blobs(
     count: usize,
 ) -> i32 {
     guard(|| unsafe {
-        let ids: Vec<BlobId> = ids(blob_ids, count)?.collect();
-        store(datastore)?.blobs().mark_persistent(&ids);
+        store(datastore)?.blobs().mark_persistent(&handle::blob_ids(blob_ids, count)?);
         Ok(())
     })
 }
@@ -147,8 +140,7 @@ pub unsafe extern "C" fn limestone_datastore_unmark_blobs(
     count: usize,
 ) -> i32 {
     guard(|| unsafe {
-        let ids: Vec<BlobId> = ids(blob_ids, count)?.collect();
-        store(datastore)?.blobs().unmark_persistent(&ids);
+        store(datastore)?.blobs().unmark_persistent(&handle::blob_ids(blob_ids, count)?);
         Ok(())
     })
 }

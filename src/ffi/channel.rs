@@ -4,7 +4,7 @@
 use super::handle::{self, handle, Stub};
 use super::status::{guard, Failure};
 use crate::datastore::Channel;
-use crate::types::{BlobId, StorageId, WriteVersion};
+use crate::types::{StorageId, WriteVersion};
 use std::sync::Arc;
 
 /// A log channel. Owned by its data store. Calls may come from any thread; one session belongs to one caller at a
@@ -80,11 +80,8 @@ pub unsafe extern "C" fn limestone_channel_add_entry(
     major: u64,
     minor: u64,
 ) -> i32 {
-    guard(|| unsafe {
-        let key = handle::bytes(key, key_len, "the key")?;
-        let value = handle::bytes(value, value_len, "the value")?;
-        Ok(self::channel(channel)?.add_entry(StorageId(storage), key, value, version(major, minor), &[])?)
-    })
+    let none = std::ptr::null();
+    limestone_channel_add_entry_with_blobs(channel, storage, key, key_len, value, value_len, major, minor, none, 0)
 }
 
 /// Appends an upsert that refers to BLOBs. With no ids it is the same as `limestone_channel_add_entry`.
@@ -107,8 +104,7 @@ pub unsafe extern "C" fn limestone_channel_add_entry_with_blobs(
     guard(|| unsafe {
         let key = handle::bytes(key, key_len, "the key")?;
         let value = handle::bytes(value, value_len, "the value")?;
-        let ids = handle::bytes(blob_ids, blob_count, "the list of BLOB ids")?;
-        let blobs: Vec<BlobId> = ids.iter().map(|&id| BlobId(id)).collect();
+        let blobs = handle::blob_ids(blob_ids, blob_count)?;
         Ok(self::channel(channel)?.add_entry(StorageId(storage), key, value, version(major, minor), &blobs)?)
     })
 }

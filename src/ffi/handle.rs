@@ -7,6 +7,7 @@
 
 use super::status::Failure;
 use crate::lock_order::{Mutex, MutexGuard, Rank};
+use crate::types::BlobId;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::Once;
@@ -224,6 +225,16 @@ pub(super) unsafe fn bytes<'a, T>(data: *const T, len: usize, what: &str) -> Res
     }
     // SAFETY: the caller's promise; the length was checked.
     Ok(unsafe { std::slice::from_raw_parts(data, len) })
+}
+
+/// BLOB ids that the caller passed.
+///
+/// # Safety
+/// As for [`bytes`].
+pub(super) unsafe fn blob_ids(ids: *const u64, count: usize) -> Result<Vec<BlobId>, Failure> {
+    // SAFETY: the caller's promise.
+    let ids = unsafe { bytes(ids, count, "the list of BLOB ids") }?;
+    Ok(ids.iter().map(|&id| BlobId(id)).collect())
 }
 
 /// Makes a struct with a stub a handle.

@@ -3,7 +3,7 @@
 //! order. What came on a lane is synced by a second thread.
 
 use super::end::End;
-use super::incoming::{Incoming, Next};
+use super::incoming::Incoming;
 use super::node::Node;
 use super::session::Session;
 use super::syncer::Syncer;
@@ -68,12 +68,7 @@ fn receive(
     (number, mut order): (u32, LaneOrder),
     (log, syncer): (&LaneLog, &Syncer),
 ) -> Result<(), End> {
-    loop {
-        let message = match incoming.next()? {
-            Next::Message(message) => message,
-            Next::Idle => continue,
-            Next::Closed => return Ok(()),
-        };
+    while let Some(message) = incoming.message()? {
         session.heard(node.now());
         match order.on_message(message).map_err(End::Told)? {
             LaneStep::Noted => {}
@@ -96,6 +91,7 @@ fn receive(
             }
         }
     }
+    Ok(())
 }
 
 /// Serves the BLOB connection until it ends.
@@ -103,13 +99,11 @@ pub(super) fn blobs(node: &Node, session: &Session, incoming: &mut Incoming) -> 
     let mut receiver = session.store.blob_receiver();
     let failed = |e| End::Told(node.failed(&e));
     let (mut whole, mut synced) = (0, 0);
-    loop {
-        let piece = match incoming.next()? {
-            Next::Message(Message::Blob(piece)) => piece,
-            Next::Message(Message::Error(reason)) => return Err(End::Lost(reason.to_string())),
-            Next::Message(other) => return Err(violation(format!("a {} message among BLOBs", other.kind().name()))),
-            Next::Idle => continue,
-            Next::Closed => return Ok(()),
+    while let Some(message) = incoming.message()? {
+        let piece = match message {
+            Message::Blob(piece) => piece,
+            Message::Error(reason) => return Err(End::Lost(reason.to_string())),
+            other => return Err(violation(format!("a {} message among BLOBs", other.kind().name()))),
         };
         session.heard(node.now());
         node.board.heard();
@@ -129,18 +123,14 @@ pub(super) fn blobs(node: &Node, session: &Session, incoming: &mut Incoming) -> 
             session.carry_out(action)?;
         }
     }
+    Ok(())
 }
 
 /// Serves the connection of a base sync until the files are in place.
 pub(super) fn base(node: &Node, session: &Session, incoming: &mut Incoming) -> Result<(), End> {
     let failed = |e| End::Told(node.failed(&e));
     let mut staging: BaseStaging = node.staging().map_err(failed)?;
-    loop {
-        let message = match incoming.next()? {
-            Next::Message(message) => message,
-            Next::Idle => continue,
-            Next::Closed => return Ok(()),
-        };
+    while let Some(message) = incoming.message()? {
         session.heard(node.now());
         node.board.heard();
         match message {
@@ -166,6 +156,7 @@ pub(super) fn base(node: &Node, session: &Session, incoming: &mut Incoming) -> R
             other => return Err(violation(format!("a {} message in a base sync", other.kind().name()))),
         }
     }
+    Ok(())
 }
 
 fn reply(incoming: &Incoming, message: &Message) -> Result<(), End> {

@@ -74,6 +74,17 @@ impl Incoming {
         }
     }
 
+    /// The next message, whenever it comes; `None` when the connection has ended before one.
+    pub(super) fn message(&mut self) -> Result<Option<Message>, End> {
+        loop {
+            match self.next()? {
+                Next::Message(message) => return Ok(Some(message)),
+                Next::Idle => {}
+                Next::Closed => return Ok(None),
+            }
+        }
+    }
+
     /// From now on each read may take this long.
     pub(super) fn set_timeout(&mut self, timeout: Duration) {
         self.frames.get_mut().get_mut().half.set_deadline(Deadline::Each(timeout));
