@@ -29,13 +29,8 @@ TEST(backups, of_a_new_location_list_three_files) {
 
 TEST(backups, list_existing_files_in_order_with_live_logs_and_blobs) {
     scratch_directory scratch;
-    datastore object(settings(scratch.location()));
-    auto& channel = object.create_channel();
-    object.ready();
-    object.switch_epoch(1);
-    channel.begin_session();
-    channel.add_entry(1, "k", "v", {1, 0});
-    channel.end_session();
+    running_datastore object(scratch.location());
+    object.write(1, "k", "v");
     std::filesystem::create_directories(scratch.location() / "blob" / "dir_07");
     std::ofstream(scratch.location() / "blob" / "dir_07" / "0000000000000007.blob") << "blob";
     auto& files = object.begin_backup().files();
@@ -81,10 +76,8 @@ TEST(blob_files, are_available_when_they_exist_and_their_id_was_given_out) {
 
 TEST(persistent_blob_ids, are_marked_by_entries_and_taken_back_in_order) {
     scratch_directory scratch;
-    open_datastore object(settings(scratch.location()));
-    auto& channel = object.create_channel();
-    object.ready();
-    object.switch_epoch(1);
+    running_datastore object(scratch.location());
+    auto& channel = object.channel;
     channel.begin_session();
     channel.add_entry(1, "k", "v", {1, 0}, {3, 5});
     object.add_persistent_blob_ids({7});

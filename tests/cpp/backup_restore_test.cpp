@@ -18,17 +18,6 @@ namespace {
 
 namespace stdfs = std::filesystem;
 
-void write_session(log_channel& channel, std::string const& key, std::string const& value,
-                   std::vector<blob_id_type> const& blobs = {}) {
-    channel.begin_session();
-    if (blobs.empty()) {
-        channel.add_entry(1, key, value, {1, 0});
-    } else {
-        channel.add_entry(1, key, value, {1, 0}, blobs);
-    }
-    channel.end_session();
-}
-
 /// Copies the files of a detailed backup to a directory of their own, as the server does.
 void copy_to(backup_detail& backup, stdfs::path const& to) {
     stdfs::create_directories(to);
@@ -41,11 +30,8 @@ void copy_to(backup_detail& backup, stdfs::path const& to) {
 stdfs::path make_backup(stdfs::path const& scratch, std::string const& key, std::string const& value) {
     auto source = scratch / ("source of " + key);
     auto to = scratch / ("backup of " + key);
-    datastore object(settings(source));
-    auto& channel = object.create_channel();
-    object.ready();
-    object.switch_epoch(1);
-    write_session(channel, key, value);
+    running_datastore object(source);
+    object.write(1, key, value);
     object.switch_epoch(2);
     copy_to(*object.begin_backup(backup_type::standard), to);
     return to;
@@ -53,11 +39,8 @@ stdfs::path make_backup(stdfs::path const& scratch, std::string const& key, std:
 
 /// A data location with one entry, closed again.
 void make_location(stdfs::path const& location, std::string const& key) {
-    datastore object(settings(location));
-    auto& channel = object.create_channel();
-    object.ready();
-    object.switch_epoch(1);
-    write_session(channel, key, "old");
+    running_datastore object(location);
+    object.write(1, key, "old");
     object.switch_epoch(2);
 }
 
@@ -81,14 +64,11 @@ using kind = restore_progress::status_kind;
 
 TEST(detailed_backups, list_settled_files_by_name_and_then_blobs_with_their_roles) {
     scratch_directory scratch;
-    datastore object(settings(scratch.location()));
-    auto& channel = object.create_channel();
+    running_datastore object(scratch.location());
     object.create_channel();
-    object.ready();
-    object.switch_epoch(1);
     auto pool = object.acquire_blob_pool();
     auto blob = pool->register_data("content");
-    write_session(channel, "k", "v", {blob});
+    object.write(1, "k", "v", {blob});
     object.switch_epoch(2);
     auto backup = object.begin_backup(backup_type::transaction);
     ASSERT_EQ(backup->entries().size(), 6U);
@@ -114,18 +94,15 @@ TEST(detailed_backups, list_settled_files_by_name_and_then_blobs_with_their_role
 
 TEST(detailed_backups, and_restores_are_possible_after_a_shutdown) {
     scratch_directory scratch;
-    datastore object(settings(scratch.location()));
-    auto& channel = object.create_channel();
-    object.ready();
-    object.switch_epoch(1);
-    write_session(channel, "k", "old");
+    running_datastore object(scratch.location());
+    object.write(1, "k", "old");
     object.switch_epoch(2);
     object.shutdown().wait();
     copy_to(*object.begin_backup(backup_type::standard), scratch.path() / "backup");
 
     object.ready();
     object.switch_epoch(3);
-    write_session(channel, "k", "new");
+    object.write(1, "k", "new");
     object.switch_epoch(4);
     object.shutdown().wait();
     EXPECT_EQ(object.restore((scratch.path() / "backup").string(), true), status::ok);
@@ -160,11 +137,8 @@ TEST(detailed_backups, wait_for_what_was_written_before) {
     scratch_directory scratch;
     auto to = scratch.path() / "backup";
     {
-        datastore object(settings(scratch.location()));
-        auto& channel = object.create_channel();
-        object.ready();
-        object.switch_epoch(1);
-        write_session(channel, "k", "v");
+        running_datastore object(scratch.location());
+        object.write(1, "k", "v");
         auto begun = std::async(std::launch::async, [&] { return object.begin_backup(backup_type::standard); });
         epoch_id_type epoch = 1;
         while (begun.wait_for(std::chrono::milliseconds(1)) != std::future_status::ready) {
@@ -179,10 +153,8 @@ TEST(detailed_backups, wait_for_what_was_written_before) {
 
 TEST(detailed_backups, are_given_up_by_a_shutdown) {
     scratch_directory scratch;
-    datastore object(settings(scratch.location()));
-    auto& channel = object.create_channel();
-    object.ready();
-    object.switch_epoch(1);
+    running_datastore object(scratch.location());
+    auto& channel = object.channel;
     channel.begin_session();
     auto begun = std::async(std::launch::async, [&] { return object.begin_backup(backup_type::standard); });
     begun.wait_for(std::chrono::milliseconds(20));
@@ -193,12 +165,9 @@ TEST(detailed_backups, are_given_up_by_a_shutdown) {
 TEST(detailed_backups, hold_exactly_what_is_durable_at_log_finish) {
     scratch_directory scratch;
     auto to = scratch.path() / "backup";
-    datastore object(settings(scratch.location()));
-    auto& channel = object.create_channel();
+    running_datastore object(scratch.location());
     auto& other = object.create_channel();
-    object.ready();
-    object.switch_epoch(1);
-    write_session(channel, "durable", "1");
+    object.write(1, "durable", "1");
     object.switch_epoch(2);
     other.begin_session();
     other.add_entry(1, "open", "2", {2, 0});
@@ -208,7 +177,7 @@ TEST(detailed_backups, hold_exactly_what_is_durable_at_log_finish) {
     other.end_session();
     object.switch_epoch(3);
     auto detail = backup.get();
-    write_session(channel, "later", "3");
+    object.write(1, "later", "3");
     object.switch_epoch(4);
     EXPECT_EQ(detail->log_finish(), 2U);
     copy_to(*detail, to);
@@ -231,11 +200,8 @@ TEST(detailed_backups, may_outlive_the_datastore) {
 TEST(epoch_files, are_rotated_and_never_empty) {
     scratch_directory scratch;
     {
-        open_datastore object(settings(scratch.location()));
-        auto& channel = object.create_channel();
-        object.ready();
-        object.switch_epoch(1);
-        write_session(channel, "k", "v");
+        running_datastore object(scratch.location());
+        object.write(1, "k", "v");
         object.switch_epoch(2);
         object.rotate_epoch_file_for_tests();
         auto names = names_in(scratch.location());
@@ -245,7 +211,7 @@ TEST(epoch_files, are_rotated_and_never_empty) {
         EXPECT_EQ(rotated->substr(rotated->rfind('.')), ".2") << "the current epoch";
         EXPECT_EQ(stdfs::file_size(scratch.location() / *rotated), 9U);
         EXPECT_EQ(stdfs::file_size(scratch.location() / "epoch"), 9U);
-        write_session(channel, "k2", "v2");
+        object.write(1, "k2", "v2");
         object.switch_epoch(3);
         // A commit journal has the record until then.
         object.shutdown();
@@ -295,13 +261,10 @@ TEST(restores, put_blobs_from_a_flat_directory_to_their_places) {
     auto from = scratch.path() / "backup";
     blob_id_type blob{};
     {
-        datastore object(settings(scratch.path() / "source"));
-        auto& channel = object.create_channel();
-        object.ready();
-        object.switch_epoch(1);
+        running_datastore object(scratch.path() / "source");
         auto pool = object.acquire_blob_pool();
         blob = pool->register_data("content");
-        write_session(channel, "k", "v", {blob});
+        object.write(1, "k", "v", {blob});
         object.switch_epoch(2);
         copy_to(*object.begin_backup(backup_type::standard), from);
     }

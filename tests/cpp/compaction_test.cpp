@@ -46,12 +46,6 @@ private:
     std::thread thread_;
 };
 
-void write(log_channel& channel, std::uint64_t epoch, std::string_view key, std::string_view value) {
-    channel.begin_session();
-    channel.add_entry(1, key, value, {epoch, 0});
-    channel.end_session();
-}
-
 std::string content(std::filesystem::path const& file) {
     std::ifstream stream(file);
     return {std::istreambuf_iterator<char>(stream), {}};
@@ -72,13 +66,10 @@ std::pair<std::string, int> run_script(std::string const& name, std::string cons
 TEST(compaction, leaves_the_live_entries_and_lists_the_rest_as_detached) {
     scratch_directory scratch;
     {
-        open_datastore object(settings(scratch.location()));
-        auto& channel = object.create_channel();
-        object.ready();
-        object.switch_epoch(1);
-        write(channel, 1, "k", "old");
+        running_datastore object(scratch.location());
+        object.write(1, "k", "old");
         object.switch_epoch(2);
-        write(channel, 2, "k", "new");
+        object.write(2, "k", "new");
         object.switch_epoch(3);
         epoch_thread epochs(object);
         object.compact_with_online();
@@ -107,11 +98,8 @@ TEST(compaction, needs_an_epoch) {
 
 TEST(compaction, ends_with_the_shutdown_although_nobody_switches_epochs) {
     scratch_directory scratch;
-    open_datastore object(settings(scratch.location()));
-    auto& channel = object.create_channel();
-    object.ready();
-    object.switch_epoch(1);
-    write(channel, 1, "k", "v");
+    running_datastore object(scratch.location());
+    object.write(1, "k", "v");
     auto compaction =
         std::async(std::launch::async, [&] { EXPECT_THROW(object.compact_with_online(), limestone_exception); });
     EXPECT_EQ(compaction.wait_for(std::chrono::milliseconds(50)), std::future_status::timeout);
@@ -121,11 +109,8 @@ TEST(compaction, ends_with_the_shutdown_although_nobody_switches_epochs) {
 
 TEST(compaction, is_done_when_a_script_asks_for_it) {
     scratch_directory scratch;
-    open_datastore object(settings(scratch.location()));
-    auto& channel = object.create_channel();
-    object.ready();
-    object.switch_epoch(1);
-    write(channel, 1, "k", "v");
+    running_datastore object(scratch.location());
+    object.write(1, "k", "v");
     auto [output, exit] = run_script("tgcmpct_logs.sh", scratch.location());
     EXPECT_EQ(output, "Compaction request has been made.\n");
     EXPECT_EQ(exit, 0);
@@ -163,9 +148,7 @@ TEST(compaction, deletes_blobs_below_the_boundary_version) {
         object.switch_epoch(epoch);
         auto pool = object.acquire_blob_pool();
         ids.push_back(pool->register_data("content"));
-        channel.begin_session();
-        channel.add_entry(1, "k", "v", {epoch, 0}, {ids.back()});
-        channel.end_session();
+        write(channel, epoch, "k", "v", {ids.back()});
         pool->release();
     }
     object.switch_epoch(3);

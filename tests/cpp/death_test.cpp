@@ -34,13 +34,8 @@ void write(std::filesystem::path const& file, std::string const& content) {
 /// A location with one durable session whose second entry is damaged.
 void make_corrupted(std::filesystem::path const& location) {
     {
-        datastore object(settings(location));
-        auto& channel = object.create_channel();
-        object.ready();
-        object.switch_epoch(1);
-        channel.begin_session();
-        channel.add_entry(1, "first", "value", {1, 0});
-        channel.end_session();
+        running_datastore object(location);
+        object.write(1, "first", "value");
         object.switch_epoch(2);
     }
     // The byte after the 9-byte session header is the type of the first entry (disk format, section 5).

@@ -24,10 +24,8 @@ constexpr milliseconds long_enough{30'000};
 
 TEST(durability, an_epoch_is_stored_when_its_sessions_have_ended_and_never_propagated_without_replication) {
     scratch_directory scratch;
-    datastore object(settings(scratch.location()));
-    auto& channel = object.create_channel();
-    object.ready();
-    object.switch_epoch(1);
+    running_datastore object(scratch.location());
+    auto& channel = object.channel;
     channel.begin_session();
     channel.add_entry(1, "k", "v", {1, 0});
     object.switch_epoch(2);

@@ -72,9 +72,7 @@ TEST(epochs, a_second_session_of_one_channel_in_the_same_epoch_holds_it_back) {
     d.object.ready();
     d.object.switch_epoch(5);
     EXPECT_TRUE(d.reported.becomes({4}));
-    channel.begin_session();
-    channel.add_entry(1, "first", "v", {5, 0});
-    channel.end_session();
+    write(channel, 5, "first", "v");
     channel.begin_session();
     channel.add_entry(1, "second", "v", {5, 1});
     d.object.switch_epoch(6);
@@ -95,14 +93,10 @@ TEST(epochs, a_report_never_runs_ahead_of_the_record_whatever_the_order_of_sessi
     EXPECT_TRUE(d.reported.becomes({2}));
     b.begin_session();
     d.object.switch_epoch(5);
-    a.begin_session();
-    a.add_entry(1, "a5", "v", {5, 0});
-    a.end_session();
+    write(a, 5, "a5", "v");
     d.object.switch_epoch(6);
     c.begin_session();
-    a.begin_session();
-    a.add_entry(1, "a6", "v", {6, 0});
-    a.end_session();
+    write(a, 6, "a6", "v");
     d.object.switch_epoch(7);
     EXPECT_EQ(d.reported.all(), (std::vector<epoch_id_type>{2}));
     b.end_session();
@@ -134,9 +128,7 @@ TEST(epochs, a_restart_never_goes_below_an_epoch_that_was_logged) {
         auto& channel = object.create_channel();
         object.ready();
         object.switch_epoch(4);
-        channel.begin_session();
-        channel.add_entry(1, "k", "v", {4, 0});
-        channel.end_session();
+        write(channel, 4, "k", "v");
     }
     datastore object(settings(scratch.location()));
     object.ready();
@@ -276,10 +268,8 @@ TEST(callbacks, other_channels_can_work_while_a_callback_runs) {
 TEST(callbacks, none_runs_in_ready_or_shutdown) {
     scratch_directory scratch;
     {
-        datastore object(settings(scratch.location()));
-        auto& channel = object.create_channel();
-        object.ready();
-        object.switch_epoch(1);
+        running_datastore object(scratch.location());
+        auto& channel = object.channel;
         channel.begin_session();
         channel.end_session();
         object.switch_epoch(2);

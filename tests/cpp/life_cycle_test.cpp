@@ -26,10 +26,8 @@ std::set<std::string> names_in(std::filesystem::path const& directory) {
 TEST(life_cycle, what_was_written_is_there_after_a_restart) {
     scratch_directory scratch;
     {
-        datastore object(settings(scratch.location()));
-        auto& channel = object.create_channel();
-        object.ready();
-        object.switch_epoch(1);
+        running_datastore object(scratch.location());
+        auto& channel = object.channel;
         channel.begin_session();
         channel.add_entry(2, "k2", "v2", {1, 0});
         channel.add_entry(2, "k", "v", {1, 1});
@@ -54,10 +52,8 @@ TEST(life_cycle, keys_and_values_may_be_any_bytes_including_none_at_all) {
     scratch_directory scratch;
     std::string const zeros("\0\0\xff", 3);
     {
-        datastore object(settings(scratch.location()));
-        auto& channel = object.create_channel();
-        object.ready();
-        object.switch_epoch(1);
+        running_datastore object(scratch.location());
+        auto& channel = object.channel;
         channel.begin_session();
         channel.add_entry(1, std::string_view{}, std::string_view{}, {1, 0});
         channel.add_entry(1, zeros, zeros, {1, 0});
@@ -112,9 +108,7 @@ TEST(life_cycle, the_location_can_be_opened_again_while_the_object_that_was_shut
     auto& channel = first.create_channel();
     first.ready();
     first.switch_epoch(1);
-    channel.begin_session();
-    channel.add_entry(1, "k", "v", {1, 0});
-    channel.end_session();
+    write(channel, 1, "k", "v");
     first.switch_epoch(2);
     first.shutdown().wait();
 
@@ -155,9 +149,7 @@ TEST(life_cycle, an_object_that_was_shut_down_becomes_ready_again) {
     for (epoch_id_type epoch : {1, 3, 5}) {
         object.switch_epoch(epoch);
         auto key = "k" + std::to_string(epoch);
-        channel.begin_session();
-        channel.add_entry(1, key, "v", {epoch, 0});
-        channel.end_session();
+        write(channel, epoch, key, "v");
         object.switch_epoch(epoch + 1);
         expected.push_back({1, key, "v"});
         object.shutdown().wait();
@@ -178,9 +170,7 @@ TEST(life_cycle, a_session_left_open_at_shutdown_never_happened) {
         auto& second = object.create_channel();
         object.ready();
         object.switch_epoch(1);
-        first.begin_session();
-        first.add_entry(1, "ended", "v", {1, 0});
-        first.end_session();
+        write(first, 1, "ended", "v");
         object.switch_epoch(2);
         second.begin_session();
         second.add_entry(1, "open", "v", {2, 0});
@@ -208,13 +198,8 @@ TEST(life_cycle, switching_epochs_while_ready_runs_is_harmless) {
 TEST(life_cycle, recovery_threads_of_zero_or_less_stand_for_the_default) {
     scratch_directory scratch;
     {
-        datastore object(settings(scratch.location()));
-        auto& channel = object.create_channel();
-        object.ready();
-        object.switch_epoch(1);
-        channel.begin_session();
-        channel.add_entry(1, "k", "v", {1, 0});
-        channel.end_session();
+        running_datastore object(scratch.location());
+        object.write(1, "k", "v");
         object.switch_epoch(2);
     }
     for (int threads : {0, -1}) {
@@ -239,9 +224,7 @@ TEST(channels, three_hundred_of_them_make_no_file_until_used) {
     EXPECT_EQ(channels.back()->file_path().string(), (scratch.location() / "pwal_0299").string());
     object.ready();
     object.switch_epoch(1);
-    channels[123]->begin_session();
-    channels[123]->add_entry(1, "k", "v", {1, 0});
-    channels[123]->end_session();
+    write(*channels[123], 1, "k", "v");
     std::set<std::string> files;
     for (auto const& name : names_in(scratch.location())) {
         if (name.rfind("pwal_", 0) == 0) {
@@ -254,10 +237,8 @@ TEST(channels, three_hundred_of_them_make_no_file_until_used) {
 TEST(channels, a_session_may_begin_and_end_on_different_threads) {
     scratch_directory scratch;
     {
-        datastore object(settings(scratch.location()));
-        auto& channel = object.create_channel();
-        object.ready();
-        object.switch_epoch(1);
+        running_datastore object(scratch.location());
+        auto& channel = object.channel;
         std::thread([&] { channel.begin_session(); }).join();
         EXPECT_EQ(channel.current_epoch_id(), 1U);
         std::thread([&] { channel.add_entry(1, "k", "v", {1, 0}); }).join();
@@ -272,9 +253,7 @@ TEST(channels, a_session_before_ready_is_recovered_by_it) {
     scratch_directory scratch;
     datastore object(settings(scratch.location()));
     auto& channel = object.create_channel();
-    channel.begin_session();
-    channel.add_entry(1, "k", "v", {1, 0});
-    channel.end_session();
+    write(channel, 1, "k", "v");
     object.ready();
     EXPECT_EQ(entries_of(object), (std::vector<entry>{{1, "k", "v"}}));
 }
@@ -289,9 +268,7 @@ TEST(life_cycle, an_aborted_session_leaves_nothing_and_its_epoch_completes) {
         object.ready();
         channel.abort_session(status::ok, "none is open");
         object.switch_epoch(1);
-        channel.begin_session();
-        channel.add_entry(1, "before", "v", {1, 0});
-        channel.end_session();
+        write(channel, 1, "before", "v");
         object.switch_epoch(2);
         channel.begin_session();
         channel.add_entry(1, "small", "v", {2, 0});
@@ -302,9 +279,7 @@ TEST(life_cycle, an_aborted_session_leaves_nothing_and_its_epoch_completes) {
         EXPECT_TRUE(reported.becomes({1, 2}));
         EXPECT_EQ(channel.current_epoch_id(), UINT64_MAX);
         EXPECT_EQ(channel.finished_epoch_id(), 1U);
-        channel.begin_session();
-        channel.add_entry(1, "behind", "v", {3, 0});
-        channel.end_session();
+        write(channel, 3, "behind", "v");
         object.switch_epoch(4);
     }
     EXPECT_EQ(recover_entries(scratch.location()), (std::vector<entry>{{1, "before", "v"}, {1, "behind", "v"}}));

@@ -174,9 +174,7 @@ TEST(events, have_the_fields_of_the_originals_audit_log) {
     auto& channel = object.create_channel();
     object.ready();
     object.switch_epoch(5);
-    channel.begin_session();
-    channel.add_entry(1, "k", "v", {5, 0});
-    channel.end_session();
+    write(channel, 5, "k", "v");
     object.switch_epoch(6);
     object.switch_epoch(7);
     std::vector<kept_event> expected{{event_type::wal_started, event_result::success, "0"},

@@ -15,10 +15,8 @@ namespace {
 
 /// Writes `count` entries into storage 1 and returns them in order.
 std::vector<entry> fill(std::filesystem::path const& location, int count) {
-    datastore object(settings(location));
-    auto& channel = object.create_channel();
-    object.ready();
-    object.switch_epoch(1);
+    running_datastore object(location);
+    auto& channel = object.channel;
     channel.begin_session();
     std::vector<entry> entries;
     for (int i = 0; i < count; ++i) {
@@ -71,9 +69,7 @@ TEST(snapshots, do_not_see_later_writes) {
     auto& channel = object.create_channel();
     object.ready();
     object.switch_epoch(object.last_epoch() + 1);
-    channel.begin_session();
-    channel.add_entry(1, "later", "v", {9, 0});
-    channel.end_session();
+    write(channel, 9, "later", "v");
     object.switch_epoch(object.last_epoch() + 2);
     EXPECT_EQ(entries_of(object), expected);
     EXPECT_EQ(drain(*object.shared_snapshot()->get_cursor()), expected);

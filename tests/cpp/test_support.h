@@ -8,10 +8,12 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <vector>
 
 #include <limestone/api/datastore.h>
+#include <limestone/api/log_channel.h>
 
 namespace limestone::testing {
 
@@ -114,6 +116,35 @@ public:
     using datastore::set_next_blob_id_for_tests;
     using datastore::set_write_epoch_callback;
     using datastore::wait_for_blob_file_garbace_collector_for_tests;
+};
+
+/// A session with one entry of storage 1, whose version is in this epoch.
+inline void write(api::log_channel& channel, api::epoch_id_type epoch, std::string_view key, std::string_view value,
+                  std::vector<api::blob_id_type> const& blobs = {}) {
+    channel.begin_session();
+    if (blobs.empty()) {
+        channel.add_entry(1, key, value, {epoch, 0});
+    } else {
+        channel.add_entry(1, key, value, {epoch, 0}, blobs);
+    }
+    channel.end_session();
+}
+
+/// A datastore with a channel, started and in epoch 1: what most tests begin with.
+class running_datastore : public open_datastore {
+public:
+    explicit running_datastore(std::filesystem::path const& location)
+        : open_datastore(settings(location)), channel(create_channel()) {
+        ready();
+        switch_epoch(1);
+    }
+
+    void write(api::epoch_id_type epoch, std::string_view key, std::string_view value,
+               std::vector<api::blob_id_type> const& blobs = {}) {
+        testing::write(channel, epoch, key, value, blobs);
+    }
+
+    api::log_channel& channel;
 };
 
 }  // namespace limestone::testing
