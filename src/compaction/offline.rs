@@ -193,3 +193,66 @@ fn keep(vfs: &dyn Vfs, from: &Path, to: &Path, top: bool) -> io::Result<()> {
     }
     vfs.sync_dir(to)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recovery::fixture::{pairs, put, records, rows, session, Dir, LOCATION};
+    use crate::recovery::recover;
+    use crate::vfs::Loss;
+    use crate::wal::catalog::{self, Catalog};
+
+    const ROTATED: &str = "pwal_0000.00000000000001.0";
+    const WORK: &str = "/work";
+
+    fn dir() -> Dir {
+        let log =
+            [session(3, &[put(b"k", 3, "3")]), session(5, &[put(b"k", 5, "5")]), session(6, &[put(b"k", 6, "6")])];
+        let dir = Dir::new(5).with(ROTATED, &log.concat()).with("epoch.00000000000001.4", &records(&[4]));
+        dir.fs.create_dir(Path::new(WORK)).unwrap();
+        dir
+    }
+
+    #[test]
+    fn the_directory_is_one_file_afterwards_also_after_a_power_cut() {
+        for (limit, value, changes_from) in [(None, "5", None), (Some(3), "3", Some(4)), (Some(6), "6", Some(6))] {
+            let dir = dir();
+            let built = build(&dir.input(), limit.map(Epoch), Path::new(WORK)).unwrap();
+            assert_eq!((built.live, built.changes_from()), (1, changes_from.map(Epoch)));
+            built.install(&(Arc::new(dir.fs.clone()) as Arc<dyn Vfs>), &dir.input()).unwrap();
+            let after = Dir { fs: dir.fs.reboot(Loss::DropUnsynced), catalog: Catalog::default(), threads: 1 };
+            let found = recover(&after.input()).unwrap();
+            assert_eq!(rows(&found.snapshot), pairs(&[("k", value)]));
+            assert_eq!(found.durable, Some(Epoch(limit.unwrap_or(5))));
+            let files = files(&after.fs, Path::new(LOCATION), |name| names::is_log(name) || names::is_epoch(name));
+            assert_eq!(files.unwrap(), [names::EPOCH, names::COMPACTED]);
+            let catalog = catalog::parse(&after.content(names::CATALOG).unwrap()).unwrap();
+            assert!(catalog_file::lists_compacted(&catalog) && catalog.detached.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_log_with_content_under_an_active_name_is_refused_before_anything_is_changed() {
+        let dir = dir().with("pwal_0001", b"").with("pwal_0002", &session(5, &[]));
+        let built = build(&dir.input(), None, Path::new(WORK)).unwrap();
+        let before = dir.fs.files();
+        let refused = built.install(&(Arc::new(dir.fs.clone()) as Arc<dyn Vfs>), &dir.input());
+        assert!(matches!(refused, Err(Error::WrongState(text)) if text.contains("pwal_0002")));
+        assert_eq!(dir.fs.files(), before);
+    }
+
+    #[test]
+    fn a_copy_stays_as_it_is_when_the_directory_changes() {
+        let (dir, to) = (dir().with("blob/dir_01/0000000000000001.blob", b"blob"), Path::new("/copy"));
+        let before = dir.fs.files();
+        keep_copy(&dir.fs, Path::new(LOCATION), to).unwrap();
+        assert!(keep_copy(&dir.fs, Path::new(LOCATION), to).is_err(), "it is there");
+        dir.fs.open(&Path::new(LOCATION).join(names::EPOCH), Open::Truncate).unwrap();
+        dir.fs.unlink(&Path::new(LOCATION).join(ROTATED)).unwrap();
+        let after = dir.fs.reboot(Loss::DropUnsynced).files();
+        for (path, bytes) in before.iter().filter(|(path, _)| path.starts_with(LOCATION)) {
+            let copy = to.join(path.strip_prefix(LOCATION).unwrap());
+            assert_eq!(after.get(&copy), Some(bytes), "{}", copy.display());
+        }
+    }
+}

@@ -139,3 +139,75 @@ fn keep_existing(vfs: &dyn Vfs, location: &Path, catalog: &mut Catalog) -> Resul
     catalog.detached.retain(|name| there.contains(name));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recovery::fixture::{compacted, pairs, put, rows, session, Dir, LOCATION};
+    use crate::recovery::recover;
+
+    const ROTATED: &str = "pwal_0000.00000000000001.0";
+    const LATER: &str = "pwal_0001.00000000000002.0";
+
+    fn done(preparation: Result<Preparation<'_>>) -> Prepared<'_> {
+        match preparation {
+            Ok(Preparation::Done(prepared)) => prepared,
+            _ => panic!("there is nothing to merge"),
+        }
+    }
+
+    fn dir() -> Dir {
+        let dir = Dir::new(5).with(ROTATED, &session(3, &[put(b"k", 3, "old"), put(b"other", 3, "v")]));
+        dir.with(LATER, &session(5, &[put(b"k", 5, "new")])).with("pwal_0000", &session(5, &[put(b"active", 5, "v")]))
+    }
+
+    #[test]
+    fn nothing_counts_before_the_commit_and_then_only_files_that_are_there_are_detached() {
+        let dir = dir();
+        let before = recover(&dir.input()).map(|found| rows(&found.snapshot)).unwrap();
+        let input = dir.input();
+        let prepared = done(prepare(&input, Epoch(5), None));
+        assert!(dir.content(names::COMPACTED).is_none() && dir.content(names::CATALOG).is_none());
+        assert_eq!(recover(&dir.input()).map(|found| rows(&found.snapshot)).unwrap(), before);
+        dir.fs.unlink(&Path::new(LOCATION).join(LATER)).unwrap();
+        let catalog = prepared.commit().unwrap();
+        assert!(catalog.detached.iter().eq([ROTATED]) && catalog_file::lists_compacted(&catalog));
+        assert_eq!(catalog.max_epoch, Epoch(5));
+        let after = Dir { fs: dir.fs.clone(), catalog, threads: 1 };
+        assert_eq!(recover(&after.input()).map(|found| rows(&found.snapshot)).unwrap(), before);
+    }
+
+    #[test]
+    fn work_that_is_given_up_leaves_nothing_and_there_is_none_without_rotated_files() {
+        let dir = dir();
+        let before = dir.fs.files();
+        done(prepare(&dir.input(), Epoch(5), None)).abandon();
+        assert_eq!(dir.fs.files(), before);
+        let dir = Dir::new(5).with("pwal_0000", &session(5, &[put(b"k", 5, "v")]));
+        assert!(matches!(prepare(&dir.input(), Epoch(5), None), Ok(Preparation::NoLog)));
+    }
+
+    #[test]
+    fn what_somebody_else_needs_in_the_log_stays_there() {
+        let dir = dir();
+        let input = dir.input();
+        let prepared = done(prepare(&input, Epoch(5), Some(Epoch(3))));
+        assert!(prepared.leaves_files_out());
+        assert!(prepared.commit().unwrap().detached.iter().eq([ROTATED]));
+        assert!(matches!(prepare(&input, Epoch(5), Some(Epoch(2))), Ok(Preparation::AllRetained)));
+    }
+
+    #[test]
+    fn a_previous_file_gets_its_name_back_or_goes_when_there_is_another() {
+        let file = |value: &str| compacted(&[put(b"k", 0, value)]);
+        let dir = Dir::new(5).with(names::COMPACTED_PREVIOUS, &file("previous"));
+        for expected in ["previous", "new"] {
+            settle_previous(&dir.fs, Path::new(LOCATION)).unwrap();
+            assert_eq!(dir.content(names::COMPACTED_PREVIOUS), None);
+            assert_eq!(rows(&recover(&dir.input()).unwrap().snapshot), pairs(&[("k", expected)]));
+            let put = |name: &str, value| dir.fs.put(&Path::new(LOCATION).join(name), &file(value)).unwrap();
+            put(names::COMPACTED, "new");
+            put(names::COMPACTED_PREVIOUS, "stale");
+        }
+    }
+}

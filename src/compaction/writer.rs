@@ -41,3 +41,34 @@ pub fn write(vfs: &dyn Vfs, path: &Path, live: &Snapshot, stopping: Option<&Atom
     file.sync().map_err(|e| Error::io("cannot sync", path, e))?;
     Ok(len)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recovery::fixture::{compacted, put, put_with_blobs, session, Dir, LOCATION};
+    use crate::recovery::recover;
+    use crate::vfs::Loss;
+
+    #[test]
+    fn the_file_has_live_entries_in_key_order_without_versions_and_is_synced() {
+        let log = session(5, &[put_with_blobs(b"b", 7, "2", &[3, 4]), put(b"a", 7, "1"), put(b"a", 6, "old")]);
+        let dir = Dir::new(5).with("pwal_0000", &log);
+        let path = Path::new(LOCATION).join("compacted");
+        let live = recover(&dir.input()).unwrap().snapshot;
+        let len = write(&dir.fs, &path, &live, None).unwrap();
+        dir.fs.sync_dir(Path::new(LOCATION)).unwrap();
+        let expected = compacted(&[put(b"a", 0, "1"), put_with_blobs(b"b", 0, "2", &[3, 4])]);
+        assert_eq!(dir.fs.reboot(Loss::DropUnsynced).files()[&path], expected);
+        assert_eq!(len, expected.len() as u64);
+    }
+
+    #[test]
+    fn a_large_one_is_broken_off_when_it_is_told_to() {
+        let entries: Vec<Vec<u8>> = (0..5).map(|n| put(&[n], 7, &"v".repeat(BUFFER_BYTES / 4))).collect();
+        let dir = Dir::new(5).with("pwal_0000", &session(5, &entries));
+        let live = recover(&dir.input()).unwrap().snapshot;
+        let write = |stopping| write(&dir.fs, Path::new("/log/compacted"), &live, Some(&AtomicBool::new(stopping)));
+        assert!(matches!(write(true), Err(Error::WrongState(_))));
+        assert!(write(false).unwrap() > BUFFER_BYTES as u64);
+    }
+}

@@ -57,3 +57,58 @@ pub fn scan(bytes: &[u8], path: &Path, visitor: &mut impl Visitor) -> Result<Fil
     }
     Ok(FileScan::default())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recovery::fixture::{compacted, put};
+
+    /// Collects the values.
+    #[derive(Default)]
+    struct Values(Vec<String>);
+
+    impl Visitor for Values {
+        fn entry(&mut self, _: usize, entry: Entry<'_>) {
+            if let Entry::Put { value, .. } = entry {
+                self.0.push(String::from_utf8_lossy(value).into_owned());
+            }
+        }
+
+        fn gave_up(&self) -> bool {
+            self.0.len() == 3
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Result<Vec<String>, Box<Damage>> {
+        let mut values = Values::default();
+        scan(bytes, Path::new("compacted"), &mut values).map(|_| values.0)
+    }
+
+    #[test]
+    fn of_equal_keys_the_first_counts_and_a_smaller_one_is_damage() {
+        let entries = [put(b"a", 0, "1"), put(b"a", 0, "2"), put(b"b", 0, "3")];
+        assert_eq!(read(&compacted(&entries)).unwrap(), ["1", "3"]);
+        let mut bytes = compacted(&entries);
+        let offset = bytes.len() as u64;
+        bytes.extend(put(b"a", 0, "4"));
+        let damage = read(&bytes).unwrap_err();
+        assert!(damage.reason.contains("Key order violation") && damage.offset == offset, "{}", damage.reason);
+    }
+
+    #[test]
+    fn anything_that_is_cut_off_or_unknown_is_damage_that_only_another_file_helps_against() {
+        let whole = compacted(&[put(b"a", 0, "1"), put(b"b", 0, "2")]);
+        for (bytes, reason) in
+            [(&whole[..whole.len() - 1], "unexpected EOF"), (&[&whole[..], &[0xee]].concat(), "type 238")]
+        {
+            let damage = read(bytes).unwrap_err();
+            assert!(damage.reason.contains(reason) && damage.remedy == Remedy::RestoreFile, "{}", damage.reason);
+        }
+    }
+
+    #[test]
+    fn whoever_has_enough_is_not_given_more() {
+        let entries: Vec<Vec<u8>> = (0..9).map(|n| put(&[n], 0, "v")).collect();
+        assert_eq!(read(&compacted(&entries)).unwrap().len(), 3);
+    }
+}

@@ -278,3 +278,55 @@ impl Index {
         Ok(index)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vfs::SimFs;
+
+    #[test]
+    fn positions_keep_what_they_were_made_of_and_are_ordered_by_file_and_offset() {
+        let last = Position::new(Position::MAX_FILES - 1, Position::MAX_OFFSET - 1, Kind::Remove).unwrap();
+        assert_eq!((last.file(), last.offset()), (Position::MAX_FILES - 1, Position::MAX_OFFSET - 1));
+        assert!(last.is_remove() && !Position::new(0, 0, Kind::Put).unwrap().is_remove());
+        assert_eq!(Position::from_bytes(&last.to_bytes()), last);
+        assert_eq!(Position::new(Position::MAX_FILES, 0, Kind::Put), None);
+        assert_eq!(Position::new(0, Position::MAX_OFFSET, Kind::Put), None);
+        let at = |file, offset| Position::new(file, offset, Kind::Put).unwrap();
+        assert!(at(1, 0) > at(0, Position::MAX_OFFSET - 1) && at(1, 7) > at(1, 6));
+    }
+
+    #[test]
+    fn prefixes_are_ordered_as_their_keys() {
+        let keys: [&[u8]; 6] = [b"", b"\x01", b"a", b"aaaaaaaaaaaaaaaa", b"ab", b"\xff"];
+        assert!(keys.windows(2).all(|pair| prefix_of(pair[0]) < prefix_of(pair[1])));
+        assert_eq!(prefix_of(b"a"), prefix_of(b"a\0"), "told apart by the files");
+        assert_eq!(prefix_of(b"sixteen bytes---x"), prefix_of(b"sixteen bytes---y"));
+    }
+
+    #[test]
+    fn pieces_beyond_the_bound_go_to_a_file_and_hold_the_same_in_order() {
+        let fs = SimFs::new();
+        fs.create_dir(Path::new("/log")).unwrap();
+        let budget = Budget::new(1, 1, &fs, Path::new("/log"));
+        let mut builder = IndexBuilder::new(&budget);
+        let key = |n: usize| (n * 7919 % 5000).to_be_bytes();
+        for n in 0..5000 {
+            builder.add(StorageId(1), &key(n), Position::new(0, n, Kind::Put).unwrap()).unwrap();
+        }
+        let index = Index::finish(vec![builder], 1).unwrap();
+        let pieces = &index.storages[&StorageId(1).order()];
+        assert!(pieces.iter().any(|piece| matches!(piece, Piece::Spilled { .. })), "{} pieces", pieces.len());
+        let mut found = Vec::new();
+        for piece in pieces {
+            let records: Vec<Record> = (0..piece.len()).map(|n| piece.get(n)).collect();
+            assert!(records.windows(2).all(|pair| pair[0].prefix <= pair[1].prefix));
+            let middle = records[records.len() / 2].prefix;
+            assert_eq!(piece.lower_bound(middle), records.partition_point(|record| record.prefix < middle));
+            assert!(records.iter().all(|record| record.prefix == prefix_of(&key(record.position.offset()))));
+            found.extend(records.iter().map(|record| record.position.offset()));
+        }
+        found.sort_unstable();
+        assert!(found.into_iter().eq(0..5000), "each once");
+    }
+}

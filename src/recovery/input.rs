@@ -112,3 +112,46 @@ fn map(vfs: &dyn Vfs, path: &Path) -> Result<Mapping> {
     let map = || vfs.open(path, Open::Read)?.map();
     map().map_err(|e| Error::io("cannot read", path, e))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recovery::fixture::{records, session, Dir};
+    use crate::types::Epoch;
+
+    fn listing(dir: &Dir) -> Vec<DirEntry> {
+        let mut listing = dir.input().vfs.list(dir.input().location).unwrap();
+        listing.sort_by(|a, b| a.name.cmp(&b.name));
+        listing
+    }
+
+    #[test]
+    fn rotated_epoch_files_count_only_when_the_epoch_file_has_no_record() {
+        let rotated = |dir: Dir| {
+            dir.with("epoch.00000000000001.9", &records(&[9, 4])).with("epoch.00000000000002.7", &records(&[7]))
+        };
+        let max = |dir: &Dir| dir.input().read_epochs(&listing(dir), &mut Vec::new()).unwrap().max;
+        let dir = rotated(Dir::new(5));
+        assert_eq!(max(&dir), Some(Epoch(5)));
+        assert_eq!(max(&dir.with(names::EPOCH, b"")), Some(Epoch(9)), "the largest of all");
+        assert_eq!(max(&Dir::new(5).with(names::EPOCH, b"")), None);
+    }
+
+    #[test]
+    fn the_compacted_file_comes_first_and_detached_files_are_not_read() {
+        let log = session(1, &[]);
+        let mut dir =
+            Dir::new(5).with("pwal_0001", &log).with("pwal_0000", &log).with("pwal_0000.00000000000001.0", &log);
+        dir = dir.with("pwal_0002.00000000000001.0", &log).with("other", &log).with(names::COMPACTED_PREVIOUS, b"");
+        dir.catalog.detached.insert("pwal_0002.00000000000001.0".to_owned());
+        let names = |dir: &Dir| -> Vec<(String, bool)> {
+            let sources = dir.input().open_logs(&listing(dir), |_| true).unwrap();
+            sources.into_iter().map(|source| (source.name, source.compacted)).collect()
+        };
+        let logs = ["pwal_0000", "pwal_0000.00000000000001.0", "pwal_0001"].map(|name| (name.to_owned(), false));
+        let expected = |first: &str| [&[(first.to_owned(), true)], &logs[..]].concat();
+        assert_eq!(names(&dir), expected(names::COMPACTED_PREVIOUS));
+        dir = dir.with(names::COMPACTED, b"");
+        assert_eq!(names(&dir), expected(names::COMPACTED), "beside a new one the previous one is stale");
+    }
+}

@@ -9,6 +9,8 @@
 //! snapshot keeps.
 
 mod compacted;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod index;
 mod input;
 mod merge;
@@ -165,4 +167,29 @@ fn check_against_epoch_file(
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fixture::{put, records, rows, session, Dir};
+    use super::*;
+
+    #[test]
+    fn ended_sessions_without_any_epoch_record_are_refused_and_not_thrown_away() {
+        let dir = Dir::new(1).with(names::EPOCH, b"").with("pwal_0000", &session(3, &[put(b"k", 3, "v")]));
+        let Err(Error::Corrupted(damage)) = recover(&dir.input()) else { panic!("it was read") };
+        assert_eq!(damage.remedy, Remedy::RestoreEpochFile);
+        assert!(damage.found.contains("up to epoch 3"), "{}", damage.found);
+        let dir = dir.with(names::EPOCH, &records(&[0]));
+        assert!(rows(&recover(&dir.input()).unwrap().snapshot).is_empty(), "a record says that none of it was durable");
+    }
+
+    #[test]
+    fn zeros_instead_of_the_only_log_are_refused_when_something_was_durable() {
+        let zeros = Dir::new(5).with("pwal_0000", &[0; 64]);
+        assert!(matches!(recover(&zeros.input()), Err(Error::Corrupted(_))));
+        let beside = zeros.with("pwal_0001", &session(5, &[put(b"k", 5, "v")]));
+        assert_eq!(rows(&recover(&beside.input()).unwrap().snapshot).len(), 1);
+        assert!(recover(&Dir::new(0).with("pwal_0000", &[0; 64]).input()).is_ok(), "nothing was durable");
+    }
 }

@@ -135,3 +135,53 @@ pub(super) fn scan<'a>(input: &'a Input<'a>, sources: &[Source], durable: Epoch,
     let index = Index::finish(builders, threads)?;
     Ok(Scans { files, index, clears, max_blob_id, entries })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recovery::fixture::{clear, put, put_with_blobs, session, version, Dir};
+    use crate::recovery::recover;
+    use crate::types::StorageId;
+    use std::sync::atomic::AtomicBool;
+
+    fn scan_all(dir: &Dir, indexing: bool) -> Result<Scans> {
+        let input = dir.input();
+        let mut listing = input.vfs.list(input.location).unwrap();
+        listing.sort_by(|a, b| a.name.cmp(&b.name));
+        let sources = input.open_logs(&listing, |_| true).unwrap();
+        scan(&input, &sources, Epoch(5), indexing)
+    }
+
+    #[test]
+    fn what_several_threads_have_read_is_put_together() {
+        let first = session(1, &[clear(7), put_with_blobs(b"a", 1, "v", &[9, 3])]);
+        let second = session(1, &[clear(6), put(b"b", 1, "v"), put_with_blobs(b"c", 1, "v", &[4])]);
+        let dir = Dir::new(5).with("pwal_0000", &first).with("pwal_0001", &second);
+        let scans = scan_all(&dir, true).unwrap();
+        assert_eq!(scans.clears[&StorageId(1)], version(7), "the largest");
+        assert_eq!((scans.max_blob_id, scans.entries, scans.files.len()), (BlobId(9), 3, 2));
+        assert_eq!(scans.index.storages.len(), 1);
+        let without = scan_all(&dir, false).unwrap();
+        assert_eq!((without.entries, without.index.storages.len()), (3, 0), "the same without an index");
+    }
+
+    #[test]
+    fn of_several_damaged_files_the_first_by_name_is_reported() {
+        let broken = |len: usize| [session(1, &[]), vec![0xee; len], session(2, &[])].concat();
+        let mut dir = Dir::new(5).with("pwal_0001", &broken(9)).with("pwal_0002", &broken(9000));
+        dir = dir.with("pwal_0000", &session(1, &[]));
+        for threads in [1, 4] {
+            dir.threads = threads;
+            let Err(Error::Corrupted(damage)) = scan_all(&dir, true).map(drop) else { panic!("it was read") };
+            assert!(damage.file.ends_with("pwal_0001"), "{}", damage.file.display());
+        }
+    }
+
+    #[test]
+    fn a_scan_that_is_told_to_stop_fails_soon() {
+        let entries: Vec<Vec<u8>> = (0..CHECK_ENTRIES).map(|n| put(&n.to_be_bytes(), 1, "v")).collect();
+        let (dir, stopping) = (Dir::new(5).with("pwal_0000", &session(1, &entries)), AtomicBool::new(true));
+        let input = Input { stopping: Some(&stopping), ..dir.input() };
+        assert!(matches!(recover(&input), Err(Error::WrongState(_))));
+    }
+}

@@ -211,3 +211,53 @@ impl Visitor for BlobEntries<'_> {
         self.error.is_some() || self.input.check().is_err()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recovery::fixture::{compacted, put, put_with_blobs, rows, session, version, Dir};
+    use crate::wal::names;
+
+    const A: &str = "pwal_0000.00000000000001.0";
+    const B: &str = "pwal_0001.00000000000001.0";
+    const C: &str = "pwal_0002.00000000000001.0";
+
+    fn log(epochs: &[u64]) -> Vec<u8> {
+        epochs.iter().flat_map(|&epoch| session(epoch, &[put(b"k", epoch, "v")])).collect()
+    }
+
+    #[test]
+    fn files_that_begin_beyond_the_durable_epoch_are_left_out_and_others_with_such_sessions_refused() {
+        let dir = Dir::new(5).with(A, &log(&[4, 6])).with(B, &log(&[6])).with(C, &log(&[5]));
+        let input = dir.input();
+        let selected = Selected::open(&input, Epoch(5), |_| true).unwrap();
+        assert_eq!(selected.logs().collect::<Vec<_>>(), [A, C]);
+        assert!(matches!(selected.merge(Beyond::Refused), Err(Error::WrongState(text)) if text.contains(A)));
+        assert_eq!(selected.merge(Beyond::Dropped).unwrap().snapshot.len(), 1);
+    }
+
+    #[test]
+    fn no_session_that_stays_is_in_an_epoch_of_one_that_is_left_out() {
+        // B is needed above 5 and begins at 3, where C ends: so C stays in the log too, and then nothing of A.
+        let dir = Dir::new(9).with(A, &log(&[1])).with(B, &log(&[3, 6])).with(C, &log(&[2, 3]));
+        let dir = dir.with(names::COMPACTED, &compacted(&[]));
+        let input = dir.input();
+        let mut selected = Selected::open(&input, Epoch(9), |_| true).unwrap();
+        selected.leave_out_beyond(Epoch(5));
+        assert_eq!(selected.logs().collect::<Vec<_>>(), [A]);
+        assert_eq!(selected.sources.len(), 2, "the compacted file is read in any case");
+    }
+
+    #[test]
+    fn blobs_of_the_boundary_and_above_and_the_newest_below_it_are_needed() {
+        let entry = |key: &[u8], major| put_with_blobs(key, major, &major.to_string(), &[major]);
+        let log =
+            session(5, &[entry(b"a", 1), entry(b"a", 2), entry(b"a", 3), entry(b"a", 4), put(b"b", 1, "no BLOB")]);
+        let dir = Dir::new(5).with(A, &log);
+        let input = dir.input();
+        let needed = Selected::open(&input, Epoch(5), |_| true).unwrap().readable_blob_entries(version(3)).unwrap();
+        let mut values: Vec<String> = rows(&needed).into_iter().map(|(_, value)| value).collect();
+        values.sort();
+        assert_eq!(values, ["2", "3", "4"]);
+    }
+}

@@ -208,3 +208,63 @@ fn prefetch(bytes: &[u8], offset: usize) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (bytes, offset);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recovery::fixture::{put, session, version, Dir};
+    use crate::recovery::recover;
+    use crate::wal::entry::encode_put;
+
+    fn snapshot() -> Snapshot {
+        let mut entries: Vec<Vec<u8>> = (0..10).map(|n| put(format!("key {n}").as_bytes(), 1, "v")).collect();
+        for storage in [256, 2] {
+            let mut entry = Vec::new();
+            encode_put(&mut entry, StorageId(storage), b"other", b"v", version(1), &[]);
+            entries.push(entry);
+        }
+        let (first, second) = entries.split_at(5);
+        let dir = Dir::new(5).with("pwal_0000", &session(1, first)).with("pwal_0001", &session(1, second));
+        recover(&dir.input()).unwrap().snapshot
+    }
+
+    fn keys(mut cursor: Cursor) -> Vec<(u64, String)> {
+        let mut keys = Vec::new();
+        while let Some(row) = cursor.next().unwrap() {
+            keys.push((row.storage.0, String::from_utf8_lossy(row.key).into_owned()));
+        }
+        assert!(cursor.next().unwrap().is_none(), "and ever after");
+        keys
+    }
+
+    #[test]
+    fn storages_come_in_the_order_of_their_little_endian_bytes() {
+        let storages: Vec<u64> = keys(snapshot().cursor()).into_iter().map(|(storage, _)| storage).collect();
+        assert_eq!(storages, [&[256][..], &[1; 10], &[2]].concat());
+    }
+
+    #[test]
+    fn partitioned_cursors_together_give_everything_once_and_in_order() {
+        let all = keys(snapshot().cursor());
+        for n in [1, 3, 12, 40] {
+            let cursors = snapshot().partitioned_cursors(n).unwrap();
+            assert_eq!(cursors.len(), n);
+            assert_eq!(cursors.into_iter().flat_map(keys).collect::<Vec<_>>(), all, "{n} cursors");
+        }
+        let snapshot = snapshot();
+        assert!(matches!(snapshot.partitioned_cursors(0), Err(Error::InvalidArgument(_))));
+        snapshot.partitioned_cursors(2).unwrap();
+        assert!(matches!(snapshot.clone().partitioned_cursors(2), Err(Error::WrongState(_))), "once for a snapshot");
+        assert!(snapshot.share().partitioned_cursors(2).is_ok());
+    }
+
+    #[test]
+    fn a_search_finds_its_key_only_and_a_scan_ends_with_its_storage() {
+        let snapshot = snapshot();
+        let find = |storage, key: &str| keys(snapshot.find(StorageId(storage), key.as_bytes()).unwrap()).len();
+        assert_eq!((find(1, "key 0"), find(1, "key 9"), find(2, "other"), find(256, "other")), (1, 1, 1, 1));
+        assert_eq!((find(1, "key"), find(1, "other"), find(3, "key 0"), find(2, "zzz")), (0, 0, 0, 0));
+        let scan = |key: &str, inclusive| keys(snapshot.scan(StorageId(1), key.as_bytes(), inclusive).unwrap()).len();
+        assert_eq!((scan("key 7", true), scan("key 7", false), scan("key 77", true), scan("", true)), (3, 2, 2, 10));
+    }
+}
