@@ -256,7 +256,9 @@ impl Watcher {
     fn check_on_replica(&mut self, epoch: u64, what: &str, status: &Status) {
         for _ in 0..READINGS {
             self.on_replica = self.on_replica.max(durable(&self.watched.replica).unwrap_or(0));
-            if !self.is_written_between(self.on_replica, epoch) {
+            // One that was emptied meanwhile cannot show what it had.
+            let set_back = self.watched.set_back.load(SeqCst);
+            if set_back || !self.is_written_between(self.on_replica, epoch) {
                 return;
             }
             std::thread::sleep(INTERVAL);
