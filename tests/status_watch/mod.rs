@@ -210,6 +210,8 @@ impl Watcher {
         self.expect(heard || (lag.epochs.is_none() && lag.bytes.is_none()), "a lag of which nothing was heard", status);
         let connected = !matches!(status.state, LinkState::Connecting | LinkState::Refused | LinkState::Stopped);
         self.expect(connected || lag.bytes.is_none(), "bytes on a link that is not there", status);
+        // A session that stalled may be over.
+        let connected = connected && status.state != LinkState::Stalled;
         self.expect(status.peer.is_some() || !connected, "connected with nobody", status);
     }
 
