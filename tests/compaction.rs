@@ -568,3 +568,34 @@ fn an_error_of_the_disk_ends_a_compaction_and_nothing_else() {
     }
     assert!(failures > 20, "only {failures} of {calls} calls matter");
 }
+
+#[test]
+fn what_is_compacted_and_deleted_is_gone_and_what_somebody_asked_for_stays() {
+    let engine = Engine::start(&SimFs::new(), 1);
+    engine.put(0, "a", "1");
+    engine.compact().unwrap();
+    let asked_for = engine.detached();
+    assert_eq!(asked_for.len(), 1);
+    engine.put(0, "a", "2");
+    engine.put(0, "b", "2");
+    std::thread::scope(|scope| {
+        let compaction = scope.spawn(|| engine.store.compact_and_delete());
+        while !compaction.is_finished() {
+            engine.switch();
+            std::thread::yield_now();
+        }
+        assert_eq!(compaction.join().unwrap().unwrap(), Outcome::Done);
+    });
+    let logs: Vec<String> = engine
+        .fs
+        .files()
+        .into_keys()
+        .filter_map(|path| {
+            let name = path.file_name()?.to_str()?.to_owned();
+            (name.starts_with("pwal_0000.") && !name.ends_with(".compacted")).then_some(name)
+        })
+        .collect();
+    assert_eq!(logs, asked_for);
+    assert!(!engine.fs.files().contains_key(Path::new("/log/ctrl/own_detached")));
+    assert_eq!(engine.restart(1).rows(), rows(&[("a", "2"), ("b", "2")]));
+}

@@ -10,8 +10,10 @@
 mod catalog_file;
 mod offline;
 mod online;
+pub mod own;
 mod writer;
 
 pub use offline::{build, keep_copy, Built};
 
 pub use online::{prepare, Preparation, Prepared};
+pub use writer::RESERVE_BYTES;

@@ -3,6 +3,7 @@
 //! with it the identity), BLOBs and BLOB ids stay (W3). At every moment the directory is one that starts and gives
 //! the same entries.
 
+use crate::compaction::writer::Consideration;
 use crate::compaction::{catalog_file, online, writer};
 use crate::error::{Error, Result};
 use crate::recovery::{self, Beyond, Input, Selected};
@@ -52,7 +53,8 @@ pub fn build(input: &Input<'_>, limit: Option<Epoch>, work: &Path) -> Result<Bui
         log::warn!("{warning}");
     }
     let file = work.join(names::COMPACTED);
-    writer::write(input.vfs, &file, &snapshot, input.stopping)?;
+    let consideration = Consideration { stopping: input.stopping, others: input.releases };
+    writer::write(input.vfs, &file, &snapshot, consideration)?;
     let max_blob_id = max_blob_id.max(input.catalog.max_blob_id);
     Ok(Built { file, epoch: limit.unwrap_or(recorded), recorded, max_blob_id, live: snapshot.len() })
 }

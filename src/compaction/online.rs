@@ -2,6 +2,7 @@
 //! Compaction of log files that nobody writes to any more, in two steps: [`prepare`] reads and writes for as long as it
 //! takes and changes nothing that a start looks at; [`Prepared::commit`] is a handful of renames and syncs.
 
+use crate::compaction::writer::Consideration;
 use crate::compaction::{catalog_file, writer};
 use crate::error::{Error, Result};
 use crate::recovery::{Beyond, Input, Selected, Snapshot};
@@ -49,7 +50,12 @@ pub fn prepare<'a>(input: &'a Input<'a>, durable: Epoch, retained_epoch: Option<
         log::warn!("{warning}");
     }
     let temporary = temporary(input.vfs, input.location)?;
-    let written = writer::write(input.vfs, &temporary, &merged.snapshot, input.stopping);
+    let written = writer::write(
+        input.vfs,
+        &temporary,
+        &merged.snapshot,
+        Consideration { stopping: input.stopping, others: input.releases },
+    );
     let mut catalog = input.catalog.clone();
     let retained = logs.len() < all;
     catalog_file::list_compacted(&mut catalog);
@@ -70,6 +76,11 @@ pub fn prepare<'a>(input: &'a Input<'a>, durable: Epoch, retained_epoch: Option<
 }
 
 impl Prepared<'_> {
+    /// The log files that it takes out of the log.
+    pub fn logs(&self) -> impl Iterator<Item = &str> {
+        self.selected.logs()
+    }
+
     /// Whether files stay in the log because of the retained epoch.
     pub fn leaves_files_out(&self) -> bool {
         self.retained

@@ -25,6 +25,15 @@ impl Datastore {
         self.compactor.run()
     }
 
+    /// The same, and deletes the log files afterwards that it has taken out of the log; what a crash leaves of them,
+    /// the next start deletes. While a backup is open nothing is done and nothing postponed.
+    ///
+    /// # Errors
+    /// As [`Self::compact`]. Files that cannot be deleted are an error, too, and are deleted later.
+    pub fn compact_and_delete(&self) -> Result<Outcome> {
+        self.compactor.run_by_itself()
+    }
+
     /// Declares that nobody reads versions below this one any more, but for the newest of a key: an online compaction
     /// then deletes BLOBs that only older ones refer to, here and on replicas, which are told. Cheap; callable at any
     /// time.

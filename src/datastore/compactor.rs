@@ -10,10 +10,11 @@ use super::channel::Channel;
 use super::coordinator::Coordinator;
 use super::file_names::FileNames;
 use super::retention::{HeldBack, Retained, Retention};
+use super::self_compaction::Sizes;
 use super::settings::Settings;
 use crate::backup::InProgress;
 use crate::blob::{BlobStore, Found};
-use crate::compaction::{self, Preparation, Prepared};
+use crate::compaction::{self, own, Preparation, Prepared};
 use crate::error::{Error, Result};
 use crate::lock_order::{Mutex, Rank, RwLock};
 use crate::recovery::{Input, Snapshot};
@@ -26,6 +27,16 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Who wants a compaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    /// Somebody who gets the files that it takes out of the log: the catalog lists them. Replicas that need the log may
+    /// hold back all beyond `owed`; without that, nothing of what has ended by now.
+    ByRequest { owed: Option<Epoch> },
+    /// Nobody: the files are deleted, and replicas hold back what they need.
+    ByItself,
+}
 
 /// What has become of a compaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +97,7 @@ impl Compactor {
         Compactor {
             vfs: settings.vfs.clone(),
             location: settings.location.clone(),
-            memory_bytes: settings.recovery_memory_bytes,
+            memory_bytes: settings.compaction_memory_bytes,
             coordinator: coordinator.clone(),
             names: names.clone(),
             backups: backups.clone(),
@@ -173,20 +184,45 @@ impl Compactor {
         Epoch(self.compacted.load(SeqCst))
     }
 
+    /// Whether there is an epoch to cut behind.
+    pub(super) fn has_epochs(&self) -> bool {
+        self.coordinator.epochs().switched() > Epoch(0)
+    }
+
+    /// What the log and the compacted file take on the disk; `None` outside of the life of the store.
+    pub(super) fn sizes(&self) -> Result<Option<Sizes>> {
+        let start = self.start.lock();
+        let Some(Start { catalog, .. }) = &*start else { return Ok(None) };
+        Sizes::of(&*self.vfs, &self.location, |name| catalog.detached.contains(name)).map(Some)
+    }
+
+    fn delete_listed(&self, catalog: &Catalog) -> Result<()> {
+        match own::delete(&*self.vfs, &self.location, catalog)? {
+            0 => {}
+            count => log::info!("{count} log files that were compacted are deleted"),
+        }
+        Ok(())
+    }
+
     /// A compaction that somebody asks for now.
     pub(super) fn run(&self) -> Result<Outcome> {
-        self.run_up_to(None)
+        self.run_for(Wanted::ByRequest { owed: None })
     }
 
     /// The one that was asked for and is not done.
     pub(super) fn run_postponed(&self) -> Result<Outcome> {
-        self.run_up_to(self.retention.owed())
+        self.run_for(Wanted::ByRequest { owed: self.retention.owed() })
     }
 
-    fn run_up_to(&self, owed: Option<Epoch>) -> Result<Outcome> {
+    /// One that nobody asked for.
+    pub(super) fn run_by_itself(&self) -> Result<Outcome> {
+        self.run_for(Wanted::ByItself)
+    }
+
+    fn run_for(&self, wanted: Wanted) -> Result<Outcome> {
         let (metrics, begun) = (&self.coordinator.metrics, Instant::now());
         metrics.running_compactions.set(1);
-        let result = self.compact(owed);
+        let result = self.compact(wanted);
         metrics.running_compactions.set(0);
         match result {
             Ok(Outcome::Done) => metrics.count_compaction(begun.elapsed()),
@@ -196,8 +232,7 @@ impl Compactor {
         result
     }
 
-    /// Replicas that need the log may hold back all beyond `owed`; without that, nothing of what has ended by now.
-    fn compact(&self, owed: Option<Epoch>) -> Result<Outcome> {
+    fn compact(&self, wanted: Wanted) -> Result<Outcome> {
         if self.coordinator.callbacks.is_calling() {
             // It would wait for an epoch that the callback holds up.
             return Err(Error::WrongState("a compaction is not possible within a callback".to_owned()));
@@ -218,7 +253,7 @@ impl Compactor {
 
         let cut = match self.cut()? {
             Ok(cut) => cut,
-            Err(obstacle) => return Ok(self.postpone(obstacle)),
+            Err(obstacle) => return Ok(self.postpone(obstacle, wanted)),
         };
         let input = Input {
             vfs: &*self.vfs,
@@ -228,14 +263,21 @@ impl Compactor {
             // One thread: the others belong to the writers.
             threads: 1,
             memory_bytes: self.memory_bytes,
+            releases: true,
             stopping: Some(&self.stopping),
         };
-        let needed = owed.unwrap_or_else(|| cut.epoch.min(self.coordinator.epochs().recorded()));
-        self.wait_for_replica(needed);
+        let ended = cut.epoch.min(self.coordinator.epochs().recorded());
+        let needed = match wanted {
+            Wanted::ByRequest { owed } => owed.unwrap_or(ended),
+            Wanted::ByItself => ended,
+        };
+        if wanted != Wanted::ByItself {
+            self.wait_for_replica(needed);
+        }
         let retained = self.retained_epoch();
         let prepared = match compaction::prepare(&input, cut.epoch, retained)? {
             Preparation::Done(prepared) => prepared,
-            Preparation::AllRetained if self.hold_back(needed) => return Ok(Outcome::Postponed),
+            Preparation::AllRetained if self.hold_back(needed, wanted) => return Ok(Outcome::Postponed),
             Preparation::AllRetained | Preparation::NoLog => {
                 self.postponed.store(false, SeqCst);
                 self.retention.owe(None);
@@ -251,8 +293,14 @@ impl Compactor {
         }
         let Some(_change) = self.backups.try_change() else {
             prepared.abandon();
-            return Ok(self.postpone(BACKUP));
+            return Ok(self.postpone(BACKUP, wanted));
         };
+        // What is written down from an earlier run would else be taken for what is detached now.
+        self.delete_listed(catalog)?;
+        if wanted == Wanted::ByItself {
+            let logs: Vec<String> = prepared.logs().map(str::to_owned).collect();
+            own::intend(&*self.vfs, &self.location, &logs)?;
+        }
         let compacted = retained.map_or(cut.epoch, |retained| retained.min(cut.epoch));
         self.compacted.fetch_max(compacted.0, SeqCst);
         let committed = prepared.commit()?;
@@ -262,10 +310,13 @@ impl Compactor {
             self.blobs.collect(found, before.next, before.owned, needed);
         }
         self.postponed.store(false, SeqCst);
-        if !prepared.leaves_files_out() || !self.hold_back(needed) {
+        if !prepared.leaves_files_out() || !self.hold_back(needed, wanted) {
             self.retention.owe(None);
         }
         *catalog = committed;
+        if wanted == Wanted::ByItself {
+            self.delete_listed(catalog)?;
+        }
         Ok(Outcome::Done)
     }
 
@@ -276,16 +327,20 @@ impl Compactor {
         self.coordinator.progress.wait_until(Some(deadline), || !hopeful());
     }
 
-    /// Keeps the request for a compaction up to this epoch when a replica holds it back, and says so.
-    fn hold_back(&self, needed: Epoch) -> bool {
-        let Some(held_back) = self.retention.holds_back(needed) else { return false };
+    /// Keeps the request for a compaction up to this epoch when a replica holds it back, and says so. One that nobody
+    /// asked for is due again by itself.
+    fn hold_back(&self, needed: Epoch, wanted: Wanted) -> bool {
+        let Some(held_back) = self.retention.holds_back(needed).filter(|_| wanted != Wanted::ByItself) else {
+            return false;
+        };
         self.retention.owe(Some(needed));
         log::warn!("the compaction is {held_back}");
         true
     }
 
-    fn postpone(&self, obstacle: &str) -> Outcome {
-        if !self.postponed.swap(true, SeqCst) {
+    /// One that nobody asked for is due again when it is looked at the next time.
+    fn postpone(&self, obstacle: &str, wanted: Wanted) -> Outcome {
+        if wanted != Wanted::ByItself && !self.postponed.swap(true, SeqCst) {
             log::warn!("{obstacle} is in progress: the compaction is done when it has ended");
         }
         Outcome::Postponed

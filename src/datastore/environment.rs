@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the environment sets because nobody passes it: neither an engine, nor whoever starts a replica.
 
+use super::self_compaction::SelfCompaction;
 use super::settings::Commit;
 use crate::error::Error;
 use crate::wal::journal;
@@ -13,6 +14,15 @@ const JOURNAL_VARIABLE: &str = "LIMESTONE_JOURNAL_MIB";
 
 /// Bounds the memory of a recovery, in MiB, where the settings do not.
 const RECOVERY_MEMORY_VARIABLE: &str = "LIMESTONE_RECOVERY_MEMORY_MIB";
+
+/// Bounds the memory of an online compaction, in MiB, where the settings do not.
+const COMPACTION_MEMORY_VARIABLE: &str = "LIMESTONE_COMPACTION_MEMORY_MIB";
+/// `auto` (default) or `off`: whether the log is compacted without being asked.
+const COMPACTION_VARIABLE: &str = "LIMESTONE_COMPACTION";
+/// Log below which that is not worth it, in MiB; default 256.
+const COMPACTION_MIN_VARIABLE: &str = "LIMESTONE_COMPACTION_MIN_MIB";
+/// The share of the log in log and compacted file from which on it is, in percent; default 50.
+const COMPACTION_SHARE_VARIABLE: &str = "LIMESTONE_COMPACTION_SHARE";
 
 /// How commits become durable, as these variables say; the default is a journal. `value` is for instance that of
 /// [`std::env::var_os`].
@@ -30,6 +40,42 @@ pub fn commit(value: impl Fn(&'static str) -> Option<OsString>) -> Result<Commit
 pub fn recovery_memory_bytes() -> Result<u64, Error> {
     let value = std::env::var_os(RECOVERY_MEMORY_VARIABLE);
     value.map_or(Ok(0), |value| parse_mib(RECOVERY_MEMORY_VARIABLE, &value))
+}
+
+/// What bounds the memory of an online compaction, in bytes; 0 when the environment says nothing.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] names the variable.
+pub fn compaction_memory_bytes() -> Result<u64, Error> {
+    let value = std::env::var_os(COMPACTION_MEMORY_VARIABLE);
+    value.map_or(Ok(0), |value| parse_mib(COMPACTION_MEMORY_VARIABLE, &value))
+}
+
+/// When the log is compacted without being asked, as these variables say; `None` for never. `value` is for instance
+/// that of [`std::env::var_os`].
+///
+/// # Errors
+/// [`Error::InvalidArgument`] names the variable.
+pub fn self_compaction(value: impl Fn(&'static str) -> Option<OsString>) -> Result<Option<SelfCompaction>, Error> {
+    let mut rule = SelfCompaction::default();
+    if let Some(mib) = value(COMPACTION_MIN_VARIABLE) {
+        rule = rule.log_bytes_min(parse_mib(COMPACTION_MIN_VARIABLE, &mib)?);
+    }
+    if let Some(share) = value(COMPACTION_SHARE_VARIABLE) {
+        let parsed = share.to_str().and_then(|text| text.parse().ok()).filter(|percent| (1..=99).contains(percent));
+        rule = rule.share_percent(parsed.ok_or_else(|| {
+            let expected = "a whole number of percent from 1 to 99 was expected";
+            Error::InvalidArgument(format!("{COMPACTION_SHARE_VARIABLE} is {share:?}, {expected}"))
+        })?);
+    }
+    match value(COMPACTION_VARIABLE) {
+        None => Ok(Some(rule)),
+        Some(text) if text == "auto" => Ok(Some(rule)),
+        Some(text) if text == "off" => Ok(None),
+        Some(text) => {
+            Err(Error::InvalidArgument(format!("{COMPACTION_VARIABLE} is {text:?}, \"auto\" or \"off\" was expected")))
+        }
+    }
 }
 
 fn parse_commit(commit: Option<&OsStr>, journal_mib: Option<&OsStr>) -> Result<Commit, Error> {
@@ -70,6 +116,25 @@ mod tests {
         assert_eq!(given(None, None).unwrap(), Commit::Journal(settings));
         assert_eq!(given(Some("journal"), None).unwrap(), Commit::Journal(settings));
         assert_eq!(given(Some("journal"), Some("64")).unwrap(), Commit::Journal(settings.bytes_max(64 << 20)));
+    }
+
+    #[test]
+    fn the_log_is_compacted_by_itself_unless_that_is_off() {
+        let given = |all: &[(&str, &str)]| {
+            let all: std::collections::HashMap<&str, &str> = all.iter().copied().collect();
+            self_compaction(|name| all.get(name).map(OsString::from))
+        };
+        let default = SelfCompaction::default();
+        assert_eq!(given(&[]).unwrap(), Some(default));
+        assert_eq!(given(&[(COMPACTION_VARIABLE, "auto")]).unwrap(), Some(default));
+        assert_eq!(given(&[(COMPACTION_VARIABLE, "off")]).unwrap(), None);
+        let set = [(COMPACTION_MIN_VARIABLE, "10"), (COMPACTION_SHARE_VARIABLE, "30")];
+        assert_eq!(given(&set).unwrap(), Some(default.log_bytes_min(10 << 20).share_percent(30)));
+        let wrong = [(COMPACTION_VARIABLE, "on"), (COMPACTION_MIN_VARIABLE, "0"), (COMPACTION_SHARE_VARIABLE, "100")];
+        for (name, value) in wrong {
+            let message = given(&[(name, value)]).unwrap_err().to_string();
+            assert!(message.contains(name) && message.contains(value), "{message}");
+        }
     }
 
     #[test]

@@ -1,18 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The thread that waits for operators to ask for an online compaction: whoever makes the file `ctrl/start_compaction`
-//! does (public API §16.4).
+//! The thread that compacts: when operators ask for it with the file `ctrl/start_compaction` (public API §16.4), and
+//! when the log has grown and the settings say so.
 
 use super::compactor::{Compactor, Outcome};
+use super::self_compaction::{step_back, Policy};
+use super::settings::Settings;
 use crate::directory::CompactionRequest;
+use crate::error::Result;
 use crate::lock_order::{Condvar, Mutex};
-use crate::vfs::Vfs;
-use std::path::Path;
+use crate::vfs::Disk;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// As in the original.
 const THREAD_NAME: &str = "cmpctn_worker";
+/// The one that nobody asked for runs on a thread of its own, which comes behind all others.
+const BACKGROUND_NAME: &str = "cmpctn_self";
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The thread, from the start to the shutdown.
@@ -30,13 +35,17 @@ struct Signal {
 
 impl Maintenance {
     /// Starts the thread. When that fails, it is logged: the data store works without.
-    pub(super) fn start(&self, vfs: Arc<dyn Vfs>, location: &Path, compactor: Arc<Compactor>) {
+    pub(super) fn start(&self, settings: &Settings, compactor: Arc<Compactor>) {
         let signal = self.signal.clone();
         *signal.ended.lock() = false;
-        let request = CompactionRequest::new(vfs, location);
+        let request = CompactionRequest::new(settings.vfs.clone(), &settings.location);
+        let background = settings.self_compaction.map(|rule| {
+            let policy = Policy::new(rule);
+            Background { compactor: compactor.clone(), location: settings.location.clone(), policy }
+        });
         let thread = std::thread::Builder::new().name(THREAD_NAME.to_owned()).spawn(move || {
             log::info!("online compaction worker started...");
-            work(&signal, request, &compactor);
+            work(&signal, request, &compactor, background);
         });
         match thread {
             Ok(thread) => *self.thread.lock() = Some(thread),
@@ -55,7 +64,7 @@ impl Maintenance {
     }
 }
 
-fn work(signal: &Signal, mut request: CompactionRequest, compactor: &Compactor) {
+fn work(signal: &Signal, mut request: CompactionRequest, compactor: &Compactor, mut background: Option<Background>) {
     loop {
         let mut ended = signal.ended.lock();
         if !*ended {
@@ -68,14 +77,61 @@ fn work(signal: &Signal, mut request: CompactionRequest, compactor: &Compactor) 
         if !compactor.may_start() {
             continue;
         }
-        let result = match (request.take(), compactor.is_postponed()) {
-            (true, _) => compactor.run(),
-            (false, true) => compactor.run_postponed(),
-            (false, false) => continue,
+        let result = match (request.take(), compactor.is_postponed(), &mut background) {
+            (true, ..) => compactor.run(),
+            (false, true, _) => compactor.run_postponed(),
+            (false, false, Some(background)) => background.look(),
+            (false, false, None) => continue,
         };
         match result {
             Ok(Outcome::Done | Outcome::NothingToDo | Outcome::Postponed) => {}
+            Err(_) if *signal.ended.lock() => {}
             Err(e) => log::error!("failed to compact with online: {e}"),
         }
+    }
+}
+
+/// Compacts without being asked.
+struct Background {
+    compactor: Arc<Compactor>,
+    location: PathBuf,
+    policy: Policy,
+}
+
+impl Background {
+    fn look(&mut self) -> Result<Outcome> {
+        let Some(sizes) = self.compactor.sizes()? else { return Ok(Outcome::NothingToDo) };
+        let due = self.compactor.has_epochs() && self.policy.is_due(sizes, Disk::of(&self.location), &self.location);
+        if !due {
+            return Ok(Outcome::NothingToDo);
+        }
+        log::info!(
+            "the log has grown to {} bytes beside {} compacted ones and is compacted",
+            sizes.log,
+            sizes.compacted
+        );
+        let begun = Instant::now();
+        let outcome = self.run();
+        // After a failure as after a success: not again at once.
+        let left = self.compactor.sizes()?.map_or(0, |sizes| sizes.log);
+        if !matches!(outcome, Ok(Outcome::Postponed)) {
+            self.policy.ended(begun.elapsed(), left);
+        }
+        outcome
+    }
+
+    /// On a thread of its own, because a thread that has stepped back may not step forward again.
+    fn run(&self) -> Result<Outcome> {
+        let run = || {
+            step_back();
+            self.compactor.run_by_itself()
+        };
+        std::thread::scope(|scope| {
+            let builder = std::thread::Builder::new().name(BACKGROUND_NAME.to_owned());
+            match builder.spawn_scoped(scope, run) {
+                Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                Err(e) => Err(crate::error::Error::io("cannot start a thread in", &self.location, e)),
+            }
+        })
     }
 }

@@ -2,6 +2,7 @@
 //! How to open a data store.
 
 use super::progress::NotifyLevel;
+use super::self_compaction::SelfCompaction;
 use crate::vfs::{RealFs, Vfs};
 use crate::wal::journal;
 use std::path::PathBuf;
@@ -11,6 +12,8 @@ use std::sync::Arc;
 const DEFAULT_RECOVERY_MEMORY_BYTES: u64 = 1 << 30;
 /// A smaller bound is raised to this: 1 MiB.
 const RECOVERY_MEMORY_BYTES_MIN: u64 = 1 << 20;
+/// Bound for the index of a compaction when none is set: 256 MiB.
+const DEFAULT_COMPACTION_MEMORY_BYTES: u64 = 256 << 20;
 /// As in the original's configuration.
 const DEFAULT_RECOVERY_THREADS: usize = 8;
 
@@ -38,6 +41,8 @@ pub struct Settings {
     pub(super) instance_id: String,
     pub(super) db_name: String,
     pub(super) commit: Commit,
+    pub(super) self_compaction: Option<SelfCompaction>,
+    pub(super) compaction_memory_bytes: u64,
 }
 
 impl Settings {
@@ -54,6 +59,8 @@ impl Settings {
             instance_id: String::new(),
             db_name: String::new(),
             commit: Commit::default(),
+            self_compaction: None,
+            compaction_memory_bytes: DEFAULT_COMPACTION_MEMORY_BYTES,
         }
     }
 
@@ -108,6 +115,21 @@ impl Settings {
     /// ([`super::environment::commit`]).
     pub fn commit(mut self, commit: Commit) -> Settings {
         self.commit = commit;
+        self
+    }
+
+    /// When the data store compacts its log without being asked, and deletes what it has compacted. Default: never.
+    pub fn self_compaction(mut self, rule: Option<SelfCompaction>) -> Settings {
+        self.self_compaction = rule;
+        self
+    }
+
+    /// Memory in bytes that the index of an online compaction may take, at least 1 MiB; beyond it, sorted pieces go to
+    /// temporary files in the directory. Beside it a compaction keeps at most about 128 MiB of what it reads in memory.
+    /// 0 means the default. Default: 256 MiB.
+    pub fn compaction_memory_bytes(mut self, bytes: u64) -> Settings {
+        let bytes = if bytes == 0 { DEFAULT_COMPACTION_MEMORY_BYTES } else { bytes };
+        self.compaction_memory_bytes = bytes.max(RECOVERY_MEMORY_BYTES_MIN);
         self
     }
 

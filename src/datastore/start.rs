@@ -7,6 +7,7 @@ use super::journaling::{Journaling, Leads};
 use super::settings::Commit;
 use super::store::{Datastore, Lifecycle, State};
 use super::turns::Turn;
+use crate::compaction::own;
 use crate::directory::data_directory::Directory;
 use crate::directory::make_control_directory;
 use crate::directory::start::{self, Found, Reading, Record, Started};
@@ -89,6 +90,11 @@ impl Datastore {
         let above_recovered = self.settings.replicated && self.settings.sessions_above_recovered;
         let instance = directory.identity();
         self.begin_run(directory.place(&instance), &found, above_recovered)?;
+        // What an open backup lists stays.
+        let own = self.backups.try_change().map(|_change| own::delete(self.vfs(), self.location(), &directory.catalog));
+        if let Some(Err(e)) = own {
+            log::error!("log files that are compacted were not deleted: {e}");
+        }
         let started = self.put_right(found).map_err(|e| self.coordinator.poison(e))?;
         let Started { epoch_file, durable, last_epoch, entries, max_blob_id, snapshot, warnings } = started;
         let report = RecoveryReport { durable_epoch: durable, last_epoch, entries, max_blob_id, warnings };
@@ -104,7 +110,7 @@ impl Datastore {
         drop(collects);
         *self.snapshot.write() = Some(snapshot);
         self.compactor.start(directory.catalog.clone(), directory.has_end_markers());
-        self.maintenance.start(self.settings.vfs.clone(), &self.settings.location, self.compactor.clone());
+        self.maintenance.start(&self.settings, self.compactor.clone());
         *state = State::Ready;
         Ok(report)
     }

@@ -74,7 +74,16 @@ pub(super) fn read_log(
     reading: Reading,
 ) -> Result<Recovered> {
     let memory_bytes = reading.snapshot_memory_bytes.unwrap_or_default();
-    let input = Input { vfs, location, catalog, end_markers, threads: reading.threads, memory_bytes, stopping: None };
+    let input = Input {
+        vfs,
+        location,
+        catalog,
+        end_markers,
+        threads: reading.threads,
+        memory_bytes,
+        releases: false,
+        stopping: None,
+    };
     match reading.snapshot_memory_bytes {
         Some(_) => recovery::recover(&input),
         None => recovery::recover_without_snapshot(&input),

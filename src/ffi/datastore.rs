@@ -89,6 +89,8 @@ pub unsafe extern "C" fn limestone_datastore_open(
             .recovery_threads(given.recovery_threads)
             .recovery_memory_bytes(memory)
             .commit(environment::commit(std::env::var_os)?)
+            .self_compaction(environment::self_compaction(std::env::var_os)?)
+            .compaction_memory_bytes(environment::compaction_memory_bytes()?)
             .instance_id(given.instance_id)
             .db_name(given.db_name);
         let engine = Engine::open(settings, given.replication)?.metrics_endpoint(metrics_endpoint);

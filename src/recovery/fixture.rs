@@ -83,6 +83,7 @@ impl Dir {
             end_markers: true,
             threads: self.threads,
             memory_bytes: 1 << 20,
+            releases: true,
             stopping: None,
         }
     }

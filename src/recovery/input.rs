@@ -9,6 +9,9 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+/// The system maps up to 64 KiB for each of them: 128 MiB.
+pub(super) const READS_UNTIL_RELEASE: usize = 1 << 11;
+
 /// What a recovery works on.
 #[derive(Debug)]
 pub struct Input<'a> {
@@ -20,6 +23,8 @@ pub struct Input<'a> {
     pub threads: usize,
     /// Bound for the index, in bytes.
     pub memory_bytes: u64,
+    /// Whether the memory that mapped files take is given back on the way: for whoever has time, and not the machine.
+    pub releases: bool,
     /// Set by whoever wants the work to be given up; it then fails soon.
     pub stopping: Option<&'a AtomicBool>,
 }
@@ -90,6 +95,13 @@ impl Input<'_> {
             logs.insert(0, Source { compacted: true, ..self.open_log(name, name.as_ref())? });
         }
         Ok(logs)
+    }
+
+    /// To be called after each [`READS_UNTIL_RELEASE`] entries that were read here and there in the files.
+    pub(super) fn release(&self, files: &[Mapping]) {
+        if self.releases {
+            files.iter().for_each(Mapping::release);
+        }
     }
 
     /// Fails when the work is to be given up.

@@ -8,6 +8,7 @@ use super::merge::Clears;
 use super::pool;
 use crate::error::{Error, Result};
 use crate::types::{BlobId, Epoch};
+use crate::vfs::Mapping;
 use crate::wal::entry::Entry;
 use crate::wal::scanner::{self, FileScan, Visitor};
 
@@ -30,6 +31,8 @@ struct Collector<'a> {
     /// `None` when no snapshot is wanted.
     index: Option<IndexBuilder<'a>>,
     file: usize,
+    /// The file that is read.
+    bytes: Mapping,
     clears: Clears,
     max_blob_id: BlobId,
     entries: u64,
@@ -57,6 +60,7 @@ impl Visitor for Collector<'_> {
             if let Err(e) = self.input.check() {
                 self.error.get_or_insert(e);
             }
+            self.input.release(std::slice::from_ref(&self.bytes));
         }
         let Some(index) = &mut self.index else {
             return;
@@ -92,7 +96,7 @@ pub(super) fn scan<'a>(input: &'a Input<'a>, sources: &[Source], durable: Epoch,
     let work = pool::Queue::new(order);
     let scan_one = |collector: &mut Collector<'_>, file: usize| -> Result<FileScan> {
         let source = &sources[file];
-        collector.file = file;
+        (collector.file, collector.bytes) = (file, source.bytes.clone());
         source.bytes.advise(true);
         let scan = if source.compacted {
             compacted::scan(&source.bytes, &source.path, collector)
@@ -106,8 +110,16 @@ pub(super) fn scan<'a>(input: &'a Input<'a>, sources: &[Source], durable: Epoch,
     };
     let workers = pool::run(threads, || {
         let index = indexing.then(|| IndexBuilder::new(&budget));
-        let mut collector =
-            Collector { input, index, file: 0, clears: Clears::new(), max_blob_id: BlobId(0), entries: 0, error: None };
+        let mut collector = Collector {
+            input,
+            index,
+            file: 0,
+            bytes: Mapping::owned(Vec::new()),
+            clears: Clears::new(),
+            max_blob_id: BlobId(0),
+            entries: 0,
+            error: None,
+        };
         let mut scans = Vec::new();
         while let Some(file) = work.next() {
             scans.push((file, scan_one(&mut collector, file)));

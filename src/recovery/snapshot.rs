@@ -96,6 +96,11 @@ impl Snapshot {
         Snapshot { data: self.data.clone(), partitioned: Arc::default() }
     }
 
+    /// Gives the memory back that reading has taken so far.
+    pub fn release(&self) {
+        self.data.files.iter().for_each(Mapping::release);
+    }
+
     /// Number of entries.
     pub fn len(&self) -> usize {
         self.data.len

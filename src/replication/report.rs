@@ -4,6 +4,7 @@
 
 use super::status::Status;
 use crate::metrics::Snapshot;
+use crate::vfs::Disk;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -23,22 +24,11 @@ pub struct Counted {
     pub disk: Option<Disk>,
 }
 
-/// The file system that the directory is on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Disk {
-    pub size_bytes: u64,
-    /// For whoever is not root.
-    pub free_bytes: u64,
-}
-
 impl Report {
     /// The report on the directory `location`.
     pub fn new(status: Status, numbers: Snapshot, location: &Path) -> Report {
         // A file system that does not tell is no reason to tell nothing.
-        let disk = rustix::fs::statvfs(location).ok().map(|found| Disk {
-            size_bytes: found.f_blocks.saturating_mul(found.f_frsize),
-            free_bytes: found.f_bavail.saturating_mul(found.f_frsize),
-        });
+        let disk = Disk::of(location);
         Report { status, counted: Some(Counted { numbers, disk }) }
     }
 

@@ -60,6 +60,7 @@ pub fn run(
         end_markers: directory.has_end_markers(),
         threads: options.common.threads(),
         memory_bytes: MEMORY_BYTES,
+        releases: false,
         stopping: None,
     };
     let built = build(&input, limit, &work.path).inspect_err(|e| {

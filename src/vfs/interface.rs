@@ -168,6 +168,15 @@ impl Mapping {
             let _ = map.advise(advice);
         }
     }
+
+    /// Gives the memory back that the bytes read so far take in this process; they are read from the file again when
+    /// they are asked for.
+    pub fn release(&self) {
+        if let MappingInner::Mapped(map) = &self.0 {
+            // SAFETY: the mapping is of a file and never written through, so that the same bytes come back.
+            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
+    }
 }
 
 impl Deref for Mapping {

@@ -10,12 +10,14 @@
 
 pub mod crashsafe;
 pub mod descriptor;
+mod disk;
 mod interface;
 mod metered;
 mod real;
 mod root;
 mod sim;
 
+pub use disk::Disk;
 pub use interface::{DirEntry, FileKind, FileLock, Lock, LockError, Mapping, Open, Vfs, VfsFile};
 pub use metered::MeteredFs;
 pub use real::RealFs;

@@ -29,6 +29,9 @@ pub const BLOB_DIR: &str = "blob";
 pub const CONTROL_DIR: &str = "ctrl";
 /// Below the control directory: whoever makes it asks for an online compaction.
 pub const START_COMPACTION: &str = "start_compaction";
+/// Below the control directory: names of log files that a compaction deletes which nobody asked for.
+pub const OWN_DETACHED: &str = "own_detached";
+pub const OWN_DETACHED_TEMPORARY: &str = "own_detached.tmp";
 /// Where a compaction writes before its result takes its place.
 pub const COMPACTION_DIR: &str = "compaction_temp";
 /// Work area of the original's recovery; a leftover is deleted.

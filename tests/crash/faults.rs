@@ -76,6 +76,7 @@ fn failure_of_any_call_among_sessions_before_the_first_switch_is_an_error_and_lo
 fn failure_of_any_call_among_compactions_is_an_error_and_loses_nothing_acknowledged() {
     let faults = [Fault::IoError, Fault::SyncLoses, Fault::TornWrite, Fault::NoSpace];
     fail_everywhere(&script::compactions(), &faults, false);
+    fail_everywhere(&script::compactions_that_delete(), &faults, false);
 }
 
 #[test]
@@ -83,4 +84,5 @@ fn disk_that_stays_full_or_broken_from_any_call_on_loses_nothing_acknowledged() 
     fail_everywhere(&script::sessions(), &[Fault::IoError, Fault::NoSpace], true);
     fail_everywhere(&script::restarts(), &[Fault::IoError, Fault::NoSpace], true);
     fail_everywhere(&script::compactions(), &[Fault::IoError, Fault::NoSpace], true);
+    fail_everywhere(&script::compactions_that_delete(), &[Fault::IoError, Fault::NoSpace], true);
 }

@@ -175,6 +175,7 @@ fn cut_twice(start: &Start, script: &Script) {
 #[test]
 fn power_cut_anywhere_among_compactions_loses_nothing_acknowledged() {
     cut_everywhere(&Start::fresh(), &script::compactions());
+    cut_everywhere(&Start::fresh(), &script::compactions_that_delete());
 }
 
 #[test]
@@ -236,6 +237,7 @@ fn process_that_dies_among_sessions_before_the_first_switch_leaves_nothing_that_
 #[test]
 fn process_that_dies_among_compactions_leaves_nothing_that_a_later_power_cut_takes() {
     die_everywhere(&Start::fresh(), &script::compactions());
+    die_everywhere(&Start::fresh(), &script::compactions_that_delete());
 }
 
 #[test]
@@ -283,6 +285,7 @@ fn power_cut_anywhere_in_a_recovery_changes_nothing_about_its_result() {
     cut_recovery_everywhere(&Start::fresh(), &script::rotations(), 7);
     cut_recovery_everywhere(&Start::fresh(), &script::restarts(), 7);
     cut_recovery_everywhere(&Start::fresh(), &script::compactions(), 17);
+    cut_recovery_everywhere(&Start::fresh(), &script::compactions_that_delete(), 17);
 }
 
 #[test]

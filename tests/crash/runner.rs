@@ -5,7 +5,8 @@ use crate::backups::OpenBackup;
 use crate::faults::failed_writes;
 use crate::model::{first_marker, last_marker, Change, Content, Model, Progress, SessionId, MARKERS};
 use crate::script::{Script, Step};
-use limestone_core::datastore::{Channel, Datastore, Durability, EpochEvent, Settings};
+use limestone_core::datastore::{Channel, Datastore, Durability, EpochEvent, Outcome, Settings};
+use limestone_core::error;
 use limestone_core::types::{Epoch, StorageId, WriteVersion};
 use limestone_core::vfs::{SimFs, Vfs};
 use std::collections::BTreeSet;
@@ -153,7 +154,7 @@ impl Run {
             };
             if let Err(error) = result {
                 self.errors.push(error);
-                if matches!(step, Step::Compact) && on_error != OnError::Stop {
+                if matches!(step, Step::Compact | Step::CompactAndDelete) && on_error != OnError::Stop {
                     // What fails is mostly not the log, which goes on.
                     continue;
                 }
@@ -240,7 +241,8 @@ impl Run {
             Step::Abort(channel) => self.abort(*channel),
             Step::Switch => self.switch(),
             Step::Rotate => self.store().rotate().map_err(text),
-            Step::Compact => self.compact(),
+            Step::Compact => self.compact(Datastore::compact),
+            Step::CompactAndDelete => self.compact(Datastore::compact_and_delete),
             Step::DeleteDetached => self.delete_detached(),
             Step::BeginBackup => self.begin_backup(),
             Step::EndBackup => self.end_backup(),
@@ -259,9 +261,9 @@ impl Run {
 
     /// Nothing has been written since the last switch, so that the switches meanwhile make no calls to the disk: the
     /// calls are the same in every run.
-    fn compact(&mut self) -> Result<(), String> {
+    fn compact(&mut self, how: fn(&Datastore) -> error::Result<Outcome>) -> Result<(), String> {
         let store = self.store().clone();
-        let compaction = std::thread::spawn(move || store.compact().map(drop).map_err(text));
+        let compaction = std::thread::spawn(move || how(&store).map(drop).map_err(text));
         while !compaction.is_finished() {
             // A failure ends the compaction as well, which reports it.
             let _ = self.switch();

@@ -27,6 +27,8 @@ pub enum Step {
     Rotate,
     /// Compacts while epochs go on; sessions of the current epoch or an earlier one must not be open.
     Compact,
+    /// The same, with the log files deleted afterwards by the data store.
+    CompactAndDelete,
     /// Deletes the files that the catalog lists as detached, as operators do.
     DeleteDetached,
     /// Begins a detailed backup.
@@ -79,6 +81,10 @@ impl Script {
 
     pub fn compact(&mut self) -> &mut Script {
         self.step(Step::Compact)
+    }
+
+    pub fn compact_and_delete(&mut self) -> &mut Script {
+        self.step(Step::CompactAndDelete)
     }
 
     pub fn delete_detached(&mut self) -> &mut Script {
@@ -159,6 +165,16 @@ pub fn compactions() -> Script {
     script.restart().begin(1).clear_scratch(1).put_scratch(1, "y").remove(1, "a").end(1).switch();
     script.compact().session(0, "a").switch().delete_detached();
     script.restart().compact().delete_detached().session(2, "c").remove_in_session(0, "e").switch();
+    script
+}
+
+/// Compactions that delete what they have taken out of the log, next to one that does not, and over restarts.
+pub fn compactions_that_delete() -> Script {
+    let mut script = Script::new(2);
+    script.switch().session(0, "a").session(1, "b").switch().compact_and_delete();
+    script.session(0, "a").remove_in_session(1, "b").switch().compact();
+    script.session(1, "c").switch().compact_and_delete().session(0, "d").switch();
+    script.restart().remove_in_session(0, "a").session(1, "e").switch().compact_and_delete().session(0, "f").switch();
     script
 }
 

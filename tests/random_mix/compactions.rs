@@ -123,6 +123,7 @@ impl World {
             end_markers: directory.has_end_markers(),
             threads: 1,
             memory_bytes: 1 << 20,
+            releases: false,
             stopping: None,
         };
         let built = compaction::build(&input, None, &work).map_err(text)?;

@@ -96,6 +96,7 @@ fn compact(vfs: &Arc<dyn Vfs>, location: &Path) -> Result<usize> {
         end_markers: directory.has_end_markers(),
         threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
         memory_bytes: MEMORY_BYTES,
+        releases: true,
         stopping: None,
     };
     let work = location.join(STAGING_DIR).join(WORK_DIR);

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+//! When a data store compacts its log without being asked, and what keeps that out of the way of commits.
+//!
+//! What of the log is garbage is known only once it is merged. But what is live is at most what the compacted file
+//! holds and what was written since; so the log is merged when it has grown to a share of both. The directory then stays
+//! below `live * 100 / (100 - share)`, and the smallest log that is worth it, and the new file while it is written; and
+//! the bytes written by compactions stay below `100 / share` for each byte of the log.
+
+use crate::compaction::RESERVE_BYTES;
+use crate::error::Result;
+use crate::vfs::{Disk, FileKind, Vfs};
+use crate::wal::names;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// When the log is small enough to be left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SelfCompaction {
+    log_bytes_min: u64,
+    share_percent: u64,
+    pause: Duration,
+}
+
+/// As long as a compaction has taken, times this, no other begins by itself.
+const REST: u32 = 10;
+/// When space is low, a log of this part of the smallest is worth it.
+const EARLIER: u64 = 8;
+
+impl Default for SelfCompaction {
+    fn default() -> SelfCompaction {
+        SelfCompaction { log_bytes_min: 256 << 20, share_percent: 50, pause: Duration::from_secs(60) }
+    }
+}
+
+impl SelfCompaction {
+    /// Bytes of log below which nothing is done; at least 1 MiB. Default: 256 MiB.
+    pub fn log_bytes_min(mut self, bytes: u64) -> SelfCompaction {
+        self.log_bytes_min = bytes.max(1 << 20);
+        self
+    }
+
+    /// Of the bytes of log and compacted file, those of the log, in percent; from 1 to 99. Default: 50.
+    pub fn share_percent(mut self, percent: u64) -> SelfCompaction {
+        self.share_percent = percent.clamp(1, 99);
+        self
+    }
+
+    /// The shortest time between two. Default: 60 s.
+    pub fn pause(mut self, pause: Duration) -> SelfCompaction {
+        self.pause = pause;
+        self
+    }
+}
+
+/// Bytes on the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sizes {
+    /// Of log files that count.
+    pub(super) log: u64,
+    pub(super) compacted: u64,
+}
+
+impl Sizes {
+    /// Those of the directory; `is_detached` tells the files that do not count.
+    pub(super) fn of(vfs: &dyn Vfs, location: &Path, is_detached: impl Fn(&str) -> bool) -> Result<Sizes> {
+        let listing = vfs.list(location).map_err(|e| crate::error::Error::io("cannot list", location, e))?;
+        let mut sizes = Sizes::default();
+        for entry in listing.iter().filter(|entry| entry.kind == FileKind::File) {
+            match entry.name.to_str() {
+                Some(names::COMPACTED) => sizes.compacted = entry.len,
+                Some(name) if names::is_log(name) && !names::is_compacted(name) && !is_detached(name) => {
+                    sizes.log += entry.len;
+                }
+                _ => {}
+            }
+        }
+        Ok(sizes)
+    }
+}
+
+/// What is to be done now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    No,
+    Yes,
+    /// The compaction would fill the disk.
+    NoSpace,
+}
+
+/// Decides from one look at the directory to the next.
+#[derive(Debug)]
+pub(super) struct Policy {
+    rule: SelfCompaction,
+    /// What the last compaction left in the log: files that are written to, and what somebody else needs there.
+    left: u64,
+    not_before: Option<Instant>,
+    space_is_low: bool,
+}
+
+impl Policy {
+    pub(super) fn new(rule: SelfCompaction) -> Policy {
+        Policy { rule, left: 0, not_before: None, space_is_low: false }
+    }
+
+    /// Whether to compact now. Says so in the log, once, when the disk has no room for it.
+    pub(super) fn is_due(&mut self, sizes: Sizes, disk: Option<Disk>, location: &Path) -> bool {
+        if self.not_before.is_some_and(|not_before| Instant::now() < not_before) {
+            return false;
+        }
+        let due = self.due(sizes, disk.map(|disk| disk.free_bytes));
+        if due == Due::NoSpace && !self.space_is_low {
+            log::warn!(
+                "{}: {} bytes of log and {} bytes of compacted log are not compacted because only {} bytes are free on \
+                 the disk; make room, or commits will fail when it is full",
+                location.display(),
+                sizes.log,
+                sizes.compacted,
+                disk.map_or(0, |disk| disk.free_bytes)
+            );
+        }
+        self.space_is_low = due == Due::NoSpace;
+        due == Due::Yes
+    }
+
+    fn due(&self, sizes: Sizes, free: Option<u64>) -> Due {
+        let Sizes { log, compacted } = sizes;
+        let is_scarce = free.is_some_and(|free| free < 2 * (log + compacted));
+        let relief = if is_scarce { EARLIER } else { 1 };
+        let grown = log.saturating_sub(self.left) >= self.rule.log_bytes_min / relief;
+        let share = u128::from(log) * 100 * u128::from(relief)
+            >= u128::from(log + compacted) * u128::from(self.rule.share_percent);
+        match grown && share {
+            false => Due::No,
+            // It holds about what the last one held.
+            true if free.is_some_and(|free| free < compacted + RESERVE_BYTES) => Due::NoSpace,
+            true => Due::Yes,
+        }
+    }
+
+    /// A compaction has ended, with this much left in the log.
+    pub(super) fn ended(&mut self, took: Duration, left: u64) {
+        self.left = left;
+        self.not_before = Some(Instant::now() + self.rule.pause.max(took * REST));
+    }
+}
+
+/// Lets this thread's use of the disk and of processors come behind that of others, as far as the system can.
+pub(super) fn step_back() {
+    const PROCESSORS: libc::c_int = 10;
+    /// Best effort, the lowest level.
+    const DISK: libc::c_int = (2 << 13) | 7;
+    const THIS_THREAD: libc::c_int = 0;
+    const OF_A_PROCESS: libc::c_int = 1;
+    // SAFETY: both take numbers only, and act on the calling thread.
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, THIS_THREAD as libc::id_t, PROCESSORS);
+        libc::syscall(libc::SYS_ioprio_set, OF_A_PROCESS, THIS_THREAD, DISK);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn policy() -> Policy {
+        Policy::new(SelfCompaction::default().log_bytes_min(100 * MIB).pause(Duration::ZERO))
+    }
+
+    fn sizes(log: u64, compacted: u64) -> Sizes {
+        Sizes { log: log * MIB, compacted: compacted * MIB }
+    }
+
+    #[test]
+    fn it_is_due_when_the_log_is_large_enough_and_its_share_too() {
+        let policy = policy();
+        assert_eq!(policy.due(sizes(99, 0), None), Due::No);
+        assert_eq!(policy.due(sizes(100, 0), None), Due::Yes);
+        assert_eq!(policy.due(sizes(999, 1000), None), Due::No);
+        assert_eq!(policy.due(sizes(1000, 1000), None), Due::Yes);
+    }
+
+    #[test]
+    fn what_the_last_one_had_to_leave_does_not_count_again() {
+        let mut policy = policy();
+        policy.ended(Duration::ZERO, 500 * MIB);
+        assert_eq!(policy.due(sizes(599, 10), None), Due::No);
+        assert_eq!(policy.due(sizes(600, 10), None), Due::Yes);
+    }
+
+    #[test]
+    fn scarce_space_makes_it_earlier_and_no_space_not_at_all() {
+        let policy = policy();
+        assert_eq!(policy.due(sizes(20, 100), Some(1000 * MIB)), Due::No);
+        assert_eq!(policy.due(sizes(20, 100), Some(200 * MIB)), Due::Yes);
+        assert_eq!(policy.due(sizes(20, 100), Some(150 * MIB)), Due::NoSpace);
+        assert_eq!(policy.due(sizes(5, 100), Some(150 * MIB)), Due::No, "it would not help");
+    }
+
+    #[test]
+    fn after_one_there_is_a_rest() {
+        let mut policy = Policy::new(SelfCompaction::default().log_bytes_min(MIB).pause(Duration::ZERO));
+        let is_due = |policy: &mut Policy| policy.is_due(sizes(1000, 0), None, Path::new("/log"));
+        assert!(is_due(&mut policy));
+        policy.ended(Duration::from_secs(1000), 0);
+        assert!(!is_due(&mut policy));
+        policy.ended(Duration::ZERO, 0);
+        assert!(is_due(&mut policy));
+    }
+}
