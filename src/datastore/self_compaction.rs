@@ -2,9 +2,9 @@
 //! When a data store compacts its log without being asked, and what keeps that out of the way of commits.
 //!
 //! What of the log is garbage is known only once it is merged. But what is live is at most what the compacted file
-//! holds and what was written since; so the log is merged when it has grown to a share of both. The directory then stays
-//! below `live * 100 / (100 - share)`, and the smallest log that is worth it, and the new file while it is written; and
-//! the bytes written by compactions stay below `100 / share` for each byte of the log.
+//! holds and what was written since; so the log is merged when it has grown to a share of both. The directory then
+//! stays below `live * 100 / (100 - share)`, and the smallest log that is worth it, and the new file while it is
+//! written; and the bytes written by compactions stay below `100 / share` for each byte of the log.
 
 use crate::compaction::RESERVE_BYTES;
 use crate::error::Result;
