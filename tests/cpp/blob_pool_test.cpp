@@ -14,6 +14,7 @@
 #include <limestone/api/limestone_exception.h>
 
 #include "test_support.h"
+#include "waiting.h"
 
 namespace limestone::testing {
 
@@ -43,6 +44,7 @@ void write_entry(api::datastore& object, log_channel& channel, std::string const
     channel.add_entry(1, key, "v", {epoch, 0}, blobs);
     channel.end_session();
     object.switch_epoch(epoch + 1);
+    EXPECT_TRUE(becomes(epoch, [&] { return object.last_epoch(); }));
 }
 
 /// Expects a BLOB exception and gives it back.

@@ -53,6 +53,7 @@ TEST(tags, outlive_a_restart_with_the_epoch_and_time_of_their_registration) {
         object.ready();
         object.switch_epoch(4);
         object.switch_epoch(8);
+        EXPECT_TRUE(becomes(7U, [&] { return object.last_epoch(); }));
         add_tag(object, "später", "mit Kommentar");
         add_tag(object, "später", "the first registration stays");
         add_tag(object, "removed", "");
