@@ -2,9 +2,15 @@
 /* Replicas that come and go while the data store runs; nobody listens where they are. */
 #include "check.h"
 
+/* With replication if the environment says so. */
 static limestone_datastore* start(const char* location) {
+    limestone_settings* settings = NULL;
     limestone_datastore* store = NULL;
-    CHECK_OK(open_location(location, &store));
+    CHECK_OK(limestone_settings_create(&settings));
+    CHECK_OK(limestone_settings_set_location(settings, location, strlen(location)));
+    CHECK_OK(limestone_settings_set_replication_from_environment(settings));
+    CHECK_OK(limestone_datastore_open(settings, &store));
+    CHECK_OK(limestone_settings_destroy(&settings));
     CHECK_OK(limestone_datastore_ready(store));
     return store;
 }
