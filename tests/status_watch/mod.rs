@@ -179,6 +179,8 @@ impl Watcher {
         let life = self.watched.replica_lives.now();
         let answer = match life % 2 {
             1 => ask(&self.watched.replica),
+            // It may be half deleted.
+            _ if self.watched.set_back.load(SeqCst) => None,
             _ => (self.watched.stopped_replica)(),
         };
         let Some(status) = answer.filter(|_| self.watched.replica_lives.now() == life) else { return };
