@@ -592,6 +592,15 @@ fn a_crash_in_the_middle_of_a_migration_is_gone_after_the_next_start() {
 }
 
 #[test]
+fn a_torn_backup_of_a_whole_manifest_is_gone_after_the_next_start() {
+    for torn in ["", "{\"format_ver"] {
+        let dir = with_log(ACTIVE, session(5, "a")).write(MANIFEST_BACKUP, torn);
+        opens(&dir, &[("a", "5")], &[]);
+        assert!(!dir.has(MANIFEST_BACKUP));
+    }
+}
+
+#[test]
 fn a_directory_in_use_is_refused() {
     let dir = with_log(ACTIVE, session(5, "a"));
     let (first, _) = engine_run::open(dir.path(), 1).unwrap();

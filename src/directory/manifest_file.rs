@@ -102,7 +102,8 @@ pub(crate) fn read(vfs: &dyn Vfs, location: &Path) -> Result<Found<Manifest>> {
     let (main, backup) = (location.join(names::MANIFEST), location.join(names::MANIFEST_BACKUP));
     let saved = read_file(vfs, &backup, manifest::MAX_BYTES, manifest::parse)?;
     let found = match (read_file(vfs, &main, manifest::MAX_BYTES, manifest::parse)?, saved) {
-        (Some(Ok(content)), saved) => Found { content, source: Source::Main { backup: matches!(saved, Some(Ok(_))) } },
+        // A backup that was not written whole is left over from a full disk or a crash: nothing needs it.
+        (Some(Ok(content)), saved) => Found { content, source: Source::Main { backup: saved.is_some() } },
         (Some(Err(reason)), Some(Ok(content))) => Found { content, source: Source::Backup(reason) },
         (None, Some(Ok(content))) => Found { content, source: Source::Backup("it is missing".to_owned()) },
         (unusable, _) => {
