@@ -17,11 +17,19 @@ impl Random {
     }
 }
 
-/// As many seeds, from the clock, unless `LIMESTONE_TEST_SEED` names one.
+/// The first of the seeds that are the same in every run.
+const FIRST_SEED: u64 = 1_000;
+
+/// As many seeds, the same in every run, so that a run judges the code and not its luck. `LIMESTONE_TEST_SEED` names a
+/// single one, or says `clock` to look for more.
 pub fn seeds(count: u64) -> Vec<u64> {
-    if let Some(seed) = std::env::var("LIMESTONE_TEST_SEED").ok().and_then(|seed| seed.parse().ok()) {
-        return vec![seed];
-    }
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_micros());
-    (0..count).map(|n| now as u64 + n).collect()
+    let first = match std::env::var("LIMESTONE_TEST_SEED").as_deref() {
+        Err(_) => FIRST_SEED,
+        Ok("clock") => {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            now.map_or(FIRST_SEED, |since| since.as_micros() as u64)
+        }
+        Ok(seed) => return vec![seed.parse().expect("LIMESTONE_TEST_SEED is a number or \"clock\"")],
+    };
+    (0..count).map(|n| first + n).collect()
 }

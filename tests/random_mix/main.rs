@@ -3,7 +3,8 @@
 //! backups and restores, restarts with other numbers of channels, failing calls, dying processes and power cuts. After
 //! every start the directory shows exactly what was acknowledged or, beyond that, whole sessions only.
 //!
-//! `LIMESTONE_TEST_SEED` replays one case; `LIMESTONE_TEST_FACTOR` multiplies their number.
+//! `LIMESTONE_TEST_SEED` replays one case or, as `clock`, takes others than usual; `LIMESTONE_TEST_FACTOR` multiplies
+//! their number.
 
 mod backups;
 mod blobs;
