@@ -255,17 +255,6 @@ impl Compactor {
             Ok(cut) => cut,
             Err(obstacle) => return Ok(self.postpone(obstacle, wanted)),
         };
-        let input = Input {
-            vfs: &*self.vfs,
-            location: &self.location,
-            catalog,
-            end_markers: *end_markers,
-            // One thread: the others belong to the writers.
-            threads: 1,
-            memory_bytes: self.memory_bytes,
-            releases: true,
-            stopping: Some(&self.stopping),
-        };
         let ended = cut.epoch.min(self.coordinator.epochs().recorded());
         let needed = match wanted {
             Wanted::ByRequest { owed } => owed.unwrap_or(ended),
@@ -275,6 +264,7 @@ impl Compactor {
             self.wait_for_replica(needed);
         }
         let retained = self.retained_epoch();
+        let input = self.input(catalog, *end_markers);
         let prepared = match compaction::prepare(&input, cut.epoch, retained)? {
             Preparation::Done(prepared) => prepared,
             Preparation::AllRetained if self.hold_back(needed, wanted) => return Ok(Outcome::Postponed),
@@ -295,15 +285,8 @@ impl Compactor {
             prepared.abandon();
             return Ok(self.postpone(BACKUP, wanted));
         };
-        // What is written down from an earlier run would else be taken for what is detached now.
-        self.delete_listed(catalog)?;
-        if wanted == Wanted::ByItself {
-            let logs: Vec<String> = prepared.logs().map(str::to_owned).collect();
-            own::intend(&*self.vfs, &self.location, &logs)?;
-        }
         let compacted = retained.map_or(cut.epoch, |retained| retained.min(cut.epoch));
-        self.compacted.fetch_max(compacted.0, SeqCst);
-        let committed = prepared.commit()?;
+        let committed = self.commit(&prepared, catalog, compacted, wanted)?;
         log::info!("compaction finished");
         if let Some((found, needed)) = garbage {
             // Begun while nobody can begin a backup, so that a backup that begins now waits for its end.
@@ -318,6 +301,32 @@ impl Compactor {
             self.delete_listed(catalog)?;
         }
         Ok(Outcome::Done)
+    }
+
+    fn input<'a>(&'a self, catalog: &'a Catalog, end_markers: bool) -> Input<'a> {
+        Input {
+            vfs: &*self.vfs,
+            location: &self.location,
+            catalog,
+            end_markers,
+            // One thread: the others belong to the writers.
+            threads: 1,
+            memory_bytes: self.memory_bytes,
+            releases: true,
+            stopping: Some(&self.stopping),
+        }
+    }
+
+    /// Puts the compacted file in the place of the log up to the epoch `compacted`; returns the new catalog.
+    fn commit(&self, prepared: &Prepared<'_>, catalog: &Catalog, compacted: Epoch, wanted: Wanted) -> Result<Catalog> {
+        // What is written down from an earlier run would else be taken for what is detached now.
+        self.delete_listed(catalog)?;
+        if wanted == Wanted::ByItself {
+            let logs: Vec<String> = prepared.logs().map(str::to_owned).collect();
+            own::intend(&*self.vfs, &self.location, &logs)?;
+        }
+        self.compacted.fetch_max(compacted.0, SeqCst);
+        prepared.commit()
     }
 
     /// A replica that is connected confirms an epoch a little after it was stored.

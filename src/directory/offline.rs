@@ -58,16 +58,8 @@ impl OfflineDirectory {
         let location = location.as_path();
         let files = file_names(&*vfs, location)?;
         let mut warnings = Vec::new();
-        let locked = match (files.iter().any(|name| name == names::MANIFEST), access) {
-            (true, _) => names::MANIFEST,
-            (false, Access::Change | Access::Settle) => {
-                manifest_file::restore_missing(&*vfs, location)?;
-                names::MANIFEST
-            }
-            // What a start would rename, and lock then.
-            (false, Access::Read) if manifest_file::has_usable_backup(&*vfs, location) => names::MANIFEST_BACKUP,
-            (false, Access::Read) => return Err(manifest_file::no_manifest(location)),
-        };
+        let has_manifest = files.iter().any(|name| name == names::MANIFEST);
+        let locked = file_to_lock(&*vfs, location, has_manifest, access)?;
         let lock = lock(&*vfs, location, locked, access, &mut warnings)?;
         if swap::is_decided(&*vfs, location)? {
             return Err(Error::WrongState(format!(
@@ -177,6 +169,20 @@ impl OfflineDirectory {
     /// Makes the changes to one log file and syncs it.
     pub fn apply(&self, path: &Path, edits: &[Edit]) -> Result<()> {
         apply(&*self.vfs, path, edits)
+    }
+}
+
+/// The name of the file whose lock is that of the directory.
+fn file_to_lock(vfs: &dyn Vfs, location: &Path, has_manifest: bool, access: Access) -> Result<&'static str> {
+    match (has_manifest, access) {
+        (true, _) => Ok(names::MANIFEST),
+        (false, Access::Change | Access::Settle) => {
+            manifest_file::restore_missing(vfs, location)?;
+            Ok(names::MANIFEST)
+        }
+        // What a start would rename, and lock then.
+        (false, Access::Read) if manifest_file::has_usable_backup(vfs, location) => Ok(names::MANIFEST_BACKUP),
+        (false, Access::Read) => Err(manifest_file::no_manifest(location)),
     }
 }
 

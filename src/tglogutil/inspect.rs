@@ -66,22 +66,7 @@ pub fn run(
     report.lost_epoch_file(&found, limit);
     report.judge(&directory.verdict(options.common.threads(), None)?);
 
-    let Report { max_epoch, entries, damage, warnings, .. } = &report;
-    let start = if report.refused { "refused" } else { "opens" };
-    printer.line(format_args!("max-appeared-epoch: {max_epoch}"));
-    printer.line(format_args!("count-durable-wal-entries: {entries}"));
-    let (status, exit) = match (damage.is_empty(), report.repairable) {
-        (false, _) => ("unrepairable", 2),
-        (true, true) => ("auto-repairable", 1),
-        (true, false) => ("OK", 0),
-    };
-    printer.line(format_args!("status: {status}"));
-    printer.object(&json!({
-        "directory": directory.location().to_string_lossy(), "status": status,
-        "persistent_format_version": PRINTED_VERSION, "durable_epoch": recorded.0, "max_appeared_epoch": max_epoch.0,
-        "count_durable_wal_entries": entries, "start": start, "warnings": warnings, "damage": damage,
-    }));
-    Ok(exit)
+    Ok(report.print(directory, recorded, &mut printer))
 }
 
 fn subject<'a>(directory: &OfflineDirectory, log: &'a LogFile, limit: Epoch) -> Subject<'a> {
@@ -173,6 +158,27 @@ impl Report {
         if let Some(barred) = &verdict.barred {
             self.damage(format!("a start refuses this directory: {barred}"));
         }
+    }
+
+    /// Prints it; returns the exit code.
+    fn print(&self, directory: &OfflineDirectory, recorded: Epoch, printer: &mut Printer<'_>) -> i32 {
+        let Report { max_epoch, entries, damage, warnings, .. } = self;
+        let start = if self.refused { "refused" } else { "opens" };
+        printer.line(format_args!("max-appeared-epoch: {max_epoch}"));
+        printer.line(format_args!("count-durable-wal-entries: {entries}"));
+        let (status, exit) = match (damage.is_empty(), self.repairable) {
+            (false, _) => ("unrepairable", 2),
+            (true, true) => ("auto-repairable", 1),
+            (true, false) => ("OK", 0),
+        };
+        printer.line(format_args!("status: {status}"));
+        printer.object(&json!({
+            "directory": directory.location().to_string_lossy(), "status": status,
+            "persistent_format_version": PRINTED_VERSION, "durable_epoch": recorded.0,
+            "max_appeared_epoch": max_epoch.0, "count_durable_wal_entries": entries, "start": start,
+            "warnings": warnings, "damage": damage,
+        }));
+        exit
     }
 }
 

@@ -37,24 +37,7 @@ pub fn run(directory: &OfflineDirectory, options: &VerifyOptions, out: &mut dyn 
         report.damage(Some(Epoch(0)), damage.to_string());
     }
     let durable = found.durable.unwrap_or_default();
-    let logs = logs(directory)?;
-    let progress = Progress::new(logs.iter().map(|log| log.bytes.len() as u64).sum());
-    let end_markers = directory.has_end_markers();
-    let files = each_file(&logs, options.common.threads(), |log| {
-        let subject =
-            Subject { bytes: &log.bytes, path: &log.path, limit: durable, end_markers, origin: Origin::Unknown };
-        let mut read = progress.file();
-        let examined = examine(subject, |offset, _, _| read.at(offset));
-        read.done(log.bytes.len());
-        (examined, subject.is_active())
-    });
-    drop(progress);
-    for (log, (examined, active)) in logs.iter().zip(files) {
-        let superseded = directory.catalog().is_ok_and(|catalog| catalog.detached.contains(&log.name));
-        report.file(log, &examined, superseded, active);
-    }
-    drop(logs);
-
+    report.all_files(directory, durable, options.common.threads())?;
     let verdict = directory.verdict(options.common.threads(), Some(MEMORY_BYTES))?;
     report.warnings = verdict.warnings;
     let blobs = match verdict.outcome {
@@ -79,37 +62,62 @@ pub fn run(directory: &OfflineDirectory, options: &VerifyOptions, out: &mut dyn 
     let complete = report.first_damaged.map_or(durable, |epoch| epoch.previous().min(durable));
     let blob_count = blobs.as_ref().map(|blobs| blobs.count);
     let missing_count = blobs.as_ref().map(|blobs| blobs.missing.len());
-    if options.json {
-        let value = json!({
-            "directory": directory.location().to_string_lossy(), "status": status, "durable_epoch": durable.0,
-            "complete_up_to_epoch": complete.0, "files": report.files, "blob_references": blob_count,
-            "missing_blobs": missing_count, "warnings": report.warnings, "damage": report.damage,
-        });
-        line(out, format_args!("{value}"));
-        return Ok(exit);
+    let value = json!({
+        "directory": directory.location().to_string_lossy(), "status": status, "durable_epoch": durable.0,
+        "complete_up_to_epoch": complete.0, "files": report.files, "blob_references": blob_count,
+        "missing_blobs": missing_count, "warnings": report.warnings, "damage": report.damage,
+    });
+    match options.json {
+        true => line(out, format_args!("{value}")),
+        false => print(&value, out),
     }
-    line(out, format_args!("durable-epoch: {durable}"));
-    line(out, format_args!("complete-up-to-epoch: {complete}"));
-    for file in &report.files {
-        let text = |key: &str| file[key].as_str().map_or_else(|| file[key].to_string(), str::to_owned);
-        let (name, bytes, state) = (text("file"), text("bytes"), text("state"));
-        let (sessions, entries) = (text("sessions"), text("entries"));
+    Ok(exit)
+}
+
+/// The document for people.
+fn print(document: &Value, out: &mut dyn Write) {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let list = |key: &str| document[key].as_array().cloned().unwrap_or_default();
+    line(out, format_args!("durable-epoch: {}", document["durable_epoch"]));
+    line(out, format_args!("complete-up-to-epoch: {}", document["complete_up_to_epoch"]));
+    for file in list("files") {
+        let [name, state] = ["file", "state"].map(|key| text(&file[key]));
+        let [bytes, sessions, entries] = ["bytes", "sessions", "entries"].map(|key| &file[key]);
         let epochs = match file["last_epoch"].as_u64() {
             Some(last) => format!(", epochs {} to {last}", file["first_epoch"]),
             None => String::new(),
         };
         line(out, format_args!("file: {name}: {state}, {bytes} bytes, {sessions} sessions, {entries} entries{epochs}"));
     }
-    if let (Some(count), Some(missing)) = (blob_count, missing_count) {
+    if let (Some(count), Some(missing)) = (document["blob_references"].as_u64(), document["missing_blobs"].as_u64()) {
         line(out, format_args!("blob-references: {count}, missing: {missing}"));
     }
-    report.warnings.iter().for_each(|text| line(out, format_args!("warning: {text}")));
-    report.damage.iter().for_each(|text| line(out, format_args!("damage: {text}")));
-    line(out, format_args!("status: {status}"));
-    Ok(exit)
+    list("warnings").iter().for_each(|warning| line(out, format_args!("warning: {}", text(warning))));
+    list("damage").iter().for_each(|damage| line(out, format_args!("damage: {}", text(damage))));
+    line(out, format_args!("status: {}", text(&document["status"])));
 }
 
 impl Report {
+    fn all_files(&mut self, directory: &OfflineDirectory, durable: Epoch, threads: usize) -> Result<()> {
+        let logs = logs(directory)?;
+        let progress = Progress::new(logs.iter().map(|log| log.bytes.len() as u64).sum());
+        let end_markers = directory.has_end_markers();
+        let files = each_file(&logs, threads, |log| {
+            let subject =
+                Subject { bytes: &log.bytes, path: &log.path, limit: durable, end_markers, origin: Origin::Unknown };
+            let mut read = progress.file();
+            let examined = examine(subject, |offset, _, _| read.at(offset));
+            read.done(log.bytes.len());
+            (examined, subject.is_active())
+        });
+        drop(progress);
+        for (log, (examined, active)) in logs.iter().zip(files) {
+            let superseded = directory.catalog().is_ok_and(|catalog| catalog.detached.contains(&log.name));
+            self.file(log, &examined, superseded, active);
+        }
+        Ok(())
+    }
+
     fn damage(&mut self, epoch: Option<Epoch>, text: String) {
         self.first_damaged = match (self.first_damaged, epoch) {
             (Some(first), Some(epoch)) => Some(first.min(epoch)),

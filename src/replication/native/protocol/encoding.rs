@@ -40,14 +40,7 @@ impl Message {
         let mut p = Writer(Vec::new());
         match self {
             Message::Hello(hello) => {
-                let (kind, lane) = match hello.kind {
-                    ConnectionKind::Control => (1, 0),
-                    ConnectionKind::Lane(lane) => (2, lane),
-                    ConnectionKind::Blob => (3, 0),
-                    ConnectionKind::Base => (4, 0),
-                };
-                p.u16(hello.version_min).u16(hello.version_max).u8(kind).u32(lane);
-                p.bytes(&hello.session_id).bytes(&hello.nonce);
+                p.hello(hello);
             }
             Message::Challenge { version, nonce, proof } => {
                 p.u16(*version).bytes(nonce).bytes(proof);
@@ -56,12 +49,8 @@ impl Message {
                 p.bytes(proof);
                 encode_identity(&mut p, primary.as_ref());
             }
-            Message::Answer { replica: None } => {
-                p.u8(0);
-            }
-            Message::Answer { replica: Some(id) } => {
-                p.u8(1).name(&id.uuid).u64(id.term).history(&id.history).u64(id.durable.0).u8(id.outcome as u8);
-                p.u32(id.max_channels).u64(id.directory);
+            Message::Answer { replica } => {
+                p.answer(replica.as_ref());
             }
             Message::Refused(reason) | Message::Error(reason) => {
                 p.u16(reason.code.0).bytes(cut(&reason.text).as_bytes());
@@ -126,17 +115,7 @@ impl Message {
         }
         let epoch = Epoch(epoch);
         if kind == FrameKind::Log {
-            // The piece is moved, not copied.
-            let mut bytes = payload;
-            if bytes.is_empty() {
-                return wrong("no payload".to_owned(), "flags");
-            }
-            let flags = bytes.remove(0);
-            if flags & !(FLAG_FIRST | FLAG_LAST) != 0 {
-                return wrong(format!("flags {flags:#04x}"), "at most bits 0 and 1");
-            }
-            let (first, last) = (flags & FLAG_FIRST != 0, flags & FLAG_LAST != 0);
-            return Ok(Message::Log(Log { epoch, channel, first, last, bytes }));
+            return decode_log(epoch, channel, payload).map(Message::Log);
         }
         let mut p = Reader { kind, rest: &payload };
         let message = match kind {
@@ -173,6 +152,20 @@ impl Message {
             more => p.wrong(format!("{more} more bytes"), "the end of the payload"),
         }
     }
+}
+
+/// The piece of the log is moved, not copied.
+fn decode_log(epoch: Epoch, channel: u32, mut bytes: Vec<u8>) -> Result<Log, MessageError> {
+    let wrong = |found: String, expected| Err(MessageError { kind: FrameKind::Log, found, expected });
+    if bytes.is_empty() {
+        return wrong("no payload".to_owned(), "flags");
+    }
+    let flags = bytes.remove(0);
+    if flags & !(FLAG_FIRST | FLAG_LAST) != 0 {
+        return wrong(format!("flags {flags:#04x}"), "at most bits 0 and 1");
+    }
+    let (first, last) = (flags & FLAG_FIRST != 0, flags & FLAG_LAST != 0);
+    Ok(Log { epoch, channel, first, last, bytes })
 }
 
 /// The part of an Identity that the primary's proof covers.
@@ -231,6 +224,23 @@ impl Writer {
 }
 
 impl Writer {
+    fn hello(&mut self, hello: &Hello) -> &mut Writer {
+        let (kind, lane) = match hello.kind {
+            ConnectionKind::Control => (1, 0),
+            ConnectionKind::Lane(lane) => (2, lane),
+            ConnectionKind::Blob => (3, 0),
+            ConnectionKind::Base => (4, 0),
+        };
+        self.u16(hello.version_min).u16(hello.version_max).u8(kind).u32(lane);
+        self.bytes(&hello.session_id).bytes(&hello.nonce)
+    }
+
+    fn answer(&mut self, replica: Option<&ReplicaIdentity>) -> &mut Writer {
+        let Some(id) = replica else { return self.u8(0) };
+        self.u8(1).name(&id.uuid).u64(id.term).history(&id.history).u64(id.durable.0).u8(id.outcome as u8);
+        self.u32(id.max_channels).u64(id.directory)
+    }
+
     /// Which run wrote which epochs; the list is bounded by itself.
     fn history(&mut self, history: &History) -> &mut Writer {
         self.u8(history.has_forgotten().into()).u16(history.runs().len() as u16);
