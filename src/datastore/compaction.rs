@@ -73,7 +73,7 @@ impl Datastore {
     }
 
     /// Says which log files are still needed as they are, by a replica that lags behind: compactions leave them in the
-    /// log. `None`, as at first, means that none are.
+    /// log, and a start leaves BLOBs. `None`, as at first, means that none are.
     pub fn retain(&self, retained: Option<Retained>) {
         self.compactor.retain(retained);
     }

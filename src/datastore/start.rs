@@ -104,8 +104,9 @@ impl Datastore {
         writers.iter_mut().for_each(|writer| writer.begin_run());
         drop(writers);
         drop(channels);
-        // What an open backup lists stays, whether anything refers to it or not.
-        let collects = self.backups.try_change();
+        // What an open backup lists, and what a replica may lack, stays, whether anything refers to it or not.
+        let needed = self.compactor.retained_epoch().is_some_and(|epoch| epoch < durable);
+        let collects = self.backups.try_change().filter(|_| !needed);
         self.blobs.start(report.max_blob_id, blob_files, collects.as_ref().map(|_| snapshot.share()));
         drop(collects);
         *self.snapshot.write() = Some(snapshot);

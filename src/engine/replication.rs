@@ -86,6 +86,9 @@ impl Replication {
         let primary =
             upstream::Primary::new(settings.clone(), store.shared_vfs(), store.location(), Box::new(reporter.clone()))
                 .map_err(|source| Error::Io { message: "cannot start replication".to_owned(), source })?;
+        // The start must not delete BLOBs of sessions that are sent later.
+        let retained = |beyond| Retained { beyond, by: "the replica".to_owned(), moves: false };
+        store.retain(primary.confirmed_earlier().map(retained));
         self.set_role(Role::Upstream(Arc::new(primary), reporter));
         Ok(())
     }

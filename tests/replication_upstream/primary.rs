@@ -8,7 +8,7 @@ use crate::golden::{cases, Case};
 use crate::golden_data::Row;
 use crate::peer::DEADLINE;
 use crate::stand_in::{Answer, StandIn};
-use limestone_core::datastore::Settings;
+use limestone_core::datastore::{Channel, Settings};
 use limestone_core::engine;
 use limestone_core::replication::policy::degraded_intervals;
 use limestone_core::replication::replica_store::StandbyStore;
@@ -18,7 +18,7 @@ use limestone_core::replication::upstream::primary::{Phase, CONFIRMED_NAME};
 use limestone_core::replication::upstream::protocol::codec::{flag, Message};
 use limestone_core::replication::upstream::protocol::reader::{Budget, Reader};
 use limestone_core::replication::upstream::replica::{Options, Replica};
-use limestone_core::types::{Durability, Epoch, StorageId, WriteVersion};
+use limestone_core::types::{BlobId, Durability, Epoch, StorageId, WriteVersion};
 use limestone_core::vfs::RealFs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -237,6 +237,54 @@ fn nothing_is_propagated_when_the_log_has_not_all_that_the_replica_lacks() {
     assert_eq!(status.phase, Phase::GivenUp);
     assert!(status.last_error.unwrap().contains("set back"), "the reason is told");
     engine.shutdown();
+}
+
+#[test]
+fn a_blob_that_only_sessions_refer_to_which_the_replica_lacks_outlives_a_start() {
+    let (near, far) = (quick_dir(), quick_dir());
+    let mut replica = standby(far.path(), None);
+    let address = replica.address();
+    let start = || {
+        let variables = [("ENDPOINT", format!("tcp://{address}")), ("PROTOCOL", "upstream".to_owned())];
+        let variables = variables.into_iter().chain([("MODE", "async".to_owned())]);
+        let variables = variables.map(|(name, value)| (format!("TSURUGI_REPLICATION_{name}").into(), value.into()));
+        let replication = ReplicationSettings::parse(variables).unwrap();
+        let engine = engine::Engine::open(Settings::new(near.path()), replication).unwrap();
+        let channel = engine.create_channel().unwrap();
+        engine.ready().unwrap();
+        (engine, channel)
+    };
+    let put = |engine: &engine::Engine, channel: &Channel, epoch: u64, blobs: &[BlobId]| {
+        engine.store().switch_epoch(Epoch(epoch)).unwrap();
+        channel.begin_session().unwrap();
+        channel.add_entry(StorageId(1), b"k", b"v", WriteVersion { major: epoch, minor: 0 }, blobs).unwrap();
+        channel.end_session().unwrap();
+        engine.store().switch_epoch(Epoch(epoch + 1)).unwrap();
+    };
+    let propagated =
+        |engine: &engine::Engine, epoch| engine.store().wait_durable(epoch, Durability::Propagated, Some(DEADLINE));
+    let (engine, channel) = start();
+    put(&engine, &channel, 1, &[]);
+    assert!(propagated(&engine, Epoch(1)).unwrap());
+    replica.stop();
+    drop(replica);
+    let pool = engine.store().blob_pool();
+    let blob = pool.register_data(b"replaced").unwrap();
+    put(&engine, &channel, 3, &[blob]);
+    put(&engine, &channel, 5, &[]);
+    pool.release();
+    engine.shutdown();
+    drop((channel, engine));
+
+    let (engine, channel) = start();
+    engine.store().blobs().wait_for_collection();
+    let replica = standby(far.path(), Some(address));
+    put(&engine, &channel, 8, &[]);
+    assert!(propagated(&engine, Epoch(8)).unwrap(), "{:?}", engine.status());
+    let file = limestone_core::blob::paths::file(&far.path().join("blob"), blob);
+    assert_eq!(std::fs::read(file).unwrap(), b"replaced");
+    engine.shutdown();
+    drop((channel, replica));
 }
 
 #[test]

@@ -165,6 +165,12 @@ impl Primary {
         Ok(())
     }
 
+    /// What the replica is known to have from earlier runs; `None` when there were none, or nobody can tell.
+    pub fn confirmed_earlier(&self) -> Option<Epoch> {
+        // What is wrong with the file [`Self::ready`] says.
+        confirmed::load(&*self.shared.vfs, &self.shared.location).ok().flatten()
+    }
+
     /// What is going on.
     pub fn status(&self) -> Status {
         let state = self.shared.state.lock();
