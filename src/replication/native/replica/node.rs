@@ -199,7 +199,8 @@ impl Node {
     /// Puts a base sync in place of the directory's content and opens it anew.
     pub(super) fn install(&self, session: &Session, staging: &mut BaseStaging, files: u64) -> Result<()> {
         let history = history_of(&session.primary);
-        let stored = |epoch| session.stored_by_primary(epoch, self.options.timeout);
+        // The primary says something twice in that time; later it is lost, and would not be told why.
+        let stored = |epoch| session.stored_by_primary(epoch, self.options.timeout / 2);
         staging.verify(files, &session.primary.uuid, stored)?;
         let mut slot = self.store.write();
         let _paused = slot.as_ref().map(|store| store.pause_journal()).transpose()?;

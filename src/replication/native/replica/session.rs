@@ -110,7 +110,7 @@ impl Session {
     }
 
     /// The primary's stored epoch. When it is below `epoch`, what it says next on the control connection is waited for,
-    /// as long as it may be silent: nothing orders the connections.
+    /// but not longer than `patience`: nothing orders the connections.
     pub(super) fn stored_by_primary(&self, epoch: Epoch, patience: Duration) -> Epoch {
         let deadline = Instant::now() + patience;
         loop {
