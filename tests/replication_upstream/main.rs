@@ -12,6 +12,7 @@ mod power_cuts;
 mod primary;
 mod reopening;
 mod replica;
+mod runs;
 mod stand_in;
 
 #[path = "../engine_run/mod.rs"]

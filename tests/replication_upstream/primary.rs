@@ -2,23 +2,23 @@
 //! The primary's role over real sockets: the captured conversations, and what a replica must not do to the engine.
 
 use crate::commits;
-use crate::engine::Engine;
+use crate::engine::{write_some, Engine};
 use crate::engine_run::quick_dir;
 use crate::golden::{cases, Case};
 use crate::golden_data::Row;
 use crate::peer::DEADLINE;
 use crate::stand_in::{Answer, StandIn};
-use limestone_core::datastore::{Channel, Settings};
+use limestone_core::datastore::Settings;
 use limestone_core::engine;
 use limestone_core::replication::policy::degraded_intervals;
 use limestone_core::replication::replica_store::StandbyStore;
 use limestone_core::replication::settings::{Mode, ReplicationSettings};
 use limestone_core::replication::status::{LinkState, Status};
-use limestone_core::replication::upstream::primary::{Phase, CONFIRMED_NAME};
+use limestone_core::replication::upstream::primary::Phase;
 use limestone_core::replication::upstream::protocol::codec::{flag, Message};
 use limestone_core::replication::upstream::protocol::reader::{Budget, Reader};
 use limestone_core::replication::upstream::replica::{Options, Replica};
-use limestone_core::types::{BlobId, Durability, Epoch, StorageId, WriteVersion};
+use limestone_core::types::{Durability, Epoch, StorageId, WriteVersion};
 use limestone_core::vfs::RealFs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Short, where a test waits for it to pass.
-const SHORT: Duration = Duration::from_millis(300);
+pub const SHORT: Duration = Duration::from_millis(300);
 
 const VERSION: WriteVersion = WriteVersion { major: 1, minor: 0 };
 
@@ -139,57 +139,6 @@ fn a_start_on_existing_data_sends_nothing_of_it() {
     }
 }
 
-/// Sessions of a life, each with the key of its epoch; the last of them are stored and confirmed by nobody.
-fn write_some(engine: &Engine, epochs: std::ops::RangeInclusive<u64>) {
-    for epoch in epochs {
-        engine.switch(epoch);
-        engine.write(0, &format!("{epoch:04}"), epoch);
-    }
-}
-
-#[test]
-fn what_was_stored_and_not_propagated_in_an_earlier_run_is_sent_before_anything_later_is_propagated() {
-    let (near, far) = (quick_dir(), quick_dir());
-    let mut epoch = 1;
-    for life in 0..12 {
-        let mut replica = standby(far.path(), None);
-        let engine = Engine::start(near.path(), replica.address(), SHORT, 1);
-        write_some(&engine, epoch..=epoch + 3);
-        engine.switch(epoch + 4);
-        engine.wait_propagated(epoch + 3);
-        // Whatever was propagated is there, also what earlier lives had stored only.
-        replica.stop();
-        drop(replica);
-        assert_eq!(recovered(far.path()), recovered_copy(near.path()), "life {life}");
-        write_some(&engine, epoch + 4..=epoch + 6);
-        engine.switch(epoch + 7);
-        assert!(engine.store.durability(Epoch(epoch + 6)).stored);
-        assert!(!engine.store.durability(Epoch(epoch + 6)).propagated);
-        engine.primary.shutdown(Duration::ZERO);
-        engine.store.shutdown();
-        epoch += 8;
-    }
-}
-
-/// What the file says may be behind what a living replica has recorded: it is never asked for an epoch below that.
-#[test]
-fn a_replica_that_has_more_than_was_noted_is_brought_up_to_date() {
-    let (near, far) = (quick_dir(), quick_dir());
-    let replica = standby(far.path(), None);
-    let engine = Engine::start(near.path(), replica.address(), SHORT, 1);
-    write_some(&engine, 1..=5);
-    engine.switch(6);
-    engine.wait_propagated(5);
-    engine.shutdown();
-    drop(engine);
-    std::fs::write(near.path().join("replication_confirmed"), r#"{"format":1,"epoch":2}"#).unwrap();
-    let engine = Engine::start(near.path(), replica.address(), SHORT, 1);
-    write_some(&engine, 7..=8);
-    engine.switch(9);
-    engine.wait_propagated(8);
-    engine.shutdown();
-}
-
 /// An address that takes connections and is silent, one that refuses, and a list in which the right one is the last.
 #[test]
 fn an_address_that_is_silent_or_refuses_does_not_hide_the_replica() {
@@ -203,88 +152,6 @@ fn an_address_that_is_silent_or_refuses_does_not_hide_the_replica() {
     engine.switch(4);
     engine.wait_propagated(3);
     engine.shutdown();
-}
-
-/// The rows of a directory that an engine is using, from a copy.
-fn recovered_copy(dir: &Path) -> Vec<Row> {
-    let copy = quick_dir();
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_file() {
-            std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
-        }
-    }
-    recovered(copy.path())
-}
-
-#[test]
-fn nothing_is_propagated_when_the_log_has_not_all_that_the_replica_lacks() {
-    let dir = quick_dir();
-    let engine = Engine::start(dir.path(), StandIn::start().address, DEADLINE, 1);
-    write_some(&engine, 1..=2);
-    engine.switch(3);
-    engine.wait_propagated(2);
-    engine.shutdown();
-    // As after a restore of an older state: the replica has more than this directory.
-    let file = dir.path().join(CONFIRMED_NAME);
-    assert_eq!(std::fs::read_to_string(&file).unwrap(), "{\"format\":1,\"epoch\":2}\n");
-    std::fs::write(&file, "{\"format\":1,\"epoch\":9}\n").unwrap();
-    let engine = Engine::start(dir.path(), StandIn::start().address, SHORT, 1);
-    write_some(&engine, 11..=11);
-    engine.switch(12);
-    assert!(!engine.store.wait_durable(Epoch(11), Durability::Propagated, Some(SHORT)).unwrap());
-    let status = engine.primary.status();
-    assert_eq!(status.phase, Phase::GivenUp);
-    assert!(status.last_error.unwrap().contains("set back"), "the reason is told");
-    engine.shutdown();
-}
-
-#[test]
-fn a_blob_that_only_sessions_refer_to_which_the_replica_lacks_outlives_a_start() {
-    let (near, far) = (quick_dir(), quick_dir());
-    let mut replica = standby(far.path(), None);
-    let address = replica.address();
-    let start = || {
-        let variables = [("ENDPOINT", format!("tcp://{address}")), ("PROTOCOL", "upstream".to_owned())];
-        let variables = variables.into_iter().chain([("MODE", "async".to_owned())]);
-        let variables = variables.map(|(name, value)| (format!("TSURUGI_REPLICATION_{name}").into(), value.into()));
-        let replication = ReplicationSettings::parse(variables).unwrap();
-        let engine = engine::Engine::open(Settings::new(near.path()), replication).unwrap();
-        let channel = engine.create_channel().unwrap();
-        engine.ready().unwrap();
-        (engine, channel)
-    };
-    let put = |engine: &engine::Engine, channel: &Channel, epoch: u64, blobs: &[BlobId]| {
-        engine.store().switch_epoch(Epoch(epoch)).unwrap();
-        channel.begin_session().unwrap();
-        channel.add_entry(StorageId(1), b"k", b"v", WriteVersion { major: epoch, minor: 0 }, blobs).unwrap();
-        channel.end_session().unwrap();
-        engine.store().switch_epoch(Epoch(epoch + 1)).unwrap();
-    };
-    let propagated =
-        |engine: &engine::Engine, epoch| engine.store().wait_durable(epoch, Durability::Propagated, Some(DEADLINE));
-    let (engine, channel) = start();
-    put(&engine, &channel, 1, &[]);
-    assert!(propagated(&engine, Epoch(1)).unwrap());
-    replica.stop();
-    drop(replica);
-    let pool = engine.store().blob_pool();
-    let blob = pool.register_data(b"replaced").unwrap();
-    put(&engine, &channel, 3, &[blob]);
-    put(&engine, &channel, 5, &[]);
-    pool.release();
-    engine.shutdown();
-    drop((channel, engine));
-
-    let (engine, channel) = start();
-    engine.store().blobs().wait_for_collection();
-    let replica = standby(far.path(), Some(address));
-    put(&engine, &channel, 8, &[]);
-    assert!(propagated(&engine, Epoch(8)).unwrap(), "{:?}", engine.status());
-    let file = limestone_core::blob::paths::file(&far.path().join("blob"), blob);
-    assert_eq!(std::fs::read(file).unwrap(), b"replaced");
-    engine.shutdown();
-    drop((channel, replica));
 }
 
 #[test]
@@ -479,7 +346,7 @@ fn a_living_replica_of_the_original_is_never_sent_a_channel_id_that_it_knows() {
 }
 
 /// A replica of this project on `dir`, at `address` if it is given.
-fn standby(dir: &Path, address: Option<SocketAddr>) -> Replica {
+pub fn standby(dir: &Path, address: Option<SocketAddr>) -> Replica {
     let deadline = Instant::now() + DEADLINE;
     let listener = loop {
         let address = address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], crate::ports::free_port())));
@@ -492,7 +359,7 @@ fn standby(dir: &Path, address: Option<SocketAddr>) -> Replica {
     Replica::start(listener, Arc::new(store), Options::default()).unwrap()
 }
 
-fn recovered(dir: &Path) -> Vec<Row> {
+pub fn recovered(dir: &Path) -> Vec<Row> {
     crate::engine_run::start(dir, 1).unwrap().rows
 }
 
@@ -546,61 +413,4 @@ fn sessions_and_entries_of_any_size_and_blobs_arrive_as_they_are() {
     drop(replica);
     assert_eq!(recovered(far.path()).len(), 2002);
     assert!(recovered(far.path()) == recovered(near.path()), "the rows differ");
-}
-
-#[test]
-fn a_replica_that_was_restarted_gets_what_it_missed() {
-    let (near, far) = (quick_dir(), quick_dir());
-    let mut replica = standby(far.path(), None);
-    let address = replica.address();
-    let mut engine = Engine::start(near.path(), address, DEADLINE, 2);
-    let mut epoch = 0;
-    for life in 0..3 {
-        for _ in 0..5 {
-            epoch += 1;
-            engine.switch(epoch);
-            engine.write(0, &format!("a{epoch}"), epoch);
-            engine.write(1, &format!("b{epoch}"), epoch);
-        }
-        engine.switch(epoch + 1);
-        engine.wait_propagated(epoch);
-        replica.stop();
-        drop(replica);
-        // Away: sessions pile up, and a channel is made.
-        engine.write(0, &format!("away{life}"), epoch + 1);
-        engine.create_channel();
-        engine.write(engine.channels.len() - 1, &format!("new{life}"), epoch + 1);
-        epoch += 1;
-        replica = standby(far.path(), Some(address));
-    }
-    engine.switch(epoch + 1);
-    engine.wait_propagated(epoch);
-    engine.shutdown();
-    replica.stop();
-    drop(replica);
-    let rows = recovered(near.path());
-    assert_eq!(rows.len(), 36);
-    assert_eq!(recovered(far.path()), rows);
-}
-
-#[test]
-fn a_restarted_primary_goes_on_with_the_same_replica_process() {
-    let (near, far) = (quick_dir(), quick_dir());
-    let mut replica = standby(far.path(), None);
-    for life in 0..3u64 {
-        let engine = Engine::start(near.path(), replica.address(), DEADLINE, 2);
-        let first = engine.store.last_epoch().0 + 1;
-        engine.switch(first);
-        engine.write(0, &format!("k{life}"), first);
-        engine.switch(first + 1);
-        engine.wait_propagated(first);
-        // Of an epoch that is not complete: gone on both sides.
-        engine.write(1, &format!("lost{life}"), first + 1);
-        engine.shutdown();
-    }
-    replica.stop();
-    drop(replica);
-    let rows = recovered(near.path());
-    assert_eq!(rows.len(), 3);
-    assert_eq!(recovered(far.path()), rows);
 }
