@@ -37,10 +37,10 @@ pub enum Error {
     Corrupted(Box<Damage>),
 
     /// The system refused an operation.
-    #[error("I/O Error ({}): {message} (errno = {})", reason(.source), errno(.source))]
+    #[error("I/O Error ({}): {message}{}", reason(.source), number(.source))]
     Io { message: String, source: io::Error },
     /// The system refused an operation on a BLOB; the data store is intact.
-    #[error("Blob Error ({}): {message} (errno = {})", reason(.source), errno(.source))]
+    #[error("Blob Error ({}): {message}{}", reason(.source), number(.source))]
     Blob { message: String, source: io::Error },
     /// No BLOB has this id.
     #[error("Invalid blob_id: {id}. Blob file does not exist: {}", path.display())]
@@ -123,11 +123,35 @@ fn errno(source: &io::Error) -> i32 {
     source.raw_os_error().unwrap_or(0)
 }
 
+/// The number as the original shows it; an error that is not the system's has none.
+fn number(source: &io::Error) -> String {
+    source.raw_os_error().map_or_else(String::new, |number| format!(" (errno = {number})"))
+}
+
 /// The system's text for the error without the number that the standard library adds.
 fn reason(source: &io::Error) -> String {
     let text = source.to_string();
     match text.find(" (os error") {
         Some(end) => text[..end].to_owned(),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_has_the_number_of_the_system_or_none() {
+        let of = |source: fn() -> io::Error| {
+            let blob = Error::Blob { message: "m".to_owned(), source: source() };
+            (Error::io("cannot sync", Path::new("/f"), source()), blob)
+        };
+        let (io, blob) = of(|| io::Error::from_raw_os_error(libc::EIO));
+        assert_eq!(io.to_string(), "I/O Error (Input/output error): cannot sync: /f (errno = 5)");
+        assert_eq!(blob.to_string(), "Blob Error (Input/output error): m (errno = 5)");
+        let (io, blob) = of(|| io::Error::other("moved"));
+        assert_eq!(io.to_string(), "I/O Error (moved): cannot sync: /f");
+        assert_eq!((blob.to_string().as_str(), blob.errno()), ("Blob Error (moved): m", 0));
     }
 }
