@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Several runs of either side: what one has stored and not sent, the next one sends.
 
+use crate::commits;
 use crate::engine::{write_some, Engine};
 use crate::engine_run::quick_dir;
 use crate::golden_data::Row;
@@ -12,7 +13,9 @@ use limestone_core::engine;
 use limestone_core::replication::settings::ReplicationSettings;
 use limestone_core::replication::upstream::primary::{Phase, CONFIRMED_NAME};
 use limestone_core::types::{BlobId, Durability, Epoch, StorageId, WriteVersion};
+use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[test]
@@ -92,52 +95,70 @@ fn nothing_is_propagated_when_the_log_has_not_all_that_the_replica_lacks() {
     engine.shutdown();
 }
 
+/// An engine that never waits for the replica at `address`, with one channel, before its start.
+fn open(dir: &Path, address: SocketAddr) -> (engine::Engine, Arc<Channel>) {
+    let variables =
+        [("ENDPOINT", format!("tcp://{address}")), ("PROTOCOL", "upstream".into()), ("MODE", "async".into())];
+    let variables = variables.map(|(name, value)| (format!("TSURUGI_REPLICATION_{name}").into(), value.into()));
+    let replication = ReplicationSettings::parse(variables).unwrap();
+    let engine = engine::Engine::open(Settings::new(dir).commit(commits::as_told()), replication).unwrap();
+    let channel = engine.create_channel().unwrap();
+    (engine, channel)
+}
+
+/// Writes the one key with these BLOBs, and ends the epoch.
+fn put((engine, channel): &(engine::Engine, Arc<Channel>), epoch: u64, blobs: &[BlobId]) {
+    engine.store().switch_epoch(Epoch(epoch)).unwrap();
+    channel.begin_session().unwrap();
+    channel.add_entry(StorageId(1), b"k", b"v", WriteVersion { major: epoch, minor: 0 }, blobs).unwrap();
+    channel.end_session().unwrap();
+    engine.store().switch_epoch(Epoch(epoch + 1)).unwrap();
+}
+
 #[test]
 fn a_blob_that_only_sessions_refer_to_which_the_replica_lacks_outlives_a_start() {
     let (near, far) = (quick_dir(), quick_dir());
     let mut replica = standby(far.path(), None);
     let address = replica.address();
-    let start = || {
-        let variables = [("ENDPOINT", format!("tcp://{address}")), ("PROTOCOL", "upstream".to_owned())];
-        let variables = variables.into_iter().chain([("MODE", "async".to_owned())]);
-        let variables = variables.map(|(name, value)| (format!("TSURUGI_REPLICATION_{name}").into(), value.into()));
-        let replication = ReplicationSettings::parse(variables).unwrap();
-        let engine = engine::Engine::open(Settings::new(near.path()), replication).unwrap();
-        let channel = engine.create_channel().unwrap();
-        engine.ready().unwrap();
-        (engine, channel)
+    let propagated = |(engine, _): &(engine::Engine, Arc<Channel>), epoch| {
+        let reached = engine.store().wait_durable(Epoch(epoch), Durability::Propagated, Some(DEADLINE));
+        assert!(reached.unwrap(), "{:?}", engine.status());
     };
-    let put = |engine: &engine::Engine, channel: &Channel, epoch: u64, blobs: &[BlobId]| {
-        engine.store().switch_epoch(Epoch(epoch)).unwrap();
-        channel.begin_session().unwrap();
-        channel.add_entry(StorageId(1), b"k", b"v", WriteVersion { major: epoch, minor: 0 }, blobs).unwrap();
-        channel.end_session().unwrap();
-        engine.store().switch_epoch(Epoch(epoch + 1)).unwrap();
-    };
-    let propagated =
-        |engine: &engine::Engine, epoch| engine.store().wait_durable(epoch, Durability::Propagated, Some(DEADLINE));
-    let (engine, channel) = start();
-    put(&engine, &channel, 1, &[]);
-    assert!(propagated(&engine, Epoch(1)).unwrap());
+    let running = open(near.path(), address);
+    running.0.ready().unwrap();
+    put(&running, 1, &[]);
+    propagated(&running, 1);
     replica.stop();
     drop(replica);
-    let pool = engine.store().blob_pool();
+    let pool = running.0.store().blob_pool();
     let blob = pool.register_data(b"replaced").unwrap();
-    put(&engine, &channel, 3, &[blob]);
-    put(&engine, &channel, 5, &[]);
+    put(&running, 3, &[blob]);
+    put(&running, 5, &[]);
     pool.release();
-    engine.shutdown();
-    drop((channel, engine));
+    running.0.shutdown();
+    drop(running);
 
-    let (engine, channel) = start();
-    engine.store().blobs().wait_for_collection();
+    // A start to which nobody can tell what the replica has deletes nothing either.
+    let file = near.path().join(CONFIRMED_NAME);
+    let confirmed = std::fs::read(&file).unwrap();
+    std::fs::write(&file, "torn").unwrap();
+    let refused = open(near.path(), address);
+    assert!(refused.0.ready().unwrap_err().to_string().contains(CONFIRMED_NAME));
+    refused.0.store().blobs().wait_for_collection();
+    refused.0.shutdown();
+    drop(refused);
+    std::fs::write(&file, confirmed).unwrap();
+
+    let running = open(near.path(), address);
+    running.0.ready().unwrap();
+    running.0.store().blobs().wait_for_collection();
     let replica = standby(far.path(), Some(address));
-    put(&engine, &channel, 8, &[]);
-    assert!(propagated(&engine, Epoch(8)).unwrap(), "{:?}", engine.status());
-    let file = limestone_core::blob::paths::file(&far.path().join("blob"), blob);
-    assert_eq!(std::fs::read(file).unwrap(), b"replaced");
-    engine.shutdown();
-    drop((channel, replica));
+    put(&running, 8, &[]);
+    propagated(&running, 8);
+    let arrived = limestone_core::blob::paths::file(&far.path().join("blob"), blob);
+    assert_eq!(std::fs::read(arrived).unwrap(), b"replaced");
+    running.0.shutdown();
+    drop((running, replica));
 }
 
 #[test]

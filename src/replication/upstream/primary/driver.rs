@@ -165,10 +165,11 @@ impl Primary {
         Ok(())
     }
 
-    /// What the replica is known to have from earlier runs; `None` when there were none, or nobody can tell.
+    /// What the replica is known to have from earlier runs, which is nothing when nobody can tell; `None` when there
+    /// were none.
     pub fn confirmed_earlier(&self) -> Option<Epoch> {
         // What is wrong with the file [`Self::ready`] says.
-        confirmed::load(&*self.shared.vfs, &self.shared.location).ok().flatten()
+        confirmed::load(&*self.shared.vfs, &self.shared.location).unwrap_or(Some(Epoch(0)))
     }
 
     /// What is going on.
