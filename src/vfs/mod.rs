@@ -11,6 +11,7 @@
 pub mod crashsafe;
 pub mod descriptor;
 mod disk;
+mod file_size;
 mod interface;
 mod metered;
 mod real;

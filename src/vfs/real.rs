@@ -2,6 +2,7 @@
 //! The file system of the machine.
 
 use super::descriptor::above_standard_streams;
+use super::file_size;
 use super::interface::{DirEntry, FileKind, FileLock, Lock, LockError, Mapping, Open, Vfs, VfsFile};
 use super::root::Root;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, CWD};
@@ -294,10 +295,15 @@ impl VfsFile for RealFile {
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        file_size::check(offset.saturating_add(data.len() as u64))?;
         self.file.write_all_at(data, offset)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        // Making a file shorter is always allowed.
+        if let (Err(e), true) = (file_size::check(len), len > self.len()?) {
+            return Err(e);
+        }
         self.file.set_len(len)
     }
 

@@ -15,10 +15,11 @@ use std::sync::Arc;
 /// What the child does in the directory of the test; its exit code is what it returns.
 type Child = fn(&Path) -> i32;
 
-const CASES: [(&str, Child); 4] = [
+const CASES: [(&str, Child); 5] = [
     ("no_descriptor_of_the_library_has_the_number_of_a_standard_stream", without_standard_streams),
     ("a_relative_location_stays_where_it_was_when_the_working_directory_changes", after_a_change_of_directory),
     ("a_burst_of_descriptors_elsewhere_in_the_process_stops_nothing", without_descriptors),
+    ("a_file_that_must_not_grow_stops_acknowledgement_and_not_the_process", with_a_limit_on_the_size_of_files),
     ("tools_that_change_nothing_need_no_permission_to_write", without_permission_to_write),
 ];
 
@@ -162,6 +163,30 @@ fn without_descriptors(directory: &Path) -> i32 {
     drop(burst);
     engine.write(0).unwrap();
     engine.stop(directory);
+    0
+}
+
+fn with_a_limit_on_the_size_of_files(directory: &Path) -> i32 {
+    let mut engine = Engine::start(&directory.join("log"), 1);
+    engine.write(0).unwrap();
+    let set = |rlim_cur| {
+        let limit = libc::rlimit { rlim_cur, rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: the structure is whole and outlives the call.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &limit) }, 0);
+    };
+    set(20_000);
+    let pool = engine.store.blob_pool();
+    pool.register_data(&[0; 20_000]).unwrap();
+    assert_eq!(pool.register_data(&[0; 20_001]).unwrap_err().errno(), libc::EFBIG);
+    engine.write(0).unwrap();
+    assert_eq!(engine.store.drain().ok(), Some(()));
+    let failed = (0..2000).find_map(|_| engine.write(0).err()).unwrap().to_string();
+    assert!(failed.contains("File too large"), "{failed}");
+    let acknowledged = engine.store.last_epoch().0;
+    assert!(acknowledged >= 2);
+    set(libc::RLIM_INFINITY);
+    engine.store.shutdown();
+    std::fs::write(directory.join(WRITTEN), acknowledged.to_string()).unwrap();
     0
 }
 
