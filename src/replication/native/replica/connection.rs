@@ -270,3 +270,7 @@ fn finish(node: &Arc<Node>, session: &Arc<Session>, end: End) {
     });
     node.session_ended(&end);
 }
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;
