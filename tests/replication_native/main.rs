@@ -17,5 +17,8 @@ mod rewinds;
 mod run_time;
 mod sealed;
 mod several;
+#[path = "../status_watch/mod.rs"]
+#[allow(dead_code)]
+mod status_watch;
 mod streaming;
 mod switch_over;

@@ -3,6 +3,7 @@
 
 use crate::commits;
 pub use crate::ports::free_port;
+use crate::status_watch::side::SideWatch;
 use limestone_core::datastore::{Channel, Commit, Datastore, Outcome, Settings};
 use limestone_core::engine;
 use limestone_core::replication::native::replica::{self, Options, Server};
@@ -13,6 +14,7 @@ use limestone_core::replication::status::{LinkState, Status};
 use limestone_core::types::{BlobId, Durability, Epoch, StorageId, WriteVersion};
 use limestone_core::vfs::RealFs;
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,8 +22,37 @@ use std::time::{Duration, Instant};
 /// No test waits longer than this for anything that has to come.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A replica whose status is compared with what it has, all along.
+pub struct Replica {
+    // It is ended first.
+    _watch: SideWatch,
+    server: Server,
+}
+
+impl Replica {
+    pub fn of(server: Server) -> Replica {
+        let (durable, says) = (server.status_source(), server.status_source());
+        let has = move || (None, durable().propagated_epoch);
+        Replica { _watch: SideWatch::start(has, says), server }
+    }
+}
+
+impl Deref for Replica {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}
+
+impl DerefMut for Replica {
+    fn deref_mut(&mut self) -> &mut Server {
+        &mut self.server
+    }
+}
+
 /// Starts a replica on the directory; with port 0 on one that it can come back to.
-pub fn replica(dir: &Path, port: u16, secret: &Secret) -> Server {
+pub fn replica(dir: &Path, port: u16, secret: &Secret) -> Replica {
     replica_with(dir, port, Options { secret: secret.clone(), ..options() })
 }
 
@@ -31,10 +62,10 @@ pub fn options() -> Options {
 }
 
 /// Starts a replica that serves so.
-pub fn replica_with(dir: &Path, port: u16, options: Options) -> Server {
+pub fn replica_with(dir: &Path, port: u16, options: Options) -> Replica {
     let port = if port == 0 { free_port() } else { port };
     let listener = listener::listen(&Endpoint { host: "127.0.0.1".to_owned(), port }).unwrap();
-    replica::open(Arc::new(RealFs), dir, options).unwrap().serve(listener).unwrap()
+    Replica::of(replica::open(Arc::new(RealFs), dir, options).unwrap().serve(listener).unwrap())
 }
 
 /// Each way to commit, with the name of the thread on which an engine hears what its replica confirms to it.
@@ -54,8 +85,10 @@ pub fn all_settings(variables: &[(&str, &str)]) -> ReplicationSettings {
     ReplicationSettings::parse(all).unwrap().unwrap()
 }
 
-/// An engine that writes.
+/// An engine that writes, and whose status is compared with what it has, all along.
 pub struct Engine {
+    // It is ended first.
+    _watch: SideWatch,
     pub store: Arc<Datastore>,
     pub engine: Arc<engine::Engine>,
     pub channels: Vec<Arc<Channel>>,
@@ -87,7 +120,7 @@ impl Engine {
         let channels = (0..2).map(|_| engine.create_channel().unwrap()).collect();
         let report = engine.ready().unwrap();
         let epoch = report.last_epoch.0 + 1;
-        Engine { store, engine, channels, epoch }
+        Engine { _watch: watch(&engine), store, engine, channels, epoch }
     }
 
     /// Writes these keys with the number of the epoch as value, ends the epoch and returns it.
@@ -172,6 +205,15 @@ impl Engine {
     pub fn shutdown(self) {
         self.engine.shutdown();
     }
+}
+
+fn watch(engine: &Arc<engine::Engine>) -> SideWatch {
+    let (store, engine) = (engine.store().clone(), engine.clone());
+    let has = move || match store.is_shut_down() {
+        true => (None, None),
+        false => (Some(store.last_epoch().0), Some(store.propagated_epoch().0)),
+    };
+    SideWatch::start(has, move || engine.status())
 }
 
 /// What a start on the directory gives: keys and values.

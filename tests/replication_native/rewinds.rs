@@ -57,7 +57,7 @@ fn parted(first: &Path, second: &Path) {
 }
 
 /// Waits until the replica has everything of the engine, and ends both.
-fn follow(mut engine: Engine, server: Server, tag: &str) {
+fn follow<T>(mut engine: Engine, server: T, tag: &str) {
     let last = write(&mut engine, tag, 3);
     engine.wait_propagated(last);
     engine.shutdown();

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Somebody stands between the two sides and does not know the secret: nothing of what he does is believed.
 
-use super::pair::{content, options, replica_with, settings, Engine, PATIENCE};
+use super::pair::{content, options, replica_with, settings, Engine, Replica, PATIENCE};
 use super::relay::{Deed, Relay};
 use limestone_core::replication::native::protocol::frame::FrameKind;
 use limestone_core::replication::native::replica::Options;
-use limestone_core::replication::native::replica::Server;
 use limestone_core::replication::secret::Secret;
 use limestone_core::replication::status::LinkState;
 use limestone_core::types::Durability;
@@ -19,7 +18,7 @@ const EPOCH: usize = 5;
 /// Where a payload begins.
 const PAYLOAD: usize = 17;
 
-fn replica(dir: &Path, version_min: u16) -> Server {
+fn replica(dir: &Path, version_min: u16) -> Replica {
     let secret = Secret::new(SECRET.as_bytes()).unwrap();
     replica_with(dir, 0, Options { secret, version_min, ..options() })
 }

@@ -5,6 +5,7 @@ use limestone_core::blob::BlobPool;
 use limestone_core::datastore::{Channel, Datastore, NotifyLevel, Settings};
 use limestone_core::replication::policy::keeper::PolicyKeeper;
 use limestone_core::replication::settings::{Endpoint, Mode, ReplicationSettings};
+use limestone_core::replication::status::Known;
 use limestone_core::replication::upstream::primary::{Observer, Primary};
 use limestone_core::types::{BlobId, Durability, Epoch, StorageId, WriteVersion};
 use limestone_core::vfs::RealFs;
@@ -17,9 +18,12 @@ use std::time::Duration;
 use crate::commits;
 use crate::golden_data::{number, text, unhex};
 use crate::peer::DEADLINE;
+use crate::status_watch::side::SideWatch;
 
-/// A data store and what sends its log.
+/// A data store and what sends its log. Its status is compared with what it has, all along.
 pub struct Engine {
+    // It is ended first.
+    _watch: SideWatch,
     pub store: Arc<Datastore>,
     pub channels: Vec<Arc<Channel>>,
     pub primary: Arc<Primary>,
@@ -69,8 +73,8 @@ impl Engine {
             ..ReplicationSettings::parse(variables).unwrap().unwrap()
         };
         let report = Box::new(Report(Arc::downgrade(&store), PolicyKeeper::new(mode)));
-        let primary = Primary::new(replication, Arc::new(RealFs), dir, report).unwrap();
-        Engine { store, channels: Vec::new(), primary: Arc::new(primary), pool: None }
+        let primary = Arc::new(Primary::new(replication, Arc::new(RealFs), dir, report).unwrap());
+        Engine { _watch: watch(&store, &primary), store, channels: Vec::new(), primary, pool: None }
     }
 
     /// Ready, with channels and an epoch begun.
@@ -164,6 +168,15 @@ impl Engine {
             other => panic!("unknown call {other}"),
         }
     }
+}
+
+fn watch(store: &Arc<Datastore>, primary: &Arc<Primary>) -> SideWatch {
+    let (known, store, primary) = (store.clone(), store.clone(), primary.clone());
+    let has = move || match known.is_shut_down() {
+        true => (None, None),
+        false => (Some(known.last_epoch().0), Some(known.propagated_epoch().0)),
+    };
+    SideWatch::start(has, move || primary.describe(Known::of_store(&store)).document())
 }
 
 /// Sessions of a life, each with the key of its epoch; the last of them are stored and confirmed by nobody.

@@ -14,6 +14,9 @@ mod reopening;
 mod replica;
 mod runs;
 mod stand_in;
+#[path = "../status_watch/mod.rs"]
+#[allow(dead_code)]
+mod status_watch;
 
 #[path = "../engine_run/mod.rs"]
 mod engine_run;

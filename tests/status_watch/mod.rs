@@ -2,6 +2,8 @@
 //! Asks both sides of a pair for their status again and again while a test does what it likes with them, and compares
 //! each answer with what the directories hold, with what the engine was told, and with the answer before.
 
+pub mod side;
+
 use limestone_core::replication::status::{LinkState, Side, Status};
 use limestone_core::replication::status_socket;
 use limestone_core::vfs::{RealFs, Vfs};
@@ -200,21 +202,8 @@ impl Watcher {
         (life % 2 == 1 && self.watched.primary_lives.now() == life).then_some((life, status))
     }
 
-    /// What holds for both sides.
     fn check_document(&mut self, status: &Status) {
-        let (switched, stored, propagated) = (status.switched_epoch, status.stored_epoch, status.propagated_epoch);
-        let ordered = |above: Option<u64>, below: Option<u64>| above.is_none() || below.is_none() || above >= below;
-        self.expect(ordered(switched, stored) && ordered(stored, propagated), "the epochs are out of order", status);
-        let lag = &status.lag;
-        let left = stored.zip(propagated).map(|(stored, propagated)| stored - propagated);
-        self.expect(lag.epochs.is_none() || lag.epochs <= left, "a lag of more epochs than are left", status);
-        let heard = lag.age_ms.is_some() && status.heard_ms.is_some();
-        self.expect(heard || (lag.epochs.is_none() && lag.bytes.is_none()), "a lag of which nothing was heard", status);
-        let connected = !matches!(status.state, LinkState::Connecting | LinkState::Refused | LinkState::Stopped);
-        self.expect(connected || lag.bytes.is_none(), "bytes on a link that is not there", status);
-        // A session that stalled may be over.
-        let connected = connected && status.state != LinkState::Stalled;
-        self.expect(status.peer.is_some() || !connected, "connected with nobody", status);
+        document_faults(status).into_iter().for_each(|what| self.fault(what, status));
     }
 
     fn check_primary(&mut self, status: &Status, life: u64, told: &Told) {
@@ -271,13 +260,40 @@ impl Watcher {
     }
 }
 
+/// What holds for both sides, and does not for this one.
+fn document_faults(status: &Status) -> Vec<&'static str> {
+    let (switched, stored, propagated) = (status.switched_epoch, status.stored_epoch, status.propagated_epoch);
+    let ordered = |above: Option<u64>, below: Option<u64>| above.is_none() || below.is_none() || above >= below;
+    let lag = &status.lag;
+    let left = stored.zip(propagated).map(|(stored, propagated)| stored - propagated);
+    let heard = lag.age_ms.is_some() && status.heard_ms.is_some();
+    let connected = !matches!(
+        status.state,
+        LinkState::NotReplicated | LinkState::Connecting | LinkState::Refused | LinkState::Stopped
+    );
+    // A session that stalled may be over.
+    let has_peer = status.peer.is_some() || !connected || status.state == LinkState::Stalled;
+    let expected = [
+        (ordered(switched, stored) && ordered(stored, propagated), "the epochs are out of order"),
+        (lag.epochs.is_none() || lag.epochs <= left, "a lag of more epochs than are left"),
+        (heard || (lag.epochs.is_none() && lag.bytes.is_none()), "a lag of which nothing was heard"),
+        (connected || lag.bytes.is_none(), "bytes on a link that is not there"),
+        (has_peer, "connected with nobody"),
+    ];
+    expected.into_iter().filter(|(holds, _)| !holds).map(|(_, what)| what).collect()
+}
+
 /// Within a life epochs only grow, and nothing that was known is unknown later.
 fn check_growth(seen: &mut Seen, before: &mut Option<(u64, Status)>, (life, status): (u64, Status)) {
-    let epochs = |status: &Status| [status.switched_epoch, status.stored_epoch, status.propagated_epoch];
     if let Some((_, earlier)) = before.as_ref().filter(|(of, _)| *of == life) {
-        if epochs(earlier).into_iter().zip(epochs(&status)).any(|(earlier, now)| now < earlier) {
+        if has_fallen(earlier, &status) {
             seen.faults.push(format!("an epoch has fallen: {status:?} after {earlier:?}"));
         }
     }
     *before = Some((life, status));
+}
+
+fn has_fallen(earlier: &Status, now: &Status) -> bool {
+    let epochs = |status: &Status| [status.switched_epoch, status.stored_epoch, status.propagated_epoch];
+    epochs(earlier).into_iter().zip(epochs(now)).any(|(earlier, now)| now < earlier)
 }

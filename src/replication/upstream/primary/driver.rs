@@ -203,7 +203,7 @@ impl Primary {
             peer: peer.map(|peer| peer.to_string()),
             heard,
             lag_heard: heard,
-            lag_bytes: Some(behind_bytes).filter(|_| phase != Phase::GivenUp),
+            lag_bytes: (phase == Phase::Connected).then_some(behind_bytes),
             last_error,
             ..known
         }

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Asks one side, in the process of the test, for its status as long as it lives, and compares each answer with what
+//! the side itself says before and after.
+
+use super::{document_faults, has_fallen, FAULTS_SHOWN, INTERVAL};
+use limestone_core::replication::status::Status;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+/// What a side is known to have: the last stored and the last propagated epoch; `None` where it does not say, and when
+/// it has ended.
+pub type Has = (Option<u64>, Option<u64>);
+
+/// Watches while it lives.
+#[derive(Debug)]
+pub struct SideWatch {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Vec<String>>>,
+}
+
+impl SideWatch {
+    pub fn start(has: impl Fn() -> Has + Send + 'static, says: impl Fn() -> Status + Send + 'static) -> SideWatch {
+        let stop = Arc::<AtomicBool>::default();
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let (mut faults, mut earlier) = (Vec::new(), None);
+            while !stopped.load(SeqCst) && faults.len() < FAULTS_SHOWN {
+                look(&has, &says, &mut earlier, &mut faults);
+                std::thread::sleep(INTERVAL);
+            }
+            faults
+        });
+        SideWatch { stop, thread: Some(thread) }
+    }
+}
+
+fn look(has: impl Fn() -> Has, says: impl Fn() -> Status, earlier: &mut Option<Status>, faults: &mut Vec<String>) {
+    let (before, status, after) = (has(), says(), has());
+    let mut fault = |what: &str| faults.push(format!("{what}: {status:?} between {before:?} and {after:?}"));
+    document_faults(&status).into_iter().for_each(&mut fault);
+    let told = (status.stored_epoch, status.propagated_epoch);
+    let is_between = |least: Option<u64>, told: Option<u64>, most: Option<u64>| match (least, most) {
+        (Some(least), Some(most)) => (least..=most).contains(&told.unwrap_or(0)),
+        _ => true,
+    };
+    if !is_between(before.0, told.0, after.0) {
+        fault("another epoch STORED than there is");
+    }
+    if !is_between(before.1, told.1, after.1) {
+        fault("another epoch PROPAGATED than there is");
+    }
+    // One that has ended may begin again.
+    let lives = before != (None, None) && after != (None, None);
+    if lives && earlier.as_ref().is_some_and(|earlier| has_fallen(earlier, &status)) {
+        fault("an epoch has fallen");
+    }
+    *earlier = Some(status).filter(|_| lives);
+}
+
+impl Drop for SideWatch {
+    /// # Panics
+    /// When an answer was not true.
+    fn drop(&mut self) {
+        self.stop.store(true, SeqCst);
+        let faults = self.thread.take().map(JoinHandle::join);
+        if !std::thread::panicking() {
+            let faults = faults.expect("it is ended once").expect("the watching thread panicked");
+            assert!(faults.is_empty(), "the status was not true:\n{}", faults.join("\n"));
+        }
+    }
+}
