@@ -167,11 +167,11 @@ impl Engine {
         if let Some(replication) = &self.replication {
             replication.shutdown();
         }
-        // Before others can have the directory.
+        self.store.shutdown_in(&turn);
+        // Whoever asks meanwhile is told that it ends, and not that nobody is there.
         let control = self.control.lock().take();
         let monitoring = self.monitoring.lock().take();
         drop((control, monitoring));
-        self.store.shutdown_in(&turn);
     }
 }
 
@@ -184,6 +184,7 @@ impl Drop for Engine {
 fn status(store: &Datastore, replication: Option<&Replication>) -> Status {
     match replication {
         Some(replication) => replication.status(store),
+        None if store.is_shut_down() => Known::of_store(store).document(),
         None => Known { state: LinkState::NotReplicated, ..Known::of_store(store) }.document(),
     }
 }

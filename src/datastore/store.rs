@@ -181,6 +181,11 @@ impl Datastore {
         Ok(channel)
     }
 
+    /// Whether it was shut down, or is being shut down now, and has not been started again.
+    pub fn is_shut_down(&self) -> bool {
+        self.coordinator.is_shut_down()
+    }
+
     /// How many channels were made.
     pub fn channel_count(&self) -> usize {
         self.channels.read().len()

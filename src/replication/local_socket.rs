@@ -8,7 +8,7 @@ use std::fs::{File, Permissions};
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -18,6 +18,9 @@ use std::time::Duration;
 
 /// After an error of the listening socket.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Device and number of a file.
+type Inode = (u64, u64);
 
 /// What a socket is called, and who may connect to it.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +35,8 @@ pub(super) struct Name {
 #[derive(Debug)]
 pub(super) struct LocalSocket {
     place: Place,
+    /// Which file the name stood for when it was made.
+    made: Option<Inode>,
     listener: Arc<UnixListener>,
     stopping: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -57,6 +62,7 @@ impl LocalSocket {
         let place = Place::open(location, name)?;
         place.remove()?;
         let listener = Arc::new(above_standard_streams(UnixListener::bind(place.path())?)?);
+        let made = place.inode();
         if name.owner_only {
             std::fs::set_permissions(place.path(), Permissions::from_mode(0o600))?;
         }
@@ -75,7 +81,7 @@ impl LocalSocket {
             };
             std::thread::Builder::new().name(name.thread.to_owned()).spawn(accept)?
         };
-        Ok(LocalSocket { place, listener, stopping, thread: Some(thread), process: std::process::id() })
+        Ok(LocalSocket { place, made, listener, stopping, thread: Some(thread), process: std::process::id() })
     }
 }
 
@@ -84,9 +90,11 @@ impl Drop for LocalSocket {
         if self.process != std::process::id() {
             return;
         }
-        // A name that stays is replaced by the next process.
-        let _ = self.place.remove();
         self.stopping.store(true, SeqCst);
+        // The next process may have put its own there; a name that stays it replaces.
+        if self.made.is_some() && self.place.inode() == self.made {
+            let _ = self.place.remove();
+        }
         // Whoever waits for a connection is woken by that.
         let _ = SockRef::from(&*self.listener).shutdown(Shutdown::Both);
         if let Some(thread) = self.thread.take() {
@@ -132,6 +140,12 @@ impl Place {
 
     fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.folder.as_raw_fd())).join(self.name.file)
+    }
+
+    /// What has the name now.
+    fn inode(&self) -> Option<Inode> {
+        let found = std::fs::symlink_metadata(self.path()).ok()?;
+        Some((found.dev(), found.ino()))
     }
 
     /// Deletes the name, if it is there.

@@ -20,7 +20,7 @@ pub enum Side {
 /// How the two sides stand to each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LinkState {
-    /// No program serves the directory.
+    /// No program serves the directory, or the one that does ends.
     #[default]
     #[serde(rename = "stopped")]
     Stopped,

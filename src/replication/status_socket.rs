@@ -4,6 +4,7 @@
 
 use super::local_socket::{self, is_timeout, LocalSocket, Name};
 use crate::replication::report::Report;
+use socket2::Socket;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -37,21 +38,29 @@ impl StatusSocket {
     }
 }
 
-/// Asks the process that serves the directory; `None` when there is none.
+/// Asks the process that serves the directory; `None` when none listens: it may be about to begin, or to end.
 ///
 /// # Errors
 /// [`ErrorKind::TimedOut`] when there is one and it does not answer within a second.
 pub fn ask(location: &Path) -> io::Result<Option<Report>> {
     let deadline = Instant::now() + ANSWER_TIMEOUT;
-    let Some(socket) = local_socket::connect(location, NAME, ANSWER_TIMEOUT).map_err(no_answer)? else {
-        return Ok(None);
-    };
+    match local_socket::connect(location, NAME, ANSWER_TIMEOUT).map_err(no_answer)? {
+        Some(socket) => hear(socket, deadline),
+        None => Ok(None),
+    }
+}
+
+/// The answer; `None` when the process ended before it came to the question.
+fn hear(socket: Socket, deadline: Instant) -> io::Result<Option<Report>> {
     let mut document = Vec::new();
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         socket.set_read_timeout(Some(left))?;
         let mut piece = [0; 4096];
-        let got = (&socket).read(&mut piece).map_err(no_answer)?;
+        let got = match (&socket).read(&mut piece) {
+            Err(e) if e.kind() == ErrorKind::ConnectionReset => 0,
+            got => got.map_err(no_answer)?,
+        };
         document.extend_from_slice(&piece[..got]);
         match got {
             0 => break,
@@ -59,6 +68,9 @@ pub fn ask(location: &Path) -> io::Result<Option<Report>> {
             _ if document.len() > DOCUMENT_BYTES_MAX => return Err(ErrorKind::InvalidData.into()),
             _ => {}
         }
+    }
+    if document.is_empty() {
+        return Ok(None);
     }
     Report::parse(&document).map(Some).map_err(|e| io::Error::new(ErrorKind::InvalidData, e))
 }
@@ -97,6 +109,41 @@ mod tests {
         assert!(ask(&moved).unwrap().is_none());
         assert_eq!(std::fs::read_dir(moved.join(names::CONTROL_DIR)).unwrap().count(), 0);
         std::fs::rename(&moved, dir.path()).unwrap();
+    }
+
+    #[test]
+    fn one_that_ends_leaves_the_socket_of_the_next_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let ending = StatusSocket::start(dir.path(), report).unwrap();
+        let next = StatusSocket::start(dir.path(), report).unwrap();
+        drop(ending);
+        assert!(ask(dir.path()).unwrap().is_some());
+        drop(next);
+        assert!(ask(dir.path()).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_question_to_one_that_ends_before_its_turn_has_no_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let (release, wait) = std::sync::mpsc::channel::<()>();
+        let busy = move || {
+            let _ = wait.recv();
+            report()
+        };
+        let socket = StatusSocket::start(dir.path(), busy).unwrap();
+        let question = || local_socket::connect(dir.path(), NAME, ANSWER_TIMEOUT).unwrap();
+        let (first, second) = (question().unwrap(), question().unwrap());
+        std::thread::scope(|scope| {
+            let ending = scope.spawn(|| drop(socket));
+            while question().is_some() {
+                std::thread::yield_now();
+            }
+            drop(release);
+            ending.join().unwrap();
+        });
+        let deadline = Instant::now() + Duration::from_secs(60);
+        assert!(hear(first, deadline).unwrap().is_some());
+        assert!(hear(second, deadline).unwrap().is_none());
     }
 
     #[test]

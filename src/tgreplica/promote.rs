@@ -64,7 +64,8 @@ pub fn run(logdir: &Path, request: &Request, output: &mut Output<'_>) -> i32 {
         Answer::Failed { error, exit: IN_USE } => match tell(logdir, request) {
             Ok(Some(answer)) => answer,
             Ok(None) => {
-                let error = format!("{error}; it is no tgreplica that could be told: end it first");
+                let error =
+                    format!("{error}; it is no tgreplica that can be told, or one that starts or ends: end it first");
                 Answer::Failed { error, exit: IN_USE }
             }
             Err(reason) => Answer::Failed { error: format!("{error}, and cannot be told: {reason}"), exit: IN_USE },

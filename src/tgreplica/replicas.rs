@@ -2,6 +2,7 @@
 //! Shows and changes the replicas of a running engine.
 
 use super::report::{Output, DIRECTORY, DONE, NOT_RUNNING, NO_ANSWER, USAGE};
+use super::status::silent_holder;
 use crate::replication::commands::{Answer, Request};
 use crate::replication::control_socket;
 use crate::replication::status::ListedReplica;
@@ -30,6 +31,9 @@ pub fn run(logdir: &Path, request: &Request, output: &mut Output<'_>) -> i32 {
     let answer = match control_socket::tell(logdir, &serde_json::json!(request).to_string()) {
         Ok(Some(answer)) => answer,
         Ok(None) => {
+            if let Some(text) = silent_holder(logdir) {
+                return output.fail(NO_ANSWER, &text);
+            }
             let text = format!("no engine serves {}: its settings hold when it starts", logdir.display());
             return output.fail(NOT_RUNNING, &text);
         }

@@ -18,7 +18,7 @@ pub const DISK: i32 = 4;
 pub const SESSION: i32 = 5;
 /// `status`: nobody serves the directory.
 pub const NOT_RUNNING: i32 = 6;
-/// `status`: who serves the directory does not answer.
+/// `status`: who has the directory does not answer.
 pub const NO_ANSWER: i32 = 7;
 
 /// Where results go, and in which form the reason of a failure.

@@ -346,12 +346,13 @@ fn of_upstream(logdir: &Path, endpoint: &Endpoint, how: How<'_>, signals: &Signa
         std::thread::sleep(POLL);
     }
     service.stopping();
-    drop(answers);
     if let Some(replica) = Arc::get_mut(&mut replica) {
         replica.stop();
     }
     let synced = store.sync();
     store.close();
+    // Whoever asked meanwhile was answered.
+    drop(answers);
     let durable = store.durable();
     match store.failure().or(synced.err().map(|e| e.to_string())) {
         Some(failure) => {

@@ -11,7 +11,7 @@ use crate::replication::report::Report;
 use crate::replication::status::{Known, Side, Status};
 use crate::replication::status_socket;
 use crate::types::Epoch;
-use crate::vfs::{RealFs, Vfs};
+use crate::vfs::{is_held, RealFs, Vfs};
 use crate::wal::history_file::{DirectoryHistory, Place, Role};
 use crate::wal::journal::redo;
 use crate::wal::{epoch_file, manifest, names};
@@ -28,16 +28,29 @@ const POLL: Duration = Duration::from_millis(50);
 fn report(logdir: &Path, output: &mut Output<'_>) -> Result<(Report, i32), i32> {
     match status_socket::ask(logdir) {
         Ok(Some(report)) => Ok((report, DONE)),
-        Ok(None) => match stopped(logdir) {
-            Ok(status) => Ok((Report { status, counted: None }, NOT_RUNNING)),
-            Err(e) => Err(output.fail(DIRECTORY, &e.to_string())),
-        },
+        Ok(None) => {
+            // Who has taken the directory meanwhile may have changed what was read.
+            let silent = silent_holder(logdir);
+            let found = stopped(logdir);
+            match (silent.or_else(|| silent_holder(logdir)), found) {
+                (Some(text), _) => Err(output.fail(NO_ANSWER, &text)),
+                (None, Ok(status)) => Ok((Report { status, counted: None }, NOT_RUNNING)),
+                (None, Err(e)) => Err(output.fail(DIRECTORY, &e.to_string())),
+            }
+        }
         Err(e) if e.kind() == ErrorKind::TimedOut => {
             let text = format!("the process that serves {} does not answer: {e}", logdir.display());
             Err(output.fail(NO_ANSWER, &text))
         }
         Err(e) => Err(output.fail(DIRECTORY, &format!("{} cannot be asked: {e}", logdir.display()))),
     }
+}
+
+/// What to say of a process that has the directory and listens to nobody; `None` when no process has it.
+pub fn silent_holder(logdir: &Path) -> Option<String> {
+    // Without a manifest, or one that can be read, nobody is seen to have it.
+    let is_held = is_held(&logdir.join(names::MANIFEST)).unwrap_or(false);
+    is_held.then(|| format!("a process has {} and does not answer: it starts, ends, or is a tool", logdir.display()))
 }
 
 /// Prints the metrics of the directory.

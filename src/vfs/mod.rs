@@ -12,6 +12,7 @@ pub mod crashsafe;
 pub mod descriptor;
 mod disk;
 mod file_size;
+mod held;
 mod interface;
 mod metered;
 mod real;
@@ -19,6 +20,7 @@ mod root;
 mod sim;
 
 pub use disk::Disk;
+pub use held::is_held;
 pub use interface::{DirEntry, FileKind, FileLock, Lock, LockError, Mapping, Open, Vfs, VfsFile};
 pub use metered::MeteredFs;
 pub use real::RealFs;

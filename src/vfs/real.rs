@@ -3,6 +3,7 @@
 
 use super::descriptor::above_standard_streams;
 use super::file_size;
+use super::held;
 use super::interface::{DirEntry, FileKind, FileLock, Lock, LockError, Mapping, Open, Vfs, VfsFile};
 use super::root::Root;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, CWD};
@@ -268,6 +269,9 @@ impl<R: Rooted> Vfs for R {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(LockError::Held),
             Err(TryLockError::Error(e)) => return Err(LockError::Io(e)),
+        }
+        if how == Lock::Exclusive {
+            held::show(&file);
         }
         if let Some(root) = self.root() {
             root.note_lock(path, file.as_fd()).map_err(LockError::Io)?;

@@ -6,6 +6,7 @@ mod command_line;
 #[path = "../commits/mod.rs"]
 #[allow(dead_code)]
 mod commits;
+mod ending;
 mod metrics;
 mod openmetrics;
 mod operator;
