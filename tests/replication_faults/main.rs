@@ -18,6 +18,7 @@ mod primary_process;
 mod processes;
 mod proxy;
 #[path = "../status_watch/mod.rs"]
+#[allow(dead_code)]
 mod status_watch;
 
 /// Not a test: what [`nodes::Pair::start_primary`] runs in a process of its own.
