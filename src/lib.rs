@@ -15,6 +15,8 @@ pub mod ffi;
 pub mod lock_order;
 pub mod metrics;
 pub mod monitoring;
+pub mod program_output;
+pub mod progress_bar;
 pub mod recovery;
 pub mod replication;
 pub mod stderr_log;

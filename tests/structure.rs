@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["types"],
     &["error", "lock_order", "metrics"],
-    &["vfs", "stderr_log"],
+    &["vfs", "stderr_log", "progress_bar", "program_output"],
     &["wal"],
     &["recovery"],
     &["blob"],

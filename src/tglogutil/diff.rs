@@ -6,7 +6,7 @@ use super::arguments::DiffOptions;
 use super::blobs;
 use super::dump::hex;
 use super::inspect::line;
-use super::progress::Progress;
+use crate::progress_bar::Progress;
 use crate::directory::OfflineDirectory;
 use crate::error::{Error, Result};
 use crate::recovery::{Row, Snapshot};

@@ -4,7 +4,7 @@
 use super::arguments::InspectOptions;
 use super::examine::{examine, Examined, Subject};
 use super::logs::{epochs, logs, Epochs, Fault, LogFile};
-use super::progress::{FileProgress, Progress};
+use crate::progress_bar::{FileProgress, Progress};
 use super::salvage::max_ended_anywhere;
 use super::scan::each_file;
 use crate::directory::{OfflineDirectory, Verdict};

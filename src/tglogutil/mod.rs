@@ -14,7 +14,6 @@ mod examine;
 mod gflags;
 mod inspect;
 mod logs;
-mod progress;
 mod repair;
 mod salvage;
 mod scan;

@@ -7,7 +7,7 @@ use super::blobs;
 use super::examine::{examine, Examined, Subject};
 use super::inspect::line;
 use super::logs::{epochs, logs, Fault, LogFile};
-use super::progress::Progress;
+use crate::progress_bar::Progress;
 use super::scan::each_file;
 use crate::directory::OfflineDirectory;
 use crate::error::Result;

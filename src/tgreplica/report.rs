@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Exit codes of the program, and how it says why it ended.
+//! Exit codes of the program, and how it says how it is used.
 
+pub use crate::program_output::Output;
+
+use crate::program_output::complain;
 use std::ffi::OsString;
-use std::io::Write;
 
 /// Ended because it was told to.
 pub const DONE: i32 = 0;
@@ -21,27 +23,7 @@ pub const NOT_RUNNING: i32 = 6;
 /// `status`: who has the directory does not answer.
 pub const NO_ANSWER: i32 = 7;
 
-/// Where results go, and in which form the reason of a failure.
-pub struct Output<'a> {
-    pub out: &'a mut dyn Write,
-    pub json: bool,
-}
-
 impl Output<'_> {
-    pub fn print(&mut self, text: &str) {
-        // There is nowhere to tell that stdout is gone.
-        let _ = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
-    }
-
-    /// Says why it ends; with `--json` on stdout as well. Returns the exit code.
-    pub fn fail(&mut self, exit: i32, text: &str) -> i32 {
-        complain(&format!("Error: {text}\n"));
-        if self.json {
-            self.print(&format!("{}\n", serde_json::json!({ "error": text, "exit": exit })));
-        }
-        exit
-    }
-
     /// Says how it is used.
     pub fn misused(&mut self, text: &str) -> i32 {
         let exit = self.fail(USAGE, text);
@@ -53,11 +35,6 @@ impl Output<'_> {
         ));
         exit
     }
-}
-
-fn complain(text: &str) {
-    // There is nowhere to tell that stderr is gone.
-    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 /// Variables that options stand in for.
