@@ -2,6 +2,7 @@
 //! A data store and its replication as they go through life together: what has to be set before the one is opened, what
 //! a start does to the directory's role, and what ends before it does.
 
+mod backups;
 mod replicas;
 mod replication;
 
@@ -10,6 +11,7 @@ use crate::error::Result;
 use crate::lock_order::Mutex;
 use crate::monitoring::settings::MetricsEndpoint;
 use crate::monitoring::Monitoring;
+use crate::replication::backup_socket::BackupSocket;
 use crate::replication::control_socket::ControlSocket;
 use crate::replication::policy::degraded_intervals;
 use crate::replication::report::Report;
@@ -26,9 +28,10 @@ pub struct Engine {
     store: Arc<Datastore>,
     replication: Option<Arc<Replication>>,
     metrics_endpoint: Option<MetricsEndpoint>,
-    /// Between ready and shutdown, as is what takes commands.
+    /// Between ready and shutdown, as are those that take commands and let backups be made.
     monitoring: Mutex<Option<Monitoring>>,
     control: Mutex<Option<ControlSocket>>,
+    backups: Mutex<Option<BackupSocket>>,
 }
 
 impl Engine {
@@ -43,8 +46,8 @@ impl Engine {
             None => settings,
         };
         let store = Datastore::open(settings)?;
-        let (monitoring, control) = (Mutex::default(), Mutex::default());
-        let engine = Engine { store, replication, metrics_endpoint: None, monitoring, control };
+        let (monitoring, control, backups) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let engine = Engine { store, replication, metrics_endpoint: None, monitoring, control, backups };
         if let Some(replication) = &engine.replication {
             replication.opened(&engine.store)?;
         }
@@ -105,6 +108,7 @@ impl Engine {
         }
         *self.monitoring.lock() = Some(self.monitor());
         *self.control.lock() = self.listen();
+        *self.backups.lock() = backups::listen(&self.store);
         Ok(report)
     }
 
@@ -167,6 +171,9 @@ impl Engine {
         if let Some(replication) = &self.replication {
             replication.shutdown();
         }
+        // Who copies does not hold it up, and begins nothing of a directory that is given back.
+        let backups = self.backups.lock().take();
+        drop(backups);
         self.store.shutdown_in(&turn);
         // Whoever asks meanwhile is told that it ends, and not that nobody is there.
         let control = self.control.lock().take();

@@ -2,9 +2,8 @@
 //! Which files a backup consists of (disk format §9).
 
 use crate::blob::paths;
-use crate::blob::Incomplete;
 use crate::error::{Error, Result};
-use crate::types::Epoch;
+use crate::types::{BlobId, Epoch};
 use crate::vfs::{FileKind, Vfs};
 use crate::wal::{epoch_file, names};
 use std::ffi::OsStr;
@@ -45,8 +44,12 @@ fn pick(vfs: &dyn Vfs, location: &Path, wanted: impl Fn(&OsStr) -> Result<bool>)
 }
 
 /// The files of a plain backup, by path: all that exists directly in the directory, live log files included, and the
-/// BLOBs (§9.1).
-pub fn all_files(vfs: &dyn Vfs, location: &Path, incomplete: &Incomplete) -> Result<Vec<BackupFile>> {
+/// BLOBs (§9.1), but for those that `incomplete` says are not whole.
+pub fn all_files(
+    vfs: &dyn Vfs,
+    location: &Path,
+    incomplete: impl Fn(BlobId) -> bool,
+) -> Result<Vec<BackupFile>> {
     // Forms that exist for a moment can vanish before they are copied, and are never needed.
     let momentary = [names::EPOCH_TEMPORARY, names::CATALOG_TEMPORARY, names::TAGS_TEMPORARY, names::HISTORY_TEMPORARY];
     let mut files = pick(vfs, location, |name| Ok(momentary.iter().all(|other| name != *other)))?;
@@ -56,12 +59,12 @@ pub fn all_files(vfs: &dyn Vfs, location: &Path, incomplete: &Incomplete) -> Res
 }
 
 /// The files of a detailed backup: by name those that nobody changes any more, then the BLOBs (§9.2). `durable` is the
-/// largest epoch that a rotated epoch file of this backup may hold.
+/// largest epoch that a rotated epoch file of this backup may hold; `incomplete` says which BLOBs are not whole.
 pub fn settled_files(
     vfs: &dyn Vfs,
     location: &Path,
     durable: Epoch,
-    incomplete: &Incomplete,
+    incomplete: impl Fn(BlobId) -> bool,
 ) -> Result<Vec<BackupFile>> {
     let compacted = location.join(names::COMPACTED);
     let compacted = vfs.kind(&compacted).map_err(|e| Error::io("cannot look at", &compacted, e))?.is_some();
@@ -85,14 +88,14 @@ fn counts_up_to(vfs: &dyn Vfs, path: &Path, durable: Epoch) -> Result<bool> {
 }
 
 /// The BLOB files at their places, whether an entry refers to them or not, but for those that are not whole.
-fn blob_files(vfs: &dyn Vfs, location: &Path, incomplete: &Incomplete) -> Result<Vec<PathBuf>> {
+fn blob_files(vfs: &dyn Vfs, location: &Path, incomplete: impl Fn(BlobId) -> bool) -> Result<Vec<PathBuf>> {
     let root = location.join(names::BLOB_DIR);
     let mut ids = Vec::new();
     paths::visit(vfs, &root, |id| ids.push(id)).map_err(|e| Error::io("cannot list the BLOB files in", &root, e))?;
     ids.sort_unstable();
     ids.dedup();
     let mut files = Vec::new();
-    for id in ids.into_iter().filter(|id| !incomplete.contains(*id)) {
+    for id in ids.into_iter().filter(|id| !incomplete(*id)) {
         let path = paths::file(&root, id);
         // One that lies elsewhere below `blob/` is no BLOB for anybody.
         if vfs.kind(&path).map_err(|e| Error::io("cannot look at", &path, e))? == Some(FileKind::File) {

@@ -48,7 +48,8 @@ impl Datastore {
         let _lifecycle = self.lifecycle.lock();
         let pause = self.pause_journal()?;
         let (log_finish, incomplete) = (self.last_epoch(), self.blobs.incomplete());
-        let files = self.files_as_given(set::all_files(&*self.settings.vfs, &self.settings.location, &incomplete)?);
+        let (vfs, location) = (&*self.settings.vfs, &self.settings.location);
+        let files = self.files_as_given(set::all_files(vfs, location, |id| incomplete.contains(id))?);
         Ok(Backup { files, log_finish, _ticket: ticket, _pause: pause })
     }
 
@@ -79,7 +80,7 @@ impl Datastore {
         // Nothing depends on this file but the backup.
         epoch_file::write_rotated(vfs, location, log_finish, self.coordinator.epochs().switched())?;
         epoch_file::sync_names(vfs, location).map_err(|e| self.coordinator.poison(e))?;
-        let files = self.files_as_given(set::settled_files(vfs, location, log_finish, &incomplete)?);
+        let files = self.files_as_given(set::settled_files(vfs, location, log_finish, |id| incomplete.contains(id))?);
         drop(lifecycle);
         // After a crash the numbers of epochs that are not recorded are used again, and a copy must not be ahead then.
         if log_finish > self.recorded_epoch() {
@@ -108,7 +109,8 @@ impl Datastore {
         let log_finish = start::read(&directory, reading)?.put_right(Record::Last)?.last_epoch;
         rotation::rotate_idle(vfs, location, |_| true)?;
         epoch_file::write_rotated(vfs, location, log_finish, log_finish)?;
-        let files = self.files_as_given(set::settled_files(vfs, location, log_finish, &self.blobs.incomplete())?);
+        let incomplete = self.blobs.incomplete();
+        let files = self.files_as_given(set::settled_files(vfs, location, log_finish, |id| incomplete.contains(id))?);
         Ok(Backup { files, log_finish, _ticket: ticket, _pause: pause })
     }
 

@@ -6,6 +6,7 @@
 
 pub mod addresses;
 pub mod backlog;
+pub mod backup_socket;
 pub mod commands;
 pub mod control_socket;
 mod local_socket;

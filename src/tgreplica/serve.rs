@@ -13,9 +13,10 @@ use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::monitoring::settings::{metrics_endpoint, MetricsEndpoint};
 use crate::monitoring::Monitoring;
+use crate::replication::backup_socket::{BackupSocket, Held, Serves};
 use crate::replication::native::replica::{open, Options, Server};
 use crate::replication::net::listener;
-use crate::replication::replica_store::StandbyStore;
+use crate::replication::replica_store::{begin_backup, StandbyStore};
 use crate::replication::report::Report;
 use crate::replication::secret::Secret;
 use crate::replication::settings::{Endpoint, Protocol, ReplicationSettings};
@@ -197,6 +198,7 @@ fn serve_once(
         Err(exit) => return Ended::Exit(exit),
     };
     let answers = answer(logdir, (how.metrics_at, metrics), server.status_source());
+    let backups = let_copy(logdir, server.backup_source());
     if told.is_none() {
         *told = Some(Told::listen(logdir));
         announce(output, server.address(), how.until == Until::Rejoined && output.json);
@@ -217,13 +219,14 @@ fn serve_once(
             log::info!("{} is to be promoted: the replica ends", logdir.display());
             server.stop();
             // With the last of these the lock of the directory is given back.
-            drop((answers, server));
+            drop((answers, backups, server));
             return Ended::ToPromote(pending);
         }
         how.service.alive();
         std::thread::sleep(POLL);
     }
     how.service.stopping();
+    drop(backups);
     Ended::Exit(end(logdir, server, how.until, signals, output))
 }
 
@@ -309,6 +312,13 @@ fn answer(
     Monitoring::start(logdir, endpoint, move || Report::new(status(), metrics.snapshot(), &location))
 }
 
+/// Lets backups be made until the result is dropped; the replica serves all the same without.
+fn let_copy(logdir: &Path, begin: impl Fn() -> Result<Held, String> + Send + 'static) -> Option<BackupSocket> {
+    BackupSocket::start(logdir, Serves::Replica, begin)
+        .inspect_err(|e| log::warn!("{} lets nobody make backups: {e}", logdir.display()))
+        .ok()
+}
+
 /// Serves a primary that speaks the protocol of the original.
 fn of_upstream(logdir: &Path, endpoint: &Endpoint, how: How<'_>, signals: &Signals, output: &mut Output<'_>) -> i32 {
     let How { settings, commit, metrics_at, mut service, .. } = how;
@@ -339,6 +349,10 @@ fn of_upstream(logdir: &Path, endpoint: &Endpoint, how: How<'_>, signals: &Signa
             status::of_replica(&logdir_of, known, store.durable(), store.identity())
         })
     };
+    let backups = {
+        let store = store.clone();
+        let_copy(logdir, move || begin_backup(&store).map_err(|e| e.to_string()))
+    };
     announce(output, replica.address(), false);
     service.ready();
     while !signals.stop.load(SeqCst) && store.failure().is_none() {
@@ -346,6 +360,7 @@ fn of_upstream(logdir: &Path, endpoint: &Endpoint, how: How<'_>, signals: &Signa
         std::thread::sleep(POLL);
     }
     service.stopping();
+    drop(backups);
     if let Some(replica) = Arc::get_mut(&mut replica) {
         replica.stop();
     }

@@ -3,16 +3,18 @@
 //! before they are written. A sync holds nobody up who appends meanwhile. With a commit journal what has ended is
 //! handed over to it, and counts as synced here: whoever records an epoch writes the group.
 
-use super::sessions::{rescan, Beyond, Sessions};
+use super::sessions::{rescan, Beyond, Changes, Sessions};
 use super::shared::Shared;
 use crate::error::{Error, Result};
 use crate::lock_order::{Mutex, MutexGuard, Rank};
 use crate::types::Epoch;
+use crate::vfs::Open;
 use crate::wal::journal::LogFile;
 use crate::wal::names;
 use crate::wal::session_file::{Ended, OldContent, SessionFile};
 use crate::wal::sessions::SessionCheck;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::Arc;
 
 /// With so much in one sync the replica is catching up, and the log must not take the memory of everything else.
@@ -271,13 +273,7 @@ impl LaneLog {
             end = open.start;
             sessions.forget_from(open.start);
         }
-        let beyond = match sessions.beyond(durable) {
-            Beyond::Known(beyond) => beyond,
-            Beyond::RescanFrom(offset) => match file.ended() {
-                Some((file, _)) => rescan(&*file, offset, end, durable, &self.path)?,
-                None => return Ok(()),
-            },
-        };
+        let beyond = self.beyond(file, sessions, end, durable)?;
         *sessions = Sessions::default();
         end = beyond.cut_at.unwrap_or(end);
         if end == written && beyond.marks.is_empty() {
@@ -292,8 +288,36 @@ impl LaneLog {
         );
         match beyond.marks.is_empty() {
             true => Ok(()),
-            false => writer.file.rotate(),
+            false => {
+                // Said before: nobody who copies takes another file of the name for this one.
+                self.shared.renamed.fetch_add(1, SeqCst);
+                writer.file.rotate()
+            }
         }
+    }
+
+    /// What of the sessions up to `end` is beyond the durable epoch.
+    fn beyond(&self, file: &SessionFile, sessions: &Sessions, end: u64, durable: Epoch) -> Result<Changes> {
+        match (sessions.beyond(durable), file.ended()) {
+            (Beyond::Known(beyond), _) => Ok(beyond),
+            (Beyond::RescanFrom(offset), Some((file, _))) => rescan(&*file, offset, end, durable, &self.path),
+            (Beyond::RescanFrom(_), None) => Ok(Changes::default()),
+        }
+    }
+
+    /// The bytes of the file that are durable and in it; [`Self::discard`] leaves at least them. For whoever has paused
+    /// the journal.
+    pub(super) fn durable_bytes(&self) -> Result<u64> {
+        let durable = self.shared.recorded();
+        let _turn = self.turn.lock();
+        let mut writer = self.writer.lock();
+        let Some(written) = writer.file.end_offset() else {
+            let len = || self.shared.vfs.open(&self.path, Open::Read)?.len();
+            return len().map_err(|e| Error::io("cannot open", &self.path, e));
+        };
+        writer.file.flush().map_err(|e| self.shared.fail(e))?;
+        let end = writer.open.as_ref().map_or(written, |open| open.start);
+        Ok(self.beyond(&writer.file, &writer.sessions, end, durable)?.cut_at.unwrap_or(end))
     }
 
     /// The file that sessions are appended to; it may not exist yet.

@@ -5,6 +5,7 @@
 //! [`StandbyStore::discard_beyond_durable`] or a restart, and that nothing is acknowledged after a failed write or
 //! sync. Knows nothing of sockets and messages.
 
+mod backup;
 mod blobs;
 pub mod directory_id;
 mod journaling;
@@ -15,6 +16,7 @@ mod staging;
 mod store;
 pub mod versions;
 
+pub use backup::begin_backup;
 pub use blobs::BlobReceiver;
 pub use lane::LaneLog;
 pub use staging::{BaseStaging, STAGING_DIR};

@@ -39,6 +39,8 @@ pub(crate) struct Shared {
     pub(super) recorded: AtomicU64,
     /// The epoch that is recorded or is being recorded.
     pub(super) covered: AtomicU64,
+    /// Log files that got a rotated name while the store was open.
+    pub(super) renamed: AtomicU64,
     pub(super) failure: Failure,
     /// Makes durable what the lanes hand over; without it they sync their files.
     pub(super) journal: Option<Arc<Journal>>,

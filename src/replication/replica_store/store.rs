@@ -73,6 +73,7 @@ impl StandbyStore {
                 directory: Mutex::new(Rank::ReplicaDirectory, Some(directory)),
                 recorded: AtomicU64::new(durable.0),
                 covered: AtomicU64::new(durable.0),
+                renamed: AtomicU64::new(0),
                 failure,
                 journal,
             }),
@@ -143,6 +144,16 @@ impl StandbyStore {
             }
         }
         *directory = None;
+    }
+
+    /// Whether it gave back the lock of the directory.
+    pub(super) fn is_closed(&self) -> bool {
+        self.shared.directory.lock().is_none()
+    }
+
+    /// How many log files have got another name since it was opened.
+    pub(super) fn renamed_files(&self) -> u64 {
+        self.shared.renamed.load(SeqCst)
     }
 
     /// The log of a lane.

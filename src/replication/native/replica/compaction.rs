@@ -32,8 +32,11 @@ pub(super) fn work(node: &Arc<Node>) {
     }
     let mut request = CompactionRequest::new(vfs.clone(), location);
     while !node.is_stopping() {
-        if request.take() {
-            node.compact();
+        // Not while a backup is open, and none begins meanwhile.
+        if let Some(_change) = node.backups.try_change() {
+            if request.take() {
+                node.compact();
+            }
         }
         node.sleep(LOOK_EVERY);
     }

@@ -5,6 +5,7 @@
 //! the durable epoch stays, that nothing a peer does ends the program or makes it wait for ever, and that a failed disk
 //! does end it.
 
+mod backup;
 mod board;
 mod compaction;
 mod connection;
@@ -24,6 +25,7 @@ pub use node::Options;
 
 use crate::directory::{Cut, Keep};
 use crate::error::Result;
+use crate::replication::backup_socket::Held;
 use crate::replication::net::limits::Limits;
 use crate::replication::net::listener::Listener;
 use crate::replication::secret::Secret;
@@ -102,6 +104,12 @@ impl Server {
     pub fn status_source(&self) -> impl Fn() -> Status + Send + Sync + 'static {
         let node = self.node.clone();
         move || node.status()
+    }
+
+    /// Calls begin a backup of the directory, as long as this lives.
+    pub fn backup_source(&self) -> impl Fn() -> std::result::Result<Held, String> + Send + 'static {
+        let node = self.node.clone();
+        move || node.begin_backup()
     }
 
     /// Takes another secret for connections that come from now on.

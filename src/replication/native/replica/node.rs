@@ -6,6 +6,7 @@ use super::board::Board;
 use super::end::End;
 use super::rewinds::Rewinds;
 use super::session::Session;
+use crate::backup::InProgress;
 use crate::datastore::Commit;
 use crate::error::{Error, Result};
 use crate::lock_order::{Condvar, Mutex, Rank, RwLock};
@@ -72,6 +73,8 @@ pub(super) struct Node {
     pub(super) accepting: Mutex<()>,
     pub(super) board: Board,
     pub(super) rewinds: Rewinds,
+    /// Which backups are open; a compaction waits for them.
+    pub(super) backups: Arc<InProgress>,
     /// What the store said last, for the status while it is being replaced.
     seen: Mutex<Seen>,
     started: Instant,
@@ -118,6 +121,7 @@ impl Node {
             accepting: Mutex::new(Rank::Accepting, ()),
             board: Board::new(timeout_ms),
             rewinds: Rewinds::default(),
+            backups: Arc::default(),
             seen: Mutex::new(Rank::Seen, seen),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
