@@ -2,6 +2,7 @@
 # The target `limestone_core`: the core, which cargo builds, as an imported library. One call builds the tools as well.
 
 set(LIMESTONE_CORE_LIBRARY "" CACHE FILEPATH "a liblimestone_core.so to use instead of building one with cargo")
+set(LIMESTONE_TGBACKUP "" CACHE FILEPATH "the tgbackup that goes with it; none is installed without")
 set(LIMESTONE_TGLOGUTIL "" CACHE FILEPATH "the tglogutil that goes with it; none is installed without")
 set(LIMESTONE_TGREPLICA "" CACHE FILEPATH "the tgreplica that goes with it; none is installed without")
 set(LIMESTONE_CARGO_TARGET_DIR "${CMAKE_CURRENT_SOURCE_DIR}/target" CACHE PATH "where cargo builds")
@@ -11,6 +12,7 @@ add_library(limestone_core SHARED IMPORTED GLOBAL)
 
 if(LIMESTONE_CORE_LIBRARY)
   set(limestone_core_library "${LIMESTONE_CORE_LIBRARY}")
+  set(limestone_tgbackup "${LIMESTONE_TGBACKUP}")
   set(limestone_tglogutil "${LIMESTONE_TGLOGUTIL}")
   set(limestone_tgreplica "${LIMESTONE_TGREPLICA}")
 else()
@@ -23,15 +25,16 @@ else()
     set(cargo_profile_dir release)
   endif()
   set(limestone_core_library "${LIMESTONE_CARGO_TARGET_DIR}/${cargo_profile_dir}/liblimestone_core.so")
+  set(limestone_tgbackup "${LIMESTONE_CARGO_TARGET_DIR}/${cargo_profile_dir}/tgbackup")
   set(limestone_tglogutil "${LIMESTONE_CARGO_TARGET_DIR}/${cargo_profile_dir}/tglogutil")
   set(limestone_tgreplica "${LIMESTONE_CARGO_TARGET_DIR}/${cargo_profile_dir}/tgreplica")
   # Cargo itself knows what is out of date, so it is asked in every build. The job server of make does not reach it and
   # would only make it warn.
   add_custom_target(
     limestone_core_build ALL
-    COMMAND "${CMAKE_COMMAND}" -E env --unset=MAKEFLAGS --unset=MFLAGS "${CARGO_EXECUTABLE}" build --locked --lib --bin tglogutil --bin tgreplica --profile ${cargo_profile}
+    COMMAND "${CMAKE_COMMAND}" -E env --unset=MAKEFLAGS --unset=MFLAGS "${CARGO_EXECUTABLE}" build --locked --lib --bin tgbackup --bin tglogutil --bin tgreplica --profile ${cargo_profile}
             --manifest-path "${CMAKE_CURRENT_SOURCE_DIR}/Cargo.toml" --target-dir "${LIMESTONE_CARGO_TARGET_DIR}"
-    BYPRODUCTS "${limestone_core_library}" "${limestone_tglogutil}" "${limestone_tgreplica}"
+    BYPRODUCTS "${limestone_core_library}" "${limestone_tgbackup}" "${limestone_tglogutil}" "${limestone_tgreplica}"
     WORKING_DIRECTORY "${CMAKE_CURRENT_SOURCE_DIR}"
     COMMENT "Building the core with cargo (${cargo_profile})"
     USES_TERMINAL VERBATIM)

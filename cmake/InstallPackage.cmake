@@ -13,6 +13,10 @@ install(
   LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}" COMPONENT Runtime
   ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}/limestone" COMPONENT Development)
 install(FILES "${limestone_core_library}" DESTINATION "${CMAKE_INSTALL_LIBDIR}" COMPONENT Runtime)
+if(limestone_tgbackup)
+  install(PROGRAMS "${limestone_tgbackup}" DESTINATION "${CMAKE_INSTALL_BINDIR}" COMPONENT Tools)
+  limestone_man_pages(tgbackup "${limestone_tgbackup}")
+endif()
 if(limestone_tglogutil)
   install(PROGRAMS "${limestone_tglogutil}" DESTINATION "${CMAKE_INSTALL_BINDIR}" COMPONENT Tools)
   limestone_man_pages(tglogutil "${limestone_tglogutil}")

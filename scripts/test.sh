@@ -19,7 +19,7 @@ ctest --test-dir build --output-on-failure --parallel "$(nproc)" || status=1
 # All tests above that commit as the environment says did so with a journal. The others commit in both ways themselves.
 readonly as_told=(
     cli crash_images golden interop one_verdict properties random_damage recovery_table replication_faults
-    replication_native replication_upstream tgreplica
+    replication_native replication_upstream tgbackup tgreplica
 )
 say "the same with direct commits"
 export LIMESTONE_COMMIT=direct

@@ -20,6 +20,7 @@ pub mod progress_bar;
 pub mod recovery;
 pub mod replication;
 pub mod stderr_log;
+pub mod tgbackup;
 pub mod tglogutil;
 pub mod tgreplica;
 pub mod types;

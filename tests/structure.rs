@@ -20,7 +20,7 @@ const FLOORS: &[&[&str]] = &[
     &["replication"],
     &["monitoring"],
     &["engine"],
-    &["ffi", "tglogutil", "tgreplica"],
+    &["ffi", "tgbackup", "tglogutil", "tgreplica"],
 ];
 
 /// A source file and the module that it is, as `["crate", "wal", "entry"]`.

@@ -5,7 +5,9 @@ use super::progress::{Phase, Progress};
 use super::swap::{self, Staging};
 use crate::blob::paths;
 use crate::error::{Error, Result};
+use crate::types::Epoch;
 use crate::vfs::{crashsafe, DirEntry, FileKind, Vfs, VfsFile};
+use crate::wal::entry::{marker, tag};
 use crate::wal::history_file::{DirectoryHistory, Place};
 use crate::wal::{catalog, manifest, names};
 use std::collections::HashSet;
@@ -39,6 +41,8 @@ pub struct Target<'a> {
     /// The manifest, on which the lock is.
     pub held_manifest: &'a dyn VfsFile,
     pub progress: &'a Progress,
+    /// Only what sessions up to this epoch wrote is to count; all when there is none.
+    pub until: Option<Epoch>,
 }
 
 /// Replaces the content of the directory by the files that lie directly in `from`, and deletes those when they are not
@@ -87,11 +91,13 @@ impl Target<'_> {
 
     fn stage(&self, files: &[Planned]) -> Result<()> {
         let staging = Staging::create(self.vfs, self.location)?;
-        let copied = files.iter().try_for_each(|file| {
+        // What the backup counts up to is not what is wanted then.
+        let is_wanted = |file: &&Planned| self.until.is_none() || !file.name.to_str().is_some_and(names::is_epoch);
+        let copied = files.iter().filter(is_wanted).try_for_each(|file| {
             self.progress.copied(staging.copy(&file.source, &file.name)?);
             Ok(())
         });
-        match copied.and_then(|()| self.stage_history(&staging)) {
+        match copied.and_then(|()| self.stage_epoch(&staging)).and_then(|()| self.stage_history(&staging)) {
             Ok(()) => staging.decide(),
             Err(e) => {
                 staging.discard();
@@ -102,6 +108,15 @@ impl Target<'_> {
 }
 
 impl Target<'_> {
+    /// The record that sessions count up to, which makes later ones of the backup such that never counted: a start
+    /// takes them away.
+    fn stage_epoch(&self, staging: &Staging<'_>) -> Result<()> {
+        let Some(last) = self.until else { return Ok(()) };
+        let path = staging.path(OsStr::new(names::EPOCH));
+        crashsafe::write_new(self.vfs, &path, &marker(tag::DURABLE, last))
+            .map_err(|e| Error::io("cannot write", &path, e))
+    }
+
     /// The history of the backup, added to that of the directory: the term that it has been in stays.
     fn stage_history(&self, staging: &Staging<'_>) -> Result<()> {
         let path = staging.path(OsStr::new(names::MANIFEST));
@@ -120,7 +135,12 @@ impl Target<'_> {
             before => before?,
         };
         match DirectoryHistory::restored(backup, instance, before) {
-            Some(history) => history.save(self.vfs, folder),
+            Some(history) => match self.until {
+                // The runs above wrote what does not count.
+                Some(last) => history.cut(last),
+                None => history,
+            }
+            .save(self.vfs, folder),
             None => Ok(()),
         }
     }

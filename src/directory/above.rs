@@ -33,12 +33,8 @@ impl Extent {
     pub fn survey(vfs: &dyn Vfs, location: &Path, last: Option<Epoch>, durable: Epoch) -> Result<Extent> {
         let catalog = catalog_file::read(vfs, location)?.content;
         let mut extent = Extent { last, durable, sessions: 0, entries: 0, compacted: None };
-        if has_compacted(vfs, location)? {
-            let is_listed = catalog.compacted.iter().any(|(name, _)| name == names::COMPACTED);
-            // What a catalog said that was lost is not known.
-            let compacted = if is_listed { catalog.max_epoch } else { durable };
-            extent.compacted = (last < Some(compacted)).then_some(compacted);
-        }
+        let compacted = compacted_by(vfs, location, &catalog, durable)?;
+        extent.compacted = compacted.filter(|compacted| last < Some(*compacted));
         for log in logs(vfs, location, &catalog)? {
             for_each_part(&log.bytes, last, durable, &mut |part| {
                 match part {
@@ -92,6 +88,24 @@ pub(super) enum Part<'a> {
 pub(super) struct Log {
     pub name: String,
     pub bytes: Mapping,
+}
+
+/// The epoch that the log was compacted up to: below it, it does not say any more what was there. `durable` is the
+/// durable epoch of the directory.
+///
+/// # Errors
+/// [`Error::BrokenMetadata`] or [`Error::Io`].
+pub fn compacted_up_to(vfs: &dyn Vfs, location: &Path, durable: Epoch) -> Result<Option<Epoch>> {
+    compacted_by(vfs, location, &catalog_file::read(vfs, location)?.content, durable)
+}
+
+fn compacted_by(vfs: &dyn Vfs, location: &Path, catalog: &Catalog, durable: Epoch) -> Result<Option<Epoch>> {
+    if !has_compacted(vfs, location)? {
+        return Ok(None);
+    }
+    let is_listed = catalog.compacted.iter().any(|(name, _)| name == names::COMPACTED);
+    // What a catalog said that was lost is not known.
+    Ok(Some(if is_listed { catalog.max_epoch } else { durable }))
 }
 
 fn has_compacted(vfs: &dyn Vfs, location: &Path) -> Result<bool> {

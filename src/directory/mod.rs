@@ -21,7 +21,7 @@ mod verdict;
 
 pub(crate) use manifest_file::ManifestOnDisk;
 
-pub use above::Extent;
+pub use above::{compacted_up_to, Extent};
 pub use cut::{cut, Cut};
 pub use cut_off::Keep;
 pub use log_directory::{LogDirectory, Restored};

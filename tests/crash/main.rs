@@ -3,6 +3,7 @@
 //! the disk. Afterwards the directory must start, show everything that was acknowledged, show every session whole or
 //! not at all, and take new sessions.
 
+mod backup_program;
 mod backups;
 mod base_sync;
 mod blobs;

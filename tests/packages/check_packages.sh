@@ -42,11 +42,12 @@ on_root --install "${packages[@]}"
 
 # In use.
 export LD_LIBRARY_PATH=$root/usr/lib PATH=$root/usr/bin:$PATH
-for program in tgreplica tglogutil; do
+for program in tgreplica tglogutil tgbackup; do
     "$program" --version | grep -Eq "^$program [0-9]+\.[0-9]+\.[0-9]+" || fail "$program says no version"
     [[ -z $(nm "$root/usr/bin/$program" 2>/dev/null) ]] || fail "$program is not stripped"
 done
-for page in tgreplica tglogutil tglogutil-repair tgreplica_takeover.sh tgcmpct_logs.sh tgdel_logs.sh; do
+for page in tgreplica tglogutil tglogutil-repair tgbackup tgbackup-restore tgreplica_takeover.sh tgcmpct_logs.sh \
+    tgdel_logs.sh; do
     gzip -dc "$root/usr/share/man/man1/$page.1.gz" | grep -q '^\.TH' || fail "no man page $page"
 done
 export PKG_CONFIG_SYSROOT_DIR=$root PKG_CONFIG_PATH=$root/usr/lib/pkgconfig:$root/usr/share/pkgconfig

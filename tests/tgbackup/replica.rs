@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Backups of a replica while it follows its primary.
+
+use crate::history::{content, Writer};
+use crate::ports::free_port;
+use crate::program::{create, done, json, text, wait_until, DEADLINE};
+use limestone_core::datastore::Durability;
+use limestone_core::replication::settings::ReplicationSettings;
+use limestone_core::types::Epoch;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+struct Replica(Child);
+
+impl Replica {
+    fn start(dir: &Path, port: u16) -> Replica {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tgreplica"));
+        command.arg(dir).arg("--listen").arg(format!("tcp://127.0.0.1:{port}")).stdout(Stdio::null());
+        let child = command.spawn().unwrap();
+        wait_until("the replica can be asked", || dir.join("ctrl/backup.sock").exists());
+        Replica(child)
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn settings(port: u16) -> Option<ReplicationSettings> {
+    let variables = [("TSURUGI_REPLICATION_ENDPOINT", format!("tcp://127.0.0.1:{port}"))];
+    ReplicationSettings::parse(variables.map(|(name, value)| (name.into(), value.into()))).unwrap()
+}
+
+#[test]
+fn a_replica_is_backed_up_while_it_follows() {
+    let top = tempfile::tempdir().unwrap();
+    let (dirs, target) = ([top.path().join("primary"), top.path().join("replica")], top.path().join("backups"));
+    std::fs::create_dir(&dirs[1]).unwrap();
+    let port = free_port();
+    let replica = Replica::start(&dirs[1], port);
+    let mut writer = Writer::start_with(&dirs[0], settings(port));
+    let (mut writer, names) = std::thread::scope(|scope| {
+        let backups = scope.spawn(|| (0..4).map(|_| create(&dirs[1], &target)).collect::<Vec<_>>());
+        while !backups.is_finished() {
+            writer.write(2);
+        }
+        (writer, backups.join().unwrap())
+    });
+    writer.write(5);
+    let last = Epoch(writer.epoch - 1);
+    assert!(writer.engine.store().wait_durable(last, Durability::Propagated, Some(DEADLINE)).unwrap());
+    let whole = create(&dirs[1], &target);
+    let mut after = writer.after.clone();
+    after.insert(0, Default::default());
+    for (number, name) in names.iter().chain([&whole]).enumerate() {
+        let restored = top.path().join(number.to_string());
+        let epoch = done(&["restore", text(&target), name, text(&restored)])["epoch"].as_u64().unwrap();
+        assert_eq!(content(&restored), after[&epoch], "{name}");
+    }
+    let listed = done(&["list", text(&target)]);
+    let newest = listed["backups"].as_array().unwrap().last().unwrap();
+    assert!(newest["from"] == "replica" && newest["epoch"] == last.0, "{newest}");
+    assert_eq!(json(&["verify", text(&target)]).0, 0);
+    drop(replica);
+    writer.stop();
+}
