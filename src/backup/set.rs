@@ -45,11 +45,7 @@ fn pick(vfs: &dyn Vfs, location: &Path, wanted: impl Fn(&OsStr) -> Result<bool>)
 
 /// The files of a plain backup, by path: all that exists directly in the directory, live log files included, and the
 /// BLOBs (§9.1), but for those that `incomplete` says are not whole.
-pub fn all_files(
-    vfs: &dyn Vfs,
-    location: &Path,
-    incomplete: impl Fn(BlobId) -> bool,
-) -> Result<Vec<BackupFile>> {
+pub fn all_files(vfs: &dyn Vfs, location: &Path, incomplete: impl Fn(BlobId) -> bool) -> Result<Vec<BackupFile>> {
     // Forms that exist for a moment can vanish before they are copied, and are never needed.
     let momentary = [names::EPOCH_TEMPORARY, names::CATALOG_TEMPORARY, names::TAGS_TEMPORARY, names::HISTORY_TEMPORARY];
     let mut files = pick(vfs, location, |name| Ok(momentary.iter().all(|other| name != *other)))?;

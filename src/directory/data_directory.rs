@@ -127,7 +127,8 @@ impl Directory {
         restore: impl FnOnce(&backup::Target<'_>) -> Result<()>,
     ) -> Result<()> {
         let (vfs, location) = (&*self.vfs, &*self.location);
-        let result = restore(&backup::Target { vfs, location, held_manifest: &*self.manifest.file, progress, until: None });
+        let result =
+            restore(&backup::Target { vfs, location, held_manifest: &*self.manifest.file, progress, until: None });
         self.replaced |= progress.get().phase == backup::Phase::Completed;
         result
     }

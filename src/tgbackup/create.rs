@@ -117,9 +117,10 @@ fn save(source: &mut Source, previous: &Previous, vfs: &Arc<dyn Vfs>, to: &Path)
     let progress = Progress::new(wanted.iter().map(|(_, _, len)| len).sum());
     let mut saved = Vec::with_capacity(wanted.len());
     for (HeldFile { destination, bytes, .. }, path, len) in wanted {
-        let name = destination.to_str().map(str::to_owned).ok_or_else(|| {
-            Error::InvalidArgument(format!("{} has a name that is no text", path.display()))
-        })?;
+        let name = destination
+            .to_str()
+            .map(str::to_owned)
+            .ok_or_else(|| Error::InvalidArgument(format!("{} has a name that is no text", path.display())))?;
         let mut read = progress.file();
         let from = source.vfs.clone();
         let reading = Reading { vfs: &*from, path: &path, bytes };

@@ -253,7 +253,8 @@ mod tests {
         let name = name_of(1_795_356_604_107, Epoch(42));
         assert_eq!(name, "20261122T141004107Z-42");
         assert!(is_backup(&name));
-        for other in ["20261122T141004107Z-", "20261122T141004107Z-x", "2026T141004107Z-1", "files", "", "Z-1", "TZ-1"] {
+        for other in ["20261122T141004107Z-", "20261122T141004107Z-x", "2026T141004107Z-1", "files", "", "Z-1", "TZ-1"]
+        {
             assert!(!is_backup(other), "{other}");
         }
     }

@@ -4,8 +4,8 @@
 use super::arguments::RestoreOptions;
 use super::folder::{Backup, Folder};
 use super::points::{choose, Chosen, Point};
-use super::verify::{check_files, try_start, Findings};
 use super::times;
+use super::verify::{check_files, try_start, Findings};
 use crate::backup::{restore_directory, swap, Phase, Progress as Restored, Target};
 use crate::blob::paths;
 use crate::directory::data_directory::Directory;
@@ -72,7 +72,8 @@ fn check_empty(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
         [names::MANIFEST, names::MANIFEST_NEW, names::EPOCH, names::BLOB_DIR, names::RESTORE_DIR, names::CONTROL_DIR];
     let other = listed.iter().find(|(name, _)| OF_A_NEW_DIRECTORY.iter().all(|new| name != *new));
     let mut blob = None;
-    paths::visit(vfs, &dir.join(names::BLOB_DIR), |id| blob = Some(id)).map_err(|e| Error::io("cannot list", dir, e))?;
+    paths::visit(vfs, &dir.join(names::BLOB_DIR), |id| blob = Some(id))
+        .map_err(|e| Error::io("cannot list", dir, e))?;
     match (other, blob) {
         (None, None) => Ok(()),
         (other, blob) => {
@@ -102,9 +103,7 @@ fn put_in_place(vfs: &Arc<dyn Vfs>, backup: &Backup, until: Option<Epoch>, dir: 
             }
         });
         let restored = Directory::open(vfs.clone(), dir).and_then(|mut directory| {
-            directory.replace(&progress, |target| {
-                restore_directory(&Target { until, ..*target }, &backup.files, true)
-            })
+            directory.replace(&progress, |target| restore_directory(&Target { until, ..*target }, &backup.files, true))
         });
         ended.store(true, SeqCst);
         watcher.thread().unpark();

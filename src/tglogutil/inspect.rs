@@ -4,11 +4,11 @@
 use super::arguments::InspectOptions;
 use super::examine::{examine, Examined, Subject};
 use super::logs::{epochs, logs, Epochs, Fault, LogFile};
-use crate::progress_bar::{FileProgress, Progress};
 use super::salvage::max_ended_anywhere;
 use super::scan::each_file;
 use crate::directory::{OfflineDirectory, Verdict};
 use crate::error::{Error, Remedy, Result};
+use crate::progress_bar::{FileProgress, Progress};
 use crate::types::Epoch;
 use crate::wal::entry::{tag, Entry};
 use crate::wal::sessions::Origin;

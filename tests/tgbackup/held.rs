@@ -43,9 +43,8 @@ fn a_run_that_is_killed_holds_no_backup_and_what_it_left_is_deleted() {
 
 /// Whether a backup stands in its place.
 fn child_has_ended(target: &std::path::Path) -> bool {
-    std::fs::read_dir(target).is_ok_and(|mut entries| {
-        entries.any(|entry| entry.unwrap().file_name().to_str().unwrap().contains("Z-"))
-    })
+    std::fs::read_dir(target)
+        .is_ok_and(|mut entries| entries.any(|entry| entry.unwrap().file_name().to_str().unwrap().contains("Z-")))
 }
 
 #[test]

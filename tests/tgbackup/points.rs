@@ -97,7 +97,8 @@ fn a_time_is_that_of_the_newest_backup_before_it() {
         wait_until("the clock goes on", || begun.elapsed().is_ok_and(|since| since.as_millis() > 2));
     }
     writer.stop();
-    let restore = |time: &str, to: &str| json(&["restore", text(&target), text(&top.path().join(to)), "--until-time", time]);
+    let restore =
+        |time: &str, to: &str| json(&["restore", text(&target), text(&top.path().join(to)), "--until-time", time]);
     for (number, (begun_at, name, expected)) in made.iter().enumerate() {
         let (exit, restored) = restore(begun_at, &number.to_string());
         assert!(exit == 0 && restored["name"] == *name, "{restored}");

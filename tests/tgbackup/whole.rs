@@ -12,9 +12,9 @@ use std::time::Duration;
 fn file_of(target: &Path, name: &str, begin: &str) -> PathBuf {
     let mut files: Vec<_> = std::fs::read_dir(target.join(name).join("files")).unwrap().map(|f| f.unwrap()).collect();
     files.sort_by_key(|file| file.file_name());
-    let found = files.iter().find(|file| {
-        file.file_name().to_str().unwrap().starts_with(begin) && file.metadata().unwrap().len() > 0
-    });
+    let found = files
+        .iter()
+        .find(|file| file.file_name().to_str().unwrap().starts_with(begin) && file.metadata().unwrap().len() > 0);
     found.unwrap_or_else(|| panic!("no {begin} in {files:?}")).path()
 }
 
