@@ -3,9 +3,10 @@
 
 use std::io::Write;
 
-/// Where results go, and in which form the reason of a failure.
+/// Where results go and where the reason of a failure, and in which form.
 pub struct Output<'a> {
     pub out: &'a mut dyn Write,
+    pub errors: &'a mut dyn Write,
     pub json: bool,
 }
 
@@ -17,16 +18,16 @@ impl Output<'_> {
 
     /// Says why it ends; with `--json` on stdout as well. Returns the exit code.
     pub fn fail(&mut self, exit: i32, text: &str) -> i32 {
-        complain(&format!("Error: {text}\n"));
+        self.complain(&format!("Error: {text}\n"));
         if self.json {
             self.print(&format!("{}\n", serde_json::json!({ "error": text, "exit": exit })));
         }
         exit
     }
-}
 
-/// Tells a person.
-pub fn complain(text: &str) {
-    // There is nowhere to tell that stderr is gone.
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    /// Tells a person.
+    pub fn complain(&mut self, text: &str) {
+        // There is nowhere to tell that stderr is gone.
+        let _ = self.errors.write_all(text.as_bytes()).and_then(|()| self.errors.flush());
+    }
 }

@@ -4,7 +4,7 @@
 use super::arguments::{Arguments, Command};
 use super::{create, expire, list, restore, verify};
 use crate::error::{Error, Result};
-use crate::program_output::{complain, Output};
+use crate::program_output::Output;
 use crate::vfs::Vfs;
 use clap::{CommandFactory, Parser};
 use std::ffi::OsString;
@@ -22,12 +22,17 @@ const IN_USE: i32 = 3;
 /// Something cannot be read or written.
 const FAILED: i32 = 4;
 
-/// Runs the program with its arguments, its name first; returns the exit code. Results go to `out`, all else to the
-/// log. `vfs` is the disk that all is on.
-pub fn run(args: impl IntoIterator<Item = OsString>, vfs: Arc<dyn Vfs>, out: &mut dyn Write) -> i32 {
+/// Runs the program with its arguments, its name first; returns the exit code. Results go to `out`, why it failed to
+/// `errors`, and all else to the log. `vfs` is the disk that all is on.
+pub fn run(
+    args: impl IntoIterator<Item = OsString>,
+    vfs: Arc<dyn Vfs>,
+    out: &mut dyn Write,
+    errors: &mut dyn Write,
+) -> i32 {
     let args: Vec<OsString> = args.into_iter().collect();
     let json = args.iter().any(|arg| arg == "--json");
-    let mut output = Output { out, json };
+    let mut output = Output { out, errors, json };
     let arguments = match Arguments::try_parse_from(args) {
         Ok(arguments) => arguments,
         Err(e) if e.use_stderr() => {
@@ -82,6 +87,6 @@ fn misused(output: &mut Output<'_>, text: &str) -> i32 {
     let exit = output.fail(USAGE, text);
     let tool = Arguments::command();
     let names: Vec<&str> = tool.get_subcommands().map(clap::Command::get_name).collect();
-    complain(&format!("Usage: tgbackup {{{}}} [OPTIONS] ...\ntgbackup --help tells more.\n", names.join(" | ")));
+    output.complain(&format!("Usage: tgbackup {{{}}} [OPTIONS] ...\ntgbackup --help tells more.\n", names.join(" | ")));
     exit
 }

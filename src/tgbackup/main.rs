@@ -9,6 +9,7 @@ fn main() {
     // A file that must not grow is an error of the write, which is told, and not the silent end of the program.
     // SAFETY: ignoring a signal touches nothing else.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
-    let exit = limestone_core::tgbackup::run(std::env::args_os(), Arc::new(RealFs), &mut std::io::stdout());
+    let (out, errors) = (&mut std::io::stdout(), &mut std::io::stderr());
+    let exit = limestone_core::tgbackup::run(std::env::args_os(), Arc::new(RealFs), out, errors);
     std::process::exit(exit);
 }

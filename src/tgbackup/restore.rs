@@ -59,6 +59,20 @@ pub fn run(vfs: &Arc<dyn Vfs>, options: &RestoreOptions, output: &mut Output<'_>
     Ok(0)
 }
 
+/// What a directory may have that was only just made, and a restore into it begun.
+const OF_A_NEW_DIRECTORY: [&str; 10] = [
+    names::MANIFEST,
+    names::MANIFEST_NEW,
+    names::MANIFEST_BACKUP,
+    names::CATALOG,
+    names::CATALOG_TEMPORARY,
+    names::CATALOG_BACKUP,
+    names::EPOCH,
+    names::EPOCH_TEMPORARY,
+    names::BLOB_DIR,
+    names::RESTORE_DIR,
+];
+
 /// Whether nothing is given up that anybody wrote: what an interrupted restore into a new directory leaves is nothing.
 fn check_empty(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
     let listed = match vfs.names(dir) {
@@ -68,8 +82,6 @@ fn check_empty(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
     if swap::is_decided(vfs, dir)? {
         return Ok(());
     }
-    const OF_A_NEW_DIRECTORY: [&str; 6] =
-        [names::MANIFEST, names::MANIFEST_NEW, names::EPOCH, names::BLOB_DIR, names::RESTORE_DIR, names::CONTROL_DIR];
     let other = listed.iter().find(|(name, _)| OF_A_NEW_DIRECTORY.iter().all(|new| name != *new));
     let mut blob = None;
     paths::visit(vfs, &dir.join(names::BLOB_DIR), |id| blob = Some(id))

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The data directory of which a backup is made: of an engine or a replica that holds its files meanwhile, or of nobody.
+//! The data directory of which a backup is made: of an engine or a replica that holds its files meanwhile, or of
+//! nobody.
 
 use super::manifest::Identity;
 use crate::backup::set;

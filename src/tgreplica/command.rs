@@ -23,7 +23,7 @@ pub fn run(
 ) -> i32 {
     let args: Vec<OsString> = args.into_iter().collect();
     let json = args.iter().any(|arg| arg == "--json");
-    let mut output = Output { out, json };
+    let mut output = Output { out, errors: &mut std::io::stderr(), json };
     let arguments = match Arguments::try_parse_from(args) {
         Ok(arguments) => arguments,
         Err(e) if e.use_stderr() => {

@@ -2,8 +2,6 @@
 //! Exit codes of the program, and how it says how it is used.
 
 pub use crate::program_output::Output;
-
-use crate::program_output::complain;
 use std::ffi::OsString;
 
 /// Ended because it was told to.
@@ -27,7 +25,7 @@ impl Output<'_> {
     /// Says how it is used.
     pub fn misused(&mut self, text: &str) -> i32 {
         let exit = self.fail(USAGE, text);
-        complain(&format!(
+        self.complain(&format!(
             "Usage: tgreplica <logdir>\n\
              Note: The environment variable {ENDPOINT} must be set with the endpoint URL.\n      \
              For example: tcp://localhost:1234\n      \

@@ -24,7 +24,7 @@ const UNTIL: u64 = 4;
 fn run(fs: &SimFs, args: &[&str]) -> (i32, serde_json::Value) {
     let mut out = Vec::new();
     let args = ["tgbackup"].iter().chain(args).chain(&["--json"]).map(Into::into);
-    let exit = tgbackup::run(args, Arc::new(fs.clone()), &mut out);
+    let exit = tgbackup::run(args, Arc::new(fs.clone()), &mut out, &mut std::io::sink());
     (exit, serde_json::from_slice(&out).unwrap_or_default())
 }
 

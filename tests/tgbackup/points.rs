@@ -22,6 +22,7 @@ fn every_epoch_of_a_history_can_be_restored() {
     after.extend(writer.after.clone());
     writer.stop();
     let (first, last) = (*after.keys().next().unwrap(), *after.keys().last().unwrap());
+    let written = *after.keys().rfind(|epoch| !epoch.is_multiple_of(5)).unwrap();
     for (epoch, expected) in &after {
         let restored = top.path().join(epoch.to_string());
         let done = done(&["restore", text(&target), text(&restored), "--until-epoch", &epoch.to_string()]);
@@ -30,7 +31,7 @@ fn every_epoch_of_a_history_can_be_restored() {
         // It stays so, and goes on above all that ever was.
         let store = Datastore::open(Settings::new(&restored)).unwrap();
         store.ready().unwrap();
-        assert!(store.last_epoch() >= Epoch(last), "epoch {epoch} comes again");
+        assert!(store.last_epoch() >= Epoch(written), "epoch {epoch}: later ones come again");
         store.shutdown();
         assert_eq!(&content(&restored), expected, "epoch {epoch}");
     }

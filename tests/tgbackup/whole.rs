@@ -122,7 +122,7 @@ fn a_flipped_bit_a_missing_and_a_longer_file_are_found_and_refused() {
     }
     let manifest = target.join(&name).join("backup.json");
     let whole = std::fs::read_to_string(&manifest).unwrap();
-    std::fs::write(&manifest, whole.replace("\"epoch\":10", "\"epoch\":11")).unwrap();
+    std::fs::write(&manifest, whole.replace("\"epoch\":", "\"epoch\":1")).unwrap();
     let (exit, verified) = json(&["verify", text(&target)]);
     assert!(exit == 2 && verified.to_string().contains("checksum"), "{verified}");
     assert_eq!(run(&["list", text(&target)]).exit, 2);
