@@ -58,7 +58,7 @@ fn content(fs: &SimFs, location: &str) -> Result<BTreeSet<u64>, String> {
     let mut cursor = store.snapshot().unwrap().cursor();
     let mut found = BTreeSet::new();
     while let Some(row) = cursor.next().unwrap() {
-        for id in row.blobs.iter().filter(|id| !store.blobs().file(*id).1) {
+        if let Some(id) = row.blobs.iter().find(|id| !store.blobs().file(*id).1) {
             return Err(format!("BLOB {id} is missing"));
         }
         found.insert(String::from_utf8_lossy(row.key).parse().unwrap());
