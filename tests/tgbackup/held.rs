@@ -2,8 +2,7 @@
 //! Backups of directories in use: who holds them, and what becomes of one that is not ended.
 
 use crate::history::{content, Writer};
-use crate::program::{command, create, done, json, text, wait_until};
-use limestone_core::datastore::{Datastore, Settings};
+use crate::program::{command, create, done, json, open, text, unlocked, wait_until};
 use limestone_core::directory::{Access, OfflineDirectory};
 use limestone_core::replication::backup_socket::OpenBackup;
 use limestone_core::types::Epoch;
@@ -21,15 +20,15 @@ fn a_run_that_is_killed_holds_no_backup_and_what_it_left_is_deleted() {
     std::fs::write(&big, vec![7; 256 << 20]).unwrap();
     let pool = writer.engine.store().blob_pool();
     pool.register_file(&big, true).unwrap();
-    let open = || writer.engine.store().backups().count();
+    let held = || writer.engine.store().backups().count();
     let mut child = command(&["create", text(&dir), text(&target)]).stdout(Stdio::null()).spawn().unwrap();
     let entries = || std::fs::read_dir(&target).map_or(0, |entries| entries.count());
     wait_until("it copies", || entries() == 2 || child_has_ended(&target));
-    let was_open = open();
+    let was_held = held();
     child.kill().unwrap();
     child.wait().unwrap();
-    wait_until("the backup has ended", || open() == 0);
-    assert_eq!(was_open, 1, "it was killed too late");
+    wait_until("the backup has ended", || held() == 0);
+    assert_eq!(was_held, 1, "it was killed too late");
     let left: Vec<_> = std::fs::read_dir(&target).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(left.iter().any(|name| name.to_str().unwrap().ends_with(".partial")), "{left:?}");
     assert_eq!(done(&["list", text(&target)])["backups"], serde_json::json!([]));
@@ -110,12 +109,12 @@ fn a_directory_that_is_stopped_or_left_by_a_crash_is_read_and_not_changed() {
     }
     assert_eq!(json(&["verify", text(&target)]).0, 0);
     // Somebody who makes no backups has it.
-    let store = Datastore::open(Settings::new(&dir)).unwrap();
+    let store = open(&dir);
     let (exit, refused) = json(&["create", text(&dir), text(&target)]);
     assert!(exit == 3 && refused["error"].as_str().unwrap().contains("another process"), "{refused}");
     drop(store);
     // Several may read it.
-    let reader = OfflineDirectory::open(Arc::new(RealFs), &dir, Access::Read).unwrap();
+    let reader = unlocked(|| OfflineDirectory::open(Arc::new(RealFs), &dir, Access::Read));
     create(&dir, &target);
     drop(reader);
 }

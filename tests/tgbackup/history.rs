@@ -2,6 +2,7 @@
 //! An engine that writes, and a model of what its directory holds after each epoch.
 
 use crate::commits;
+use crate::program::{open, unlocked};
 use limestone_core::datastore::{Channel, Datastore, Durability, Settings};
 use limestone_core::engine::Engine;
 use limestone_core::replication::settings::ReplicationSettings;
@@ -29,7 +30,8 @@ impl Writer {
     }
 
     pub fn start_with(dir: &Path, replication: Option<ReplicationSettings>) -> Writer {
-        let engine = Engine::open(Settings::new(dir).commit(commits::as_told()), replication).unwrap();
+        let settings = || Settings::new(dir).commit(commits::as_told());
+        let engine = unlocked(|| Engine::open(settings(), replication.clone()));
         let channels: Vec<_> = (0..3).map(|_| engine.create_channel().unwrap()).collect();
         let report = engine.ready().unwrap();
         let now = content_of(engine.store());
@@ -83,7 +85,7 @@ impl Writer {
 
 /// What a start on the directory shows.
 pub fn content(dir: &Path) -> Content {
-    let store = Datastore::open(Settings::new(dir)).unwrap();
+    let store = open(dir);
     store.ready().unwrap();
     let content = content_of(&store);
     store.shutdown();

@@ -2,8 +2,7 @@
 //! Points in time.
 
 use crate::history::{content, Writer};
-use crate::program::{create, done, json, text, wait_until};
-use limestone_core::datastore::{Datastore, Settings};
+use crate::program::{create, done, json, open, text, wait_until};
 use limestone_core::types::Epoch;
 
 #[test]
@@ -29,7 +28,7 @@ fn every_epoch_of_a_history_can_be_restored() {
         assert_eq!(done["epoch"], *epoch);
         assert_eq!(&content(&restored), expected, "epoch {epoch}");
         // It stays so, and goes on above all that ever was.
-        let store = Datastore::open(Settings::new(&restored)).unwrap();
+        let store = open(&restored);
         store.ready().unwrap();
         assert!(store.last_epoch() >= Epoch(written), "epoch {epoch}: later ones come again");
         store.shutdown();

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Runs the program.
 
+use limestone_core::datastore::{Datastore, Settings};
+use limestone_core::error::Error;
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// The exit code when another process uses the directory.
+const IN_USE: i32 = 3;
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What a run showed.
@@ -35,11 +40,32 @@ pub fn json(args: &[&str]) -> (i32, Value) {
     (run.exit, serde_json::from_str(&run.stdout).unwrap_or_else(|e| panic!("{e}: {run:?}")))
 }
 
-/// Runs it with `--json`, which must succeed.
+/// Runs it with `--json`, which must succeed. A process that another test starts just now has, for a moment, the lock of
+/// a directory that was closed here.
 pub fn done(args: &[&str]) -> Value {
-    let (exit, document) = json(args);
-    assert_eq!(exit, 0, "{args:?}: {document}");
-    document
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let (exit, document) = json(args);
+        if exit != IN_USE || Instant::now() > deadline {
+            assert_eq!(exit, 0, "{args:?}: {document}");
+            return document;
+        }
+    }
+}
+
+/// Opens a directory, as [`done`] does.
+pub fn unlocked<T>(open: impl Fn() -> Result<T, Error>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match open() {
+            Err(Error::Locked(_)) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
+            opened => return opened.unwrap_or_else(|e| panic!("{e}")),
+        }
+    }
+}
+
+pub fn open(dir: &Path) -> Arc<Datastore> {
+    unlocked(|| Datastore::open(Settings::new(dir)))
 }
 
 pub fn text(path: &Path) -> &str {

@@ -2,8 +2,7 @@
 //! Whole backups: made, checked, restored.
 
 use crate::history::{content, Writer};
-use crate::program::{create, done, json, run, text};
-use limestone_core::datastore::{Datastore, Settings};
+use crate::program::{create, done, json, open, run, text};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -148,7 +147,7 @@ fn backups_of_the_library_and_of_the_program_are_the_same() {
     let name = create(&dir, &target);
     let expected = writer.stop();
     // The program's, by the library.
-    let store = Datastore::open(Settings::new(top.path().join("1"))).unwrap();
+    let store = open(&top.path().join("1"));
     store.restore(&target.join(name).join("files"), true).unwrap();
     store.shutdown();
     drop(store);
