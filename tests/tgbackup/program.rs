@@ -40,8 +40,8 @@ pub fn json(args: &[&str]) -> (i32, Value) {
     (run.exit, serde_json::from_str(&run.stdout).unwrap_or_else(|e| panic!("{e}: {run:?}")))
 }
 
-/// Runs it with `--json`, which must succeed. A process that another test starts just now has, for a moment, the lock of
-/// a directory that was closed here.
+/// Runs it with `--json`, which must succeed. A process that another test starts just now has, for a moment, the lock
+/// of a directory that was closed here.
 pub fn done(args: &[&str]) -> Value {
     let deadline = Instant::now() + DEADLINE;
     loop {
