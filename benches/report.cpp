@@ -44,6 +44,7 @@ int report(std::vector<std::string> const& arguments) {
         {"replication", &runner::replication},
         {"catch-up", &runner::catch_up},
         {"commit-modes", &runner::commit_modes},
+        {"protection", &runner::protection},
     };
     scale size;
     bool report_only = false;

@@ -396,10 +396,12 @@ fields runner::on_a_copy(std::string const& directory, std::string const& subcom
     return result;
 }
 
-fields runner::replicated(std::string const& mode, std::uint64_t entries, std::uint64_t sessions) {
+fields runner::replicated(std::string const& mode, std::uint64_t entries, std::uint64_t sessions,
+                          std::map<std::string, std::string> const& environment) {
     auto const directory = fresh_directory();
     auto result = run_child({"replicated-load", "--dir", directory, "--mode", mode, "--entries",
-                             std::to_string(entries), "--sessions", std::to_string(sessions)});
+                             std::to_string(entries), "--sessions", std::to_string(sessions)},
+                            environment);
     fs::remove_all(directory);
     ::sync();
     return result;

@@ -64,13 +64,15 @@ public:
     void replication(std::vector<row>& rows);
     void catch_up(std::vector<row>& rows);
     void commit_modes(std::vector<row>& rows);
+    void protection(std::vector<row>& rows);
 
 private:
     // Runs a subcommand that changes the directory.
     fields on_a_copy(std::string const& directory, std::string const& subcommand,
                      std::vector<std::string> const& arguments = {});
 
-    fields replicated(std::string const& mode, std::uint64_t entries, std::uint64_t sessions);
+    fields replicated(std::string const& mode, std::uint64_t entries, std::uint64_t sessions,
+                      std::map<std::string, std::string> const& environment = {});
 
     fields registered(std::string const& subcommand);
 

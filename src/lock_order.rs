@@ -132,6 +132,8 @@ pub enum Rank {
     EventCallback,
     /// The disk of simulations.
     Disk,
+    /// What a replica sends on a connection; it is encrypted meanwhile.
+    Outgoing,
     /// Everything under which no other is taken. What has no rank of its own is one of these.
     Leaf,
     /// Where log lines go: they are written wherever something is to be said.

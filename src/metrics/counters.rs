@@ -58,6 +58,8 @@ pub struct Metrics {
     /// How long the start took that is over, and the entries that it read; 0 before.
     pub recovery_ns: Number,
     pub recovered_entries: Number,
+    /// Until when the TLS certificate of this side counts, in seconds since 1970; 0 without one.
+    pub certificate_expires: Number,
     /// 1 after a failure with which nothing is acknowledged any more.
     pub failed: Number,
 }

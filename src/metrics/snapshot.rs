@@ -4,6 +4,7 @@
 use super::counters::Metrics;
 use super::histogram::Distribution;
 use serde::{Deserialize, Serialize};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What [`Metrics`] held. A number that the other process does not know is 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,10 +28,18 @@ pub struct Snapshot {
     pub deleted_blobs: u64,
     pub recovery_ns: u64,
     pub recovered_entries: u64,
+    /// For how long the TLS certificate of this side counts still.
+    pub certificate_seconds: Option<u64>,
     pub failed: bool,
 }
 
 impl Metrics {
+    fn certificate_seconds(&self) -> Option<u64> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let expires = Some(self.certificate_expires.get()).filter(|&expires| expires > 0)?;
+        Some(expires.saturating_sub(now.as_secs()))
+    }
+
     /// All numbers, each as it is now.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
@@ -52,6 +61,7 @@ impl Metrics {
             deleted_blobs: self.deleted_blobs.get(),
             recovery_ns: self.recovery_ns.get(),
             recovered_entries: self.recovered_entries.get(),
+            certificate_seconds: self.certificate_seconds(),
             failed: self.failed.get() > 0,
         }
     }

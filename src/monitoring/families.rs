@@ -77,6 +77,11 @@ fn of_numbers(numbers: &Snapshot) -> Vec<Family> {
             "1 after a failure with which nothing is acknowledged any more.",
             Some(numbers.failed.into()),
         ),
+        gauge(
+            "limestone_certificate_seconds",
+            "For how long the TLS certificate of this side counts still.",
+            numbers.certificate_seconds,
+        ),
         counter("limestone_sessions", "Sessions that ended.", numbers.sessions),
         counter("limestone_aborted_sessions", "Sessions that were given up.", numbers.aborted_sessions),
         counter("limestone_entries", "Entries of sessions that ended.", numbers.entries),

@@ -67,7 +67,7 @@ fn answer(connection: Connection, report: &impl Fn() -> Report) {
     let body = if head_only { "" } else { &body };
     // Who asked and does not listen gets nothing.
     if write.write_all(format!("{head}{body}").as_bytes()).is_ok() {
-        close_in_order(read, &write);
+        close_in_order(read, &mut write);
     }
 }
 

@@ -7,6 +7,7 @@ pub use super::addresses::{parse_endpoint, Endpoint, Replica};
 use super::addresses::{parse_endpoints, parse_replicas};
 use super::native::protocol::message::{LANES_MAX, VERSION, VERSION_OLDEST};
 use super::native::protocol::Millis;
+use super::net::tls::{Certificates, Files, Part};
 use super::policy::rule;
 use super::secret::Secret;
 use crate::directory::Keep;
@@ -14,7 +15,8 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// All variables of ours begin so.
@@ -32,7 +34,12 @@ const RETAIN_MB: &str = "TSURUGI_REPLICATION_RETAIN_MB";
 const CUT_OFF_MAX: &str = "TSURUGI_REPLICATION_CUT_OFF_MAX";
 const CUT_OFF_MB: &str = "TSURUGI_REPLICATION_CUT_OFF_MB";
 const VERSION_MIN: &str = "TSURUGI_REPLICATION_VERSION_MIN";
-const KNOWN: [&str; 13] = [
+const TLS_CERT: &str = "TSURUGI_REPLICATION_TLS_CERT";
+const TLS_KEY: &str = "TSURUGI_REPLICATION_TLS_KEY";
+const TLS_CA: &str = "TSURUGI_REPLICATION_TLS_CA";
+const TLS_CRL: &str = "TSURUGI_REPLICATION_TLS_CRL";
+const TLS_PEER_NAME: &str = "TSURUGI_REPLICATION_TLS_PEER_NAME";
+const KNOWN: [&str; 18] = [
     ENDPOINT,
     REPLICAS,
     QUORUM,
@@ -46,6 +53,11 @@ const KNOWN: [&str; 13] = [
     CUT_OFF_MAX,
     CUT_OFF_MB,
     VERSION_MIN,
+    TLS_CERT,
+    TLS_KEY,
+    TLS_CA,
+    TLS_CRL,
+    TLS_PEER_NAME,
 ];
 /// Variables of the original; only that they are there counts.
 const ASYNC_SESSION_CLOSE: &str = "REPLICATION_ASYNC_SESSION_CLOSE";
@@ -128,6 +140,8 @@ pub struct ReplicationSettings {
     pub timeout: Duration,
     /// Default: none; then only peers on this machine are accepted.
     pub secret: Secret,
+    /// With these, the two sides speak over TLS only. Default: none.
+    pub tls: Option<Arc<Certificates>>,
     /// The oldest version of the native protocol that is spoken. Default: the present one.
     pub version_min: u16,
     /// Data connections. Default: 1.
@@ -187,6 +201,7 @@ impl ReplicationSettings {
                 .get(TIMEOUT_MS, |text| parse_number(text, 1, TIMEOUT_MAX_MS, "a number of milliseconds"))?
                 .map_or(Duration::from_millis(TIMEOUT_DEFAULT_MS), Duration::from_millis),
             secret: given.secret(SECRET_FILE)?,
+            tls: given.certificates()?.map(Arc::new),
             version_min: given
                 .get(VERSION_MIN, |text| parse_number(text, VERSION_OLDEST.into(), VERSION.into(), "a version"))?
                 .map_or(VERSION, |version| version as u16),
@@ -261,6 +276,7 @@ impl Variables {
         let unknown = [
             (SECRET_FILE, "the upstream protocol knows no secret and would protect nothing"),
             (VERSION_MIN, "the upstream protocol has its own versions"),
+            (TLS_CERT, "the upstream protocol knows no TLS"),
             (REPLICAS, "the upstream protocol knows one replica"),
             (QUORUM, "the upstream protocol knows one replica"),
         ];
@@ -279,6 +295,38 @@ impl Variables {
             directories: self.get(CUT_OFF_MAX, directories)?.unwrap_or(default.directories),
             bytes: self.get(CUT_OFF_MB, megabytes)?.map_or(default.bytes, |mb| mb << 20),
         })
+    }
+
+    /// All that TLS needs, or nothing of it.
+    fn certificates(&self) -> Result<Option<Certificates>, SettingsError> {
+        let file = |text: &str| match text.is_empty() {
+            true => Err("the path of a file was expected".to_owned()),
+            false => Ok(PathBuf::from(text)),
+        };
+        let all = [TLS_CERT, TLS_KEY, TLS_CA, TLS_CRL, TLS_PEER_NAME];
+        let Some((set, value)) = all.iter().find_map(|name| Some((name, self.0.get(OsStr::new(name))?))) else {
+            return Ok(None);
+        };
+        let needed = |name| {
+            let missing = || error(set, value, format!("{name} is not set as well, without which there is no TLS"));
+            self.get(name, file)?.ok_or_else(missing)
+        };
+        let files = Files {
+            certificate: needed(TLS_CERT)?,
+            key: needed(TLS_KEY)?,
+            authorities: needed(TLS_CA)?,
+            revoked: self.get(TLS_CRL, file)?,
+            peer_name: self.get(TLS_PEER_NAME, |text| Ok(text.to_owned()))?,
+        };
+        let wrong = |part| match part {
+            Part::Certificate => TLS_CERT,
+            Part::Key => TLS_KEY,
+            Part::Authorities => TLS_CA,
+            Part::Revoked => TLS_CRL,
+            Part::PeerName => TLS_PEER_NAME,
+        };
+        let opened = Certificates::open(files);
+        opened.map(Some).map_err(|e| error(wrong(e.part), OsStr::new(&e.path), e.problem))
     }
 
     fn secret(&self, name: &str) -> Result<Secret, SettingsError> {
@@ -335,157 +383,5 @@ fn parse_number(text: &str, min: u64, max: u64, what: &str) -> Result<u64, Strin
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(variables: &[(&str, &str)]) -> Result<Option<ReplicationSettings>, SettingsError> {
-        ReplicationSettings::parse(variables.iter().map(|&(name, value)| (name.into(), value.into())))
-    }
-
-    fn parsed(variables: &[(&str, &str)]) -> ReplicationSettings {
-        let endpoint = [(ENDPOINT, "tcp://localhost:1234")];
-        parse(&[&endpoint, variables].concat()).unwrap().unwrap()
-    }
-
-    #[test]
-    fn nothing_is_set_without_an_endpoint() {
-        assert_eq!(parse(&[("PATH", "/bin"), (ASYNC_SESSION_CLOSE, "")]), Ok(None));
-    }
-
-    #[test]
-    fn what_demands_a_replica_is_an_error_without_an_endpoint_and_all_else_is_not() {
-        for (variable, value) in [(MODE, "strict"), (MODE, "degrade 1000"), (QUORUM, "1")] {
-            let error = parse(&[(TIMEOUT_MS, "5"), (variable, value)]).unwrap_err();
-            assert!(error.variable == variable && error.problem.contains(ENDPOINT), "{error}");
-        }
-        let set = [(PROTOCOL, "native"), (MODE, "async"), (TIMEOUT_MS, "5"), (LANES, "1"), (RETAIN_MB, "1")];
-        assert_eq!(parse(&set), Ok(None));
-    }
-
-    #[test]
-    fn the_default_quorum_makes_a_majority_of_all_copies() {
-        for (replicas, quorum) in [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3)] {
-            let list: Vec<String> = (0..replicas).map(|n| format!("r{n}=tcp://h{n}:1")).collect();
-            let settings = parse(&[(REPLICAS, &list.join(","))]).unwrap().unwrap();
-            assert_eq!((settings.quorum, settings.replicas.len()), (quorum, replicas));
-            let all = replicas.to_string();
-            assert_eq!(parse(&[(REPLICAS, &list.join(",")), (QUORUM, &all)]).unwrap().unwrap().quorum, replicas);
-        }
-        let one = parsed(&[]);
-        assert_eq!((one.quorum, &one.replicas[0].endpoints), (1, &one.endpoints));
-        assert_eq!(one.replicas[0].name, "localhost:1234");
-    }
-
-    #[test]
-    fn what_says_two_things_about_the_replicas_or_what_the_protocol_cannot_have_is_refused() {
-        let both = [(REPLICAS, "a=tcp://a:1"), (ENDPOINT, "tcp://a:1")];
-        assert!(parse(&both).unwrap_err().problem.contains(ENDPOINT));
-        let of_upstream = [(REPLICAS, "a=tcp://a:1"), (PROTOCOL, "upstream")];
-        assert_eq!(parse(&of_upstream).unwrap_err().variable, REPLICAS);
-        for quorum in ["0", "2", "all"] {
-            assert_eq!(parse(&[(REPLICAS, "a=tcp://a:1"), (QUORUM, quorum)]).unwrap_err().variable, QUORUM);
-        }
-        assert_eq!(parse(&[(QUORUM, "1")]).unwrap_err().variable, QUORUM);
-    }
-
-    #[test]
-    fn a_secret_that_the_protocol_cannot_use_is_refused() {
-        use std::os::unix::fs::PermissionsExt;
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(&file, "0123456789abcdef").unwrap();
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-        let variables = [(ENDPOINT, "tcp://a:1"), (SECRET_FILE, file.path().to_str().unwrap())];
-        assert!(parse(&variables).unwrap().is_some());
-        let error = parse(&[&variables[..], &[(PROTOCOL, "upstream")]].concat()).unwrap_err();
-        assert!(error.variable == SECRET_FILE && error.problem.contains("upstream"), "{error}");
-    }
-
-    #[test]
-    fn the_defaults_are_strict_native_and_one_lane() {
-        let settings = parsed(&[]);
-        assert_eq!(settings.endpoints, [Endpoint { host: "localhost".to_owned(), port: 1234 }]);
-        assert_eq!((settings.protocol, settings.mode, settings.lanes), (Protocol::Native, Mode::Strict, 1));
-        assert_eq!(settings.timeout, Duration::from_secs(10));
-        assert_eq!(settings.retain_bytes, 4096 << 20);
-        assert!(settings.secret.is_none() && !settings.allow_no_secret);
-        assert!(!settings.async_session_close && !settings.async_group_commit);
-    }
-
-    #[test]
-    fn every_value_is_taken() {
-        let settings = parsed(&[
-            (PROTOCOL, "upstream"),
-            (MODE, "degrade 250"),
-            (TIMEOUT_MS, "1500"),
-            (LANES, "64"),
-            (ALLOW_NO_SECRET, "1"),
-            (RETAIN_MB, "0"),
-            (ASYNC_SESSION_CLOSE, ""),
-            (ASYNC_GROUP_COMMIT, "no"),
-        ]);
-        assert_eq!(settings.protocol, Protocol::Upstream);
-        assert_eq!(settings.mode, Mode::Degrade(Duration::from_millis(250)));
-        assert_eq!(parsed(&[(MODE, "degrade:250")]).mode, settings.mode);
-        assert_eq!(settings.timeout, Duration::from_millis(1500));
-        assert_eq!((settings.lanes, settings.allow_no_secret, settings.retain_bytes), (64, true, 0));
-        assert!(settings.async_session_close && settings.async_group_commit);
-    }
-
-    #[test]
-    fn what_is_not_understood_is_an_error_that_names_the_variable() {
-        let bad = [
-            (
-                ENDPOINT,
-                &[
-                    "",
-                    "localhost:1",
-                    "tcp://:1",
-                    "tcp://a",
-                    "tcp://a:",
-                    "tcp://a:65536",
-                    "tcp://a:+1",
-                    "tcp://a:1/",
-                    "tcp://a b:1",
-                    "tcp://::1:5",
-                    "tcp://[a]:1",
-                    "tcp://a:1,",
-                    "TCP://a:1",
-                    "tcp://a:1 x",
-                ][..],
-            ),
-            (PROTOCOL, &["", "Native", "2"]),
-            (MODE, &["", "sync", "degrade", "degrade x", "degrade -1", "degrade 99999999999", "degraded 5"]),
-            (TIMEOUT_MS, &["", "0", "-1", "+5", "1e3", "10s", "99999999999"]),
-            (LANES, &["0", "65", "two"]),
-            (ALLOW_NO_SECRET, &["", "yes"]),
-            (RETAIN_MB, &["-1", "18446744073709551615"]),
-            (SECRET_FILE, &["", "/does/not/exist"]),
-            ("TSURUGI_REPLICATION_MODES", &["strict"]),
-        ];
-        for (variable, values) in bad {
-            for value in values {
-                let error = parse(&[(variable, value)]).unwrap_err();
-                assert_eq!((error.variable.as_str(), error.value.as_str()), (variable, *value));
-                assert!(error.to_string().starts_with(variable), "{error}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_secret_is_read_from_a_file_that_only_its_owner_can_read() {
-        use std::os::unix::fs::PermissionsExt;
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("secret");
-        let set = |content: &str, mode: u32| {
-            std::fs::write(&path, content).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            parse(&[(ENDPOINT, "tcp://a:1"), (SECRET_FILE, path.to_str().unwrap())])
-        };
-        let settings = set("0123456789abcdef\n", 0o600).unwrap().unwrap();
-        assert_eq!(settings.secret, Secret::new(b"0123456789abcdef").unwrap());
-        assert!(!format!("{settings:?}").contains("0123456789abcdef"), "a secret is not printed");
-        let error = set("0123456789abcdef", 0o640).unwrap_err();
-        assert!(error.variable == SECRET_FILE && error.problem.contains("chmod 600"), "{error}");
-        assert!(set("too short\n", 0o600).is_err());
-    }
-}
+#[path = "settings_tests.rs"]
+mod tests;

@@ -33,13 +33,16 @@ be told from another one, and to remove one when fewer than that would be left.
 Settings come from the environment: TSURUGI_REPLICATION_ENDPOINT (tcp://host:port to listen on), \
 TSURUGI_REPLICATION_PROTOCOL (native or upstream, default native), TSURUGI_REPLICATION_TIMEOUT_MS (default 10000), \
 TSURUGI_REPLICATION_SECRET_FILE, TSURUGI_REPLICATION_ALLOW_NO_SECRET (1: peers on other machines need no secret), \
+TSURUGI_REPLICATION_VERSION_MIN (2: frames without a MAC are taken as well), TSURUGI_REPLICATION_TLS_CERT, _KEY, _CA, \
+_CRL and _PEER_NAME (with these, connections are taken over TLS only), \
 TSURUGI_REPLICATION_CUT_OFF_MAX and TSURUGI_REPLICATION_CUT_OFF_MB (what is kept below cut_off/, default 4 directories \
 and 10240 MiB; the newest always), LIMESTONE_METRICS_LISTEN (tcp://host:port to serve metrics on, default none), \
 LIMESTONE_METRICS_ALLOW_REMOTE (1: other machines may read them). \
 LIMESTONE_COMMIT=journal (default) makes what comes durable with one sync of a commit journal, \
 which is bounded by LIMESTONE_JOURNAL_MIB (default 256); direct syncs the log files.
 
-SIGTERM and SIGINT end the program; everything received is on the disk then. SIGHUP reads the secret file again. To \
+SIGTERM and SIGINT end the program; everything received is on the disk then. SIGHUP reads the secret file and the \
+certificates again. To \
 take over, call `tgreplica promote` and start the engine on the directory.
 
 Exit codes: 0 ended by a signal or, with --once, by the primary in good order; 1 wrong use, a setting that is not \
@@ -70,6 +73,21 @@ pub struct Arguments {
     /// File with the shared secret, instead of TSURUGI_REPLICATION_SECRET_FILE.
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<OsString>,
+    /// Certificate of this side, in PEM, instead of TSURUGI_REPLICATION_TLS_CERT.
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<OsString>,
+    /// Its private key, instead of TSURUGI_REPLICATION_TLS_KEY.
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<OsString>,
+    /// The CAs that primaries' certificates come from, instead of TSURUGI_REPLICATION_TLS_CA.
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca: Option<OsString>,
+    /// What these have revoked, instead of TSURUGI_REPLICATION_TLS_CRL.
+    #[arg(long, value_name = "FILE")]
+    pub tls_crl: Option<OsString>,
+    /// Name in the primary's certificate, instead of TSURUGI_REPLICATION_TLS_PEER_NAME.
+    #[arg(long, value_name = "NAME")]
+    pub tls_peer_name: Option<OsString>,
     /// Serve one session of a primary and end with it.
     #[arg(long)]
     pub once: bool,

@@ -38,6 +38,11 @@ impl Output<'_> {
 /// Variables that options stand in for.
 pub const ENDPOINT: &str = "TSURUGI_REPLICATION_ENDPOINT";
 pub const SECRET_FILE: &str = "TSURUGI_REPLICATION_SECRET_FILE";
+pub const TLS_CERT: &str = "TSURUGI_REPLICATION_TLS_CERT";
+pub const TLS_KEY: &str = "TSURUGI_REPLICATION_TLS_KEY";
+pub const TLS_CA: &str = "TSURUGI_REPLICATION_TLS_CA";
+pub const TLS_CRL: &str = "TSURUGI_REPLICATION_TLS_CRL";
+pub const TLS_PEER_NAME: &str = "TSURUGI_REPLICATION_TLS_PEER_NAME";
 
 /// Names of the environment with their values.
 pub type Environment = Vec<(OsString, OsString)>;

@@ -4,6 +4,7 @@
 use super::arguments::Arguments;
 use super::promote::Answer;
 use super::report::{Environment, Output, DIRECTORY, DISK, DONE, ENDPOINT, IN_USE, SECRET_FILE, SESSION, USAGE};
+use super::report::{TLS_CA, TLS_CERT, TLS_CRL, TLS_KEY, TLS_PEER_NAME};
 use super::service_manager::ServiceManager;
 use super::signals::Signals;
 use super::told::{Pending, Told};
@@ -16,6 +17,7 @@ use crate::monitoring::Monitoring;
 use crate::replication::backup_socket::{BackupSocket, Held, Serves};
 use crate::replication::native::replica::{open, Options, Server};
 use crate::replication::net::listener;
+use crate::replication::net::tls::Certificates;
 use crate::replication::replica_store::{begin_backup, StandbyStore};
 use crate::replication::report::Report;
 use crate::replication::secret::Secret;
@@ -101,7 +103,15 @@ enum Unusable {
 }
 
 fn settings(arguments: &Arguments, environment: Environment) -> Result<Served, Unusable> {
-    let given = [(ENDPOINT, &arguments.listen), (SECRET_FILE, &arguments.secret_file)];
+    let given = [
+        (ENDPOINT, &arguments.listen),
+        (SECRET_FILE, &arguments.secret_file),
+        (TLS_CERT, &arguments.tls_cert),
+        (TLS_KEY, &arguments.tls_key),
+        (TLS_CA, &arguments.tls_ca),
+        (TLS_CRL, &arguments.tls_crl),
+        (TLS_PEER_NAME, &arguments.tls_peer_name),
+    ];
     let mut variables = environment;
     for (name, value) in given {
         if let Some(value) = value {
@@ -197,6 +207,12 @@ fn serve_once(
         Ok(server) => server,
         Err(exit) => return Ended::Exit(exit),
     };
+    let tls = how.settings.tls.as_deref();
+    let note_expiry = {
+        let metrics = metrics.clone();
+        move |tls: &Certificates| metrics.certificate_expires.set(tls.expires())
+    };
+    tls.map(&note_expiry);
     let answers = answer(logdir, (how.metrics_at, metrics), server.status_source());
     let backups = let_copy(logdir, server.backup_source());
     if told.is_none() {
@@ -214,7 +230,10 @@ fn serve_once(
     while !signals.stop.load(SeqCst) && server.failure().is_none() && !has_ended(&server) {
         if signals.reload.swap(false, SeqCst) {
             read_secret_again(how.secret_file, |secret| server.set_secret(secret));
+            tls.map(read_certificates_again);
+            tls.map(&note_expiry);
         }
+        tls.map(Certificates::warn_of_the_end);
         if let Some(pending) = told.as_ref().and_then(Told::next) {
             log::info!("{} is to be promoted: the replica ends", logdir.display());
             server.stop();
@@ -241,6 +260,7 @@ fn start(
         timeout: how.settings.timeout,
         secret: how.settings.secret.clone(),
         allow_no_secret: how.settings.allow_no_secret,
+        tls: how.settings.tls.clone(),
         version_min: how.settings.version_min,
         once: how.until == Until::FirstSession,
         commit: how.commit,
@@ -293,6 +313,14 @@ fn read_secret_again(file: Option<&Path>, set: impl FnOnce(Secret)) {
             log::info!("SIGHUP: the secret was read again from {file}; it holds for connections from now on");
         }
         Some((_, Err(e))) => log::error!("SIGHUP: the former secret stays in force: {e}"),
+    }
+}
+
+/// Those that cannot be read leave the former ones in force.
+fn read_certificates_again(certificates: &Certificates) {
+    match certificates.read_again() {
+        Ok(()) => log::info!("SIGHUP: the certificates were read again; they hold for connections from now on"),
+        Err(e) => log::error!("SIGHUP: the former certificates stay in force: {e}"),
     }
 }
 

@@ -2,6 +2,7 @@
 //! A primary and a replica with real sockets: what is reported as propagated is on the replica, whatever ends or
 //! restarts.
 
+mod authority;
 #[path = "../commits/mod.rs"]
 #[allow(dead_code)]
 mod commits;
@@ -22,3 +23,6 @@ mod several;
 mod status_watch;
 mod streaming;
 mod switch_over;
+mod tls;
+mod tls_recipe;
+mod tls_strangers;

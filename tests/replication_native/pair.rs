@@ -216,6 +216,19 @@ fn watch(engine: &Arc<engine::Engine>) -> SideWatch {
     SideWatch::start(has, move || engine.status())
 }
 
+/// Writes `early` with the value `0`. Without replication the first sessions may be of epoch 0, which no catch-up
+/// sends.
+pub fn write_before_replication(dir: &Path) {
+    let store = Datastore::open(Settings::new(dir)).unwrap();
+    let channel = store.create_channel().unwrap();
+    store.ready().unwrap();
+    channel.begin_session().unwrap();
+    channel.add_entry(StorageId(1), b"early", b"0", WriteVersion::default(), &[]).unwrap();
+    channel.end_session().unwrap();
+    store.switch_epoch(Epoch(5)).unwrap();
+    store.shutdown();
+}
+
 /// What a start on the directory gives: keys and values.
 pub fn content(dir: &Path) -> BTreeMap<String, String> {
     let store = Datastore::open(Settings::new(dir)).unwrap();

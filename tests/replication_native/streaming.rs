@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Streaming, catch-up, base sync and takeover.
 
-use super::pair::{content, free_port, replica, settings, Engine, PATIENCE};
+use super::pair::{content, free_port, replica, settings, write_before_replication, Engine, PATIENCE};
 use limestone_core::datastore::SafeSnapshot;
 use limestone_core::replication::native::replica::Server;
 use limestone_core::replication::secret::Secret;
 use limestone_core::replication::status::{LinkState, Status};
-use limestone_core::types::{Epoch, WriteVersion};
+use limestone_core::types::WriteVersion;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -155,19 +155,7 @@ fn blobs_are_there_before_the_epoch_is_propagated() {
 fn an_empty_replica_gets_a_base_sync_when_the_log_does_not_reach_back() {
     let (primary, standby) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let server = replica(standby.path(), 0, &none());
-    // Without replication the first sessions may be of epoch 0, which no catch-up sends.
-    {
-        use limestone_core::datastore::{Datastore, Settings};
-        let store = Datastore::open(Settings::new(primary.path())).unwrap();
-        let channel = store.create_channel().unwrap();
-        store.ready().unwrap();
-        channel.begin_session().unwrap();
-        let version = limestone_core::types::WriteVersion::default();
-        channel.add_entry(limestone_core::types::StorageId(1), b"early", b"0", version, &[]).unwrap();
-        channel.end_session().unwrap();
-        store.switch_epoch(Epoch(5)).unwrap();
-        store.shutdown();
-    }
+    write_before_replication(primary.path());
     let mut engine = Engine::start(primary.path(), settings(server.address().port(), &[]));
     for n in 0..20 {
         engine.write(&[&n.to_string()]);

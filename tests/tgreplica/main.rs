@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The program `tgreplica` as a process of its own, with a primary made of the messages of the native protocol.
 
+#[path = "../replication_native/authority.rs"]
+mod authority;
 mod base_sync;
+mod certificates;
 mod command_line;
 #[path = "../commits/mod.rs"]
 #[allow(dead_code)]

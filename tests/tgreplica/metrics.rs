@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a monitoring system sees of a pair: metrics over HTTP and printed, and whether each side is in order.
 
+use crate::authority::{Authority, Wanted};
 use crate::openmetrics::{self, Numbers};
 use crate::pair::Engine;
 use crate::program::{run, status_when, Replica, DEADLINE};
@@ -250,10 +251,14 @@ fn the_rules_for_alerts_are_well_formed_and_fire_when_they_should() {
         }
     }
     // Rules and dashboard speak of metrics that there are.
-    let dir = tempfile::tempdir().unwrap();
-    let replica = Replica::start_with(dir.path(), &[], &[]);
-    let engine_dir = tempfile::tempdir().unwrap();
-    let mut engine = Engine::start(engine_dir.path(), replica.address, &[]);
+    let (dir, engine_dir, tls) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    Authority::new("the CA").equip(tls.path(), Wanted { names: &["127.0.0.1"], serial: 1, ends_in_days: 10 });
+    let [cert, key, ca] = ["cert.pem", "key.pem", "ca.pem"].map(|name| tls.path().join(name).display().to_string());
+    let variables = ["TLS_CERT", "TLS_KEY", "TLS_CA"].map(|name| format!("TSURUGI_REPLICATION_{name}"));
+    let secured: Vec<_> = variables.iter().map(String::as_str).zip([&*cert, &key, &ca]).collect();
+    let replica = Replica::start_with(dir.path(), &[], &secured);
+    let mut engine = Engine::start(engine_dir.path(), replica.address, &secured);
     engine.write(2, 10);
     engine.propagated();
     let printed = run(&["metrics", engine_dir.path().to_str().unwrap()], &[]).stdout;

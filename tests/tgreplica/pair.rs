@@ -5,6 +5,7 @@ use crate::commits;
 use crate::program::{run, status, status_when, take_over, Replica, DEADLINE};
 use limestone_core::datastore::{Channel, Durability, Outcome, Settings};
 use limestone_core::engine;
+use limestone_core::error::Error;
 use limestone_core::monitoring::settings::{metrics_endpoint, LISTEN};
 use limestone_core::replication::settings::ReplicationSettings;
 use limestone_core::types::{Epoch, StorageId, WriteVersion};
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// An engine on a directory, and what it wrote.
 pub struct Engine {
@@ -28,7 +30,7 @@ impl Engine {
             [("TSURUGI_REPLICATION_ENDPOINT", endpoint.as_str()), ("TSURUGI_REPLICATION_TIMEOUT_MS", "5000")];
         let variables = variables.iter().chain(more).map(|&(name, value)| (name.into(), value.into()));
         let replication = ReplicationSettings::parse(variables).unwrap();
-        let engine = engine::Engine::open(Settings::new(dir).commit(commits::as_told()), replication).unwrap();
+        let engine = open(dir, replication);
         let metrics = |name| (name == LISTEN).then(|| "tcp://127.0.0.1:0".into());
         let engine = engine.metrics_endpoint(metrics_endpoint(metrics).unwrap());
         let channels: Vec<_> = (0..3).map(|_| engine.create_channel().unwrap()).collect();
@@ -65,6 +67,17 @@ impl Engine {
     pub fn stop(self) -> BTreeMap<String, String> {
         self.engine.shutdown();
         self.written
+    }
+}
+
+/// A process that another test starts at this moment has the lock of the directory as well, until it is its program.
+fn open(dir: &Path, replication: Option<ReplicationSettings>) -> engine::Engine {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match engine::Engine::open(Settings::new(dir).commit(commits::as_told()), replication.clone()) {
+            Err(Error::Locked(_)) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            opened => return opened.unwrap(),
+        }
     }
 }
 

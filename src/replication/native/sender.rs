@@ -62,7 +62,7 @@ impl Sender {
     }
 
     /// Says that nothing more comes.
-    pub(super) fn end(&self) {
+    pub(super) fn end(&mut self) {
         self.write.end();
     }
 }

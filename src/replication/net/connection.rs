@@ -3,11 +3,13 @@
 //! any thread. Whatever waits here ends at a deadline or when the connection is closed.
 
 use super::deadline::{in_words, Deadline};
+use super::tls_stream::{self, Receiving, Sending};
 use crate::vfs::descriptor::above_standard_streams;
 use socket2::{SockRef, TcpKeepalive};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,20 +26,34 @@ const LINGER: Duration = Duration::from_millis(500);
 pub struct Connection {
     stream: Arc<TcpStream>,
     peer: SocketAddr,
+    tls: Option<(Receiving, Sending)>,
 }
 
 /// Reads; every call has its deadline.
 #[derive(Debug)]
 pub struct ReadHalf {
+    socket: SocketReader,
+    tls: Option<Receiving>,
+}
+
+/// Writes; every call has its deadline.
+#[derive(Debug)]
+pub struct WriteHalf {
+    socket: SocketWriter,
+    tls: Option<Sending>,
+}
+
+#[derive(Debug)]
+struct SocketReader {
     stream: Arc<TcpStream>,
     deadline: Deadline,
     /// What the socket is set to.
     set: Option<Duration>,
+    count: Option<Arc<AtomicU64>>,
 }
 
-/// Writes; every call has its deadline.
-#[derive(Clone, Debug)]
-pub struct WriteHalf {
+#[derive(Debug)]
+struct SocketWriter {
     stream: Arc<TcpStream>,
     deadline: Deadline,
 }
@@ -55,7 +71,7 @@ impl Connection {
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE);
         let keepalive = keepalive.with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_RETRIES);
         SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-        Ok(Connection { stream: Arc::new(stream), peer })
+        Ok(Connection { stream: Arc::new(stream), peer, tls: None })
     }
 
     /// The other end.
@@ -76,19 +92,55 @@ impl Connection {
 
     /// Both halves, with one deadline to begin with.
     pub fn split(self, deadline: Deadline) -> (ReadHalf, WriteHalf) {
-        let read = ReadHalf { stream: self.stream.clone(), deadline, set: None };
-        (read, WriteHalf { stream: self.stream, deadline })
+        let (receiving, sending) = self.tls.unzip();
+        let socket = SocketReader { stream: self.stream.clone(), deadline, set: None, count: None };
+        let read = ReadHalf { socket, tls: receiving };
+        (read, WriteHalf { socket: SocketWriter { stream: self.stream, deadline }, tls: sending })
+    }
+
+    /// The first byte that comes, which stays where it is; `None` when the peer closes before.
+    pub fn first_byte(&self, deadline: Deadline) -> io::Result<Option<u8>> {
+        let mut byte = [0];
+        self.stream.set_read_timeout(Some(deadline.left()?))?;
+        let found = self.stream.peek(&mut byte).map_err(in_words)?;
+        Ok((found > 0).then_some(byte[0]))
+    }
+
+    /// The same connection behind a TLS handshake, all of which has to be over by the deadline. A peer with which that
+    /// fails is told why.
+    pub(super) fn secure(self, mut state: rustls::Connection, deadline: Deadline) -> io::Result<Connection> {
+        let (stream, peer) = (self.stream.clone(), self.peer);
+        let (read, write) = self.split(deadline);
+        let mut socket = Socket { read, write };
+        match tls_stream::handshake(&mut state, &mut socket) {
+            Ok(()) => Ok(Connection { stream, peer, tls: Some(tls_stream::split(state)) }),
+            Err(e) => {
+                close_in_order(socket.read, &mut socket.write);
+                Err(e)
+            }
+        }
     }
 }
 
 impl ReadHalf {
     /// Holds for all calls from now on.
     pub fn set_deadline(&mut self, deadline: Deadline) {
-        self.deadline = deadline;
+        self.socket.deadline = deadline;
     }
 
-    /// Bytes that have come and were not read.
+    /// From now on `count` grows with every byte that comes, as it is on the way.
+    pub fn count(&mut self, count: Arc<AtomicU64>) {
+        self.socket.count = Some(count);
+    }
+
+    /// Bytes that have come and were not read; with TLS, about as many as they are on the way.
     pub fn waiting_bytes(&self) -> usize {
+        self.tls.as_ref().map_or(0, Receiving::waiting_bytes) + self.socket.waiting_bytes()
+    }
+}
+
+impl SocketReader {
+    fn waiting_bytes(&self) -> usize {
         let mut bytes: libc::c_int = 0;
         // SAFETY: the descriptor is open as long as the stream is borrowed, and FIONREAD writes one integer.
         match unsafe { libc::ioctl(self.stream.as_raw_fd(), libc::FIONREAD, &mut bytes) } {
@@ -100,46 +152,97 @@ impl ReadHalf {
 
 impl Read for ReadHalf {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            Some(tls) => tls.read(&mut self.socket, buffer),
+            None => self.socket.read(buffer),
+        }
+    }
+}
+
+impl Read for SocketReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.deadline.left()?;
         if self.set != Some(left) {
             self.stream.set_read_timeout(Some(left))?;
             self.set = Some(left);
         }
-        (&*self.stream).read(buffer).map_err(in_words)
+        let read = (&*self.stream).read(buffer).map_err(in_words)?;
+        if let Some(count) = &self.count {
+            count.fetch_add(read as u64, SeqCst);
+        }
+        Ok(read)
     }
 }
 
 impl WriteHalf {
     /// Holds for all calls from now on.
     pub fn set_deadline(&mut self, deadline: Deadline) {
-        self.deadline = deadline;
+        self.socket.deadline = deadline;
     }
 
     /// What ends the connection.
     pub fn closer(&self) -> Closer {
-        Closer(self.stream.clone())
+        Closer(self.socket.stream.clone())
     }
 
     /// Bytes that were written and that the peer's system has not taken.
     pub fn unsent_bytes(&self) -> usize {
         let mut bytes: libc::c_int = 0;
         // SAFETY: the descriptor is open as long as the stream is borrowed, and TIOCOUTQ writes one integer.
-        match unsafe { libc::ioctl(self.stream.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) } {
+        match unsafe { libc::ioctl(self.socket.stream.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) } {
             0 => bytes.max(0) as usize,
             _ => 0,
         }
     }
 
     /// Says that nothing more comes. Fails only when the peer has gone already.
-    pub fn end(&self) {
-        let _ = self.stream.shutdown(Shutdown::Write);
+    pub fn end(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            let _ = tls.end(&mut self.socket);
+        }
+        let _ = self.socket.stream.shutdown(Shutdown::Write);
     }
 }
 
 impl Write for WriteHalf {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            Some(tls) => tls.write(&mut self.socket, bytes),
+            None => self.socket.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Write for SocketWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.stream.set_write_timeout(Some(self.deadline.left()?))?;
         (&*self.stream).write(bytes).map_err(in_words)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Both halves of a connection that is not encrypted yet.
+struct Socket {
+    read: ReadHalf,
+    write: WriteHalf,
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read.read(buffer)
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -156,7 +259,7 @@ impl Closer {
 }
 
 /// Ends a connection so that the last reply arrives: closing with bytes unread would take it back.
-pub fn close_in_order(mut read: ReadHalf, write: &WriteHalf) {
+pub fn close_in_order(mut read: ReadHalf, write: &mut WriteHalf) {
     let mut left = LINGER_BYTES_MAX;
     let mut piece = [0; 4096];
     write.end();

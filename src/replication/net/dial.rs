@@ -22,27 +22,28 @@ impl Dialer {
         Dialer { endpoints, first: 0 }
     }
 
-    /// Tries each address in turn, until `open` gives something: it gets a connection, or why there is none, and goes
-    /// through the handshake. `timeout` bounds the connecting to all of them together. The errors of all that were
-    /// tried otherwise.
+    /// Tries each address in turn, until `open` gives something: it gets the address and a connection, or why there is
+    /// none, and goes through the handshake. `timeout` bounds the connecting to all of them together. The errors of all
+    /// that were tried otherwise.
     pub fn open<T, E>(
         &mut self,
         timeout: Duration,
-        mut open: impl FnMut(io::Result<Connection>) -> Result<T, E>,
+        mut open: impl FnMut(&Endpoint, io::Result<Connection>) -> Result<T, E>,
     ) -> Result<T, Vec<E>> {
         let mut errors = Vec::new();
         let count = self.endpoints.len();
         for place in (0..count).map(|step| (self.first + step) % count) {
-            let addresses = match resolve(&self.endpoints[place]) {
+            let endpoint = &self.endpoints[place];
+            let addresses = match resolve(endpoint) {
                 Ok(addresses) => addresses,
                 Err(e) => {
-                    errors.extend(open(Err(e)).err());
+                    errors.extend(open(endpoint, Err(e)).err());
                     continue;
                 }
             };
             for address in addresses {
                 let connected = connect(address, timeout / count as u32);
-                match open(connected.map_err(|e| io::Error::new(e.kind(), format!("{address}: {e}")))) {
+                match open(endpoint, connected.map_err(|e| io::Error::new(e.kind(), format!("{address}: {e}")))) {
                     Ok(opened) => {
                         self.first = place;
                         return Ok(opened);
@@ -115,7 +116,7 @@ mod tests {
     }
 
     fn peer(dialer: &mut Dialer, right: u16) -> Result<u16, Vec<String>> {
-        dialer.open(Duration::from_secs(10), |connected| {
+        dialer.open(Duration::from_secs(10), |_, connected| {
             let port = connected.map_err(|e| e.to_string())?.peer().port();
             (port == right).then_some(port).ok_or_else(|| format!("{port} is not the one"))
         })

@@ -44,8 +44,10 @@ struct Opened {
 /// Tries the addresses of the replica in turn: only one that goes through the whole handshake is the replica.
 fn find(session: &Session) -> Result<Opened, End> {
     let core = &session.core;
-    let found = core.dialer.lock().open(core.settings.timeout, |connected| {
+    core.read_certificates_again();
+    let found = core.dialer.lock().open(core.settings.timeout, |endpoint, connected| {
         session.check()?;
+        session.set_host(&endpoint.host);
         let connection = connected.map_err(|e| End::Unreachable(e.to_string()))?;
         match open_control(session, connection) {
             // It holds whatever stands behind the other addresses.
@@ -59,7 +61,7 @@ fn find(session: &Session) -> Result<Opened, End> {
 
 fn open_control(session: &Session, connection: Connection) -> Result<Opened, End> {
     let (peer, settings) = (connection.peer(), &session.core.settings);
-    if !secret::is_peer_allowed(peer.ip(), &settings.secret, settings.allow_no_secret) {
+    if settings.tls.is_none() && !secret::is_peer_allowed(peer.ip(), &settings.secret, settings.allow_no_secret) {
         return Err(End::Local(format!(
             "{peer} is not on this machine and no secret is set: set TSURUGI_REPLICATION_SECRET_FILE on both sides, \
              or TSURUGI_REPLICATION_ALLOW_NO_SECRET=1"

@@ -9,6 +9,7 @@ use super::group::Group;
 use crate::datastore::Datastore;
 use crate::lock_order::{Mutex, Rank};
 use crate::replication::net::dial::Dialer;
+use crate::replication::net::tls::TlsError;
 use crate::replication::settings::{Replica, ReplicationSettings};
 use crate::replication::status::LinkState;
 use crate::types::Epoch;
@@ -36,6 +37,8 @@ pub(super) struct Core {
     /// one.
     base_set: Mutex<Option<BaseSet>>,
     base_set_dropped: Mutex<Option<Instant>>,
+    /// Why certificates that were renewed are not used.
+    certificates_problem: Mutex<Option<TlsError>>,
     /// What the thread that watches over the link has to look at.
     pub(super) events: Events,
     /// It is no replica of this primary any more.
@@ -77,6 +80,7 @@ impl Core {
             link: Mutex::new(Rank::Leaf, link),
             base_set: Mutex::new(Rank::BaseSet, None),
             base_set_dropped: Mutex::new(Rank::BaseSetDropped, None),
+            certificates_problem: Mutex::default(),
             events: Events::default(),
             dismissed: AtomicBool::new(false),
         }
@@ -103,6 +107,17 @@ impl Core {
             false => "replication".to_owned(),
             true => format!("replication: replica {}", self.name),
         }
+    }
+
+    /// What was renewed holds for the sessions that follow. Why it cannot be used is said once.
+    pub(super) fn read_certificates_again(&self) {
+        let Some(certificates) = &self.settings.tls else { return };
+        let problem = certificates.read_again().err();
+        let former = std::mem::replace(&mut *self.certificates_problem.lock(), problem.clone());
+        if let Some(problem) = problem.filter(|problem| former.as_ref() != Some(problem)) {
+            log::error!("{}: the former certificates stay in force: {problem}", self.label());
+        }
+        self.store.metrics().certificate_expires.set(certificates.expires());
     }
 
     /// What is known of the link.

@@ -17,6 +17,8 @@ pub(super) enum End {
     Refused(Reason),
     #[error("the replica is not accepted: {0}")]
     Rejected(Reason),
+    #[error("{0}")]
+    Insecure(String),
     #[error("the connection was lost: {0}")]
     Lost(String),
     #[error("nothing was heard from the replica for {} ms", .0.as_millis())]
@@ -49,7 +51,7 @@ impl End {
         match self {
             // Over by itself: another session ends, a compaction is done, the replica is started again.
             End::Refused(reason) => !matches!(reason.code, Code::BUSY | Code::SHUTDOWN),
-            end => matches!(end, End::Rejected(_) | End::Protocol(_) | End::Fenced),
+            end => matches!(end, End::Rejected(_) | End::Insecure(_) | End::Protocol(_) | End::Fenced),
         }
     }
 
@@ -65,9 +67,11 @@ impl End {
 
     /// For an error while reading or writing a connection whose calls are bounded by `timeout`.
     pub(super) fn of_io(error: &io::Error, timeout: Duration) -> End {
-        match is_timeout(error) {
-            true => End::Silent(timeout),
-            false => End::Lost(error.to_string()),
+        match error.kind() {
+            _ if is_timeout(error) => End::Silent(timeout),
+            // TLS does not take what came.
+            io::ErrorKind::InvalidData => End::Insecure(error.to_string()),
+            _ => End::Lost(error.to_string()),
         }
     }
 

@@ -81,6 +81,7 @@ impl Members {
             }
             if retained.elapsed() >= WATCH_INTERVAL {
                 self.retain();
+                group.settings.tls.iter().for_each(|certificates| certificates.warn_of_the_end());
                 retained = Instant::now();
             }
             self.policy.look(&group.store, self.is_streaming(), self.problem().as_deref());

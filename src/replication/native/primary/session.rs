@@ -16,6 +16,7 @@ use crate::replication::native::protocol::message::{
 };
 use crate::replication::native::protocol::primary_session::PrimarySession;
 use crate::replication::net::connection::{Closer, Connection};
+use crate::replication::net::deadline::Deadline;
 use crate::replication::net::dial;
 use crate::replication::quorum::Seat;
 use crate::replication::secret;
@@ -66,6 +67,8 @@ pub(super) enum Base {
 pub(super) struct Session {
     pub(super) core: Arc<Core>,
     id: SessionId,
+    /// The host in the address of the replica.
+    host: Mutex<String>,
     closers: Mutex<Vec<Closer>>,
     lanes: Mutex<Vec<Arc<Queue<Item>>>>,
     blobs: Arc<Blobs>,
@@ -95,6 +98,7 @@ impl Session {
         Ok(Session {
             id: secret::random().map_err(|e| End::Local(e.to_string()))?,
             core,
+            host: Mutex::default(),
             closers: Mutex::default(),
             lanes: Mutex::new(Rank::SessionLanes, Vec::new()),
             blobs: Arc::new(Blobs::new()),
@@ -192,18 +196,40 @@ impl Session {
         primary: Option<&PrimaryIdentity>,
     ) -> Result<(Sender, Receiver, Option<ReplicaIdentity>), End> {
         self.register(&connection)?;
-        let settings = &self.core.settings;
-        let (secret, version_min) = (settings.secret.clone(), settings.version_min);
-        let terms = Terms { secret, version_min, is_protected: false };
-        let nonce: Nonce = secret::random().map_err(|e| End::Local(e.to_string()))?;
-        let handshake = PrimaryHandshake::start(kind, self.id, nonce, terms, primary.cloned());
         let closer = connection.closer();
-        connection::open(connection, settings.timeout, handshake).map_err(|end| {
+        self.shake_hands(connection, kind, primary).map_err(|end| {
             // The session may go on with another address, and knows of this one to its end.
             closer.close();
             // Closed by this side.
             self.check().err().unwrap_or(end)
         })
+    }
+
+    fn shake_hands(
+        &self,
+        connection: Connection,
+        kind: ConnectionKind,
+        primary: Option<&PrimaryIdentity>,
+    ) -> Result<(Sender, Receiver, Option<ReplicaIdentity>), End> {
+        let settings = &self.core.settings;
+        let connection = match &settings.tls {
+            Some(certificates) => {
+                let host = self.host.lock().clone();
+                let secured = certificates.connect(connection, &host, Deadline::after(settings.timeout));
+                secured.map_err(|e| End::of_io(&e, settings.timeout))?
+            }
+            None => connection,
+        };
+        let (secret, version_min) = (settings.secret.clone(), settings.version_min);
+        let terms = Terms { secret, version_min, is_protected: settings.tls.is_some() };
+        let nonce: Nonce = secret::random().map_err(|e| End::Local(e.to_string()))?;
+        let handshake = PrimaryHandshake::start(kind, self.id, nonce, terms, primary.cloned());
+        connection::open(connection, settings.timeout, handshake)
+    }
+
+    /// Under which name the replica was found that is tried now.
+    pub(super) fn set_host(&self, host: &str) {
+        host.clone_into(&mut self.host.lock());
     }
 
     /// One more connection to the replica that answered on the control connection.

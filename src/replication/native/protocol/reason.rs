@@ -51,6 +51,8 @@ codes! {
     TIMEOUT = 14, "timeout";
     /// A newer session takes the place of this one.
     REPLACED = 15, "replaced";
+    /// The peer does not use TLS, and this side does.
+    NO_TLS = 16, "no TLS";
 }
 
 impl fmt::Display for Code {

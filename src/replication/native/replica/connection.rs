@@ -23,6 +23,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+/// The first byte of a TLS connection.
+const TLS_HANDSHAKE: u8 = 0x16;
+
 /// Serves a connection until it ends.
 pub(super) fn serve(node: &Arc<Node>, connection: Connection, guest: &Guest) {
     match open(node, connection) {
@@ -52,18 +55,31 @@ fn refuse(out: &Outgoing, reason: Reason) -> String {
 fn open(node: &Node, connection: Connection) -> Result<Option<(Incoming, Identified)>, String> {
     let (peer, timeout) = (connection.peer(), node.options.timeout);
     let text = |e: io::Error| e.to_string();
-    let (half, mut out) = connection.split(Deadline::after(timeout));
+    let deadline = Deadline::after(timeout);
+    let nothing = |e: io::Error| format!("nothing that belongs to this protocol came: {e}");
+    let Some(first) = connection.first_byte(deadline).map_err(nothing)? else { return Ok(None) };
+    let (connection, is_missing_tls) = match &node.options.tls {
+        Some(certificates) if first != MAGIC[0] => (certificates.accept(connection, deadline).map_err(text)?, false),
+        tls => (connection, tls.is_some()),
+    };
+    let (half, mut out) = connection.split(deadline);
     out.set_deadline(Deadline::Each(timeout));
     let (mut incoming, magic) = match Incoming::begin(half, Outgoing::new(out)) {
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        other => other.map_err(|e| format!("nothing that belongs to this protocol came: {e}"))?,
+        other => other.map_err(nothing)?,
     };
     if magic != MAGIC {
-        return Err(
-            "it does not speak the native protocol; is TSURUGI_REPLICATION_PROTOCOL the same on both sides?".to_owned()
-        );
+        let what = match first {
+            TLS_HANDSHAKE if node.options.tls.is_none() => "it speaks TLS; is TSURUGI_REPLICATION_TLS_CERT",
+            _ => "it does not speak the native protocol; is TSURUGI_REPLICATION_PROTOCOL",
+        };
+        return Err(format!("{what} set on both sides alike?"));
     }
-    if !secret::is_peer_allowed(peer.ip(), &node.secret(), node.options.allow_no_secret) {
+    if is_missing_tls {
+        let text = "this replica is spoken to over TLS only: set TSURUGI_REPLICATION_TLS_CERT on both sides";
+        return Err(refuse(incoming.out(), Reason::new(Code::NO_TLS, text)));
+    }
+    if node.options.tls.is_none() && !secret::is_peer_allowed(peer.ip(), &node.secret(), node.options.allow_no_secret) {
         let text =
             "without a secret only peers on the replica's own machine are accepted: set a secret file on both sides";
         return Err(refuse(incoming.out(), Reason::new(Code::NO_SECRET, text)));

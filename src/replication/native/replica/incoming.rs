@@ -9,33 +9,16 @@ use crate::replication::native::protocol::seal::Seal;
 use crate::replication::net::connection::ReadHalf;
 use crate::replication::net::deadline::{is_timeout, Deadline};
 use std::io::{self, BufReader, Read};
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::AtomicU64;
 use std::sync::Arc;
 use std::time::Duration;
 
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// Counts what comes, when somebody wants to know.
-#[derive(Debug)]
-struct Socket {
-    half: ReadHalf,
-    count: Option<Arc<AtomicU64>>,
-}
-
-impl Read for Socket {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.half.read(buffer)?;
-        if let Some(count) = &self.count {
-            count.fetch_add(read as u64, SeqCst);
-        }
-        Ok(read)
-    }
-}
-
 /// Frames of a connection as messages.
 #[derive(Debug)]
 pub(super) struct Incoming {
-    frames: FrameReader<BufReader<Socket>>,
+    frames: FrameReader<BufReader<ReadHalf>>,
     /// The largest payload that is taken now.
     bytes_max: u32,
     out: Outgoing,
@@ -45,7 +28,7 @@ impl Incoming {
     /// Takes the first bytes of a connection. The deadline of the half is that of everything until
     /// [`Self::set_timeout`] is called.
     pub(super) fn begin(half: ReadHalf, out: Outgoing) -> io::Result<(Incoming, [u8; MAGIC.len()])> {
-        let mut input = BufReader::with_capacity(BUFFER_BYTES, Socket { half, count: None });
+        let mut input = BufReader::with_capacity(BUFFER_BYTES, half);
         let mut magic = [0; MAGIC.len()];
         input.read_exact(&mut magic)?;
         Ok((Incoming { frames: FrameReader::new(input), bytes_max: PAYLOAD_BYTES_MAX, out }, magic))
@@ -87,12 +70,12 @@ impl Incoming {
 
     /// From now on each read may take this long.
     pub(super) fn set_timeout(&mut self, timeout: Duration) {
-        self.frames.get_mut().get_mut().half.set_deadline(Deadline::Each(timeout));
+        self.frames.get_mut().get_mut().set_deadline(Deadline::Each(timeout));
     }
 
     /// From now on `count` grows with every byte that comes, also inside a message.
     pub(super) fn count(&mut self, count: Arc<AtomicU64>) {
-        self.frames.get_mut().get_mut().count = Some(count);
+        self.frames.get_mut().get_mut().count(count);
     }
 
     /// Whether a part of the next message has come.
@@ -113,7 +96,7 @@ impl Incoming {
     /// Bytes that have come and were not taken.
     pub(super) fn waiting_bytes(&self) -> usize {
         let input = self.frames.get_ref();
-        input.buffer().len() + input.get_ref().half.waiting_bytes()
+        input.buffer().len() + input.get_ref().waiting_bytes()
     }
 }
 

@@ -13,6 +13,7 @@ use crate::lock_order::{Condvar, Mutex, Rank, RwLock};
 use crate::replication::native::protocol::handshake::{check_term, followed, history_of, Standing, Terms};
 use crate::replication::native::protocol::message::{Code, Outcome, PrimaryIdentity, Reason, VERSION};
 use crate::replication::native::protocol::Millis;
+use crate::replication::net::tls::Certificates;
 use crate::replication::replica_store::{directory_id, BaseStaging, StandbyStore, SwitchedVersions};
 use crate::replication::secret::Secret;
 use crate::replication::status::{Known, Status};
@@ -33,6 +34,8 @@ pub struct Options {
     pub secret: Secret,
     /// Whether a peer elsewhere is accepted without a secret. Default: no.
     pub allow_no_secret: bool,
+    /// With these, connections are taken over TLS only. Default: none.
+    pub tls: Option<Arc<Certificates>>,
     /// The oldest version of the protocol that is spoken. Default: the present one.
     pub version_min: u16,
     /// End with the first session of a primary.
@@ -47,6 +50,7 @@ impl Default for Options {
             timeout: Duration::from_secs(10),
             secret: Secret::default(),
             allow_no_secret: false,
+            tls: None,
             version_min: VERSION,
             once: false,
             commit: Commit::default(),
@@ -140,7 +144,7 @@ impl Node {
 
     /// What a handshake goes by.
     pub(super) fn terms(&self) -> Terms {
-        Terms { secret: self.secret(), version_min: self.options.version_min, is_protected: false }
+        Terms { secret: self.secret(), version_min: self.options.version_min, is_protected: self.options.tls.is_some() }
     }
 
     pub(super) fn set_secret(&self, secret: Secret) {

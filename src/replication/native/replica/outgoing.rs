@@ -19,7 +19,7 @@ pub(super) struct Outgoing {
 impl Outgoing {
     pub(super) fn new(write: WriteHalf) -> Outgoing {
         let closer = write.closer();
-        Outgoing { sender: Arc::new(Mutex::new(Rank::Leaf, Sender::new(write))), closer }
+        Outgoing { sender: Arc::new(Mutex::new(Rank::Outgoing, Sender::new(write))), closer }
     }
 
     /// Sends within the deadline of the half.

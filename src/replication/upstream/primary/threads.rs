@@ -104,7 +104,7 @@ impl Shared {
     /// one.
     pub(super) fn connect_all(self: &Arc<Shared>, link: u64, channels: usize, first_id: u64) -> Result<(), LinkError> {
         let timeout = self.settings.timeout;
-        let opened = self.dialer.lock().open(timeout, |connected| match self.state.lock().is_over(link) {
+        let opened = self.dialer.lock().open(timeout, |_, connected| match self.state.lock().is_over(link) {
             true => Err(LinkError::Source("replication ends".to_owned())),
             false => Exchange::control(connected?, timeout),
         });

@@ -60,12 +60,12 @@ pub(super) fn serve(node: &Node, connection: connection::Connection, guest: &Gue
              TSURUGI_REPLICATION_ALLOW_NO_SECRET=1 allows others",
         );
     }
-    let (read, out) = connection.split(Deadline::after(node.options.timeout));
+    let (read, mut out) = connection.split(Deadline::after(node.options.timeout));
     let mut reader = Reader::new(Incoming::new(read), node.options.budget.clone());
     let mut served = Served {
         node,
         guest,
-        out: out.clone(),
+        out: &mut out,
         connection: Connection::default(),
         holding: None,
         lane: None,
@@ -89,14 +89,14 @@ pub(super) fn serve(node: &Node, connection: connection::Connection, guest: &Gue
     }
     // What it held is given back before the peer is told, so that it may come again at once.
     drop(served);
-    connection::close_in_order(reader.into_input().into_inner(), &out);
+    connection::close_in_order(reader.into_input().into_inner(), &mut out);
 }
 
 /// One connection while it is served.
 struct Served<'a> {
     node: &'a Node,
     guest: &'a Guest,
-    out: WriteHalf,
+    out: &'a mut WriteHalf,
     connection: Connection,
     holding: Option<Holding>,
     lane: Option<Arc<LaneLog>>,

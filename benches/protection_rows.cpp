@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// The rows of what protects replication: a MAC on every frame, and TLS, each against the same pair without.
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "rows.h"
+
+namespace bench {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+using environment = std::map<std::string, std::string>;
+
+environment with_secret(fs::path const& directory) {
+    auto const file = directory / "secret";
+    std::ofstream(file) << "a secret of both sides of the benchmark";
+    fs::permissions(file, fs::perms::owner_read | fs::perms::owner_write);
+    return {{"TSURUGI_REPLICATION_SECRET_FILE", file.string()}};
+}
+
+// A certificate that both sides show, and that is its own CA.
+environment with_tls(fs::path const& directory) {
+    auto const certificate = (directory / "cert.pem").string();
+    auto const key = (directory / "key.pem").string();
+    auto const command =
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 2 -subj /CN=bench "
+        "-addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE -keyout " +
+        key + " -out " + certificate + " 2>/dev/null";
+    if (std::system(command.c_str()) != 0) {  // NOLINT: the benchmark's own words
+        throw std::runtime_error("openssl cannot make a certificate");
+    }
+    return {{"TSURUGI_REPLICATION_TLS_CERT", certificate},
+            {"TSURUGI_REPLICATION_TLS_KEY", key},
+            {"TSURUGI_REPLICATION_TLS_CA", certificate}};
+}
+
+}  // namespace
+
+void runner::protection(std::vector<row>& rows) {
+    auto const files = fresh_directory();
+    fs::create_directories(files);
+    std::map<std::string, environment> const ways{{"MAC", with_secret(files)}, {"TLS", with_tls(files)}};
+    std::map<std::string, std::vector<double>> ratios;
+    std::map<std::string, std::vector<double>> rates;
+    for (std::size_t i = 0; i < size_.replication_pairs; ++i) {
+        for (auto const& [name, given] : ways) {
+            auto const run = [&](environment const& variables) {
+                return replicated("strict", 1000, size_.replication_sessions, variables).at("mb_per_second");
+            };
+            auto const first = i % 2 == 0 ? run(given) : run({});
+            auto const second = i % 2 == 0 ? run({}) : run(given);
+            auto const with = i % 2 == 0 ? first : second;
+            auto const without = i % 2 == 0 ? second : first;
+            ratios[name].push_back(with / without);
+            rates[name].push_back(with);
+        }
+    }
+    fs::remove_all(files);
+    for (auto const& [name, given] : ways) {
+        rows.push_back({"replication strict, 4 x 1000, " + name,
+                        "MB/s over those without",
+                        median(ratios[name]),
+                        better::higher,
+                        0.8,
+                        0.9,
+                        {{"mb_per_second", median(rates[name])}}});
+    }
+}
+
+}  // namespace bench
