@@ -42,6 +42,39 @@ fn what_was_stored_and_not_propagated_in_an_earlier_run_is_sent_before_anything_
     }
 }
 
+/// They left no trace on the disk: the next run begins in the first of them.
+#[test]
+fn epochs_without_writes_that_were_propagated_come_again_with_writes() {
+    let (near, far) = (quick_dir(), quick_dir());
+    let mut replica = standby(far.path(), None);
+    let address = replica.address();
+    let engine = Engine::start(near.path(), address, SHORT, 1);
+    write_some(&engine, 1..=1);
+    engine.switch(9);
+    engine.wait_propagated(8);
+    engine.shutdown();
+    drop(engine);
+    replica.stop();
+    drop(replica);
+    let engine = Engine::start(near.path(), address, SHORT, 1);
+    write_some(&engine, 2..=3);
+    engine.switch(4);
+    engine.primary.shutdown(Duration::ZERO);
+    engine.store.shutdown();
+    drop(engine);
+    replica = standby(far.path(), Some(address));
+    let engine = Engine::start(near.path(), address, SHORT, 1);
+    write_some(&engine, 5..=5);
+    engine.switch(6);
+    engine.wait_propagated(5);
+    engine.shutdown();
+    replica.stop();
+    drop(replica);
+    let rows = recovered(near.path());
+    assert_eq!(rows.len(), 4);
+    assert_eq!(recovered(far.path()), rows);
+}
+
 /// What the file says may be behind what a living replica has recorded: it is never asked for an epoch below that.
 #[test]
 fn a_replica_that_has_more_than_was_noted_is_brought_up_to_date() {

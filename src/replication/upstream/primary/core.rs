@@ -64,6 +64,8 @@ pub(super) struct State {
     pub(super) link: u64,
     pub(super) queue: Queue,
     pub(super) stored: Epoch,
+    /// The last stored epoch that is on this side's disk: those behind it wrote nothing and left no trace.
+    pub(super) recorded: Epoch,
     /// Whether the control connection was made in this link.
     pub(super) had_control: bool,
     /// The id of channel 0: a replica of the original that never had a control connection may know smaller ones.

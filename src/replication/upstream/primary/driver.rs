@@ -67,6 +67,7 @@ impl Primary {
             link: 0,
             queue: Queue::default(),
             stored: Epoch(0),
+            recorded: Epoch(0),
             had_control: false,
             first_id: 0,
             channels: 0,
@@ -125,7 +126,10 @@ impl Primary {
             Some(confirmed) => confirmed,
             None => {
                 if recorded > Epoch(0) {
-                    log::info!("replication: the replica is taken for a copy of this directory up to epoch {recorded}");
+                    log::warn!(
+                        "replication: the replica is taken for a copy of this directory up to epoch {recorded}, because \
+                         this protocol cannot ask it: if it is none, stop both sides and copy the directory"
+                    );
                 }
                 recorded
             }
@@ -140,6 +144,7 @@ impl Primary {
             let mut state = shared.state.lock();
             state.ready = true;
             state.stored = state.stored.max(recorded);
+            state.recorded = state.recorded.max(recorded);
             match missing {
                 Ok(sessions) => {
                     if !sessions.is_empty() {
@@ -320,6 +325,7 @@ impl Tap for Primary {
             return None;
         }
         state.stored = state.stored.max(stored);
+        state.recorded = state.recorded.max(last_written.unwrap_or_default());
         state.queue.stored(stored, last_written);
         self.shared.changed.notify_all();
         Some(state.queue.complete())

@@ -175,12 +175,13 @@ struct Record<'a> {
 
 impl Record<'_> {
     fn note(&mut self, complete: Epoch, last: bool) {
-        let (ready, stored) = {
+        let (ready, recorded) = {
             let state = self.shared.state.lock();
-            (state.ready && state.phase != Phase::GivenUp, state.stored)
+            (state.ready && state.phase != Phase::GivenUp, state.recorded)
         };
-        // A group commit that is sent early may be ahead of this side's disk.
-        let confirmed = complete.min(stored);
+        // A group commit that is sent early may be ahead of this side's disk. So are epochs without writes: after a
+        // restart they come again, with other sessions.
+        let confirmed = complete.min(recorded);
         if !ready || confirmed <= self.saved || (!last && self.at.elapsed() < RECORD_INTERVAL) {
             return;
         }
