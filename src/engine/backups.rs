@@ -3,7 +3,8 @@
 
 use crate::backup::BackupFile;
 use crate::datastore::Datastore;
-use crate::replication::backup_socket::{BackupSocket, Held, HeldFile, Serves};
+use crate::replication::backup_socket::{BackupSocket, Held, HeldFile, Serves, Serving};
+use crate::types::Epoch;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -13,7 +14,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Lets backups be made until the result is dropped; the directory is served all the same without.
 pub(super) fn listen(store: &Arc<Datastore>) -> Option<BackupSocket> {
     let (location, store) = (store.location().to_owned(), Arc::downgrade(store));
-    BackupSocket::start(&location, Serves::Engine, move || begin(&store))
+    let asked = store.clone();
+    let durable = move || asked.upgrade().map_or(Epoch(0), |store| store.last_epoch());
+    BackupSocket::start(&location, Serving { serves: Serves::Engine, begin: move || begin(&store), durable })
         .inspect_err(|e| log::warn!("{} lets nobody make backups: {e}", location.display()))
         .ok()
 }

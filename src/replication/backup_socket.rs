@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Lets the owner of a process that serves a directory copy its files: whoever connects to this socket in the control
-//! directory begins a backup and is told its epoch and its files, a line of JSON for each. The backup is open as long
-//! as the connection, says something now and then, and neither side ends; so nobody who died holds one. A line from who
-//! copies asks whether all that was listed was there until now; the answer ends the backup.
+//! directory begins a backup and is told its epoch, when which epochs before it were durable, and its files, a line of
+//! JSON for each. The backup is open as long as the connection, says something now and then, and neither side ends; so
+//! nobody who died holds one. A line from who copies asks whether all that was listed was there until now; the answer
+//! ends the backup.
 
+use super::epoch_times::{EpochTimes, TimeOfEpoch};
 use super::local_socket::{self, is_timeout, LocalSocket, Name};
 use crate::types::Epoch;
 use serde::de::DeserializeOwned;
@@ -29,6 +31,8 @@ const ALIVE_EVERY: Duration = Duration::from_secs(1);
 /// How often the process looks whether it shall end.
 const POLL: Duration = Duration::from_millis(100);
 const LINE_BYTES_MAX: u64 = 1 << 16;
+/// Times in one line.
+const TIMES_EACH: usize = 512;
 
 /// A file to copy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,9 +64,19 @@ impl fmt::Debug for Held {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Answer {
-    Begun { serves: Serves, epoch: Epoch, files: usize },
-    Failed { error: String },
-    Ended { held: bool },
+    /// With so many lines of times, and then so many of files.
+    Begun {
+        serves: Serves,
+        epoch: Epoch,
+        times: usize,
+        files: usize,
+    },
+    Failed {
+        error: String,
+    },
+    Ended {
+        held: bool,
+    },
 }
 
 /// Who serves a directory.
@@ -80,20 +94,29 @@ pub struct BackupSocket {
     _socket: LocalSocket,
 }
 
+/// What whoever serves a directory does for backups.
+pub struct Serving<B, D> {
+    pub serves: Serves,
+    /// Begins a backup or says why not, within a bounded time; called for one backup at a time.
+    pub begin: B,
+    /// Up to which epoch everything is durable; never waits.
+    pub durable: D,
+}
+
 impl BackupSocket {
-    /// Takes the place of what a killed process left; the caller holds the lock of the directory. `begin` begins a
-    /// backup or says why not, within a bounded time; it is called for one backup at a time.
+    /// Takes the place of what a killed process left; the caller holds the lock of the directory.
     ///
     /// # Errors
     /// When the socket cannot be made; the directory can be served all the same.
-    pub fn start(
-        location: &Path,
-        serves: Serves,
-        begin: impl Fn() -> Result<Held, String> + Send + 'static,
-    ) -> io::Result<BackupSocket> {
-        let stopping = Arc::new(AtomicBool::new(false));
+    pub fn start<B, D>(location: &Path, serving: Serving<B, D>) -> io::Result<BackupSocket>
+    where
+        B: Fn() -> Result<Held, String> + Send + 'static,
+        D: Fn() -> Epoch + Send + 'static,
+    {
+        let Serving { serves, begin, durable } = serving;
+        let (stopping, times) = (Arc::new(AtomicBool::new(false)), EpochTimes::start(durable)?);
         let ends = stopping.clone();
-        let serve = move |stream: UnixStream| serve(&stream, serves, &begin, &ends);
+        let serve = move |stream: UnixStream| serve(&stream, serves, (&begin, &times), &ends);
         Ok(BackupSocket { _socket: LocalSocket::start(location, NAME, serve)?, stopping })
     }
 }
@@ -107,7 +130,7 @@ impl Drop for BackupSocket {
 fn serve(
     stream: &UnixStream,
     serves: Serves,
-    begin: &dyn Fn() -> Result<Held, String>,
+    (begin, times): (&dyn Fn() -> Result<Held, String>, &EpochTimes),
     stopping: &AtomicBool,
 ) -> io::Result<()> {
     stream.set_write_timeout(Some(LINE_TIMEOUT))?;
@@ -116,7 +139,13 @@ fn serve(
         Ok(held) => held,
         Err(error) => return send(&mut lines, &Answer::Failed { error }).and_then(|()| lines.flush()),
     };
-    send(&mut lines, &Answer::Begun { serves, epoch: held.epoch, files: held.files.len() })?;
+    let times = times.up_to(held.epoch);
+    let pieces = times.chunks(TIMES_EACH);
+    let (epoch, files) = (held.epoch, held.files.len());
+    send(&mut lines, &Answer::Begun { serves, epoch, times: pieces.len(), files })?;
+    for piece in pieces {
+        send(&mut lines, &piece)?;
+    }
     held.files.iter().try_for_each(|file| send(&mut lines, file))?;
     lines.flush()?;
     if let Err(e) = wait_for_end(stream, stopping) {
@@ -165,6 +194,8 @@ pub struct OpenBackup {
     lines: BufReader<Socket>,
     pub serves: Serves,
     pub epoch: Epoch,
+    /// When which epoch up to that was durable, oldest first.
+    pub times: Vec<TimeOfEpoch>,
     pub files: Vec<HeldFile>,
     said: Instant,
 }
@@ -178,14 +209,18 @@ impl OpenBackup {
         let Some(socket) = local_socket::connect(location, NAME, LINE_TIMEOUT)? else { return Ok(None) };
         socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         let mut lines = BufReader::new(socket);
-        let (serves, epoch, count) = match receive(&mut lines)? {
-            Answer::Begun { serves, epoch, files } => (serves, epoch, files),
+        let (serves, epoch, pieces, count) = match receive(&mut lines)? {
+            Answer::Begun { serves, epoch, times, files } => (serves, epoch, times, files),
             Answer::Failed { error } => return Err(io::Error::other(error)),
             Answer::Ended { .. } => return Err(unexpected("a backup that has ended")),
         };
         lines.get_ref().set_read_timeout(Some(LINE_TIMEOUT))?;
+        let mut times = Vec::new();
+        for _ in 0..pieces {
+            times.extend(receive::<Vec<TimeOfEpoch>>(&mut lines)?);
+        }
         let files = (0..count).map(|_| receive(&mut lines)).collect::<io::Result<Vec<HeldFile>>>()?;
-        Ok(Some(OpenBackup { lines, serves, epoch, files, said: Instant::now() }))
+        Ok(Some(OpenBackup { lines, serves, epoch, times, files, said: Instant::now() }))
     }
 
     /// Says that the copying goes on; to be called often. Costs nothing most of the time.
@@ -271,7 +306,8 @@ mod tests {
                 epoch => Ok(held(epoch, epoch == 9, guard.clone())),
             }
         };
-        let socket = BackupSocket::start(dir.path(), Serves::Engine, begin).unwrap();
+        let serving = Serving { serves: Serves::Engine, begin, durable: || Epoch(4) };
+        let socket = BackupSocket::start(dir.path(), serving).unwrap();
         assert_eq!(OpenBackup::begin(dir.path()).unwrap_err().to_string(), "not now");
         *next.lock() = 5;
         let mut open = OpenBackup::begin(dir.path()).unwrap().unwrap();
@@ -279,6 +315,7 @@ mod tests {
         open.said -= ALIVE_EVERY;
         open.goes_on().unwrap();
         assert_eq!(Arc::strong_count(&guard), 3);
+        assert!(open.times.iter().all(|(ms, epoch)| *ms > 0 && *epoch == Epoch(4)), "{:?}", open.times);
         open.end().unwrap();
         released(&guard);
         // Who goes without a word.

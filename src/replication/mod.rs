@@ -9,6 +9,7 @@ pub mod backlog;
 pub mod backup_socket;
 pub mod commands;
 pub mod control_socket;
+pub mod epoch_times;
 mod local_socket;
 pub mod native;
 pub mod net;

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::program_output::Output;
 use crate::progress_bar::Progress;
 use crate::replication::backup_socket::{HeldFile, Serves};
+use crate::replication::epoch_times::now_ms;
 use crate::vfs::{crashsafe, Open, Vfs};
 use crate::wal::names;
 use std::collections::HashMap;
@@ -25,8 +26,9 @@ pub fn run(vfs: &Arc<dyn Vfs>, dir: &Path, target: &Path, output: &mut Output<'_
     let folder = Folder::open_to_change(vfs, target, true)?;
     let mut source = Source::open(vfs, dir)?;
     // The epoch is durable now.
-    let begun_at_ms = u64::try_from(names::unix_ms()).unwrap_or_default();
+    let begun_at_ms = now_ms();
     let mut manifest = BackupManifest::new(begun_at_ms, source.epoch, source.from, dir);
+    manifest.times = std::mem::take(&mut source.times);
     let previous = Previous::newest(&folder, &source.identity()?, source.from)?;
     let new = folder.begin(begun_at_ms, source.epoch)?;
     manifest.files = save(&mut source, &previous, vfs, &new.files())?;

@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::replication::backup_socket::Serves;
+use crate::replication::epoch_times::TimeOfEpoch;
 use crate::types::Epoch;
 use crate::vfs::Vfs;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,9 @@ pub struct BackupManifest {
     pub directory: String,
     #[serde(flatten)]
     pub identity: Identity,
+    /// When which epoch up to that was durable, as far as is known, oldest first: milliseconds since 1970, and the
+    /// epoch.
+    pub times: Vec<TimeOfEpoch>,
     /// By name.
     pub files: Vec<SavedFile>,
 }
@@ -68,6 +72,7 @@ impl BackupManifest {
             from,
             directory: directory.display().to_string(),
             identity: Identity::default(),
+            times: Vec::new(),
             files: Vec::new(),
         }
     }
@@ -80,6 +85,12 @@ impl BackupManifest {
     /// The bytes that the backup before it does not have.
     pub fn new_bytes(&self) -> u64 {
         self.files.iter().filter(|file| !file.shared).map(|file| file.bytes).sum()
+    }
+
+    /// All that is known of when which epoch was durable, oldest first: last that of the backup itself.
+    pub fn known_times(&self) -> impl DoubleEndedIterator<Item = TimeOfEpoch> + '_ {
+        let own = (self.begun_at_ms, self.epoch);
+        self.times.iter().copied().filter(move |(ms, epoch)| *ms < own.0 && *epoch <= own.1).chain([own])
     }
 
     /// The text of the file.
@@ -144,6 +155,7 @@ mod tests {
 
     fn manifest() -> BackupManifest {
         let mut manifest = BackupManifest::new(1_795_356_604_107, Epoch(7), Some(Serves::Replica), Path::new("/d"));
+        manifest.times = vec![(1_795_356_600_000, Epoch(5))];
         manifest.identity = Identity { instance_uuid: "u".into(), term: Some(3), run: None };
         for (name, bytes, shared) in [("a", 5, true), ("b", 7, false)] {
             manifest.files.push(SavedFile { name: name.into(), bytes, sha256: "00".into(), shared });

@@ -5,6 +5,7 @@ use super::folder::{Backup, Folder};
 use super::source::threads;
 use crate::directory::{compacted_up_to, Access, OfflineDirectory};
 use crate::error::{Error, Result};
+use crate::replication::epoch_times::TimeOfEpoch;
 use crate::stderr_log::rfc3339;
 use crate::types::Epoch;
 use crate::vfs::Vfs;
@@ -26,6 +27,8 @@ pub struct Chosen {
     pub backup: Backup,
     /// Less than all that it has.
     pub until: Option<Epoch>,
+    /// When that was durable, if a time was wanted.
+    pub as_of: Option<SystemTime>,
 }
 
 /// Chooses the backup of this name, or the newest that has the point.
@@ -50,9 +53,9 @@ pub fn choose(vfs: &Arc<dyn Vfs>, folder: &Folder, name: Option<&str>, point: Po
         return Err(Error::NotFound("there is no backup that can be used".to_owned()));
     }
     match point {
-        Point::Whole => Ok(Chosen { backup: usable.pop().ok_or_else(none_left)?, until: None }),
+        Point::Whole => Ok(Chosen { backup: usable.pop().ok_or_else(none_left)?, until: None, as_of: None }),
         Point::Epoch(epoch) => with_epoch(vfs, usable, epoch),
-        Point::Time(time) => at_time(usable, time),
+        Point::Time(time) => at_time(vfs, usable, time),
     }
 }
 
@@ -65,7 +68,7 @@ fn with_epoch(vfs: &Arc<dyn Vfs>, backups: Vec<Backup>, epoch: Epoch) -> Result<
     for backup in backups.into_iter().rev() {
         let (first, last) = range(vfs, &backup)?;
         if (first..=last).contains(&epoch) {
-            return Ok(Chosen { backup, until: Some(epoch).filter(|epoch| *epoch < last) });
+            return Ok(Chosen { backup, until: Some(epoch).filter(|epoch| *epoch < last), as_of: None });
         }
         ranges.push(format!("{}: {first} to {last}", backup.label()));
     }
@@ -85,20 +88,43 @@ fn range(vfs: &Arc<dyn Vfs>, backup: &Backup) -> Result<(Epoch, Epoch)> {
     Ok((compacted.unwrap_or_default(), last))
 }
 
-fn at_time(backups: Vec<Backup>, time: SystemTime) -> Result<Chosen> {
-    let begun = |backup: &Backup| match &backup.manifest {
-        Ok(Some(manifest)) => Some(UNIX_EPOCH + Duration::from_millis(manifest.begun_at_ms)),
-        _ => None,
+/// The last epoch of which is known that it was durable by then, from the backup that knows it or another one that has
+/// it.
+fn at_time(vfs: &Arc<dyn Vfs>, mut backups: Vec<Backup>, time: SystemTime) -> Result<Chosen> {
+    let wanted = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let known = |backup: &Backup| match &backup.manifest {
+        Ok(Some(manifest)) => manifest.known_times().collect(),
+        _ => Vec::new(),
     };
-    let known: Vec<String> = backups.iter().filter_map(begun).map(rfc3339).collect();
-    let is_past = backups.iter().filter_map(begun).all(|begun| begun < time);
-    let chosen = backups.into_iter().rev().find(|backup| begun(backup).is_some_and(|begun| begun <= time));
-    match chosen {
-        Some(backup) if !is_past => Ok(Chosen { backup, until: None }),
-        _ => Err(Error::InvalidArgument(format!(
-            "what was durable at {} is not known: the backups know it of these times: {}",
-            rfc3339(time),
-            if known.is_empty() { "none".to_owned() } else { known.join(", ") }
-        ))),
+    let times: Vec<Vec<TimeOfEpoch>> = backups.iter().map(known).collect();
+    let last = times.iter().flatten().map(|(ms, _)| *ms).max();
+    let found = times.iter().enumerate().filter_map(|(at, times)| {
+        let known = times.iter().rev().find(|(ms, _)| u128::from(*ms) <= wanted)?;
+        Some((*known, at))
+    });
+    match found.max() {
+        Some(((ms, epoch), at)) if last.is_some_and(|last| wanted <= u128::from(last)) => {
+            // It goes first.
+            let knows = backups.remove(at);
+            backups.push(knows);
+            let chosen = with_epoch(vfs, backups, epoch)?;
+            Ok(Chosen { as_of: Some(at_ms(ms)), ..chosen })
+        }
+        _ => {
+            let range = |times: &Vec<TimeOfEpoch>| match (times.first(), times.last()) {
+                (Some(first), Some(last)) => Some(format!("{} to {}", rfc3339(at_ms(first.0)), rfc3339(at_ms(last.0)))),
+                _ => None,
+            };
+            let known: Vec<String> = times.iter().filter_map(range).collect();
+            Err(Error::InvalidArgument(format!(
+                "what was durable at {} is not known. The backups know it of these times: {}",
+                rfc3339(time),
+                if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+            )))
+        }
     }
+}
+
+fn at_ms(ms: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(ms)
 }

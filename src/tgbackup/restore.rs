@@ -12,13 +12,14 @@ use crate::directory::data_directory::Directory;
 use crate::error::{Error, Result};
 use crate::program_output::Output;
 use crate::progress_bar::Progress;
+use crate::stderr_log::rfc3339;
 use crate::types::Epoch;
 use crate::vfs::Vfs;
 use crate::wal::names;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// How often the bar is told how far it is.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -41,7 +42,7 @@ pub fn run(vfs: &Arc<dyn Vfs>, options: &RestoreOptions, output: &mut Output<'_>
         (None, None) => Point::Whole,
     };
     let folder = Folder::open(vfs, &target)?;
-    let Chosen { backup, until } = choose(vfs, &folder, name, point)?;
+    let Chosen { backup, until, as_of } = choose(vfs, &folder, name, point)?;
     if !options.replace {
         check_empty(&**vfs, &dir)?;
     }
@@ -55,7 +56,7 @@ pub fn run(vfs: &Arc<dyn Vfs>, options: &RestoreOptions, output: &mut Output<'_>
     if until.is_some() {
         check_restored(vfs, &dir, until)?;
     }
-    report(&backup, until, &dir, output);
+    report(&backup, (until, as_of), &dir, output);
     Ok(0)
 }
 
@@ -140,17 +141,21 @@ fn check_restored(vfs: &Arc<dyn Vfs>, dir: &Path, until: Option<Epoch>) -> Resul
     }
 }
 
-fn report(backup: &Backup, until: Option<Epoch>, dir: &Path, output: &mut Output<'_>) {
+fn report(backup: &Backup, (until, as_of): (Option<Epoch>, Option<SystemTime>), dir: &Path, output: &mut Output<'_>) {
     let whole = backup.manifest.as_ref().ok().and_then(Option::as_ref).map(|manifest| manifest.epoch);
     let epoch = until.or(whole);
     match output.json {
         true => output.print(&format!(
             "{}\n",
-            serde_json::json!({ "directory": dir.to_string_lossy(), "name": backup.label(), "epoch": epoch })
+            serde_json::json!({
+                "directory": dir.to_string_lossy(), "name": backup.label(), "epoch": epoch,
+                "as_of": as_of.map(rfc3339),
+            })
         )),
         false => {
             let epoch = epoch.map_or_else(String::new, |epoch| format!(" up to epoch {epoch}"));
-            output.print(&format!("{} holds what {} has{epoch}\n", dir.display(), backup.label()));
+            let as_of = as_of.map_or_else(String::new, |time| format!(", as of {}", rfc3339(time)));
+            output.print(&format!("{} holds what {} has{epoch}{as_of}\n", dir.display(), backup.label()));
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::backup::set;
 use crate::directory::{Access, OfflineDirectory};
 use crate::error::{Error, Result};
 use crate::replication::backup_socket::{HeldFile, OpenBackup, Serves};
+use crate::replication::epoch_times::TimeOfEpoch;
 use crate::types::Epoch;
 use crate::vfs::{FileKind, Vfs};
 use crate::wal::history_file::{DirectoryHistory, Place};
@@ -23,6 +24,8 @@ pub struct Source {
     pub location: PathBuf,
     pub epoch: Epoch,
     pub files: Vec<HeldFile>,
+    /// When which epoch was durable, as far as whoever serves it knows.
+    pub times: Vec<TimeOfEpoch>,
     /// Who serves it.
     pub from: Option<Serves>,
     held: Held,
@@ -44,9 +47,10 @@ impl Source {
     pub fn open(vfs: &Arc<dyn Vfs>, location: &Path) -> Result<Source> {
         match OpenBackup::begin(location) {
             Ok(Some(mut open)) => {
-                let (files, epoch, from) = (std::mem::take(&mut open.files), open.epoch, Some(open.serves));
+                let (files, times) = (std::mem::take(&mut open.files), std::mem::take(&mut open.times));
+                let (epoch, from) = (open.epoch, Some(open.serves));
                 let (vfs, location, held) = (vfs.clone(), location.to_owned(), Held::ByProcess(open));
-                Ok(Source { vfs, location, epoch, files, from, held })
+                Ok(Source { vfs, location, epoch, files, times, from, held })
             }
             Ok(None) => Source::stopped(vfs, location),
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
@@ -74,7 +78,7 @@ impl Source {
             return Err(Error::BrokenMetadata(text));
         }
         let epoch = recovered.durable.unwrap_or_default();
-        Ok(Source { vfs, location, epoch, files, from: None, held: Held::Here(directory) })
+        Ok(Source { vfs, location, epoch, files, times: Vec::new(), from: None, held: Held::Here(directory) })
     }
 
     /// Whose data it is; to be asked while it is held.

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::monitoring::settings::{metrics_endpoint, MetricsEndpoint};
 use crate::monitoring::Monitoring;
-use crate::replication::backup_socket::{BackupSocket, Held, Serves};
+use crate::replication::backup_socket::{BackupSocket, Held, Serves, Serving};
 use crate::replication::native::replica::{open, Options, Server};
 use crate::replication::net::listener;
 use crate::replication::net::tls::Certificates;
@@ -24,6 +24,7 @@ use crate::replication::secret::Secret;
 use crate::replication::settings::{Endpoint, Protocol, ReplicationSettings};
 use crate::replication::status::{Known, LinkState, Status};
 use crate::replication::upstream;
+use crate::types::Epoch;
 use crate::vfs::{MeteredFs, RealFs, Vfs};
 use std::ffi::OsStr;
 use std::net::TcpListener;
@@ -214,7 +215,7 @@ fn serve_once(
     };
     tls.map(&note_expiry);
     let answers = answer(logdir, (how.metrics_at, metrics), server.status_source());
-    let backups = let_copy(logdir, server.backup_source());
+    let backups = let_copy(logdir, server.backup_source(), server.durable_source());
     if told.is_none() {
         *told = Some(Told::listen(logdir));
         announce(output, server.address(), how.until == Until::Rejoined && output.json);
@@ -341,8 +342,12 @@ fn answer(
 }
 
 /// Lets backups be made until the result is dropped; the replica serves all the same without.
-fn let_copy(logdir: &Path, begin: impl Fn() -> Result<Held, String> + Send + 'static) -> Option<BackupSocket> {
-    BackupSocket::start(logdir, Serves::Replica, begin)
+fn let_copy(
+    logdir: &Path,
+    begin: impl Fn() -> Result<Held, String> + Send + 'static,
+    durable: impl Fn() -> Epoch + Send + 'static,
+) -> Option<BackupSocket> {
+    BackupSocket::start(logdir, Serving { serves: Serves::Replica, begin, durable })
         .inspect_err(|e| log::warn!("{} lets nobody make backups: {e}", logdir.display()))
         .ok()
 }
@@ -378,8 +383,9 @@ fn of_upstream(logdir: &Path, endpoint: &Endpoint, how: How<'_>, signals: &Signa
         })
     };
     let backups = {
-        let store = store.clone();
-        let_copy(logdir, move || begin_backup(&store).map_err(|e| e.to_string()))
+        let (store, asked) = (store.clone(), store.clone());
+        let begin = move || begin_backup(&store).map_err(|e| e.to_string());
+        let_copy(logdir, begin, move || asked.durable())
     };
     announce(output, replica.address(), false);
     service.ready();

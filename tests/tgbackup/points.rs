@@ -2,8 +2,13 @@
 //! Points in time.
 
 use crate::history::{content, Writer};
-use crate::program::{create, done, json, open, text, wait_until};
+use crate::program::{create, done, json, open, text, wait_until, DEADLINE};
+use limestone_core::replication::backup_socket::OpenBackup;
+use limestone_core::stderr_log::rfc3339;
+use limestone_core::tgbackup::manifest::BackupManifest;
 use limestone_core::types::Epoch;
+use limestone_core::vfs::RealFs;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 #[test]
 fn every_epoch_of_a_history_can_be_restored() {
@@ -84,7 +89,7 @@ fn what_was_compacted_away_is_taken_from_an_older_backup_or_refused() {
 }
 
 #[test]
-fn a_time_is_that_of_the_newest_backup_before_it() {
+fn a_time_at_which_a_backup_was_begun_is_known() {
     let top = tempfile::tempdir().unwrap();
     let (dir, target) = (top.path().join("data"), top.path().join("backups"));
     let mut writer = Writer::start(&dir);
@@ -92,16 +97,16 @@ fn a_time_is_that_of_the_newest_backup_before_it() {
     for _ in 0..3 {
         writer.write(4);
         let backup = done(&["create", text(&dir), text(&target)]);
-        made.push((backup["begun_at"].as_str().unwrap().to_owned(), backup["name"].clone(), writer.content()));
+        made.push((backup["begun_at"].as_str().unwrap().to_owned(), writer.content()));
         let begun = std::time::SystemTime::now();
         wait_until("the clock goes on", || begun.elapsed().is_ok_and(|since| since.as_millis() > 2));
     }
     writer.stop();
     let restore =
         |time: &str, to: &str| json(&["restore", text(&target), text(&top.path().join(to)), "--until-time", time]);
-    for (number, (begun_at, name, expected)) in made.iter().enumerate() {
+    for (number, (begun_at, expected)) in made.iter().enumerate() {
         let (exit, restored) = restore(begun_at, &number.to_string());
-        assert!(exit == 0 && restored["name"] == *name, "{restored}");
+        assert!(exit == 0 && restored["as_of"] == *begun_at, "{restored}");
         assert_eq!(&content(&top.path().join(number.to_string())), expected);
     }
     for time in ["2020-01-01T00:00:00Z", "2999-01-01T00:00:00Z"] {
@@ -109,4 +114,33 @@ fn a_time_is_that_of_the_newest_backup_before_it() {
         let error = refused["error"].as_str().unwrap();
         assert!(exit == 1 && made.iter().all(|(begun_at, ..)| error.contains(begun_at)), "{refused}");
     }
+}
+
+#[test]
+fn between_backups_what_was_durable_is_known_of_moments_that_whoever_served_the_directory_has_seen() {
+    let top = tempfile::tempdir().unwrap();
+    let (dir, target) = (top.path().join("data"), top.path().join("backups"));
+    let mut writer = Writer::start(&dir);
+    let begun = Instant::now();
+    while OpenBackup::begin(&dir).unwrap().unwrap().times.len() < 3 {
+        assert!(begun.elapsed() < DEADLINE);
+        writer.write(1);
+    }
+    let name = create(&dir, &target);
+    let (after, content_then) = (writer.after.clone(), writer.content());
+    writer.stop();
+    let manifest = BackupManifest::load(&RealFs, &target.join(&name)).unwrap().unwrap();
+    assert!(manifest.times.is_sorted() && manifest.times.len() >= 3, "{:?}", manifest.times);
+    for (ms, epoch) in &manifest.times {
+        // Up to the next moment it is this one.
+        let time = rfc3339(UNIX_EPOCH + Duration::from_millis(ms + 1));
+        let to = top.path().join(epoch.to_string());
+        let restored = done(&["restore", text(&target), text(&to), "--until-time", &time]);
+        assert!(restored["epoch"] == epoch.0 && restored["as_of"].as_str() < Some(&time), "{restored}");
+        let expected = after.get(&epoch.0).cloned().unwrap_or_default();
+        assert_eq!(content(&to), expected, "epoch {epoch}");
+    }
+    let to = top.path().join("whole");
+    done(&["restore", text(&target), text(&to), "--until-time", &manifest.begun_at]);
+    assert_eq!(content(&to), content_then);
 }

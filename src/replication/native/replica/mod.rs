@@ -112,6 +112,12 @@ impl Server {
         move || node.begin_backup()
     }
 
+    /// Calls say up to which epoch everything is durable, as long as this lives.
+    pub fn durable_source(&self) -> impl Fn() -> Epoch + Send + 'static {
+        let node = self.node.clone();
+        move || node.durable()
+    }
+
     /// Takes another secret for connections that come from now on.
     pub fn set_secret(&self, secret: Secret) {
         self.node.set_secret(secret);
