@@ -49,10 +49,10 @@ With --until-epoch only what sessions up to that epoch wrote counts in the direc
 are gone at the next start. The epoch must not be below the one that the log was compacted up to, nor above the one of \
 the backup: the range is named when it is.
 
-With --until-time it is the last epoch of which is known that it was durable at that time. That is known of the moments \
-at which the backups were begun, and second by second from the start of the process that served the directory on. A \
-time after the newest backup is refused, because what was written until then may be in none. It is said as of which \
-moment the result is.
+With --until-time it is the last epoch of which is known that it was durable at that time. That is known of the \
+moments at which the backups were begun, and second by second from the start of the process that served the directory \
+on. A time after the newest backup is refused, because what was written until then may be in none. It is said as of \
+which moment the result is.
 
 An engine that starts on the directory begins a run of its own in its history, so that a replica of the former primary \
 is not taken for one of it beyond the epoch that was restored.
