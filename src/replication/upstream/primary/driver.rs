@@ -127,8 +127,8 @@ impl Primary {
             None => {
                 if recorded > Epoch(0) {
                     log::warn!(
-                        "replication: the replica is taken for a copy of this directory up to epoch {recorded}, because \
-                         this protocol cannot ask it: if it is none, stop both sides and copy the directory"
+                        "replication: the replica is taken for a copy of this directory up to epoch {recorded}: this \
+                         protocol cannot ask it. If it is none, stop both sides and copy the directory"
                     );
                 }
                 recorded
