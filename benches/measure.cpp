@@ -76,8 +76,7 @@ fields parse_fields(std::string const& output) {
 
 }  // namespace
 
-fields run_child(std::vector<std::string> const& arguments,
-                 std::vector<std::pair<std::string, std::string>> const& environment) {
+fields run_child(std::vector<std::string> const& arguments, variables const& environment) {
     std::string command_line;
     std::vector<char*> argv;
     std::string program = "/proc/self/exe";

@@ -53,9 +53,11 @@ private:
     std::map<std::string, std::string> values_;
 };
 
+/// Variables that a child gets besides those of this program.
+using variables = std::map<std::string, std::string>;
+
 /// Runs this program again with a subcommand and returns what it printed. Throws when it fails.
-fields run_child(std::vector<std::string> const& arguments,
-                 std::vector<std::pair<std::string, std::string>> const& environment = {});
+fields run_child(std::vector<std::string> const& arguments, variables const& environment = {});
 
 /// Prints results in the form that `run_child` reads.
 void print_fields(fields const& results);

@@ -16,9 +16,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-using environment = std::map<std::string, std::string>;
-
-environment with_secret(fs::path const& directory) {
+variables with_secret(fs::path const& directory) {
     auto const file = directory / "secret";
     std::ofstream(file) << "a secret of both sides of the benchmark";
     fs::permissions(file, fs::perms::owner_read | fs::perms::owner_write);
@@ -26,7 +24,7 @@ environment with_secret(fs::path const& directory) {
 }
 
 // A certificate that both sides show, and that is its own CA.
-environment with_tls(fs::path const& directory) {
+variables with_tls(fs::path const& directory) {
     auto const certificate = (directory / "cert.pem").string();
     auto const key = (directory / "key.pem").string();
     auto const command =
@@ -46,13 +44,13 @@ environment with_tls(fs::path const& directory) {
 void runner::protection(std::vector<row>& rows) {
     auto const files = fresh_directory();
     fs::create_directories(files);
-    std::map<std::string, environment> const ways{{"MAC", with_secret(files)}, {"TLS", with_tls(files)}};
+    std::map<std::string, variables> const ways{{"MAC", with_secret(files)}, {"TLS", with_tls(files)}};
     std::map<std::string, std::vector<double>> ratios;
     std::map<std::string, std::vector<double>> rates;
     for (std::size_t i = 0; i < size_.replication_pairs; ++i) {
         for (auto const& [name, given] : ways) {
-            auto const run = [&](environment const& variables) {
-                return replicated("strict", 1000, size_.replication_sessions, variables).at("mb_per_second");
+            auto const run = [&](variables const& environment) {
+                return replicated("strict", 1000, size_.replication_sessions, environment).at("mb_per_second");
             };
             auto const first = i % 2 == 0 ? run(given) : run({});
             auto const second = i % 2 == 0 ? run({}) : run(given);

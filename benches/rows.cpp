@@ -397,7 +397,7 @@ fields runner::on_a_copy(std::string const& directory, std::string const& subcom
 }
 
 fields runner::replicated(std::string const& mode, std::uint64_t entries, std::uint64_t sessions,
-                          std::map<std::string, std::string> const& environment) {
+                          variables const& environment) {
     auto const directory = fresh_directory();
     auto result = run_child({"replicated-load", "--dir", directory, "--mode", mode, "--entries",
                              std::to_string(entries), "--sessions", std::to_string(sessions)},

@@ -72,7 +72,7 @@ private:
                      std::vector<std::string> const& arguments = {});
 
     fields replicated(std::string const& mode, std::uint64_t entries, std::uint64_t sessions,
-                      std::map<std::string, std::string> const& environment = {});
+                      variables const& environment = {});
 
     fields registered(std::string const& subcommand);
 
