@@ -25,6 +25,10 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// How long somebody who checks the directory while it is given back is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(60);
+const LOCK_POLL: Duration = Duration::from_millis(50);
+
 /// How a replica serves.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -239,15 +243,23 @@ impl Node {
 
     /// Opens the directory anew.
     pub(super) fn open_store(&self) -> Result<()> {
-        let mut slot = self.store.write();
+        // Who asks for the store meanwhile is told that it is away, and does not wait.
         let store = self.open_directory()?;
+        let mut slot = self.store.write();
         *self.history.lock() = read_history(&*self.vfs, &self.location, &store.identity())?;
         *slot = Some(Arc::new(store));
         Ok(())
     }
 
+    /// Somebody who only looks may have the lock since it was given back.
     fn open_directory(&self) -> Result<StandbyStore> {
-        StandbyStore::open_with(self.vfs.clone(), &self.location, self.options.commit)
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match StandbyStore::open_with(self.vfs.clone(), &self.location, self.options.commit) {
+                Err(Error::Locked(_)) if !self.is_stopping() && Instant::now() < deadline => self.sleep(LOCK_POLL),
+                opened => return opened,
+            }
+        }
     }
 
     pub(super) fn vfs(&self) -> &Arc<dyn Vfs> {
@@ -380,3 +392,7 @@ fn read_history(vfs: &dyn Vfs, location: &Path, instance: &str) -> Result<Direct
     let found = DirectoryHistory::load(Place { vfs, location, instance })?;
     Ok(found.unwrap_or_else(|| DirectoryHistory::unknown(instance, Role::Replica)))
 }
+
+#[cfg(test)]
+#[path = "node_tests.rs"]
+mod tests;

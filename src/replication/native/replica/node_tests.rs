@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+
+use super::*;
+use crate::directory::{Access, OfflineDirectory};
+use crate::vfs::RealFs;
+
+#[test]
+fn who_only_looks_while_the_directory_is_given_back_does_not_end_the_replica() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::new(Arc::new(RealFs), dir.path(), Options::default()).unwrap();
+    node.close_store();
+    let looking = OfflineDirectory::open(Arc::new(RealFs), dir.path(), Access::Read).unwrap();
+    std::thread::scope(|scope| {
+        let opening = scope.spawn(|| node.open_store());
+        // Long enough to meet the lock; when it is not, nothing is tested.
+        std::thread::sleep(4 * LOCK_POLL);
+        assert_eq!(node.store().err().map(|reason| reason.code), Some(Code::BUSY));
+        drop(looking);
+        opening.join().unwrap().unwrap();
+    });
+    assert!(node.store().is_ok());
+    assert_eq!(node.failure(), None);
+}
