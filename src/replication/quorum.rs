@@ -107,6 +107,13 @@ impl Quorum {
             .is_some_and(|known| !state.slots.keys().any(|&place| state.counted(place, known.directory)))
     }
 
+    /// The place that counts in the stead of this one, because the same directory was reached from there since.
+    pub fn counted_instead(&self, slot: usize) -> Option<usize> {
+        let state = self.state.lock();
+        let known = state.at(slot).filter(|known| !known.counts)?;
+        state.slots.keys().copied().find(|&place| state.counted(place, known.directory))
+    }
+
     /// Up to where enough replicas have everything.
     pub fn reached(&self) -> Epoch {
         self.state.lock().reached(self.needed)

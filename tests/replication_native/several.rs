@@ -188,6 +188,8 @@ fn a_directory_and_its_copy_count_as_one_replica() {
     let epoch = engine.write(&["k"]);
     engine.wait_status(|status| status.replicas.iter().any(|row| row.propagated_epoch >= Some(epoch.0)));
     assert!(!is_propagated_soon(&engine, epoch), "{:?}", engine.status());
+    let says = |row: &ReplicaRow| row.last_error.as_ref().is_some_and(|error| error.contains(directory_id::NAME));
+    engine.wait_status(|status| status.replicas.iter().filter(|row| says(row)).count() == 1);
     // With a number of its own it is another one.
     drop(second);
     std::fs::remove_file(b.path().join(directory_id::NAME)).unwrap();

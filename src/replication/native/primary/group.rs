@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::lock_order::{Mutex, Rank};
 use crate::replication::addresses::check_another;
 use crate::replication::quorum::{Quorum, Seat};
+use crate::replication::replica_store::directory_id;
 use crate::replication::settings::{Replica, ReplicationSettings};
 use crate::types::Epoch;
 use crate::wal::history_file::DirectoryHistory;
@@ -57,8 +58,18 @@ impl Group {
     }
 
     /// The name of the replica at this place.
-    pub(super) fn name_at(&self, slot: usize) -> String {
+    fn name_at(&self, slot: usize) -> String {
         self.roster.lock().get(&slot).map_or_else(String::new, |replica| replica.name.clone())
+    }
+
+    /// What to say of one whose directory is that of the replica at this place, for all that anybody can tell.
+    pub(super) fn counts_as_one(&self, other: usize) -> String {
+        format!(
+            "its directory is that of the replica {}, or neither tells which it is: both count as one (a copy of a \
+             directory counts for itself when its file {} was deleted while nobody served it)",
+            self.name_at(other),
+            directory_id::NAME
+        )
     }
 
     /// Whether the replica must be named where one is spoken of.

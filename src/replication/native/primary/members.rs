@@ -258,15 +258,17 @@ impl Members {
         let link = member.core.link();
         // What is not streamed yet is nowhere counted.
         let streaming = member.session().filter(|session| session.is_streaming());
+        let group = &self.group;
+        let instead = group.quorum.counted_instead(member.core.slot).map(|other| group.counts_as_one(other));
         KnownReplica {
             name: member.core.name.clone(),
             state: link.state,
             state_for: link.since.elapsed(),
             peer: link.peer.map(|peer| peer.to_string()),
             heard: link.heard,
-            propagated: self.group.quorum.confirmed(member.core.slot),
+            propagated: group.quorum.confirmed(member.core.slot),
             lag_bytes: streaming.map(|session| session.unconfirmed_bytes()),
-            last_error: link.last_error,
+            last_error: link.last_error.or(instead),
         }
     }
 }

@@ -299,11 +299,7 @@ impl Session {
         let core = &self.core;
         let (seat, other) = core.group.quorum.begin(core.slot, replica.directory, replica.durable);
         if let Some(other) = other {
-            let other = core.group.name_at(other);
-            log::warn!(
-                "{}: its directory is that of the replica {other}, or neither tells which it is: both count as one",
-                core.label()
-            );
+            log::warn!("{}: {}", core.label(), core.group.counts_as_one(other));
         }
         seat
     }
