@@ -334,6 +334,29 @@ fn callbacks_come_in_order_on_one_thread_and_may_call_back_in() {
     assert_eq!(Engine::open(&fs.reboot(Loss::DropUnsynced), Commit::Direct, 1).unwrap().keys(), ["0", "1", "2", "3"]);
 }
 
+/// The thread that commits is in the callback, and so does not write the groups that are waited for.
+#[test]
+fn a_callback_may_end_more_sessions_than_wait_for_a_group() {
+    let fs = SimFs::new();
+    let mut engine = Engine::open(&fs, small(), 2).unwrap();
+    let channel = engine.channels[1].clone();
+    engine.store.set_persistent_callback(Some(Arc::new(move |event: EpochEvent| {
+        for minor in 0..if event.epoch == Epoch(1) { 30 } else { 0 } {
+            channel.begin_session().unwrap();
+            let version = WriteVersion { major: 2, minor };
+            channel.add_entry(StorageId(2), format!("{minor:02}").as_bytes(), &[1; 10_000], version, &[]).unwrap();
+            channel.end_session().unwrap();
+        }
+    })));
+    engine.session(0, "a");
+    engine.switch();
+    engine.store.drain().unwrap();
+    engine.switch();
+    engine.store.drain().unwrap();
+    let found = Engine::open(&fs.reboot(Loss::DropUnsynced), Commit::Direct, 1).unwrap().keys();
+    assert_eq!(found, (0..30).map(|n| format!("{n:02}")).chain(["a".to_owned()]).collect::<Vec<_>>());
+}
+
 #[test]
 fn a_panic_of_a_callback_stops_acknowledgement_and_hangs_nobody() {
     let fs = SimFs::new();

@@ -259,7 +259,7 @@ impl Coordinator {
 
     /// So much has gathered for the journal that the caller waits. To be called without any lock.
     pub(super) fn wait_for_room(&self) -> Result<()> {
-        let waited = self.journaling().map_or(Ok(()), |journaling| journaling.journal.wait_for_room());
+        let waited = self.journaling().map_or(Ok(()), |journaling| journaling.wait_for_room());
         waited.map_err(|e| self.poison(e))
     }
 

@@ -163,11 +163,15 @@ impl Journaling {
 
     fn commit_when_asked(&self, leads: &dyn Leads) {
         while let Some(rung) = self.bell.wait() {
-            let work = || {
-                if rung.group {
-                    self.journal.commit(None).map_err(|e| leads.poison(e))?;
+            let work = || -> Result<()> {
+                // The group of an epoch takes what has gathered as well.
+                if rung.advance {
+                    leads.lead()?;
                 }
-                leads.lead()
+                if rung.group {
+                    self.journal.make_room().map_err(|e| leads.poison(e))?;
+                }
+                Ok(())
             };
             // Whatever fails poisons the data store, which says so to every caller.
             if std::panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
@@ -175,6 +179,13 @@ impl Journaling {
             }
             self.bell.done(rung.asked);
         }
+    }
+
+    /// Waits while too much waits for the next group. One thread writes, which is given a processor soon: of many that
+    /// wait, any other is given one late.
+    pub(super) fn wait_for_room(&self) -> Result<()> {
+        self.bell.ring(Ask::Group);
+        self.journal.wait_for_room()
     }
 
     /// Waits until what has ended by now is stored and told. Not for a callback.

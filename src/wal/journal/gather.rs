@@ -10,6 +10,7 @@ use crate::wal::file_sync::{FileSync, PendingSync};
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A log file whose sessions go through the journal. Its name must not change before all of it is settled.
 #[derive(Debug)]
@@ -85,6 +86,10 @@ impl State {
     fn has_enough(&self) -> bool {
         self.batch.group.body_len() >= self.enough
     }
+
+    fn much(&self) -> usize {
+        self.enough / 2
+    }
 }
 
 /// What waits for the next group after a piece was added.
@@ -145,7 +150,7 @@ impl Gather {
         if !self.has_room(&state, needed) {
             return Err(Refused::NoRoom(needed));
         }
-        let much = state.enough / 2;
+        let much = state.much();
         let batch = &mut state.batch;
         let before = batch.group.body_len();
         batch.group.add(&piece);
@@ -170,10 +175,16 @@ impl Gather {
         self.has_room(&self.state.lock(), bytes)
     }
 
-    /// Waits while so much waits for the next group that it is enough. False when nobody else writes one: the caller is
-    /// to do it.
-    pub(super) fn wait_for_room(&self) -> bool {
-        self.wait(&mut self.state.lock(), |state| !state.has_enough())
+    /// Whether so much waits for the next group that somebody should write it.
+    pub(super) fn has_much(&self) -> bool {
+        let state = self.state.lock();
+        state.batch.group.body_len() >= state.much()
+    }
+
+    /// Waits while so much waits for the next group that it is enough. False when nobody has begun to write one for
+    /// `patience`: the caller is to do it.
+    pub(super) fn wait_for_room(&self, patience: Duration) -> bool {
+        self.wait(&mut self.state.lock(), patience, |state| !state.has_enough())
     }
 
     /// Lets the next group make `epoch` durable, and waits until one has. False when nobody else writes one: the caller
@@ -181,17 +192,21 @@ impl Gather {
     pub(super) fn wait_for(&self, epoch: Epoch) -> bool {
         let mut state = self.state.lock();
         state.due = state.due.max(epoch);
-        self.wait(&mut state, |state| state.durable >= epoch)
+        self.wait(&mut state, Duration::ZERO, |state| state.durable >= epoch)
     }
 
     /// Nobody is given the right to write before others: a thread that has to be woken first would hold all up.
-    fn wait(&self, state: &mut MutexGuard<'_, State>, done: impl Fn(&State) -> bool) -> bool {
+    fn wait(&self, state: &mut MutexGuard<'_, State>, patience: Duration, done: impl Fn(&State) -> bool) -> bool {
+        let mut is_over = patience.is_zero();
         while !done(state) && !state.closed {
-            if !state.writing {
+            if state.writing {
+                self.changed.wait(state);
+            } else if is_over {
                 state.writing = true;
                 return false;
+            } else {
+                is_over = self.changed.wait_for(state, patience).timed_out();
             }
-            self.changed.wait(state);
         }
         true
     }
@@ -237,7 +252,8 @@ impl Gather {
 mod tests {
     use super::*;
     use std::thread;
-    use std::time::Duration;
+
+    const LONG: Duration = Duration::from_secs(3600);
 
     fn waits<T>(thread: &thread::ScopedJoinHandle<'_, T>) -> bool {
         thread::sleep(Duration::from_millis(20));
@@ -268,11 +284,26 @@ mod tests {
     }
 
     #[test]
+    fn whoever_waits_for_room_leaves_the_group_to_others_until_patience_is_over() {
+        let gather = Gather::new(1000, 0);
+        assert!(!gather.wait_for_room(Duration::from_millis(1)), "nobody writes");
+        // The right was given.
+        gather.written(&gather.take(NewGroup::default(), 0), 1);
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| gather.wait_for_room(LONG));
+            assert!(waits(&waiting), "although nobody writes yet");
+            let batch = gather.take(NewGroup::default(), 1);
+            assert!(waiting.join().unwrap(), "what waited was taken");
+            gather.written(&batch, 2);
+        });
+    }
+
+    #[test]
     fn nobody_waits_for_a_gather_that_is_closed() {
         let gather = Gather::new(1000, 0);
-        assert!(!gather.wait_for_room(), "nobody else writes");
+        assert!(!gather.wait_for_room(Duration::ZERO), "nobody else writes");
         thread::scope(|scope| {
-            let waiting = [scope.spawn(|| gather.wait_for_room()), scope.spawn(|| gather.wait_for(Epoch(1)))];
+            let waiting = [scope.spawn(|| gather.wait_for_room(LONG)), scope.spawn(|| gather.wait_for(Epoch(1)))];
             assert!(waiting.iter().all(waits));
             gather.close();
             assert!(waiting.into_iter().all(|thread| thread.join().unwrap()));

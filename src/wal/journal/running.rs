@@ -5,23 +5,21 @@
 
 use super::format::{group_bytes, JournalId, NewGroup, BLOCK_BYTES};
 use super::gather::{Batch, Content, Fill, Gather, Gathered, LogFile, Refused};
-use super::host::Host;
-use super::pace::Pace;
-use super::redo;
+use super::pace::{Pace, PATIENCE};
 use super::segments::{Segment, Settings, Unsettled};
+use super::{host::Host, redo};
 use crate::error::{Error, Result};
 use crate::lock_order::{Condvar, Mutex, MutexGuard, Rank};
 use crate::types::Epoch;
 use crate::vfs::Vfs;
 use crate::wal::epoch_file::EpochFile;
 use crate::wal::file_sync::PendingSync;
-use std::collections::VecDeque;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Instant;
+use std::{collections::VecDeque, fmt};
 
 /// A journal; it begins with its first group. After an error it refuses everything.
 pub struct Journal {
@@ -161,10 +159,15 @@ impl Journal {
         }
     }
 
-    /// Waits while too much waits for the next group; writes it if nobody else does. For whoever has added something
-    /// and holds nothing: the epoch of what was added does not wait for the caller.
+    /// Waits while too much waits for the next group, which somebody was asked for; writes it if nobody begins soon. To
+    /// be called without any lock: the epoch of what was added does not wait for the caller.
     pub fn wait_for_room(&self) -> Result<()> {
-        self.commit_unless(self.gather.wait_for_room())
+        self.commit_unless(self.gather.wait_for_room(PATIENCE))
+    }
+
+    /// Writes a group if much waits for one.
+    pub fn make_room(&self) -> Result<()> {
+        self.commit_unless(!self.gather.has_much())
     }
 
     /// Makes everything durable that was added before this call, or without sessions of epochs behind `epoch`, which is
@@ -317,8 +320,7 @@ impl Journal {
     /// A segment all of which is settled; settles the oldest when there may be no more.
     fn next_segment(&self) -> Result<Segment> {
         loop {
-            let free = self.turn.lock().free.pop();
-            if let Some(segment) = free {
+            if let Some(segment) = self.turn.lock().free.pop() {
                 return Ok(segment);
             }
             if let Some(segment) = self.another_segment()? {
