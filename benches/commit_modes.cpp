@@ -283,7 +283,65 @@ fields commit_load(options const& given) {
     return result;
 }
 
-// One write and one sync of a file that was written before, every few milliseconds.
+// What else goes on while groups are written: threads append sessions to files of their own, as many bytes a second as
+// were measured, and one more syncs the files whenever so much was appended that a journal would have to let go of it.
+class background {
+public:
+    background(std::string const& directory, std::size_t threads, double bytes_per_second) {
+        for (std::size_t i = 0; i < threads; ++i) {
+            logs_.push_back(std::make_unique<file>(directory + "/log_" + std::to_string(i), O_RDWR | O_CREAT));
+        }
+        for (auto const& log : logs_) {
+            threads_.emplace_back(
+                [this, &log, share = bytes_per_second / static_cast<double>(threads)] { append(*log, share); });
+        }
+        threads_.emplace_back([this] { settle(); });
+    }
+    ~background() {
+        stop_ = true;
+        for (auto& thread : threads_) {
+            thread.join();
+        }
+    }
+    background(background const&) = delete;
+    background& operator=(background const&) = delete;
+    background(background&&) = delete;
+    background& operator=(background&&) = delete;
+
+private:
+    void append(file const& log, double bytes_per_second) {
+        std::string const session(session_bytes(10), 'v');
+        auto const begin = now_seconds();
+        for (double written = 0; !stop_; written += static_cast<double>(session.size())) {
+            // In pieces, as the journal lets them wait.
+            if (written > (now_seconds() - begin) * bytes_per_second) {
+                std::this_thread::sleep_for(std::chrono::microseconds(500));
+            }
+            log.write(session);
+            appended_ += session.size();
+        }
+    }
+
+    void settle() {
+        constexpr std::size_t enough = 16U << 20U;
+        for (std::size_t settled = 0; !stop_; std::this_thread::sleep_for(std::chrono::milliseconds(1))) {
+            if (appended_ - settled > enough) {
+                settled = appended_;
+                for (auto const& log : logs_) {
+                    log->sync_data();
+                }
+            }
+        }
+    }
+
+    std::vector<std::unique_ptr<file>> logs_;
+    std::atomic<std::size_t> appended_{0};
+    std::atomic<bool> stop_{false};
+    std::vector<std::thread> threads_;
+};
+
+// One write and one sync of a file that was written before, every few milliseconds; alone, or beside threads that
+// append as many bytes to files of their own.
 fields commit_floor(options const& given) {
     constexpr std::size_t prepared = 64U << 20U;
     auto const bytes = std::min<std::size_t>((given.number("--bytes", 1500) + 4095) / 4096 * 4096, prepared);
@@ -295,6 +353,10 @@ fields commit_floor(options const& given) {
     }
     log.sync_data();
     std::string const group(bytes, 'v');
+    std::unique_ptr<background> beside;
+    if (auto const threads = given.number("--channels", 0); threads > 0) {
+        beside = std::make_unique<background>(given.text("--dir"), threads, given.real("--bytes-per-second", 1e6));
+    }
     std::vector<double> times;
     std::size_t at = 0;
     auto next = std::chrono::steady_clock::now();

@@ -30,7 +30,7 @@ constexpr char const* usage = R"(usage: limestone_bench <subcommand> [--name val
   replicated-load --dir D --mode none|async|strict [--channels 4] [--entries 1000] [--sessions 500] [--epoch-ms 3]
   engine-like     --dir D [--threads 4] [--seconds 1] [--epoch-ms 3]
   commit-load     --dir D [--channels 4] [--entries 10] [--seconds 1] [--epoch-ms 3]
-  commit-floor    --dir D [--bytes 1500] [--rounds 300] [--epoch-ms 3]
+  commit-floor    --dir D [--bytes 1500] [--rounds 300] [--epoch-ms 3] [--channels 0] [--bytes-per-second 1e6]
   catch-up        --dir D [--channels 4] [--entries 1000] [--bytes 1000000000] [--epoch-ms 3]
 )";
 
