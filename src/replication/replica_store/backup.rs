@@ -67,3 +67,66 @@ fn spoiled(store: &Weak<StandbyStore>, renamed: u64) -> Option<String> {
         None => Some(format!("the replica's directory was closed: {again}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datastore::Commit;
+    use crate::types::Epoch;
+    use crate::vfs::SimFs;
+    use crate::wal::entry::{encode_end, marker, tag};
+    use crate::wal::journal;
+
+    fn session(epoch: u64) -> Vec<u8> {
+        let mut bytes = marker(tag::BEGIN, Epoch(epoch)).to_vec();
+        encode_end(&mut bytes, Epoch(epoch));
+        bytes
+    }
+
+    fn contains(bytes: &[u8], part: &[u8]) -> bool {
+        bytes.windows(part.len()).any(|window| window == part)
+    }
+
+    /// What is to be copied of the only log file that is appended to.
+    fn copied(fs: &SimFs, held: &Held) -> Vec<u8> {
+        let file = held.files.iter().find(|file| file.bytes.is_some()).unwrap();
+        fs.files()[&Path::new("/log").join(&file.source)][..file.bytes.unwrap() as usize].to_vec()
+    }
+
+    #[test]
+    fn only_what_is_durable_is_copied_and_what_a_primary_that_comes_again_changes_spoils_it() {
+        let small = journal::Settings::default().bytes_max(0).idle(None).settles_ahead(false);
+        for commit in [Commit::Direct, Commit::Journal(small)] {
+            let fs = SimFs::new();
+            let store = StandbyStore::open_with(Arc::new(fs.clone()), Path::new("/log"), commit).unwrap();
+            let (store, log) = (Arc::new(store), 0);
+            let append = |epoch: u64| store.lane(log).append(Epoch(epoch), true, true, &session(epoch)).unwrap();
+            append(5);
+            store.record(Epoch(5)).unwrap();
+            append(6);
+            store.sync().unwrap();
+            let unended = session(7);
+            store.lane(log).append(Epoch(7), true, false, &unended[..9]).unwrap();
+            let held = begin_backup(&store).unwrap();
+            let before = copied(&fs, &held);
+            assert_eq!(held.epoch, Epoch(5));
+            assert!(contains(&before, &session(5)) && !contains(&before, &session(6)), "{commit:?}: {before:?}");
+            // What is cut off and comes anew is behind that.
+            store.discard_beyond_durable().unwrap();
+            append(8);
+            append(7);
+            store.record(Epoch(7)).unwrap();
+            assert_eq!((copied(&fs, &held), (held.spoiled)()), (before, None), "{commit:?}");
+            drop(held);
+            let held = begin_backup(&store).unwrap();
+            assert!(contains(&copied(&fs, &held), &session(7)), "{commit:?}");
+            // With a durable one behind it cannot be cut off: the file is put aside.
+            store.discard_beyond_durable().unwrap();
+            assert!((held.spoiled)().unwrap().contains("was put aside"), "{commit:?}");
+            drop(held);
+            let held = begin_backup(&store).unwrap();
+            store.close();
+            assert!((held.spoiled)().unwrap().contains("was replaced"), "{commit:?}");
+        }
+    }
+}
