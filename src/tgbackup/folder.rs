@@ -73,20 +73,28 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Opens the folder to read it, also one that cannot be written to.
+    /// Opens the folder to read backups, also one that cannot be written to.
     ///
     /// # Errors
     /// As for [`Self::open_to_change`].
     pub fn open(vfs: &Arc<dyn Vfs>, location: &Path) -> Result<Folder> {
-        let kind = |path: &Path| vfs.kind(path).map_err(|e| Error::io("cannot open", path, e));
-        if kind(location)? != Some(FileKind::Directory) {
-            return Err(not_there(location));
+        let folder = Folder::look(vfs, location)?;
+        let path = location.join(LOCK);
+        match vfs.kind(&path).map_err(|e| Error::io("cannot open", &path, e))? {
+            Some(_) => Ok(Folder { _lock: lock(&**vfs, location, Lock::Shared)?, ..folder }),
+            None => Ok(folder),
         }
-        let lock = match kind(&location.join(LOCK))? {
-            Some(_) => lock(&**vfs, location, Lock::Shared)?,
-            None => None,
-        };
-        Ok(Folder { vfs: vfs.clone(), location: location.to_owned(), _lock: lock })
+    }
+
+    /// Opens the folder to see what stands in it, whoever changes it meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] or [`Error::Io`].
+    pub fn look(vfs: &Arc<dyn Vfs>, location: &Path) -> Result<Folder> {
+        match vfs.kind(location).map_err(|e| Error::io("cannot open", location, e))? {
+            Some(FileKind::Directory) => Ok(Folder { vfs: vfs.clone(), location: location.to_owned(), _lock: None }),
+            _ => Err(not_there(location)),
+        }
     }
 
     /// The backups, oldest first. A directory into which files were copied by hand is one itself.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub fn run(vfs: &Arc<dyn Vfs>, target: &Path, output: &mut Output<'_>) -> Result<i32> {
     let (mut documents, mut exit) = (Vec::new(), 0);
     let mut lines = vec![["NAME", "BEGUN AT", "EPOCH", "FILES", "BYTES", "NEW", "FROM"].map(str::to_owned)];
-    for backup in Folder::open(vfs, target)?.backups()? {
+    for backup in Folder::look(vfs, target)?.backups()? {
         let label = backup.label();
         match backup.manifest {
             Err(e @ Error::Io { .. }) => return Err(e),

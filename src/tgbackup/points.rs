@@ -45,22 +45,18 @@ pub fn choose(vfs: &Arc<dyn Vfs>, folder: &Folder, name: Option<&str>, point: Po
     for backup in backups {
         match &backup.manifest {
             Ok(_) => usable.push(backup),
-            Err(_) if name.is_none() => log::warn!("{} cannot be used and is passed over", backup.label()),
-            Err(_) => return backup.manifest.map(|_| unreachable!()),
+            Err(e) if name.is_none() => log::warn!("{} is passed over: {e}", backup.label()),
+            Err(e) => return Err(Error::BrokenMetadata(e.to_string())),
         }
     }
     if usable.is_empty() {
         return Err(Error::NotFound("there is no backup that can be used".to_owned()));
     }
     match point {
-        Point::Whole => Ok(Chosen { backup: usable.pop().ok_or_else(none_left)?, until: None, as_of: None }),
+        Point::Whole => Ok(Chosen { backup: usable.swap_remove(usable.len() - 1), until: None, as_of: None }),
         Point::Epoch(epoch) => with_epoch(vfs, usable, epoch),
         Point::Time(time) => at_time(vfs, usable, time),
     }
-}
-
-fn none_left() -> Error {
-    Error::NotFound("there is no backup that can be used".to_owned())
 }
 
 fn with_epoch(vfs: &Arc<dyn Vfs>, backups: Vec<Backup>, epoch: Epoch) -> Result<Chosen> {

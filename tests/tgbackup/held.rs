@@ -3,47 +3,64 @@
 
 use crate::history::{content, Writer};
 use crate::program::{command, create, done, json, open, text, unlocked, wait_until};
+use limestone_core::blob::BlobPool;
 use limestone_core::directory::{Access, OfflineDirectory};
 use limestone_core::replication::backup_socket::OpenBackup;
 use limestone_core::types::Epoch;
 use limestone_core::vfs::RealFs;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
+
+/// An engine with a BLOB that takes a while to copy, and a run that copies it.
+fn copying(top: &Path, args: &[&str]) -> (Writer, BlobPool, Child, PathBuf) {
+    let (dir, target) = (top.join("data"), top.join("backups"));
+    let mut writer = Writer::start(&dir);
+    writer.write(10);
+    let big = top.join("big");
+    std::fs::write(&big, vec![7; 256 << 20]).unwrap();
+    let pool = writer.engine.store().blob_pool();
+    pool.register_file(&big, true).unwrap();
+    let args = [&["create", text(&dir), text(&target)], args].concat();
+    let child = command(&args).stdout(Stdio::piped()).spawn().unwrap();
+    wait_until("it copies", || names(&target).iter().any(|name| name.contains("Z-")));
+    (writer, pool, child, target)
+}
+
+fn names(target: &Path) -> Vec<String> {
+    let listed = std::fs::read_dir(target).into_iter().flatten();
+    let mut names: Vec<_> = listed.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
 
 #[test]
 fn a_run_that_is_killed_holds_no_backup_and_what_it_left_is_deleted() {
     let top = tempfile::tempdir().unwrap();
-    let (dir, target) = (top.path().join("data"), top.path().join("backups"));
-    let mut writer = Writer::start(&dir);
-    writer.write(10);
-    let big = top.path().join("big");
-    std::fs::write(&big, vec![7; 256 << 20]).unwrap();
-    let pool = writer.engine.store().blob_pool();
-    pool.register_file(&big, true).unwrap();
+    let (writer, _pool, mut child, target) = copying(top.path(), &[]);
     let held = || writer.engine.store().backups().count();
-    let mut child = command(&["create", text(&dir), text(&target)]).stdout(Stdio::null()).spawn().unwrap();
-    let entries = || std::fs::read_dir(&target).map_or(0, |entries| entries.count());
-    wait_until("it copies", || entries() == 2 || child_has_ended(&target));
-    let was_held = held();
+    // Who looks does not wait.
+    assert_eq!(done(&["list", text(&target)])["backups"], serde_json::json!([]));
+    assert_eq!(held(), 1, "it was killed too late");
     child.kill().unwrap();
     child.wait().unwrap();
     wait_until("the backup has ended", || held() == 0);
-    assert_eq!(was_held, 1, "it was killed too late");
-    let left: Vec<_> = std::fs::read_dir(&target).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert!(left.iter().any(|name| name.to_str().unwrap().ends_with(".partial")), "{left:?}");
+    assert!(names(&target)[0].ends_with(".partial"), "{:?}", names(&target));
     assert_eq!(done(&["list", text(&target)])["backups"], serde_json::json!([]));
-    let name = create(&dir, &target);
-    let mut left: Vec<_> = std::fs::read_dir(&target).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    left.sort();
-    assert_eq!(left, [name.as_str(), "tgbackup.lock"]);
-    pool.release();
+    let name = create(&top.path().join("data"), &target);
+    assert_eq!(names(&target), [name.as_str(), "tgbackup.lock"]);
     writer.stop();
 }
 
-/// Whether a backup stands in its place.
-fn child_has_ended(target: &std::path::Path) -> bool {
-    std::fs::read_dir(target)
-        .is_ok_and(|mut entries| entries.any(|entry| entry.unwrap().file_name().to_str().unwrap().contains("Z-")))
+#[test]
+fn a_copy_of_files_that_were_not_held_to_its_end_does_not_count() {
+    let top = tempfile::tempdir().unwrap();
+    let (writer, _pool, child, target) = copying(top.path(), &["--json"]);
+    writer.stop();
+    let output = child.wait_with_output().unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(output.status.code() == Some(2) && told["error"].as_str().unwrap().contains("was not held"), "{told}");
+    assert_eq!(names(&target), ["tgbackup.lock"]);
 }
 
 #[test]
@@ -93,7 +110,7 @@ fn a_directory_that_is_stopped_or_left_by_a_crash_is_read_and_not_changed() {
     let copied = std::process::Command::new("cp").arg("-a").arg(&dir).arg(&crashed).status().unwrap();
     assert!(copied.success());
     let expected = writer.stop();
-    let files = |dir: &std::path::Path| {
+    let files = |dir: &Path| {
         let listed = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
         let mut files: Vec<_> = listed.map(|path| (path.clone(), std::fs::read(&path).unwrap())).collect();
         files.sort();

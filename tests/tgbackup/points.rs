@@ -31,6 +31,11 @@ fn every_epoch_of_a_history_can_be_restored() {
         let restored = top.path().join(epoch.to_string());
         let done = done(&["restore", text(&target), text(&restored), "--until-epoch", &epoch.to_string()]);
         assert_eq!(done["epoch"], *epoch);
+        // A replica with what came later has nothing in common with it there.
+        let history = std::fs::read(restored.join("limestone-history.json")).unwrap();
+        let history: serde_json::Value = serde_json::from_slice(&history).unwrap();
+        let runs = history["history"]["runs"].as_array().unwrap();
+        assert!(!runs.is_empty() && runs.iter().all(|run| run["first_epoch"].as_u64() <= Some(*epoch)), "{history}");
         assert_eq!(&content(&restored), expected, "epoch {epoch}");
         // It stays so, and goes on above all that ever was.
         let store = open(&restored);
