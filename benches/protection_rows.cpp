@@ -50,7 +50,7 @@ void runner::protection(std::vector<row>& rows) {
     for (std::size_t i = 0; i < size_.replication_pairs; ++i) {
         for (auto const& [name, given] : ways) {
             auto const run = [&](variables const& environment) {
-                return replicated("strict", 1000, size_.replication_sessions, environment).at("mb_per_second");
+                return replicated("strict", 1000, size_.replication_sessions, {}, environment).at("mb_per_second");
             };
             auto const first = i % 2 == 0 ? run(given) : run({});
             auto const second = i % 2 == 0 ? run({}) : run(given);

@@ -49,6 +49,8 @@ replica_process::replica_process(std::string const& directory, std::uint16_t por
         ::dup2(ends[1], STDOUT_FILENO);
         ::setenv("TSURUGI_REPLICATION_ENDPOINT", listen.c_str(), 1);
         ::unsetenv("TSURUGI_REPLICATION_MODE");
+        ::unsetenv("TSURUGI_REPLICATION_REPLICAS");
+        ::unsetenv("TSURUGI_REPLICATION_QUORUM");
         ::execl(program, program, directory.c_str(), nullptr);
         ::_exit(127);
     }
@@ -66,6 +68,7 @@ replica_process::replica_process(std::string const& directory, std::uint16_t por
 }
 
 replica_process::~replica_process() {
+    ::kill(child_, SIGCONT);
     ::kill(child_, SIGTERM);
     ::waitpid(child_, nullptr, 0);
     ::close(output_);
@@ -73,6 +76,22 @@ replica_process::~replica_process() {
 
 void replica_process::point_primary_here(std::string const& mode) const {
     ::setenv("TSURUGI_REPLICATION_ENDPOINT", endpoint(port_).c_str(), 1);
+    ::setenv("TSURUGI_REPLICATION_MODE", mode.c_str(), 1);
+}
+
+void replica_process::hold(bool held) const {
+    check(::kill(child_, held ? SIGSTOP : SIGCONT), "kill");
+}
+
+void point_primary_at(std::vector<std::unique_ptr<replica_process>> const& replicas, std::uint64_t quorum,
+                      std::string const& mode) {
+    std::string list;
+    for (auto const& replica : replicas) {
+        list += (list.empty() ? "r" : ",r") + std::to_string(replica->port()) + "=" + endpoint(replica->port());
+    }
+    ::unsetenv("TSURUGI_REPLICATION_ENDPOINT");
+    ::setenv("TSURUGI_REPLICATION_REPLICAS", list.c_str(), 1);
+    ::setenv("TSURUGI_REPLICATION_QUORUM", std::to_string(quorum).c_str(), 1);
     ::setenv("TSURUGI_REPLICATION_MODE", mode.c_str(), 1);
 }
 

@@ -5,7 +5,9 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
+#include <vector>
 
 namespace bench {
 
@@ -25,11 +27,17 @@ public:
 
     /// Sets the environment so that a datastore made in this process replicates here.
     void point_primary_here(std::string const& mode) const;
+    /// Holds the process up (SIGSTOP), or lets it go on.
+    void hold(bool held) const;
 
 private:
     std::uint16_t port_;
     pid_t child_ = -1;
     int output_ = -1;  // open as long as the program may write to it
 };
+
+/// Sets the environment so that a datastore made in this process replicates to all of them.
+void point_primary_at(std::vector<std::unique_ptr<replica_process>> const& replicas, std::uint64_t quorum,
+                      std::string const& mode);
 
 }  // namespace bench

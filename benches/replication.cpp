@@ -154,16 +154,24 @@ fields replicated_load(options const& given) {
     auto const mode = given.text("--mode");
     auto const directory = given.text("--dir");
 
-    std::unique_ptr<replica_process> replica;
+    auto const count = given.number("--replicas", 1);
+    auto const quorum = given.number("--quorum", count);
+
+    std::vector<std::unique_ptr<replica_process>> replicas;
     if (mode != "none") {
-        replica = std::make_unique<replica_process>(directory + "/replica");
-        replica->point_primary_here(mode);
+        for (std::uint64_t i = 0; i < count; ++i) {
+            replicas.push_back(std::make_unique<replica_process>(directory + "/replica" + std::to_string(i)));
+        }
+        point_primary_at(replicas, quorum, mode);
     }
     journaled_datastore store(directory + "/primary", channels);
-    if (replica) {
-        // The connection is made before the clock starts.
+    if (!replicas.empty()) {
+        // The connections are made before the clock starts.
         write_sessions(store, channels, 1, 1, epoch_length);
         store.journal().wait_for(store.next_epoch(), durability::propagated);
+    }
+    if (given.number("--stopped", 0) != 0) {
+        replicas.back()->hold(true);
     }
     auto const cpu = cpu_seconds();
     auto const begin = now_seconds();

@@ -42,6 +42,7 @@ int report(std::vector<std::string> const& arguments) {
         {"blobs", &runner::blobs},
         {"compaction", &runner::compaction},
         {"replication", &runner::replication},
+        {"quorum", &runner::quorum},
         {"catch-up", &runner::catch_up},
         {"commit-modes", &runner::commit_modes},
         {"protection", &runner::protection},

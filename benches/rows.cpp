@@ -397,11 +397,13 @@ fields runner::on_a_copy(std::string const& directory, std::string const& subcom
 }
 
 fields runner::replicated(std::string const& mode, std::uint64_t entries, std::uint64_t sessions,
-                          variables const& environment) {
+                          std::vector<std::string> const& more, variables const& environment) {
     auto const directory = fresh_directory();
-    auto result = run_child({"replicated-load", "--dir", directory, "--mode", mode, "--entries",
-                             std::to_string(entries), "--sessions", std::to_string(sessions)},
-                            environment);
+    std::vector<std::string> command{
+        "replicated-load",       "--dir", directory, "--mode", mode, "--entries", std::to_string(entries), "--sessions",
+        std::to_string(sessions)};
+    command.insert(command.end(), more.begin(), more.end());
+    auto result = run_child(command, environment);
     fs::remove_all(directory);
     ::sync();
     return result;

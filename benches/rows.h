@@ -62,6 +62,7 @@ public:
     void blobs(std::vector<row>& rows);
     void compaction(std::vector<row>& rows);
     void replication(std::vector<row>& rows);
+    void quorum(std::vector<row>& rows);
     void catch_up(std::vector<row>& rows);
     void commit_modes(std::vector<row>& rows);
     void protection(std::vector<row>& rows);
@@ -72,7 +73,7 @@ private:
                      std::vector<std::string> const& arguments = {});
 
     fields replicated(std::string const& mode, std::uint64_t entries, std::uint64_t sessions,
-                      variables const& environment = {});
+                      std::vector<std::string> const& more = {}, variables const& environment = {});
 
     fields registered(std::string const& subcommand);
 

@@ -196,7 +196,7 @@ CRM
 
 # What the OCF standard asks of an agent, on a node where nothing is configured yet.
 check_agent() {
-    on 1 "$top/build/examples/mini_engine/mini_engine" run --dir /srv/data --ack-file /srv/tester.acks --seconds 0 \
+    on 1 "$top/build/examples/mini_engine/mini_engine" run --dir /srv/data --ack-file /srv/tester.acks --seconds 1 \
         2>/dev/null >&2
     on 1 ocf-tester -n tester -o directory=/srv/data -o secret_file="$lab/secret" -o bindir="$top/target/release" \
         -o nodes="node1=tcp://127.0.0.1:5433 node2=tcp://10.77.0.2:5433" -o log=/srv/tester.log \

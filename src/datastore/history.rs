@@ -39,6 +39,26 @@ impl Datastore {
         }
     }
 
+    /// So many replicas as are needed have noted the term: notes that durably, unless it was noted before. To be called
+    /// before the first epoch of a term is reported as PROPAGATED.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; then nothing of the term may be reported.
+    pub fn note_known_term(&self) -> Result<()> {
+        let lifecycle = self.lifecycle.lock();
+        let mut history = self.history.lock();
+        let (Some(_), Some(history)) = (&lifecycle.directory, &mut *history) else {
+            return Err(Error::WrongState("the directory is closed".to_owned()));
+        };
+        if history.is_unknown() {
+            let mut known = history.clone();
+            known.become_known();
+            known.save(&*self.settings.vfs, &self.settings.location)?;
+            *history = known;
+        }
+        Ok(())
+    }
+
     /// Another primary has taken over: nothing is acknowledged any more, for good, and no engine starts on the
     /// directory before it has followed that one or has been forced. `reason` says who says so.
     pub fn fence(&self, reason: &str) {

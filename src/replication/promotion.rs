@@ -27,31 +27,35 @@ pub struct Promotion {
     pub run: RunId,
 }
 
-/// Makes the replica's directory at `location` a primary's. With `force` also one that was fenced, is too old or empty,
-/// or is no replica's: what it lacks is lost then.
+/// Makes the replica's directory at `location` a primary's. `above` is given by whoever has compared the claims
+/// ([`DirectoryHistory::claim`]) of so many directories that one of them has everything, and this one's is the largest:
+/// the largest term that any of them was told of, which the new one is above. Then also a primary's directory is
+/// promoted, fenced or not. With `force` also one that was fenced, is too old or empty, or is no replica's: what it
+/// lacks is lost then.
 ///
 /// # Errors [`Error::WrongState`] for what is refused; [`Error::NotFound`] when there is no data directory;
 /// [`Error::Locked`] while somebody uses it; else as those of a start. The history is unchanged then.
-pub fn promote(vfs: Arc<dyn Vfs>, location: &Path, force: bool) -> Result<Promotion> {
+pub fn promote(vfs: Arc<dyn Vfs>, location: &Path, force: bool, above: Option<u64>) -> Result<Promotion> {
     // What is forced is told once, when all is known.
     let allowed = |checked: Result<()>| if force { Ok(()) } else { checked };
     // What is refused for what it is stays untouched.
     let known = known(&*vfs, location)?;
-    allowed(check_role(known.as_ref(), location))?;
+    allowed(check_role(known.as_ref(), above, location))?;
     let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
     let (directory, restored) = LogDirectory::open(vfs, location, THREADS.min(processors))?;
     let instance = directory.identity();
     let place = Place { vfs: &**directory.vfs(), location: directory.location(), instance: &instance };
     let found = DirectoryHistory::load(place)?;
     let durable = restored.epoch_file.recorded();
-    let checked = check_role(found.as_ref(), location)
-        .and_then(|()| check_content(found.as_ref(), durable, restored.entries, location));
+    let checked = check_role(found.as_ref(), above, location)
+        .and_then(|()| check_content(durable, restored.entries, location))
+        .and_then(|()| check_behind(found.as_ref().filter(|_| above.is_none()), durable, location));
     if let (Err(e), true) = (&checked, force) {
         log::warn!("{e}; it is forced");
     }
     allowed(checked)?;
     let mut file = found.unwrap_or_else(|| DirectoryHistory::unknown(place.instance, Role::Primary));
-    let run = file.promote(durable);
+    let run = file.promote_above(durable, above.unwrap_or_default());
     file.save(place.vfs, place.location)?;
     log::info!("{} begins term {} with everything up to epoch {durable}", location.display(), file.term);
     Ok(Promotion { durable, term: file.term, run })
@@ -69,12 +73,12 @@ fn known(vfs: &dyn Vfs, location: &Path) -> Result<Option<DirectoryHistory>> {
     DirectoryHistory::load(Place { vfs, location, instance: &instance })
 }
 
-fn check_role(known: Option<&DirectoryHistory>, location: &Path) -> Result<()> {
+fn check_role(known: Option<&DirectoryHistory>, above: Option<u64>, location: &Path) -> Result<()> {
     match known {
         Some(file) if file.awaits_base_sync => {
             Err(refused(location, "a base sync into it has begun and is not complete"))
         }
-        Some(file) if file.role == Role::Replica => Ok(()),
+        Some(file) if file.role == Role::Replica || above.is_some() => Ok(()),
         Some(DirectoryHistory { fenced: Some(reason), .. }) => {
             Err(refused(location, &format!("another primary has taken over from it ({reason})")))
         }
@@ -82,11 +86,15 @@ fn check_role(known: Option<&DirectoryHistory>, location: &Path) -> Result<()> {
     }
 }
 
-/// What is empty, or known to be behind.
-fn check_content(found: Option<&DirectoryHistory>, durable: Epoch, entries: u64, location: &Path) -> Result<()> {
-    if durable == Epoch(0) && entries == 0 {
-        return Err(refused(location, "nothing has ever been replicated into it"));
+fn check_content(durable: Epoch, entries: u64, location: &Path) -> Result<()> {
+    match durable == Epoch(0) && entries == 0 {
+        true => Err(refused(location, "nothing has ever been replicated into it")),
+        false => Ok(()),
     }
+}
+
+/// Whether it lacks what its primary had; whoever has compared all knows whether that was PROPAGATED.
+fn check_behind(found: Option<&DirectoryHistory>, durable: Epoch, location: &Path) -> Result<()> {
     let begun = found.and_then(|file| file.run()).map_or(0, |run| run.first_epoch);
     if begun > durable.next().0 {
         let last = begun - 1;
@@ -136,7 +144,7 @@ mod tests {
     }
 
     fn promoted(fs: &SimFs, force: bool) -> Result<Promotion> {
-        promote(Arc::new(fs.clone()), Path::new(DIR), force)
+        promote(Arc::new(fs.clone()), Path::new(DIR), force, None)
     }
 
     fn start(fs: &SimFs) -> Result<DirectoryHistory> {
@@ -182,6 +190,20 @@ mod tests {
             start(&fs).unwrap();
         }
         assert!(matches!(promoted(&SimFs::new(), true), Err(Error::NotFound(_))));
+    }
+
+    #[test]
+    fn whoever_has_compared_all_gets_a_term_above_theirs_also_on_a_primarys_directory() {
+        let mut fenced = follows(&[(1, 0)]);
+        (fenced.role, fenced.fenced) = (Role::Primary, Some("by term 9".to_owned()));
+        for file in [follows(&[(1, 0)]), fenced] {
+            let fs = replica(41, &file);
+            let done = promote(Arc::new(fs.clone()), Path::new(DIR), false, Some(9)).unwrap();
+            assert_eq!((done.durable, done.term), (Epoch(41), 10));
+            assert_eq!(start(&fs).unwrap().term, 10);
+        }
+        let waits = replica(41, &follows(&[(1, 0)]).awaiting_base_sync());
+        assert!(promote(Arc::new(waits), Path::new(DIR), false, Some(9)).is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use crate::datastore::{Datastore, HeldBack};
 use crate::types::{Epoch, WriteVersion};
+use crate::wal::claim::Claim;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write};
 use std::time::{Duration, Instant};
@@ -120,6 +121,7 @@ pub struct Known {
     pub heard: Option<Instant>,
     pub instance_uuid: String,
     pub term: Option<u64>,
+    pub claim: Option<Claim>,
     pub switched: Option<Epoch>,
     pub stored: Option<Epoch>,
     pub propagated: Option<Epoch>,
@@ -148,11 +150,12 @@ impl Known {
         let known = |epoch: Epoch| Some(epoch).filter(|epoch| *epoch > Epoch(0));
         // In this order each is at least what was read before.
         let (propagated, recorded) = (store.propagated_epoch(), store.recorded_epoch());
-        let stored = store.last_epoch();
+        let (stored, history) = (store.last_epoch(), store.history());
         Known {
             role: Some(Side::Primary),
             instance_uuid: store.instance_uuid().to_owned(),
-            term: store.history().map(|history| history.term),
+            term: history.as_ref().map(|history| history.term),
+            claim: history.map(|history| history.claim(recorded)),
             propagated: known(propagated),
             written: Some(recorded.min(stored)),
             stored: known(stored),
@@ -197,6 +200,7 @@ impl Known {
             heard_ms: self.heard.map(|heard| ms(heard.elapsed())),
             instance_uuid: Some(printable(&self.instance_uuid)).filter(|uuid| !uuid.is_empty()),
             term: self.term,
+            claim: self.claim,
             switched_epoch: number(switched),
             stored_epoch: number(stored),
             propagated_epoch: number(self.propagated),
@@ -276,7 +280,10 @@ pub struct Status {
     pub heard_ms: Option<u64>,
     /// The instance that the directory belongs to.
     pub instance_uuid: Option<String>,
+    /// The largest one that the directory was in or was told of.
     pub term: Option<u64>,
+    /// What a cluster manager compares.
+    pub claim: Option<Claim>,
     /// Of the primary; on a replica as it was told last.
     pub switched_epoch: Option<u64>,
     pub stored_epoch: Option<u64>,

@@ -59,7 +59,7 @@ not answer within a second, or starts or ends just then. With --json every failu
 #[command(
     override_usage = "tgreplica [OPTIONS] <LOGDIR>\n       tgreplica status [--json] [--watch[=SECONDS]] <LOGDIR>\n\
                       \x20      tgreplica metrics [--openmetrics] <LOGDIR>\n\
-                      \x20      tgreplica promote [--force [--reason=TEXT]] [--json] <LOGDIR>\n\
+                      \x20      tgreplica promote [--force [--reason=TEXT]] [--above=TERM] [--json] <LOGDIR>\n\
                       \x20      tgreplica rejoin [OPTIONS] <LOGDIR>\n\
                       \x20      tgreplica replicas [--json] <LOGDIR> [list | add [NAME=]tcp://HOST:PORT | remove NAME]"
 )]
@@ -103,6 +103,11 @@ pub struct Arguments {
     /// With promote --force: why, for the log.
     #[arg(long, value_name = "TEXT", requires = "force")]
     pub reason: Option<String>,
+    /// With promote: for a cluster manager that has compared the claims of so many directories that one of them has
+    /// everything, of which this one's is the largest: begin a term above this one, the largest of all of them, also on
+    /// a primary's directory, whether another primary has taken over or not.
+    #[arg(long, value_name = "TERM")]
+    pub above: Option<u64>,
     /// With status, promote, rejoin and replicas: one JSON document. Failures are told as one, too.
     #[arg(long)]
     pub json: bool,
@@ -140,6 +145,7 @@ impl Arguments {
             [word, logdir] if word == Path::new("promote") => Ok(Wanted::Promote(logdir)),
             [word, logdir] if word == Path::new("metrics") => Ok(Wanted::Metrics(logdir)),
             _ if self.openmetrics => Err("--openmetrics is for: tgreplica metrics".to_owned()),
+            _ if self.above.is_some() => Err("--above is for: tgreplica promote".to_owned()),
             _ if self.force => Err("--force is for: tgreplica promote".to_owned()),
             [word, logdir, words @ ..] if word == Path::new("replicas") => {
                 Ok(Wanted::Replicas(logdir, replicas::request(words)?))

@@ -60,7 +60,7 @@ pub fn run(
     }
     match (&wanted, arguments.watch) {
         (Wanted::Promote(_), _) => {
-            let request = promote::Request::new(arguments.force, arguments.reason.clone());
+            let request = promote::Request::new(arguments.force, arguments.reason.clone(), arguments.above);
             promote::run(logdir, &request, &mut output)
         }
         (Wanted::Serve(_) | Wanted::Rejoin(_), _) => {

@@ -19,6 +19,8 @@ pub struct Request {
     pub force: bool,
     /// Why, for the log.
     pub reason: Option<String>,
+    /// The largest term of all directories, of which this one has the largest claim.
+    pub above: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,8 +38,8 @@ pub enum Answer {
 }
 
 impl Request {
-    pub fn new(force: bool, reason: Option<String>) -> Request {
-        Request { command: Command::Promote, force, reason }
+    pub fn new(force: bool, reason: Option<String>, above: Option<u64>) -> Request {
+        Request { command: Command::Promote, force, reason, above }
     }
 
     /// Carries it out on a directory that nobody has open.
@@ -46,7 +48,7 @@ impl Request {
             let reason = self.reason.as_deref().unwrap_or("none was given");
             log::warn!("{} is promoted whatever it lacks; reason: {}", logdir.display(), reason.escape_debug());
         }
-        match promote(Arc::new(RealFs), logdir, self.force) {
+        match promote(Arc::new(RealFs), logdir, self.force, self.above) {
             Ok(Promotion { durable, term, run }) => {
                 Answer::Promoted { durable_epoch: durable.0, term, run: run.to_string() }
             }

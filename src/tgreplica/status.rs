@@ -123,7 +123,8 @@ fn stopped(logdir: &Path) -> Result<Status, Error> {
         role => Known {
             role: role.map(|_| Side::Primary),
             instance_uuid: identity,
-            term: state.map(|state| state.term),
+            term: state.as_ref().map(|state| state.term),
+            claim: state.map(|state| state.claim(durable.unwrap_or_default())),
             stored: durable,
             ..Known::default()
         }
@@ -138,7 +139,8 @@ pub fn of_replica(logdir: &Path, known: Known, durable: Epoch, identity: String)
     Known {
         role: Some(Side::Replica),
         instance_uuid: identity,
-        term: state.map(|state| state.term),
+        term: state.as_ref().map(|state| state.term),
+        claim: state.map(|state| state.claim(durable)),
         propagated: Some(durable),
         boundary: found.boundary,
         safe_snapshot: found.safe_snapshot,

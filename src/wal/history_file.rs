@@ -6,6 +6,7 @@
 //! each start, and after an orderly shutdown the durable epoch has moved. What was written from then on is nobody's run
 //! that could be in common with another directory: it gets a run of its own.
 
+use super::claim::Claim;
 use super::history::{History, Run, RunId};
 use super::names;
 use crate::error::{Error, Result};
@@ -52,6 +53,10 @@ pub struct DirectoryHistory {
     /// Why no engine may start: another primary has taken over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fenced: Option<String>,
+    /// What the directory claims as long as its runs would say too much, or too little: its last run is of a term that
+    /// others may not know of and may have begun as well, or the directory is going back to where it leaves that run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    claimed: Option<Claim>,
 }
 
 /// `replication_state` of version 1.0.0, as far as it still counts: it knew terms by their numbers only.
@@ -85,6 +90,7 @@ impl DirectoryHistory {
             awaits_base_sync: false,
             cut_above: None,
             fenced: None,
+            claimed: None,
         }
     }
 
@@ -147,7 +153,7 @@ impl DirectoryHistory {
                  {first} on is not taken for that of any other directory",
                 place.location.display()
             );
-            file.history.begin(RunId::random(), file.term, first.min(durable.next()));
+            file.begin_foreign(first.min(durable.next()));
         }
         Ok(file)
     }
@@ -161,12 +167,19 @@ impl DirectoryHistory {
     pub fn disown(place: Place<'_>, first: Epoch) -> Result<()> {
         match DirectoryHistory::load(place)? {
             Some(mut file) if !file.history.is_empty() => {
-                file.history.begin(RunId::random(), file.term, first);
+                file.begin_foreign(first);
                 file.save(place.vfs, place.location)
             }
             // It claims nothing.
             _ => Ok(()),
         }
+    }
+
+    /// What the directory has from `first` on is nobody else's. It claims no more than before: a directory that awaits
+    /// a base sync has been told of a term that it has nothing of.
+    fn begin_foreign(&mut self, first: Epoch) {
+        let term = self.run().map_or(self.term, |run| run.term);
+        self.history.begin(RunId::random(), term, first);
     }
 
     /// Puts the file in place and takes away what others left, in this order.
@@ -243,14 +256,53 @@ impl DirectoryHistory {
     /// Begins a term with a run, which is returned: the directory is a primary's from now on, with all up to `durable`,
     /// and not fenced any more.
     pub fn promote(&mut self, durable: Epoch) -> RunId {
+        let claim = self.claim(durable);
         self.role = Role::Primary;
         self.term += 1;
         self.fenced = None;
         self.awaits_base_sync = false;
         self.cut_above = None;
+        self.claimed = Some(claim);
         let run = RunId::random();
         self.history.begin(run, self.term, durable.next());
         run
+    }
+
+    /// The same beyond a term that others may have begun.
+    pub fn promote_above(&mut self, durable: Epoch, others: u64) -> RunId {
+        self.term = self.term.max(others);
+        self.promote(durable)
+    }
+
+    /// Whether this is a primary's directory, and not so many replicas as are needed are known to have its term.
+    pub fn is_unknown(&self) -> bool {
+        self.role == Role::Primary && self.claimed.is_some()
+    }
+
+    /// So many replicas as are needed have noted its term.
+    pub fn become_known(&mut self) {
+        self.claimed = None;
+    }
+
+    /// What the directory has, for comparison with others; `durable` is its durable epoch. Nothing of one that was
+    /// given up.
+    pub fn claim(&self, durable: Epoch) -> Claim {
+        match self.claimed {
+            _ if self.is_given_up() => Claim::default(),
+            Some(claimed) => claimed.up_to(durable),
+            None => Claim::by(&self.history, durable),
+        }
+    }
+
+    /// The same directory when it claims this until it follows somebody else.
+    pub fn claiming(self, claim: Claim) -> DirectoryHistory {
+        DirectoryHistory { claimed: Some(claim), ..self }
+    }
+
+    /// All that the primary of the present term began with.
+    pub fn term_began_with(&self) -> Epoch {
+        let first = self.history.runs().iter().find(|run| run.term == self.term);
+        Epoch(first.map_or(0, |run| run.first_epoch.saturating_sub(1)))
     }
 
     /// What the directory is when it follows a primary with this history, all up to its own durable epoch being in
@@ -266,7 +318,9 @@ impl DirectoryHistory {
 
     /// The same directory when a rewind begins that leaves nothing above `last`: a replica's, whatever it was.
     pub fn cutting(self, last: Epoch) -> DirectoryHistory {
-        DirectoryHistory { role: Role::Replica, cut_above: Some(last.0), left: None, fenced: None, ..self }
+        // The run that tells of the term goes when the directory has nothing of it, and not what the term began with.
+        let claimed = Some(self.claim(last));
+        DirectoryHistory { role: Role::Replica, cut_above: Some(last.0), left: None, fenced: None, claimed, ..self }
     }
 
     /// Above which epoch nothing is to stay.

@@ -218,3 +218,46 @@ fn what_is_not_a_history_is_refused_with_a_reason() {
         assert!(matches!(&error, Error::BrokenMetadata(text) if text.contains(names::HISTORY)), "{error}");
     }
 }
+
+/// The history of a replica with runs of these terms from these epochs on.
+fn claimant(terms: &[(u64, u64)]) -> DirectoryHistory {
+    let run = |&(term, first_epoch): &(u64, u64)| Run { id: RunId(first_epoch.into()), term, first_epoch };
+    let last = terms.last().map_or(1, |last| last.0);
+    DirectoryHistory::following("one", last, History::new(terms.iter().map(run).collect(), false).unwrap())
+}
+
+fn claims(file: &DirectoryHistory, durable: u64) -> (u64, u64) {
+    let Claim { term, epoch } = file.claim(Epoch(durable));
+    (term, epoch)
+}
+
+#[test]
+fn a_directory_claims_the_last_term_of_which_it_has_all_that_it_began_with() {
+    let replica = claimant(&[(1, 0), (2, 101)]);
+    assert_eq!(claims(&replica, 99), (1, 99), "it lacks some of what the term began with");
+    assert_eq!(claims(&replica, 100), (2, 100), "it has nothing of the term, and all before");
+    assert_eq!((claims(&replica, 101), replica.term_began_with()), ((2, 101), Epoch(100)));
+    assert!(replica.claim(Epoch(99)) < claimant(&[(1, 0)]).claim(Epoch(100)));
+    assert!(replica.claim(Epoch(0)).is_nothing() && replica.clone().given_up().claim(Epoch(101)).is_nothing());
+}
+
+#[test]
+fn what_a_promoted_directory_wrote_before_its_replicas_know_of_the_term_is_no_claim() {
+    let mut promoted = claimant(&[(1, 0)]);
+    promoted.promote(Epoch(100));
+    assert_eq!((promoted.is_unknown(), claims(&promoted, 110)), (true, (1, 100)));
+    promoted.promote(Epoch(110));
+    assert_eq!(claims(&promoted, 120), (1, 100), "promoted again, and still alone");
+    let cut = promoted.clone().cutting(Epoch(105)).cut(Epoch(105));
+    assert_eq!(claims(&cut, 105), (1, 100));
+    promoted.become_known();
+    assert_eq!((promoted.is_unknown(), claims(&promoted, 120)), (false, (3, 120)));
+    let replica = claimant(&[(1, 0), (2, 101)]).claiming(Claim { term: 1, epoch: 90 });
+    assert_eq!((replica.is_unknown(), claims(&replica, 105)), (false, (1, 90)));
+}
+
+#[test]
+fn a_directory_that_goes_back_to_what_a_term_began_with_still_claims_it() {
+    let file = claimant(&[(1, 0), (2, 101)]).cutting(Epoch(100)).cut(Epoch(100));
+    assert_eq!((claims(&file, 100), file.history.runs().len()), ((2, 100), 1));
+}

@@ -4,6 +4,7 @@
 //! checked, and never panics on any input. Knows nothing of channels, snapshots or replicas.
 
 pub mod catalog;
+pub mod claim;
 pub mod entry;
 pub mod epoch_file;
 pub mod file_sync;

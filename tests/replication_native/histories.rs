@@ -130,8 +130,8 @@ fn a_fenced_primary_acknowledges_nothing_any_more_in_any_policy_until_it_is_forc
             let error = start().unwrap_err();
             assert!(matches!(&error, Error::WrongState(text) if text.contains("promote --force")), "{mode}: {error}");
         }
-        assert!(promote(Arc::new(RealFs), first.path(), false).is_err());
-        promote(Arc::new(RealFs), first.path(), true).unwrap();
+        assert!(promote(Arc::new(RealFs), first.path(), false, None).is_err());
+        promote(Arc::new(RealFs), first.path(), true, None).unwrap();
         start().unwrap();
     }
 }

@@ -23,6 +23,7 @@ mod several;
 mod status_watch;
 mod streaming;
 mod switch_over;
+mod terms;
 mod tls;
 mod tls_recipe;
 mod tls_strangers;

@@ -53,7 +53,7 @@ fn parted(first: &Path, second: &Path) {
     drop(server);
     write(&mut former, "only here", 4);
     former.shutdown();
-    promote(Arc::new(RealFs), second, false).unwrap();
+    promote(Arc::new(RealFs), second, false, None).unwrap();
 }
 
 /// Waits until the replica has everything of the engine, and ends both.
@@ -108,7 +108,7 @@ fn epochs_in_which_nothing_was_written_are_no_reason_to_refuse() {
     drop(server);
     (0..7).for_each(|_| former.next_epoch());
     former.shutdown();
-    promote(Arc::new(RealFs), second.path(), false).unwrap();
+    promote(Arc::new(RealFs), second.path(), false, None).unwrap();
     let server = replica(first.path(), 0, &Secret::default());
     let new = Engine::start(second.path(), settings(server.address().port(), &[]));
     follow(new, server, "there");
@@ -171,7 +171,7 @@ fn of_what_was_cut_off_the_oldest_goes() {
 fn parted_again([first, second]: [&Path; 2], round: usize) {
     let server = replica(second, 0, &Secret::default());
     if round > 0 {
-        promote(Arc::new(RealFs), first, false).unwrap();
+        promote(Arc::new(RealFs), first, false, None).unwrap();
     }
     let mut former = Engine::start(first, settings(server.address().port(), &[]));
     let shared = write(&mut former, &format!("shared{round}."), 2);
@@ -179,5 +179,5 @@ fn parted_again([first, second]: [&Path; 2], round: usize) {
     drop(server);
     write(&mut former, &format!("only{round}."), 2);
     former.shutdown();
-    promote(Arc::new(RealFs), second, false).unwrap();
+    promote(Arc::new(RealFs), second, false, None).unwrap();
 }

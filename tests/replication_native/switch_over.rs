@@ -22,7 +22,8 @@ fn primary_and_replica_change_places_and_nothing_is_lost_cut_off_or_copied() {
     for round in 0..4 {
         let (old, new) = (dirs[round % 2].path(), dirs[(round + 1) % 2].path());
         let server = replica(new, 0, &Secret::default());
-        let mut engine = Engine::start(old, settings(server.address().port(), &[]));
+        // The end waits for the replica as long as this, however slow the disk is.
+        let mut engine = Engine::start(old, settings(server.address().port(), &[("TIMEOUT_MS", "60000")]));
         engine.wait_state(LinkState::Streaming);
         for n in 0..5 {
             let key = format!("{round}.{n}");
@@ -33,7 +34,7 @@ fn primary_and_replica_change_places_and_nothing_is_lost_cut_off_or_copied() {
         (0..round).for_each(|_| engine.next_epoch());
         engine.shutdown();
         drop(server);
-        let promotion = promote(Arc::new(RealFs), new, false).unwrap();
+        let promotion = promote(Arc::new(RealFs), new, false, None).unwrap();
         assert_eq!(promotion.durable.0, durable_epoch(old), "round {round}: both have the same epoch");
         assert_eq!(promotion.term, round as u64 + 2);
         for dir in &dirs {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A base sync as the primary does it: the files of a backup, each offered, and sent from where the replica wants it.
 
+use crate::feeder::Lane;
 use crate::link::{Arrival, End};
-use crate::primary::Lane;
 use crate::setup::Setup;
 use crate::tap::expected;
 use limestone_core::datastore::{Backup, Datastore};

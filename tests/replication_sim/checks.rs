@@ -28,8 +28,8 @@ pub fn agreeing(machines: &[Machine]) -> Option<(usize, usize)> {
     let (Some((at, machine)), None) = (primaries.next(), primaries.next()) else { return None };
     let (primary, target) = (machine.primary()?, machine.target);
     let replica = machines[target].replica()?;
-    let stored = primary.store.last_epoch();
-    let has_all = primary.store.propagated_epoch() == stored
+    let stored = primary.store().last_epoch();
+    let has_all = primary.store().propagated_epoch() == stored
         && machines[target].known.follows == machine.life(at)
         && replica.store.durable() >= machine.known.model.last_written(stored);
     has_all.then_some((at, target))
@@ -53,7 +53,7 @@ pub fn describe(machines: &[Machine]) -> String {
         let Machine { role, known, target, .. } = machine;
         let epochs = match (machine.primary(), machine.replica()) {
             (Some(primary), _) => {
-                format!("stored {} of which {} propagated", known.stored, primary.store.propagated_epoch())
+                format!("stored {} of which {} propagated", known.stored, primary.store().propagated_epoch())
             }
             (None, Some(replica)) => format!("durable {}", replica.store.durable()),
             (None, None) => "not running".to_owned(),

@@ -96,7 +96,7 @@ impl Machine {
 
     /// Takes note of what the primary has reported.
     pub fn note_stored(&mut self) {
-        if let Some(stored) = self.primary().map(|primary| primary.store.last_epoch()) {
+        if let Some(stored) = self.primary().map(|primary| primary.store().last_epoch()) {
             self.known.stored = self.known.stored.max(stored);
         }
     }

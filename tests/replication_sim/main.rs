@@ -7,9 +7,15 @@
 
 mod base;
 mod checks;
+mod cluster;
+mod cluster_cases;
+mod cluster_checks;
+mod cluster_manager;
+mod cluster_runs;
 #[path = "../commits/mod.rs"]
 #[allow(dead_code)]
 mod commits;
+mod feeder;
 mod link;
 mod machine;
 mod model;
@@ -32,18 +38,24 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} is not a number")))
 }
 
+/// What happened in one run, or in several: with the seed, why the first one failed.
+type Outcome<T> = Result<T, (u64, String)>;
+
 /// Runs the seeds on all processors; the first failure, by seed.
-fn run(seeds: std::ops::Range<u64>, sabotage: Option<Sabotage>) -> Result<Tally, (u64, String)> {
+fn run_all<T: Default + Send>(
+    seeds: std::ops::Range<u64>,
+    add: impl Fn(&mut T, &T) + Sync,
+    one: impl Fn(u64) -> Result<T, String> + Sync,
+) -> Outcome<T> {
     let workers = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
-    let results: Vec<Result<Tally, (u64, String)>> = std::thread::scope(|scope| {
+    let results: Vec<Outcome<T>> = std::thread::scope(|scope| {
+        let (add, one) = (&add, &one);
         let part = |worker: u64| {
             let seeds = seeds.clone().filter(move |seed| seed % workers == worker);
             scope.spawn(move || {
-                let mut sum = Tally::default();
+                let mut sum = T::default();
                 for seed in seeds {
-                    let mut world = World::new(seed, sabotage);
-                    world.run(STEPS).map_err(|what| (seed, what))?;
-                    sum.add(&world.tally);
+                    add(&mut sum, &one(seed).map_err(|what| (seed, what))?);
                 }
                 Ok(sum)
             })
@@ -51,15 +63,22 @@ fn run(seeds: std::ops::Range<u64>, sabotage: Option<Sabotage>) -> Result<Tally,
         let parts: Vec<_> = (0..workers).map(part).collect();
         parts.into_iter().map(|part| part.join().expect("a run panicked")).collect()
     });
-    let mut sum = Tally::default();
+    let mut sum = T::default();
     let mut failures = Vec::new();
     for result in results {
         match result {
-            Ok(tally) => sum.add(&tally),
+            Ok(tally) => add(&mut sum, &tally),
             Err(failure) => failures.push(failure),
         }
     }
     failures.into_iter().min().map_or(Ok(sum), Err)
+}
+
+fn run(seeds: std::ops::Range<u64>, sabotage: Option<Sabotage>) -> Outcome<Tally> {
+    run_all(seeds, Tally::add, |seed| {
+        let mut world = World::new(seed, sabotage);
+        world.run(STEPS).map(|()| world.tally)
+    })
 }
 
 #[test]

@@ -59,7 +59,7 @@ impl World {
     fn stop(&mut self, at: usize) {
         self.machines[at].disk.heal();
         match (self.machines[at].primary(), self.machines[at].replica()) {
-            (Some(primary), _) => primary.store.shutdown(),
+            (Some(primary), _) => primary.store().shutdown(),
             (None, Some(replica)) => replica.store.close(),
             (None, None) => {}
         }
@@ -86,9 +86,9 @@ impl World {
         self.kill(at);
         self.hold_followed(at);
         for machine in &mut self.machines {
-            if let Some(primary) = machine.primary_mut().filter(|primary| primary.peer == at) {
+            if let Some(primary) = machine.primary_mut().filter(|primary| primary.peer() == at) {
                 primary.hang_up(false);
-                primary.diverged = false;
+                primary.links[0].diverged = false;
             }
             // Files of a base sync that are under way.
             if let Some(replica) = machine.replica_mut() {
@@ -114,7 +114,7 @@ impl World {
     fn keep(&mut self, at: usize) -> Result<(), String> {
         let (content, image) = match self.machines[at].primary() {
             Some(primary) if self.random.once_in(2) => {
-                let Ok(backup) = primary.store.begin_detailed_backup(Duration::ZERO) else { return Ok(()) };
+                let Ok(backup) = primary.store().begin_detailed_backup(Duration::ZERO) else { return Ok(()) };
                 let (files, image) = (self.machines[at].disk.files(), SimFs::new());
                 let listed = backup.files().iter().map(|file| (file.destination.clone(), files[&file.source].clone()));
                 let listed: Vec<_> = listed.collect();
@@ -193,7 +193,7 @@ impl World {
             self.machines[at].role = Role::Primary;
             return Ok(());
         }
-        match promote(Arc::new(disk), Path::new(LOCATION), force) {
+        match promote(Arc::new(disk), Path::new(LOCATION), force, None) {
             Ok(done) if !force && (known.awaits || known.fenced || !known.follower) => {
                 Err(format!("machine {at} is promoted: {done:?}, {known:?}"))
             }
@@ -229,7 +229,7 @@ impl World {
             return self.take_over(candidate, !faults);
         };
         if let Some(primary) = self.machines[at].primary() {
-            let (fenced, diverged, peer) = (primary.fenced.is_some(), primary.diverged, primary.peer);
+            let (fenced, diverged, peer) = (primary.shared.fenced.is_some(), primary.links[0].diverged, primary.peer());
             if fenced {
                 self.turn(at, Role::Replica);
                 return Ok(());

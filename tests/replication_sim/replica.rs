@@ -5,6 +5,7 @@ use crate::link::{Arrival, End};
 use crate::model::LOCATION;
 use crate::setup::{Sabotage, Setup, TIMEOUT};
 use crate::tap::{expected, seen, Step};
+use limestone_core::directory::{self, Keep};
 use limestone_core::replication::native::protocol::handshake::{
     check_term, decide, followed, history_of, Identified, ReplicaHandshake, ReplicaStep, Standing,
 };
@@ -18,6 +19,8 @@ use limestone_core::replication::replica_store::{BaseStaging, BlobReceiver, Stan
 use limestone_core::replication::secret::Secret;
 use limestone_core::types::Epoch;
 use limestone_core::vfs::{SimFs, Vfs};
+use limestone_core::wal::claim::Claim;
+use limestone_core::wal::history::Common;
 use limestone_core::wal::history_file::{DirectoryHistory, Place, Role};
 use std::path::Path;
 use std::sync::Arc;
@@ -28,6 +31,13 @@ pub enum News {
     Accepted { session: SessionId, outcome: Outcome, term: u64 },
     /// A base sync is in place.
     Installed { session: SessionId },
+    /// It has taken back what this primary does not have, or given everything up for a base sync.
+    Rewound { session: SessionId, all: bool },
+}
+
+/// Opens the directory as a replica's.
+fn opened(fs: &SimFs, setup: Setup) -> limestone_core::error::Result<StandbyStore> {
+    StandbyStore::open_with(Arc::new(fs.clone()), Path::new(LOCATION), setup.commit)
 }
 
 struct Open {
@@ -59,6 +69,8 @@ struct Blobs {
 
 pub struct Replica {
     pub store: StandbyStore,
+    /// The number of its directory.
+    pub directory: u64,
     fs: SimFs,
     setup: Setup,
     accepted: Vec<(End, ReplicaHandshake)>,
@@ -83,16 +95,15 @@ impl Replica {
     /// Starts on what is on the disk.
     pub fn start(fs: &SimFs, setup: Setup) -> Result<Replica, String> {
         let failed = |e: String| format!("the replica cannot start: {e}");
-        let store = StandbyStore::open_with(Arc::new(fs.clone()), Path::new(LOCATION), setup.commit);
-        let store = store.map_err(|e| failed(e.to_string()))?;
+        let store = opened(fs, setup).map_err(|e| failed(e.to_string()))?;
         // Another process would not take up what this one has begun to receive.
         let parts = fs.files().into_keys().filter(|path| path.extension().is_some_and(|found| found == "part"));
         parts.into_iter().try_for_each(|path| fs.unlink(&path)).map_err(|e| failed(e.to_string()))?;
         let (accepted, news) = (Vec::new(), Vec::new());
-        Ok(Replica { store, fs: fs.clone(), setup, accepted, open: None, news })
+        Ok(Replica { store, directory: 0, fs: fs.clone(), setup, accepted, open: None, news })
     }
 
-    fn history(&self) -> Option<DirectoryHistory> {
+    pub fn history(&self) -> Option<DirectoryHistory> {
         let uuid = self.store.identity();
         let place = Place { vfs: &**self.store.vfs(), location: self.store.location(), instance: &uuid };
         let known = DirectoryHistory::load(place).ok()?;
@@ -101,7 +112,9 @@ impl Replica {
 
     /// What the directory says of itself.
     fn standing(&self, known: &DirectoryHistory) -> Standing {
-        let (uuid, empty, durable) = (self.store.identity(), self.store.is_empty(), self.store.durable());
+        let (uuid, empty) = (self.store.identity(), self.store.is_empty());
+        // What was given up counts for nothing.
+        let durable = if known.is_given_up() { Epoch(0) } else { self.store.durable() };
         Standing { empty, term: known.term, history: seen(&known.history, self.setup), durable, uuid }
     }
 
@@ -208,9 +221,13 @@ impl Replica {
         if self.setup.sabotage != Some(Sabotage::NoDiscard) && self.store.discard_beyond_durable().is_err() {
             return Ok(());
         }
-        let standing = self.standing(known);
+        let (standing, claim) = (self.standing(known), known.claim(self.store.durable()));
         let outcome = match decide(&primary, &standing) {
             Ok(outcome) => outcome,
+            Err(reason) if reason.code == Code::DIVERGED && self.setup.rewinds => {
+                end.send(&Message::Refused(Reason::new(Code::BUSY, "the directory goes back")));
+                return self.rewind(id, &primary, &standing);
+            }
             Err(reason) => {
                 end.send(&Message::Refused(reason.clone()));
                 return expected(reason);
@@ -219,7 +236,7 @@ impl Replica {
         if self.store.adopt_identity(&primary.uuid).is_err() {
             return Ok(());
         }
-        let follows = followed(&standing, &primary, outcome);
+        let follows = followed(&standing, claim, &primary, outcome);
         if follows.save(&**self.store.vfs(), self.store.location()).is_err() {
             return Ok(());
         }
@@ -231,7 +248,7 @@ impl Replica {
             durable: standing.durable,
             outcome,
             max_channels: session.max_channels(),
-            directory: 0,
+            directory: self.directory,
         };
         end.send(&Message::Answer { replica: Some(replica) });
         self.news.push(News::Accepted { session: id, outcome, term: primary.term });
@@ -248,8 +265,36 @@ impl Replica {
         Ok(())
     }
 
+    /// Takes the directory back to where the primary's went another way.
+    fn rewind(&mut self, session: SessionId, primary: &PrimaryIdentity, standing: &Standing) -> Step {
+        let common = primary.history.common(primary.stored, &standing.history, standing.durable);
+        let last = match common {
+            Common::UpTo(last) => Some(match self.setup.sabotage {
+                Some(Sabotage::RewindShort) => last.next(),
+                Some(Sabotage::RewindTooFar) => Epoch(last.0.saturating_sub(1)),
+                _ => last,
+            }),
+            Common::Nothing | Common::Forgotten => None,
+        };
+        self.store.close();
+        let vfs: Arc<dyn Vfs> = Arc::new(self.fs.clone());
+        let cut = directory::cut(&vfs, Path::new(LOCATION), last, Keep::default(), 1);
+        // The power may have gone: the machine ends then.
+        let result = cut.and_then(|cut| Ok((cut, opened(&self.fs, self.setup)?)));
+        match result {
+            Err(_) if self.fs.has_failed() => Ok(()),
+            Err(e) => Err(format!("a rewind to {last:?}: {e}")),
+            Ok((cut, store)) => {
+                self.store = store;
+                self.news.push(News::Rewound { session, all: cut.extent.is_all() });
+                Ok(())
+            }
+        }
+    }
+
     /// Takes what has come of a base sync.
     fn poll_base(&mut self, now: Millis) -> Result<Verdict, String> {
+        let claim = self.history().map_or(Claim::default(), |known| known.claim(self.store.durable()));
         let Some(open) = &mut self.open else { return Ok(Verdict::GoOn) };
         let Some((end, staging)) = &mut open.base else { return Ok(Verdict::GoOn) };
         loop {
@@ -271,11 +316,9 @@ impl Replica {
                     let (_, stored, _) = open.session.primary_epochs();
                     staging.verify(files, &open.primary.uuid, |_| stored).map_err(|e| e.to_string())?;
                     let _paused = self.store.pause_journal().map_err(|e| e.to_string())?;
-                    staging.install(files, &history_of(&open.primary)).map_err(|e| e.to_string())?;
+                    staging.install(files, &history_of(&open.primary, claim)).map_err(|e| e.to_string())?;
                     self.store.close();
-                    let (fs, location) = (Arc::new(self.fs.clone()), Path::new(LOCATION));
-                    let store = StandbyStore::open_with(fs, location, self.setup.commit);
-                    self.store = store.map_err(|e| e.to_string())?;
+                    self.store = opened(&self.fs, self.setup).map_err(|e| e.to_string())?;
                     end.send(&Message::Staged);
                     self.news.push(News::Installed { session: open.session.id() });
                     Ok(())

@@ -25,6 +25,22 @@ pub enum Sabotage {
     LateRun,
     /// A primary that is told that another one has taken over goes on.
     FencedGoesOn,
+    /// What one replica confirms counts for two.
+    CountTwice,
+    /// A rewind leaves an epoch that the primary does not have.
+    RewindShort,
+    /// A rewind takes away an epoch that the primary has.
+    RewindTooFar,
+    /// The cluster manager compares epochs and no terms.
+    ScoreByEpoch,
+    /// The cluster manager promotes with one less than it has to hear.
+    HearTooFew,
+    /// What a promoted directory wrote while nobody knew of its term counts.
+    ClaimUnknownTerm,
+    /// Replicas are not told that others may have begun the term.
+    NotToldUnknown,
+    /// What was there before a term counts although the term does not protect it yet.
+    CountFormerTerms,
 }
 
 /// What stays the same during a run.
@@ -35,6 +51,10 @@ pub struct Setup {
     pub piece_bytes: usize,
     /// How everybody commits.
     pub commit: Commit,
+    /// How many replicas must have an epoch.
+    pub quorum: usize,
+    /// Replicas take back what their primary does not have.
+    pub rewinds: bool,
     pub sabotage: Option<Sabotage>,
 }
 

@@ -7,7 +7,7 @@ use limestone_core::replication::native::protocol::message::{Code, Reason};
 use limestone_core::types::{Epoch, WriteVersion};
 use limestone_core::wal::history::{History, Run, RunId};
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// Events of the tap beyond which a replica is put back to catch-up.
 pub const QUEUE_MAX: usize = 16;
@@ -21,15 +21,24 @@ pub enum Event {
 #[derive(Default)]
 pub struct Queue(pub Mutex<VecDeque<Event>>);
 
-impl Tap for Queue {
+impl Queue {
+    fn push(&self, event: Event) {
+        self.0.lock().unwrap().push_back(event);
+    }
+}
+
+/// Tells the links of a primary.
+pub struct Fan(pub Vec<Arc<Queue>>);
+
+impl Tap for Fan {
     fn session_ended(&self, session: EndedSession) {
-        self.0.lock().unwrap().push_back(Event::Session(session));
+        self.0.iter().for_each(|queue| queue.push(Event::Session(session.clone())));
     }
     fn switched(&self, _: Epoch) {
-        self.0.lock().unwrap().push_back(Event::Switched);
+        self.0.iter().for_each(|queue| queue.push(Event::Switched));
     }
     fn stored(&self, stored: Epoch, last_written: Option<Epoch>) -> Option<Epoch> {
-        self.0.lock().unwrap().push_back(Event::Stored(stored, last_written));
+        self.0.iter().for_each(|queue| queue.push(Event::Stored(stored, last_written)));
         None
     }
     fn boundary(&self, _: WriteVersion) {}

@@ -50,6 +50,8 @@ impl World {
             channels: 1 + random.below(4) as usize,
             piece_bytes: [20, 64, 1000][random.below(3) as usize],
             commit: commits::ways()[random.below(2) as usize],
+            quorum: 1,
+            rewinds: false,
             sabotage,
         };
         let mut machines = vec![Machine::new(Role::Primary, 1)];
@@ -160,7 +162,7 @@ impl World {
 
     fn connect(&mut self, at: usize) {
         let Machine { target, life, .. } = self.machines[at];
-        let is_ready = |primary: &Primary| !primary.is_connected() && primary.fenced.is_none();
+        let is_ready = |primary: &Primary| !primary.is_connected() && primary.shared.fenced.is_none();
         if !self.machines[at].primary().is_some_and(is_ready) {
             return;
         }
@@ -179,9 +181,9 @@ impl World {
         let mut process = self.machines[at].process.take();
         let result = match &mut process {
             Some(Process::Primary(primary)) => {
-                let (machines, pipes, peer) = (&mut self.machines, &mut self.pipes, primary.peer);
+                let (machines, pipes) = (&mut self.machines, &mut self.pipes);
                 primary.save_late_run();
-                primary.poll(now, &mut || World::dial(&mut machines[peer], pipes))
+                primary.poll(now, &mut |peer| World::dial(&mut machines[peer], pipes))
             }
             Some(Process::Replica(replica)) => replica.poll(now),
             None => Ok(()),
@@ -197,6 +199,7 @@ impl World {
         self.hold_followed(at);
         let known = &mut self.machines[at].known;
         let session = match news {
+            News::Rewound { .. } => return Err(format!("machine {at} rewinds, which nobody asked for")),
             News::Accepted { term, .. } if term < known.term => {
                 return Err(format!("machine {at} has seen term {} and accepts a primary of term {term}", known.term));
             }
@@ -254,7 +257,7 @@ impl World {
     /// Lets the process of a machine go. What its replicas have to have stays as it was.
     pub fn end_process(&mut self, at: usize) {
         self.machines[at].note_stored();
-        self.tally.demotions += self.machines[at].primary().map_or(0, |primary| primary.demotions);
+        self.tally.demotions += self.machines[at].primary().map_or(0, |primary| primary.links[0].demotions);
         if let Some(life) = self.machines[at].life(at) {
             let (model, stored) = (self.machines[at].known.model.clone(), self.machines[at].known.stored);
             for follower in self.machines.iter_mut().filter(|machine| machine.known.follows == Some(life)) {
@@ -294,7 +297,7 @@ impl World {
         let compact = self.random.once_in(4);
         self.hold_followed(at);
         let machine = &mut self.machines[at];
-        let (primary, durable) = match Primary::start(&machine.disk, self.setup, compact)? {
+        let (primary, durable) = match Primary::start(&machine.disk, self.setup, &[machine.target], compact)? {
             Start::Runs(..) if machine.known.fenced || machine.known.awaits => {
                 return Err("it starts, though it is fenced or awaits a base sync".to_owned());
             }
@@ -305,7 +308,7 @@ impl World {
             }
             Start::Refused(why) => return Err(why),
         };
-        let found = read(&primary.store, durable)?;
+        let found = read(primary.store(), durable)?;
         let known = &mut machine.known;
         if !known.is_primary {
             known.check_replica(&found)?;
@@ -313,13 +316,13 @@ impl World {
             (known.companion, known.lineage, known.stored) = (None, self.lives, Epoch(0));
         }
         known.model.settle(&found, known.stored)?;
-        let term = primary.store.history().map_or(0, |history| history.term);
+        let term = primary.store().history().map_or(0, |history| history.term);
         if term < known.term + u64::from(known.follower) {
             return Err(format!("it is in term {term} after {}, a replica before: {}", known.term, known.follower));
         }
         (known.term, known.is_primary, known.follower) = (term, true, false);
         // Epochs without writes leave no trace: their numbers may come again.
-        (known.stored, known.propagated) = (primary.store.last_epoch(), Epoch(0));
+        (known.stored, known.propagated) = (primary.store().last_epoch(), Epoch(0));
         self.lives += 1;
         machine.life = self.lives;
         machine.process = Some(Process::Primary(primary));
@@ -365,7 +368,7 @@ impl World {
         let Machine { known, process: Some(Process::Primary(primary)), .. } = &mut self.machines[at] else {
             return Ok(None);
         };
-        let store = &primary.store;
+        let store = primary.store();
         let (switched, stored, propagated) = (store.switched_epoch(), store.last_epoch(), store.propagated_epoch());
         if !(switched >= stored && stored >= propagated) {
             return Err(format!("switched {switched}, stored {stored}, propagated {propagated}"));
@@ -373,15 +376,15 @@ impl World {
         if stored < known.stored {
             return Err(format!("stored went back from {} to {stored}", known.stored));
         }
-        if let Some(fenced) = primary.fenced {
+        if let Some(fenced) = primary.shared.fenced {
             self.tally.fenced += u64::from(!std::mem::replace(&mut known.fenced, true));
             if fenced != (stored, propagated) {
                 return Err(format!("a fenced primary went on from {fenced:?} to {:?}", (stored, propagated)));
             }
         }
-        let companion = Some((at, known.lineage)).filter(|_| primary.diverged);
+        let companion = Some((at, known.lineage)).filter(|_| primary.links[0].diverged);
         let more = Some(propagated).filter(|propagated| *propagated > known.propagated);
-        let peer = primary.peer;
+        let peer = primary.peer();
         if companion.is_some() && self.machines[peer].known.companion == companion {
             return Err(format!("machine {peer} has diverged, though nothing but restarts has happened"));
         }
@@ -393,7 +396,7 @@ impl World {
         self.tally.propagated += 1;
         self.tally.images += 1;
         self.machines[at].known.propagated = epoch;
-        let Some(peer) = self.machines[at].primary().map(|primary| primary.peer) else { return Ok(()) };
+        let Some(peer) = self.machines[at].primary().map(|primary| primary.peer()) else { return Ok(()) };
         let found = recover(&self.machines[peer].disk, self.random.loss())
             .map_err(|e| format!("replica {peer} of {at}, {epoch}: {e}"))?;
         let model = &self.machines[at].known.model;

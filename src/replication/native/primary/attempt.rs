@@ -5,10 +5,11 @@ use super::connection::{Receiver, Sender};
 use super::end::End;
 use super::session::Session;
 use super::{base_sync, catch_up};
-use crate::replication::native::protocol::message::{ConnectionKind, Outcome, ReplicaIdentity, CHANNELS_MAX};
+use crate::replication::native::protocol::message::{
+    ConnectionKind, Outcome, PrimaryIdentity, ReplicaIdentity, CHANNELS_MAX,
+};
 use crate::replication::net::connection::Connection;
 use crate::replication::secret;
-use crate::types::Epoch;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -37,8 +38,8 @@ struct Opened {
     sender: Sender,
     receiver: Receiver,
     replica: ReplicaIdentity,
-    /// What it was told to be stored here.
-    stored: Epoch,
+    /// What it was told of this side.
+    identity: PrimaryIdentity,
 }
 
 /// Tries the addresses of the replica in turn: only one that goes through the whole handshake is the replica.
@@ -70,7 +71,7 @@ fn open_control(session: &Session, connection: Connection) -> Result<Opened, End
     let identity = session.identity();
     let (sender, receiver, replica) = session.open(connection, ConnectionKind::Control, Some(&identity))?;
     let replica = replica.ok_or_else(|| End::Protocol("the Answer on the control connection is empty".to_owned()))?;
-    Ok(Opened { peer, sender, receiver, replica, stored: identity.stored })
+    Ok(Opened { peer, sender, receiver, replica, identity })
 }
 
 /// Of what all addresses answered, what needs a person most; every address is told of when none was reached.
@@ -88,11 +89,11 @@ fn worst(mut ends: Vec<End>) -> End {
 }
 
 fn send(session: &Arc<Session>, opened: Opened, threads: &mut Vec<JoinHandle<()>>) -> Result<(), End> {
-    let Opened { peer, sender, receiver, replica, stored } = opened;
+    let Opened { peer, sender, receiver, replica, identity } = opened;
     session.core.connected(peer);
     let is_base_sync = replica.outcome == Outcome::BaseSync;
     let lanes = if is_base_sync { 0 } else { session.core.settings.lanes };
-    let feed = session.begin(sender, (stored, &replica), lanes)?;
+    let feed = session.begin(sender, (&identity, &replica), lanes)?;
     // From here on both sides hear of each other, whatever else takes long.
     session.spawn(threads, "control", {
         let feed = feed.clone();

@@ -35,7 +35,7 @@ pub(super) enum End {
     Protocol(String),
     #[error("{0}")]
     Local(String),
-    #[error("its directory was that of another replica, which has another one now")]
+    #[error("the replica counts from now on: the term is known, or its directory is no other's any more")]
     NotCounted,
     #[error("the base sync is complete")]
     BaseSynced,

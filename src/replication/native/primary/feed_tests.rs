@@ -53,7 +53,7 @@ impl Rig {
             directory: 7,
         };
         let machine = PrimarySession::new(Epoch(1), &replica, 1000, 0);
-        let seat = Quorum::new(1, 1).begin(0, 7, Epoch(1)).0;
+        let seat = Quorum::new(1, 1).begin(0, 7, Epoch(1), false).0;
         let feed = Feed::new(seat, lanes.clone(), Arc::new(Blobs::new()), &store, weak, machine);
         let file = fs.open(Path::new("/file"), Open::Create).unwrap().into();
         Rig { fs, feed: Arc::new(feed), pass: Mutex::default(), lanes, file, observer, _store: store }

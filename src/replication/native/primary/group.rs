@@ -32,11 +32,16 @@ pub(super) struct Group {
     fenced: AtomicBool,
     /// Somebody waits for what the replicas confirm.
     awaited: AtomicBool,
+    /// It was said that the term cannot be noted.
+    told: AtomicBool,
 }
 
 impl Group {
     pub(super) fn new(store: Arc<Datastore>, settings: ReplicationSettings, state: DirectoryHistory) -> Group {
         let quorum = Arc::new(Quorum::new(settings.quorum, settings.replicas.len()));
+        if state.is_unknown() {
+            quorum.hold(state.term_began_with());
+        }
         let roster = Mutex::new(Rank::Roster, settings.replicas.iter().cloned().enumerate().collect());
         Group {
             store,
@@ -49,6 +54,7 @@ impl Group {
             stopping: AtomicBool::new(false),
             fenced: AtomicBool::new(false),
             awaited: AtomicBool::new(false),
+            told: AtomicBool::new(false),
         }
     }
 
@@ -155,6 +161,21 @@ impl Group {
         }
         if self.awaited.load(SeqCst) {
             self.events.wake();
+        }
+    }
+
+    /// When as many replicas as are needed have noted the term, no other directory can come to the same one, and what
+    /// they confirm begins to count. On the disk first, so that this directory claims the term from then on.
+    pub(super) fn look_who_knows(&self) {
+        if self.quorum.can_be_released() {
+            match self.store.note_known_term() {
+                Ok(()) => self.quorum.release(),
+                // Tried again with whatever is confirmed next, and told once.
+                Err(e) if !self.is_stopping() && !self.told.swap(true, SeqCst) => {
+                    log::error!("replication: nothing is PROPAGATED: {e}");
+                }
+                Err(_) => {}
+            }
         }
     }
 

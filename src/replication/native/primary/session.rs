@@ -12,7 +12,7 @@ use super::queue::Queue;
 use crate::lock_order::{Condvar, Mutex, Rank};
 use crate::replication::native::protocol::handshake::{PrimaryHandshake, Terms};
 use crate::replication::native::protocol::message::{
-    Code, ConnectionKind, Message, Nonce, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, CHANNELS_MAX,
+    Code, ConnectionKind, Message, Nonce, Outcome, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, CHANNELS_MAX,
 };
 use crate::replication::native::protocol::primary_session::PrimarySession;
 use crate::replication::net::connection::{Closer, Connection};
@@ -184,7 +184,7 @@ impl Session {
             oldest_shippable: core.oldest_shippable(),
             lanes: core.settings.lanes as u32,
             max_channels: CHANNELS_MAX,
-            capabilities: 0,
+            capabilities: if core.group.quorum.is_unknown() { PrimaryIdentity::TERM_UNKNOWN } else { 0 },
         }
     }
 
@@ -272,16 +272,16 @@ impl Session {
     pub(super) fn begin(
         self: &Arc<Self>,
         control: Sender,
-        (stored, replica): (Epoch, &ReplicaIdentity),
+        (primary, replica): (&PrimaryIdentity, &ReplicaIdentity),
         lanes: usize,
     ) -> Result<Arc<Feed>, End> {
         let observer: Weak<dyn Observer> = Arc::downgrade(&(self.clone() as Arc<dyn Observer>));
         let timeout = self.core.settings.timeout.as_millis() as u64;
-        let machine = PrimarySession::new(stored, replica, timeout, 0);
+        let machine = PrimarySession::new(primary.stored, replica, timeout, 0);
         let lanes: Vec<_> = (0..lanes).map(|_| Arc::new(Queue::new())).collect();
         *self.lanes.lock() = lanes.clone();
         let feed = Arc::new(Feed::new(
-            self.take_seat(replica),
+            self.take_seat(primary, replica)?,
             lanes,
             self.blobs.clone(),
             &self.core.store,
@@ -295,13 +295,16 @@ impl Session {
     }
 
     /// From now on what this session confirms counts, and nothing else of the same directory.
-    fn take_seat(&self, replica: &ReplicaIdentity) -> Seat {
+    fn take_seat(&self, primary: &PrimaryIdentity, replica: &ReplicaIdentity) -> Result<Seat, End> {
         let core = &self.core;
-        let (seat, other) = core.group.quorum.begin(core.slot, replica.directory, replica.durable);
+        // What is replaced by a base sync is not taken over when this primary is lost meanwhile.
+        let has = if replica.outcome == Outcome::BaseSync { Epoch(0) } else { replica.durable };
+        let (seat, other) = core.group.quorum.begin(core.slot, replica.directory, has, primary.is_unknown());
         if let Some(other) = other {
             log::warn!("{}: {}", core.label(), core.group.counts_as_one(other));
         }
-        seat
+        core.group.look_who_knows();
+        Ok(seat)
     }
 
     /// Opens the lanes and the connection for BLOBs, several at a time; what is to be sent on them may wait already.
@@ -359,6 +362,7 @@ impl Session {
                 return Err(End::Ended(Reason::new(Code::SHUTDOWN, "it ends")));
             }
             self.core.group.confirm(feed.seat(), propagated);
+            self.check_counted(feed)?;
         }
     }
 
@@ -375,10 +379,17 @@ impl Session {
     /// To be called now and then: shows the replica that this side is alive, and looks whether it takes what it gets.
     pub(super) fn tick(&self) {
         let Some(feed) = self.feed().filter(|_| self.end.lock().is_none()) else { return };
-        if let Err(end) = self.tell(&feed) {
+        if let Err(end) = self.tell(&feed).and_then(|()| self.check_counted(&feed)) {
             self.finish(end);
-        } else if self.core.group.quorum.has_to_begin_again(feed.seat()) {
-            self.finish(End::NotCounted);
+        }
+    }
+
+    /// A base sync goes on: a session follows it anyway.
+    fn check_counted(&self, feed: &Feed) -> Result<(), End> {
+        let sends_log = matches!(*self.base.lock(), Base::None);
+        match sends_log && self.core.group.quorum.has_to_begin_again(feed.seat()) {
+            true => Err(End::NotCounted),
+            false => Ok(()),
         }
     }
 

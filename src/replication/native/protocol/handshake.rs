@@ -11,6 +11,7 @@ use super::proofs::Transcript;
 use super::seal::Seals;
 use crate::replication::secret::Secret;
 use crate::types::Epoch;
+use crate::wal::claim::Claim;
 use crate::wal::history::{Common, History};
 use crate::wal::history_file::DirectoryHistory;
 
@@ -308,19 +309,25 @@ pub fn decide(primary: &PrimaryIdentity, replica: &Standing) -> Result<Outcome, 
 
 /// What the directory of a replica says of itself before the primary gets its answer: whose it is, in which term, and
 /// what it has from now on. A base sync brings the history with the files; until then what the directory has does not
-/// count any more.
-pub fn followed(replica: &Standing, primary: &PrimaryIdentity, outcome: Outcome) -> DirectoryHistory {
+/// count any more. `claim` is what it claimed before.
+pub fn followed(replica: &Standing, claim: Claim, primary: &PrimaryIdentity, outcome: Outcome) -> DirectoryHistory {
     match outcome {
-        Outcome::BaseSync => {
-            DirectoryHistory::following(&primary.uuid, primary.term, replica.history.clone()).awaiting_base_sync()
-        }
-        Outcome::Stream | Outcome::CatchUp => history_of(primary),
+        Outcome::BaseSync => DirectoryHistory::following(&primary.uuid, primary.term, replica.history.clone())
+            .claiming(claim)
+            .awaiting_base_sync(),
+        Outcome::Stream | Outcome::CatchUp => history_of(primary, claim),
     }
 }
 
-/// The history of a replica that has what this primary has.
-pub fn history_of(primary: &PrimaryIdentity) -> DirectoryHistory {
-    DirectoryHistory::following(&primary.uuid, primary.term, primary.history.clone())
+/// The history of a replica that has what this primary has. While others may have begun the primary's term as well, it
+/// claims no more than before.
+pub fn history_of(primary: &PrimaryIdentity, claim: Claim) -> DirectoryHistory {
+    let file = DirectoryHistory::following(&primary.uuid, primary.term, primary.history.clone());
+    if primary.is_unknown() {
+        file.claiming(claim)
+    } else {
+        file
+    }
 }
 
 #[cfg(test)]

@@ -277,9 +277,22 @@ fn what_the_primary_finds_wrong_with_the_proof_is_the_reason_on_the_replica_too(
 fn an_empty_replica_that_awaits_a_base_sync_refuses_a_primary_of_an_earlier_term() {
     let empty = Standing { empty: true, uuid: "own".to_owned(), term: 1, history: history(&[]), durable: Epoch(0) };
     assert_eq!(decide(&primary(), &empty), Ok(Outcome::BaseSync));
-    let noted = followed(&empty, &primary(), Outcome::BaseSync);
+    let noted = followed(&empty, Claim::default(), &primary(), Outcome::BaseSync);
     assert!(noted.awaits_base_sync && noted.history.is_empty());
     let former = PrimaryIdentity { term: 2, history: history(&RUNS[..2]), ..primary() };
     let refused = check_term(&former, &noted.instance, noted.term).unwrap_err();
     assert_eq!(refused.code, Code::FENCED);
+}
+
+#[test]
+fn a_replica_claims_no_more_than_before_while_the_term_of_its_primary_is_unknown() {
+    let (replica, had) = (standing(2, 79), Claim { term: 2, epoch: 79 });
+    let unknown = PrimaryIdentity { capabilities: PrimaryIdentity::TERM_UNKNOWN | 4, ..primary() };
+    let claim = |primary: &PrimaryIdentity, outcome| followed(&replica, had, primary, outcome).claim(Epoch(99));
+    assert_eq!(claim(&unknown, Outcome::CatchUp), had);
+    assert_eq!(claim(&primary(), Outcome::CatchUp), Claim { term: 3, epoch: 99 });
+    for primary in [primary(), unknown.clone()] {
+        assert_eq!(claim(&primary, Outcome::BaseSync), had, "what it has is what it had");
+    }
+    assert_eq!(history_of(&unknown, had).claim(Epoch(99)), had, "a base sync is in place");
 }

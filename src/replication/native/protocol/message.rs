@@ -74,8 +74,18 @@ pub struct PrimaryIdentity {
     pub lanes: u32,
     /// Most log channels that the primary will announce.
     pub max_channels: u32,
-    /// Reserved; 0.
+    /// Bits; those that are not known here say nothing.
     pub capabilities: u64,
+}
+
+impl PrimaryIdentity {
+    /// In `capabilities`: the primary was promoted, and others may have begun the same term.
+    pub const TERM_UNKNOWN: u64 = 1;
+
+    /// Whether others may have begun the primary's term as well: what the replica gets in this session does not count.
+    pub fn is_unknown(&self) -> bool {
+        self.capabilities & PrimaryIdentity::TERM_UNKNOWN != 0
+    }
 }
 
 /// How a session goes on after the handshake of the control connection.

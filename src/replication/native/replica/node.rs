@@ -19,6 +19,7 @@ use crate::replication::secret::Secret;
 use crate::replication::status::{Known, Status};
 use crate::types::Epoch;
 use crate::vfs::Vfs;
+use crate::wal::claim::Claim;
 use crate::wal::history_file::{DirectoryHistory, Place, Role};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -100,12 +101,16 @@ struct Seen {
     durable: Epoch,
     identity: String,
     versions: SwitchedVersions,
-    term: Option<u64>,
+    /// The term that the directory has been told of, and what it claims.
+    known: Option<(u64, Claim)>,
 }
 
 impl Seen {
-    fn of(store: &StandbyStore, term: Option<u64>) -> Seen {
-        Seen { durable: store.durable(), identity: store.identity(), versions: store.versions(), term }
+    /// `history` is that of the directory, when it can be had; `None` leaves what was `known` of it.
+    fn of(store: &StandbyStore, history: Option<&DirectoryHistory>, known: Option<(u64, Claim)>) -> Seen {
+        let durable = store.durable();
+        let known = history.map_or(known, |history| history.run().map(|_| (history.term, history.claim(durable))));
+        Seen { durable, identity: store.identity(), versions: store.versions(), known }
     }
 }
 
@@ -116,7 +121,7 @@ impl Node {
         let (vfs, location) = (store.vfs().clone(), store.location().to_owned());
         let history = read_history(&*vfs, &location, &store.identity())?;
         let timeout_ms = options.timeout.as_millis() as u64;
-        let seen = Seen::of(&store, term_of(&history));
+        let seen = Seen::of(&store, Some(&history), None);
         let directory = directory_id::load_or_make(&*vfs, &location);
         Ok(Node {
             location,
@@ -195,7 +200,8 @@ impl Node {
     ) -> Result<()> {
         // Also before a base sync, so that nobody of an earlier term is accepted in between.
         store.adopt_identity(&primary.uuid)?;
-        let (next, mut known) = (followed(standing, primary, outcome), self.history.lock());
+        let mut known = self.history.lock();
+        let next = followed(standing, known.claim(standing.durable), primary, outcome);
         if *known != next {
             next.save(&*self.vfs, &self.location)?;
             *known = next;
@@ -210,11 +216,12 @@ impl Node {
 
     /// Puts a base sync in place of the directory's content and opens it anew.
     pub(super) fn install(&self, session: &Session, staging: &mut BaseStaging, files: u64) -> Result<()> {
-        let history = history_of(&session.primary);
         // The primary says something twice in that time; later it is lost, and would not be told why.
         let stored = |epoch| session.stored_by_primary(epoch, self.options.timeout / 2);
         staging.verify(files, &session.primary.uuid, stored)?;
         let mut slot = self.store.write();
+        let had = slot.as_ref().map_or(Epoch(0), |store| store.durable());
+        let history = history_of(&session.primary, self.history.lock().claim(had));
         let _paused = slot.as_ref().map(|store| store.pause_journal()).transpose()?;
         staging.install(files, &history)?;
         let own = slot.take();
@@ -351,12 +358,9 @@ impl Node {
 
     fn look(&self) -> Seen {
         let mut seen = self.seen.lock();
-        let term = match self.history.try_lock() {
-            Some(history) => term_of(&history),
-            None => seen.term,
-        };
         if let Some(store) = self.store.try_read().as_deref().and_then(Option::as_ref) {
-            *seen = Seen::of(store, term);
+            let history = self.history.try_lock();
+            *seen = Seen::of(store, history.as_deref(), seen.known);
         }
         seen.clone()
     }
@@ -368,11 +372,12 @@ impl Node {
 
     /// Never waits for the disk or for a session.
     pub(super) fn status(&self) -> Status {
-        let Seen { durable, identity, versions, term } = self.look();
+        let Seen { durable, identity, versions, known: told } = self.look();
         let known = self.board.view(durable);
         Known {
             instance_uuid: identity,
-            term,
+            term: told.map(|(term, _)| term),
+            claim: told.map(|(_, claim)| claim),
             boundary: versions.boundary,
             safe_snapshot: versions.safe_snapshot,
             last_error: self.failure().or(known.last_error.clone()),
@@ -380,11 +385,6 @@ impl Node {
         }
         .document()
     }
-}
-
-/// The term that the directory is known to be in.
-fn term_of(history: &DirectoryHistory) -> Option<u64> {
-    history.run().map(|_| history.term)
 }
 
 /// That of the directory, which is open.
