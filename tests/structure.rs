@@ -301,3 +301,22 @@ fn the_page_of_the_architecture_names_files_that_exist() {
         named.filter(|word| !files.iter().any(|file| file == word || file.ends_with(&format!("/{word}")))).collect();
     assert!(missing.is_empty(), "docs/architecture.md names files that are not there: {missing:?}");
 }
+
+/// Each break of `scripts/deliberate_breaks.py` names lines that are once in its file, or nobody could make it.
+#[test]
+fn deliberate_breaks_can_be_made() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let list = fs::read_to_string(root.join("tests/deliberate_breaks.txt")).unwrap();
+    let mut wrong = Vec::new();
+    for entry in list.split("\n== ").skip(1) {
+        let (title, rest) = entry.split_once('\n').unwrap();
+        let file = rest.lines().find_map(|line| line.strip_prefix("in ")).expect(title);
+        let old: Vec<&str> = rest.lines().filter_map(|line| line.strip_prefix('-')).collect();
+        let text = fs::read_to_string(root.join(file)).unwrap_or_default();
+        match text.matches(&old.join("\n")).count() {
+            1 if !old.is_empty() => {}
+            count => wrong.push(format!("{title}: its {} lines are {count} times in {file}", old.len())),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
