@@ -2,6 +2,7 @@
 //! Directories that went different ways: a former primary, one that was set back, one that was replaced while it ran.
 
 use crate::pair::{content, free_port, replica, settings, Engine};
+use crate::unlocked::unlocked;
 use limestone_core::datastore::{Datastore, Settings};
 use limestone_core::error::Error;
 use limestone_core::replication::promotion::promote;
@@ -131,7 +132,7 @@ fn a_fenced_primary_acknowledges_nothing_any_more_in_any_policy_until_it_is_forc
             assert!(matches!(&error, Error::WrongState(text) if text.contains("promote --force")), "{mode}: {error}");
         }
         assert!(promote(Arc::new(RealFs), first.path(), false, None).is_err());
-        promote(Arc::new(RealFs), first.path(), true, None).unwrap();
+        unlocked(|| promote(Arc::new(RealFs), first.path(), true, None));
         start().unwrap();
     }
 }

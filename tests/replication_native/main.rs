@@ -27,3 +27,5 @@ mod terms;
 mod tls;
 mod tls_recipe;
 mod tls_strangers;
+#[path = "../unlocked/mod.rs"]
+mod unlocked;

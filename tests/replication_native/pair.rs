@@ -4,6 +4,7 @@
 use crate::commits;
 pub use crate::ports::free_port;
 use crate::status_watch::side::SideWatch;
+use crate::unlocked::unlocked;
 use limestone_core::datastore::{Channel, Commit, Datastore, Outcome, Settings};
 use limestone_core::engine;
 use limestone_core::replication::native::replica::{self, Options, Server};
@@ -65,7 +66,7 @@ pub fn options() -> Options {
 pub fn replica_with(dir: &Path, port: u16, options: Options) -> Replica {
     let port = if port == 0 { free_port() } else { port };
     let listener = listener::listen(&Endpoint { host: "127.0.0.1".to_owned(), port }).unwrap();
-    Replica::of(replica::open(Arc::new(RealFs), dir, options).unwrap().serve(listener).unwrap())
+    Replica::of(unlocked(|| replica::open(Arc::new(RealFs), dir, options.clone())).serve(listener).unwrap())
 }
 
 /// Each way to commit, with the name of the thread on which an engine hears what its replica confirms to it.
@@ -115,7 +116,7 @@ impl Engine {
 
     fn recovered_with(dir: &Path, settings: ReplicationSettings, commit: Commit) -> Engine {
         let store = Settings::new(dir).commit(commit);
-        let engine = Arc::new(engine::Engine::open(store, Some(settings)).unwrap());
+        let engine = Arc::new(unlocked(|| engine::Engine::open(store.clone(), Some(settings.clone()))));
         let store = engine.store().clone();
         let channels = (0..2).map(|_| engine.create_channel().unwrap()).collect();
         let report = engine.ready().unwrap();
@@ -231,7 +232,7 @@ pub fn write_before_replication(dir: &Path) {
 
 /// What a start on the directory gives: keys and values.
 pub fn content(dir: &Path) -> BTreeMap<String, String> {
-    let store = Datastore::open(Settings::new(dir)).unwrap();
+    let store = unlocked(|| Datastore::open(Settings::new(dir)));
     let report = store.ready().unwrap();
     assert_eq!(report.warnings, Vec::<String>::new(), "the directory is in order");
     let mut cursor = store.snapshot().unwrap().cursor();

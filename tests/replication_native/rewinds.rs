@@ -3,6 +3,7 @@
 
 use crate::commits;
 use crate::pair::{content, free_port, replica, settings, Engine};
+use crate::unlocked::unlocked;
 use limestone_core::directory::Keep;
 use limestone_core::replication::native::replica::{self as native, Options, Server};
 use limestone_core::replication::net::listener;
@@ -21,7 +22,7 @@ fn rewinding(dir: &Path, keep: Keep) -> Server {
     let timeout = std::time::Duration::from_secs(5);
     let options = Options { timeout, commit: commits::as_told(), ..Options::default() };
     let listener = listener::listen(&Endpoint { host: "127.0.0.1".to_owned(), port: free_port() }).unwrap();
-    native::open(Arc::new(RealFs), dir, options).unwrap().allow_rewind(keep).serve(listener).unwrap()
+    unlocked(|| native::open(Arc::new(RealFs), dir, options.clone())).allow_rewind(keep).serve(listener).unwrap()
 }
 
 fn write(engine: &mut Engine, tag: &str, count: usize) -> Epoch {
@@ -53,7 +54,7 @@ fn parted(first: &Path, second: &Path) {
     drop(server);
     write(&mut former, "only here", 4);
     former.shutdown();
-    promote(Arc::new(RealFs), second, false, None).unwrap();
+    unlocked(|| promote(Arc::new(RealFs), second, false, None));
 }
 
 /// Waits until the replica has everything of the engine, and ends both.
@@ -108,7 +109,7 @@ fn epochs_in_which_nothing_was_written_are_no_reason_to_refuse() {
     drop(server);
     (0..7).for_each(|_| former.next_epoch());
     former.shutdown();
-    promote(Arc::new(RealFs), second.path(), false, None).unwrap();
+    unlocked(|| promote(Arc::new(RealFs), second.path(), false, None));
     let server = replica(first.path(), 0, &Secret::default());
     let new = Engine::start(second.path(), settings(server.address().port(), &[]));
     follow(new, server, "there");
@@ -171,7 +172,7 @@ fn of_what_was_cut_off_the_oldest_goes() {
 fn parted_again([first, second]: [&Path; 2], round: usize) {
     let server = replica(second, 0, &Secret::default());
     if round > 0 {
-        promote(Arc::new(RealFs), first, false, None).unwrap();
+        unlocked(|| promote(Arc::new(RealFs), first, false, None));
     }
     let mut former = Engine::start(first, settings(server.address().port(), &[]));
     let shared = write(&mut former, &format!("shared{round}."), 2);
@@ -179,5 +180,5 @@ fn parted_again([first, second]: [&Path; 2], round: usize) {
     drop(server);
     write(&mut former, &format!("only{round}."), 2);
     former.shutdown();
-    promote(Arc::new(RealFs), second, false, None).unwrap();
+    unlocked(|| promote(Arc::new(RealFs), second, false, None));
 }

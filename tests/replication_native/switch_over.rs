@@ -2,6 +2,7 @@
 //! Primary and replica change places in good order, as the page on operations says, and back.
 
 use crate::pair::{content, replica, settings, Engine};
+use crate::unlocked::unlocked;
 use limestone_core::replication::promotion::promote;
 use limestone_core::replication::secret::Secret;
 use limestone_core::replication::status::LinkState;
@@ -34,7 +35,7 @@ fn primary_and_replica_change_places_and_nothing_is_lost_cut_off_or_copied() {
         (0..round).for_each(|_| engine.next_epoch());
         engine.shutdown();
         drop(server);
-        let promotion = promote(Arc::new(RealFs), new, false, None).unwrap();
+        let promotion = unlocked(|| promote(Arc::new(RealFs), new, false, None));
         assert_eq!(promotion.durable.0, durable_epoch(old), "round {round}: both have the same epoch");
         assert_eq!(promotion.term, round as u64 + 2);
         for dir in &dirs {

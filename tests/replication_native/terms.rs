@@ -4,6 +4,7 @@
 use super::pair::{all_settings, replica, Engine};
 use super::several::{is_propagated_soon, wait_row};
 use super::streaming::none;
+use crate::unlocked::unlocked;
 use limestone_core::replication::promotion::promote;
 use limestone_core::types::Epoch;
 use limestone_core::vfs::RealFs;
@@ -30,7 +31,7 @@ fn a_term_is_claimed_and_counts_when_as_many_replicas_as_are_needed_have_noted_i
     engine.wait_propagated(before);
     engine.shutdown();
     drop(servers);
-    let promotion = promote(Arc::new(RealFs), second.path(), false, None).unwrap();
+    let promotion = unlocked(|| promote(Arc::new(RealFs), second.path(), false, None));
     assert_eq!(claim(second.path(), before), Claim { term: 1, epoch: before.0 });
 
     let former = replica(first.path(), 0, &none());

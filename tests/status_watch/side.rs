@@ -3,7 +3,7 @@
 //! the side itself says before and after.
 
 use super::{document_faults, has_fallen, FAULTS_SHOWN, INTERVAL};
-use limestone_core::replication::status::Status;
+use limestone_core::replication::status::{Side, Status};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -52,7 +52,12 @@ fn look(has: impl Fn() -> Has, says: impl Fn() -> Status, earlier: &mut Option<S
     }
     // One that has ended may begin again.
     let lives = before != (None, None) && after != (None, None);
-    if lives && earlier.as_ref().is_some_and(|earlier| has_fallen(earlier, &status)) {
+    let falls = |earlier: &Status| match status.role {
+        // What it was told is of the primary, which may have begun again without epochs in which nothing was written.
+        Some(Side::Replica) => status.propagated_epoch < earlier.propagated_epoch,
+        _ => has_fallen(earlier, &status),
+    };
+    if lives && earlier.as_ref().is_some_and(falls) {
         fault("an epoch has fallen");
     }
     *earlier = Some(status).filter(|_| lives);

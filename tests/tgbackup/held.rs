@@ -2,7 +2,8 @@
 //! Backups of directories in use: who holds them, and what becomes of one that is not ended.
 
 use crate::history::{content, Writer};
-use crate::program::{command, create, done, json, open, text, unlocked, wait_until};
+use crate::program::{command, create, done, json, open, text, wait_until};
+use crate::unlocked::unlocked;
 use limestone_core::blob::BlobPool;
 use limestone_core::directory::{Access, OfflineDirectory};
 use limestone_core::replication::backup_socket::OpenBackup;

@@ -2,7 +2,8 @@
 //! An engine that writes, and a model of what its directory holds after each epoch.
 
 use crate::commits;
-use crate::program::{open, unlocked};
+use crate::program::open;
+use crate::unlocked::unlocked;
 use limestone_core::datastore::{Channel, Datastore, Durability, Settings};
 use limestone_core::engine::Engine;
 use limestone_core::replication::settings::ReplicationSettings;

@@ -12,4 +12,6 @@ mod points;
 mod ports;
 mod program;
 mod replica;
+#[path = "../unlocked/mod.rs"]
+mod unlocked;
 mod whole;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Runs the program.
 
+use crate::unlocked::unlocked;
 use limestone_core::datastore::{Datastore, Settings};
-use limestone_core::error::Error;
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
@@ -49,17 +49,6 @@ pub fn done(args: &[&str]) -> Value {
         if exit != IN_USE || Instant::now() > deadline {
             assert_eq!(exit, 0, "{args:?}: {document}");
             return document;
-        }
-    }
-}
-
-/// Opens a directory, as [`done`] does.
-pub fn unlocked<T>(open: impl Fn() -> Result<T, Error>) -> T {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        match open() {
-            Err(Error::Locked(_)) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
-            opened => return opened.unwrap_or_else(|e| panic!("{e}")),
         }
     }
 }
