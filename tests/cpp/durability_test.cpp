@@ -90,7 +90,7 @@ TEST(durability, the_status_is_the_document_of_the_data_store_through_its_whole_
     EXPECT_EQ(document.front(), '{');
     EXPECT_EQ(document.back(), '}');
     object.shutdown();
-    EXPECT_NE(query_status(object).find(R"("state":"not replicated")"), std::string::npos);
+    EXPECT_NE(query_status(object).find(R"("state":"stopped")"), std::string::npos);
     EXPECT_THROW((void)query_status(*std::make_unique<datastore>()), limestone_exception);
 }
 
