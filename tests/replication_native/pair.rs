@@ -89,7 +89,7 @@ pub fn all_settings(variables: &[(&str, &str)]) -> ReplicationSettings {
 /// An engine that writes, and whose status is compared with what it has, all along.
 pub struct Engine {
     // It is ended first.
-    _watch: SideWatch,
+    pub watch: SideWatch,
     pub store: Arc<Datastore>,
     pub engine: Arc<engine::Engine>,
     pub channels: Vec<Arc<Channel>>,
@@ -121,7 +121,7 @@ impl Engine {
         let channels = (0..2).map(|_| engine.create_channel().unwrap()).collect();
         let report = engine.ready().unwrap();
         let epoch = report.last_epoch.0 + 1;
-        Engine { _watch: watch(&engine), store, engine, channels, epoch }
+        Engine { watch: watch(&engine), store, engine, channels, epoch }
     }
 
     /// Writes these keys with the number of the epoch as value, ends the epoch and returns it.

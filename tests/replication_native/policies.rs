@@ -227,6 +227,7 @@ fn an_engine_that_was_shut_down_replicates_and_tells_its_status_again_after_the_
         engine.engine.shutdown();
         assert!(status_socket::ask(primary.path()).unwrap().is_none(), "nobody serves the directory");
         assert_eq!(engine.status().state, LinkState::Stopped);
+        engine.watch.begins_again();
         let report = engine.engine.ready().unwrap();
         assert!(report.durable_epoch >= epoch, "{report:?}");
         engine.epoch = report.last_epoch.0 + 1;

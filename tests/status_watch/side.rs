@@ -4,7 +4,7 @@
 
 use super::{document_faults, has_fallen, FAULTS_SHOWN, INTERVAL};
 use limestone_core::replication::status::{Side, Status};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -16,27 +16,48 @@ pub type Has = (Option<u64>, Option<u64>);
 #[derive(Debug)]
 pub struct SideWatch {
     stop: Arc<AtomicBool>,
+    /// How often it has begun again.
+    life: Arc<AtomicU64>,
     thread: Option<JoinHandle<Vec<String>>>,
 }
 
 impl SideWatch {
     pub fn start(has: impl Fn() -> Has + Send + 'static, says: impl Fn() -> Status + Send + 'static) -> SideWatch {
-        let stop = Arc::<AtomicBool>::default();
-        let stopped = stop.clone();
+        let (stop, life) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let (stopped, lived) = (stop.clone(), life.clone());
         let thread = std::thread::spawn(move || {
-            let (mut faults, mut earlier) = (Vec::new(), None);
+            let (mut faults, mut earlier) = (Vec::new(), None::<(u64, Status)>);
             while !stopped.load(SeqCst) && faults.len() < FAULTS_SHOWN {
-                look(&has, &says, &mut earlier, &mut faults);
+                let begun = lived.load(SeqCst);
+                let same = || lived.load(SeqCst) == begun;
+                earlier = earlier.filter(|(life, _)| *life == begun);
+                let found = look(&has, &says, earlier.map(|(_, status)| status), same, &mut faults);
+                earlier = found.map(|status| (begun, status));
                 std::thread::sleep(INTERVAL);
             }
             faults
         });
-        SideWatch { stop, thread: Some(thread) }
+        SideWatch { stop, life, thread: Some(thread) }
+    }
+
+    /// To be called between the end of the side and its next start, which may be too short to be seen.
+    pub fn begins_again(&self) {
+        self.life.fetch_add(1, SeqCst);
     }
 }
 
-fn look(has: impl Fn() -> Has, says: impl Fn() -> Status, earlier: &mut Option<Status>, faults: &mut Vec<String>) {
+/// Returns the status if the side lived all the while; `same` says whether it has not begun again.
+fn look(
+    has: impl Fn() -> Has,
+    says: impl Fn() -> Status,
+    earlier: Option<Status>,
+    same: impl Fn() -> bool,
+    faults: &mut Vec<String>,
+) -> Option<Status> {
     let (before, status, after) = (has(), says(), has());
+    if !same() {
+        return None;
+    }
     let mut fault = |what: &str| faults.push(format!("{what}: {status:?} between {before:?} and {after:?}"));
     document_faults(&status).into_iter().for_each(&mut fault);
     let told = (status.stored_epoch, status.propagated_epoch);
@@ -60,7 +81,7 @@ fn look(has: impl Fn() -> Has, says: impl Fn() -> Status, earlier: &mut Option<S
     if lives && earlier.as_ref().is_some_and(falls) {
         fault("an epoch has fallen");
     }
-    *earlier = Some(status).filter(|_| lives);
+    Some(status).filter(|_| lives)
 }
 
 impl Drop for SideWatch {
