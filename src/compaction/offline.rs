@@ -53,7 +53,7 @@ pub fn build(input: &Input<'_>, limit: Option<Epoch>, work: &Path) -> Result<Bui
         log::warn!("{warning}");
     }
     let file = work.join(names::COMPACTED);
-    let consideration = Consideration { stopping: input.stopping, others: input.releases };
+    let consideration = Consideration { stopping: input.stopping, others: input.mapped_bytes_max() };
     writer::write(input.vfs, &file, &snapshot, consideration)?;
     let max_blob_id = max_blob_id.max(input.catalog.max_blob_id);
     Ok(Built { file, epoch: limit.unwrap_or(recorded), recorded, max_blob_id, live: snapshot.len() })

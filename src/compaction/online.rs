@@ -54,7 +54,7 @@ pub fn prepare<'a>(input: &'a Input<'a>, durable: Epoch, retained_epoch: Option<
         input.vfs,
         &temporary,
         &merged.snapshot,
-        Consideration { stopping: input.stopping, others: input.releases },
+        Consideration { stopping: input.stopping, others: input.mapped_bytes_max() },
     );
     let mut catalog = input.catalog.clone();
     let retained = logs.len() < all;

@@ -13,8 +13,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 const BUFFER_BYTES: usize = 1 << 20;
 /// Bytes between two syncs, so that commits never wait for the sync of a large file.
 const SYNC_BYTES: u64 = 16 << 20;
-/// Rows between two moments at which the memory of what was read is given back.
-const RELEASE_ROWS: usize = 1 << 11;
 /// What has to stay free on the disk, for those who commit meanwhile.
 pub const RESERVE_BYTES: u64 = 64 << 20;
 
@@ -23,8 +21,9 @@ pub const RESERVE_BYTES: u64 = 64 << 20;
 pub struct Consideration<'a> {
     /// Set by whoever wants the work to be given up.
     pub stopping: Option<&'a AtomicBool>,
-    /// Others work on this machine and this disk: memory is given back, and [`RESERVE_BYTES`] stay free.
-    pub others: bool,
+    /// Others work on this machine and this disk: of what is read, so many bytes stay in memory, and
+    /// [`RESERVE_BYTES`] stay free.
+    pub others: Option<u64>,
 }
 
 impl Consideration<'_> {
@@ -35,7 +34,7 @@ impl Consideration<'_> {
         }
         let free = Disk::of(crashsafe::parent(path)).map(|disk| disk.free_bytes);
         match free {
-            Some(free) if self.others && free < RESERVE_BYTES => Err(Error::WrongState(format!(
+            Some(free) if self.others.is_some() && free < RESERVE_BYTES => Err(Error::WrongState(format!(
                 "the compaction was broken off: {free} bytes are free on the disk of {}, of which {RESERVE_BYTES} \
                  have to stay free",
                 path.display()
@@ -64,15 +63,12 @@ pub fn write(vfs: &dyn Vfs, path: &Path, live: &Snapshot, consideration: Conside
     buffer.extend_from_slice(&entry::marker(tag::BEGIN, Epoch(0)));
     let mut blobs: Vec<BlobId> = Vec::new();
     let mut cursor = live.cursor();
-    let mut rows = 0usize;
+    let mut reads = live.mapped_reads(consideration.others);
     while let Some(row) = cursor.next()? {
         blobs.clear();
         blobs.extend(row.blobs.iter());
         entry::encode_put(&mut buffer, row.storage, row.key, row.value, WriteVersion::default(), &blobs);
-        rows += 1;
-        if consideration.others && rows.is_multiple_of(RELEASE_ROWS) {
-            live.release();
-        }
+        reads.count(1);
         if buffer.len() >= BUFFER_BYTES {
             consideration.check(path)?;
             write_out(&mut buffer)?;
@@ -109,7 +105,7 @@ mod tests {
         let dir = Dir::new(5).with("pwal_0000", &session(5, &entries));
         let live = recover(&dir.input()).unwrap().snapshot;
         let write = |stopping: &AtomicBool| {
-            let consideration = Consideration { stopping: Some(stopping), others: true };
+            let consideration = Consideration { stopping: Some(stopping), others: Some(1 << 20) };
             write(&dir.fs, Path::new("/log/compacted"), &live, consideration)
         };
         assert!(matches!(write(&AtomicBool::new(true)), Err(Error::WrongState(_))));

@@ -9,9 +9,6 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// The system maps up to 64 KiB for each of them: 128 MiB.
-pub(super) const READS_UNTIL_RELEASE: usize = 1 << 11;
-
 /// What a recovery works on.
 #[derive(Debug)]
 pub struct Input<'a> {
@@ -97,11 +94,17 @@ impl Input<'_> {
         Ok(logs)
     }
 
-    /// To be called after each [`READS_UNTIL_RELEASE`] entries that were read here and there in the files.
-    pub(super) fn release(&self, files: &[Mapping]) {
+    /// To be called for a file that is read from front to back, now and then.
+    pub(super) fn release(&self, file: &Mapping) {
         if self.releases {
-            files.iter().for_each(Mapping::release);
+            file.release();
         }
+    }
+
+    /// How much of the files may be mapped at a time; `None` for any number. As much as the index takes, twice: less
+    /// makes it slow.
+    pub fn mapped_bytes_max(&self) -> Option<u64> {
+        self.releases.then(|| self.memory_bytes.saturating_mul(2))
     }
 
     /// Fails when the work is to be given up.

@@ -3,7 +3,8 @@
 //! position among equal ones; a removal or an older clear of the storage hides it.
 
 use super::index::{prefix_of, Index, Piece, Position, Prefix, Record, PREFIX_LEN};
-use super::input::{Input, READS_UNTIL_RELEASE};
+use super::input::Input;
+use super::mapped_reads::MappedReads;
 use super::pool;
 use crate::error::{Error, Result};
 use crate::types::{StorageId, WriteVersion};
@@ -179,7 +180,7 @@ impl<'a> Merger<'a> {
     fn run(mut self, input: &Input<'_>) -> Result<Vec<Position>> {
         let mut group = Vec::new();
         let mut groups = 0u64;
-        let mut read = 0;
+        let mut reads = MappedReads::new(self.files, input.mapped_bytes_max());
         while let Some(prefix) = self.runs.iter().map(|run| run.head.prefix).min() {
             groups += 1;
             if groups.is_multiple_of(CHECK_GROUPS) {
@@ -201,11 +202,7 @@ impl<'a> Merger<'a> {
                 [only] => self.decide(only)?,
                 _ => self.resolve(&group, 1)?,
             }
-            read += group.len();
-            if read >= READS_UNTIL_RELEASE {
-                read = 0;
-                input.release(self.files);
-            }
+            reads.count(group.len());
         }
         self.live.shrink_to_fit();
         Ok(self.live)

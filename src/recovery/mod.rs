@@ -13,6 +13,7 @@ mod compacted;
 pub(crate) mod fixture;
 mod index;
 mod input;
+mod mapped_reads;
 mod merge;
 pub(crate) mod pool;
 mod scan;
@@ -20,6 +21,7 @@ mod selected;
 mod snapshot;
 
 pub use input::Input;
+pub use mapped_reads::MappedReads;
 pub use selected::{Beyond, Merged, Selected};
 pub use snapshot::{Cursor, Row, Snapshot};
 

@@ -60,7 +60,7 @@ impl Visitor for Collector<'_> {
             if let Err(e) = self.input.check() {
                 self.error.get_or_insert(e);
             }
-            self.input.release(std::slice::from_ref(&self.bytes));
+            self.input.release(&self.bytes);
         }
         let Some(index) = &mut self.index else {
             return;

@@ -143,7 +143,7 @@ impl<'a> Selected<'a> {
                 return Err(error);
             }
             scanned.map_err(Error::Corrupted)?;
-            self.input.release(std::slice::from_ref(&source.bytes));
+            self.input.release(&source.bytes);
             self.input.check()?;
         }
         let BlobEntries { older, newer, mut segments, .. } = collector;

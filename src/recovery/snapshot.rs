@@ -2,6 +2,7 @@
 //! What a start recovered, and the cursors over it. It never changes: later writes are not seen.
 
 use super::index::Position;
+use super::mapped_reads::MappedReads;
 use super::merge::{changed, entry_at, Segment};
 use crate::error::{Error, Result};
 use crate::types::{StorageId, WriteVersion};
@@ -96,9 +97,9 @@ impl Snapshot {
         Snapshot { data: self.data.clone(), partitioned: Arc::default() }
     }
 
-    /// Gives the memory back that reading has taken so far.
-    pub fn release(&self) {
-        self.data.files.iter().for_each(Mapping::release);
+    /// To bound the memory of who reads all entries once.
+    pub fn mapped_reads(&self, bytes_max: Option<u64>) -> MappedReads<'_> {
+        MappedReads::new(&self.data.files, bytes_max)
     }
 
     /// Number of entries.
