@@ -28,7 +28,8 @@ constexpr char const* usage = R"(usage: limestone_bench <subcommand> [--name val
   compact-floor   --dir D
   compact-beside-writers  --dir D [--channels 4] [--entries 10] [--seconds 1] (changes it)
   replicated-load --dir D --mode none|async|strict [--channels 4] [--entries 1000] [--sessions 500] [--epoch-ms 3]
-                  [--replicas 1] [--quorum <all>] [--stopped 0|1: the last replica is stopped with SIGSTOP]
+                  [--pause-us 0: after each session] [--replicas 1] [--quorum <all>]
+                  [--stopped 0|1: the last replica is stopped with SIGSTOP]
   engine-like     --dir D [--threads 4] [--seconds 1] [--epoch-ms 3]
   commit-load     --dir D [--channels 4] [--entries 10] [--seconds 1] [--epoch-ms 3]
   commit-floor    --dir D [--bytes 1500] [--rounds 300] [--epoch-ms 3] [--channels 0] [--bytes-per-second 1e6]

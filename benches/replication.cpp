@@ -53,6 +53,15 @@ public:
                                      std::to_string(progress.epoch));
         }
     }
+    // What was closed before does not count: some of it waited for the connections to be made.
+    void measure_from_here() {
+        std::lock_guard const lock(mutex_);
+        closed_.clear();
+        for (auto* progress : {&stored_, &propagated_}) {
+            progress->next = 0;
+            progress->latencies.clear();
+        }
+    }
     double median_us(durability state) {
         std::lock_guard const lock(mutex_);
         auto const& progress = state == durability::stored ? stored_ : propagated_;
@@ -98,6 +107,16 @@ public:
 
     [[nodiscard]] limestone::api::log_channel& channel(std::size_t i) { return *channels_.at(i); }
     [[nodiscard]] epoch_journal& journal() noexcept { return journal_; }
+    // Waits until every replica gets what is written as it comes.
+    void wait_for_replicas() const {
+        auto const deadline = now_seconds() + 60;
+        while (count(R"("state":"streaming")") < count(R"("state":")")) {
+            if (now_seconds() > deadline) {
+                throw std::runtime_error("not all replicas are there after a minute: " + query_status(datastore_));
+            }
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        }
+    }
     // One thread at a time. Returns the closed epoch.
     epoch_id_type next_epoch() {
         journal_.closed(epoch_);
@@ -106,6 +125,16 @@ public:
     }
 
 private:
+    // How often the status says this.
+    [[nodiscard]] std::size_t count(std::string const& text) const {
+        auto const status = query_status(datastore_);
+        std::size_t found = 0;
+        for (auto at = status.find(text); at != std::string::npos; at = status.find(text, at + 1)) {
+            ++found;
+        }
+        return found;
+    }
+
     static limestone::api::configuration configured(std::string const& directory) {
         std::filesystem::create_directories(directory);
         limestone::api::configuration configuration;
@@ -121,14 +150,15 @@ private:
 
 // Writes `sessions` sessions per channel from as many threads; `pause` between two of them.
 void write_sessions(journaled_datastore& store, std::size_t channels, std::size_t sessions, std::size_t entries,
-                    std::chrono::milliseconds epoch_length) {
+                    std::chrono::milliseconds epoch_length, std::chrono::microseconds pause = {}) {
     std::atomic<std::size_t> working{channels};
     std::vector<std::thread> threads;
     for (std::size_t i = 0; i < channels; ++i) {
-        threads.emplace_back([&store, &working, i, sessions, entries] {
+        threads.emplace_back([&store, &working, i, sessions, entries, pause] {
             entry_writer writer(store.channel(i), i);
             for (std::size_t session = 0; session < sessions; ++session) {
                 writer.commit(entries);
+                std::this_thread::sleep_for(pause);
             }
             --working;
         });
@@ -151,6 +181,7 @@ fields replicated_load(options const& given) {
     auto const entries = given.number("--entries", 1000);
     auto const sessions = given.number("--sessions", 500);
     std::chrono::milliseconds const epoch_length(given.number("--epoch-ms", 3));
+    std::chrono::microseconds const pause(given.number("--pause-us", 0));
     auto const mode = given.text("--mode");
     auto const directory = given.text("--dir");
 
@@ -169,13 +200,15 @@ fields replicated_load(options const& given) {
         // The connections are made before the clock starts.
         write_sessions(store, channels, 1, 1, epoch_length);
         store.journal().wait_for(store.next_epoch(), durability::propagated);
+        store.wait_for_replicas();
     }
     if (given.number("--stopped", 0) != 0) {
         replicas.back()->hold(true);
     }
+    store.journal().measure_from_here();
     auto const cpu = cpu_seconds();
     auto const begin = now_seconds();
-    write_sessions(store, channels, sessions, entries, epoch_length);
+    write_sessions(store, channels, sessions, entries, epoch_length, pause);
     auto const last = store.next_epoch();
     store.journal().wait_for(last, mode == "strict" ? durability::propagated : durability::stored);
     auto const seconds = now_seconds() - begin;
