@@ -45,31 +45,21 @@ void runner::protection(std::vector<row>& rows) {
     auto const files = fresh_directory();
     fs::create_directories(files);
     std::map<std::string, variables> const ways{{"MAC", with_secret(files)}, {"TLS", with_tls(files)}};
-    std::map<std::string, std::vector<double>> ratios;
-    std::map<std::string, std::vector<double>> rates;
-    for (std::size_t i = 0; i < size_.replication_pairs; ++i) {
-        for (auto const& [name, given] : ways) {
-            auto const run = [&](variables const& environment) {
-                return replicated("strict", 1000, size_.replication_sessions, {}, environment).at("mb_per_second");
-            };
-            auto const first = i % 2 == 0 ? run(given) : run({});
-            auto const second = i % 2 == 0 ? run({}) : run(given);
-            auto const with = i % 2 == 0 ? first : second;
-            auto const without = i % 2 == 0 ? second : first;
-            ratios[name].push_back(with / without);
-            rates[name].push_back(with);
-        }
-    }
-    fs::remove_all(files);
     for (auto const& [name, given] : ways) {
+        auto const run = [&](variables const& environment) {
+            return replicated("strict", 1000, size_.replication_sessions, {}, environment);
+        };
+        auto const runs = compared(
+            size_.replication_pairs, [&, &given = given] { return run(given); }, [&] { return run({}); });
         rows.push_back({"replication strict, 4 x 1000, " + name,
                         "MB/s over those without",
-                        median(ratios[name]),
+                        runs.ratio("mb_per_second"),
                         better::higher,
                         0.8,
                         0.9,
-                        {{"mb_per_second", median(rates[name])}}});
+                        {{"mb_per_second", runs.first("mb_per_second")}}});
     }
+    fs::remove_all(files);
 }
 
 }  // namespace bench

@@ -69,26 +69,34 @@ runner::~runner() {
     fs::remove_all(work_, ignored);
 }
 
+std::vector<double> comparison::ratios(std::string const& field) const {
+    std::vector<double> result;
+    for (auto const& [first, second] : pairs_) {
+        result.push_back(first.at(field) / second.at(field));
+    }
+    return result;
+}
+
+std::vector<double> comparison::values(fields pair::*which, std::string const& field) const {
+    std::vector<double> result;
+    for (auto const& runs : pairs_) {
+        result.push_back((runs.*which).at(field));
+    }
+    return result;
+}
+
 void runner::recovery(std::vector<row>& rows) {
     auto const directory = generated(size_.entries);
-    std::vector<double> ratios;
-    std::vector<double> seconds;
-    std::vector<double> floor_seconds;
     check_equal(recover(directory), recover_floor(directory));  // also warms the page cache
-    for (std::size_t i = 0; i < size_.recovery_pairs; ++i) {
-        auto const [measured, floor] = paired(
-            i, [&] { return recover(directory); }, [&] { return recover_floor(directory); });
-        ratios.push_back(measured.at("seconds") / floor.at("seconds"));
-        seconds.push_back(measured.at("seconds"));
-        floor_seconds.push_back(floor.at("seconds"));
-    }
+    auto const runs = compared(
+        size_.recovery_pairs, [&] { return recover(directory); }, [&] { return recover_floor(directory); });
     rows.push_back({"recovery, " + millions(size_.entries) + " entries",
                     "time over floor",
-                    median(ratios),
+                    runs.ratio("seconds"),
                     better::lower,
                     2.5,
                     1.5,
-                    {{"seconds", median(seconds)}, {"floor_seconds", median(floor_seconds)}}});
+                    {{"seconds", runs.first("seconds")}, {"floor_seconds", runs.second("seconds")}}});
 }
 
 void runner::recovery_sizes(std::vector<row>& rows) {
@@ -97,22 +105,16 @@ void runner::recovery_sizes(std::vector<row>& rows) {
         auto const directory = generated(entries);
         recover(directory);
         recover(reference);
-        std::vector<double> ratios;
-        std::vector<double> seconds;
-        for (std::size_t i = 0; i < size_.size_rounds; ++i) {
-            auto const [measured, base] = paired(
-                i, [&] { return recover(directory); }, [&] { return recover(reference); });
-            seconds.push_back(measured.at("seconds"));
-            ratios.push_back(measured.at("seconds") / base.at("seconds") * static_cast<double>(size_.entries) /
-                             static_cast<double>(entries));
-        }
+        auto const runs = compared(
+            size_.size_rounds, [&] { return recover(directory); }, [&] { return recover(reference); });
+        auto const times_as_many = static_cast<double>(entries) / static_cast<double>(size_.entries);
         rows.push_back({"recovery, " + millions(entries) + " entries",
                         "time per entry over " + millions(size_.entries),
-                        median(ratios),
+                        runs.ratio("seconds") / times_as_many,
                         better::lower,
                         1.2,
                         1.0,
-                        {{"seconds", median(seconds)}}});
+                        {{"seconds", runs.first("seconds")}}});
     }
 }
 
@@ -145,23 +147,15 @@ void runner::add_entry(std::vector<row>& rows) {
 }
 
 void runner::one_channel(std::vector<row>& rows) {
-    std::vector<double> ratios;
-    std::vector<double> rates;
-    std::vector<double> floor_rates;
-    for (std::size_t i = 0; i < size_.session_pairs; ++i) {
-        auto const [measured, floor] = paired(
-            i, [&] { return sessions("sessions", 1); }, [&] { return sessions("sessions-floor", 1); });
-        rates.push_back(measured.at("per_second"));
-        floor_rates.push_back(floor.at("per_second"));
-        ratios.push_back(rates.back() / floor_rates.back());
-    }
+    auto const runs = compared(
+        size_.session_pairs, [&] { return sessions("sessions", 1); }, [&] { return sessions("sessions-floor", 1); });
     rows.push_back({"1 channel x 10 entries",
                     "sessions/s over write + fdatasync",
-                    median(ratios),
+                    runs.ratio("per_second"),
                     better::higher,
                     0.9,
                     1.0,
-                    {{"per_second", median(rates)}, {"floor_per_second", median(floor_rates)}}});
+                    {{"per_second", runs.first("per_second")}, {"floor_per_second", runs.second("per_second")}}});
 }
 
 void runner::latency(std::vector<row>& rows) {
@@ -179,75 +173,50 @@ void runner::latency(std::vector<row>& rows) {
                     {},
                     {},
                     {}});
-    std::vector<double> ratios;
-    std::vector<double> latencies;
-    for (std::size_t i = 0; i < size_.session_pairs; ++i) {
-        auto const [measured, floor] = paired(
-            i, [&] { return under_load("epoch-load"); }, [&] { return under_load("epoch-load-floor"); });
-        latencies.push_back(measured.at("us"));
-        ratios.push_back(measured.at("us") / floor.at("us"));
-    }
+    auto const runs = compared(
+        size_.session_pairs, [&] { return under_load("epoch-load"); }, [&] { return under_load("epoch-load-floor"); });
     rows.push_back({"epoch switch to callback, under load",
                     "p50 over the same with bare calls",
-                    median(ratios),
+                    runs.ratio("us"),
                     better::lower,
                     {},
                     {},
-                    {{"us", median(latencies)}}});
+                    {{"us", runs.first("us")}}});
 }
 
 void runner::sixteen_channels(std::vector<row>& rows) {
-    std::vector<double> ratios;
-    std::vector<double> floor_ratios;
-    std::vector<double> rates;
-    for (std::size_t i = 0; i < size_.session_pairs; ++i) {
-        auto const [sixteen, one] = paired(
-            i, [&] { return sessions("sessions", 16); }, [&] { return sessions("sessions", 1); });
-        rates.push_back(sixteen.at("per_second"));
-        ratios.push_back(rates.back() / one.at("per_second"));
-        auto const [floor_sixteen, floor_one] = paired(
-            i, [&] { return sessions("sessions-floor", 16); }, [&] { return sessions("sessions-floor", 1); });
-        floor_ratios.push_back(floor_sixteen.at("per_second") / floor_one.at("per_second"));
-    }
+    auto const sixteen_over_one = [&](std::string const& subcommand) {
+        return compared(
+            size_.session_pairs, [&] { return sessions(subcommand, 16); }, [&] { return sessions(subcommand, 1); });
+    };
+    auto const runs = sixteen_over_one("sessions");
+    auto const floor = sixteen_over_one("sessions-floor");
     rows.push_back({"16 channels x 10 entries",
                     "sessions/s over 1 channel",
-                    median(ratios),
+                    runs.ratio("per_second"),
                     better::higher,
                     4,
                     {},
-                    {{"per_second", median(rates)}, {"floor_ratio", median(floor_ratios)}}});
+                    {{"per_second", runs.first("per_second")}, {"floor_ratio", floor.ratio("per_second")}}});
 }
 
 void runner::inspect(std::vector<row>& rows) {
     auto const directory = generated(size_.entries);
     auto const threads = std::to_string(std::max(1U, std::thread::hardware_concurrency()));
     auto const measured = [&] {
-        return run_child({"inspect", "--dir", directory, "--tglogutil", LIMESTONE_TGLOGUTIL}).at("seconds");
+        return run_child({"inspect", "--dir", directory, "--tglogutil", LIMESTONE_TGLOGUTIL});
     };
     auto const read = [&] { return run_child({"inspect-floor", "--dir", directory, "--threads", threads}); };
     measured();  // warms the page cache
     auto const bytes = read().at("bytes");
-    std::vector<double> ratios;
-    std::vector<double> seconds;
-    std::vector<double> floor_seconds;
-    for (std::size_t i = 0; i < size_.inspect_pairs; ++i) {
-        auto const [tool, floor] = paired(
-            i,
-            [&] {
-                return fields{{"seconds", measured()}};
-            },
-            read);
-        seconds.push_back(tool.at("seconds"));
-        floor_seconds.push_back(floor.at("seconds"));
-        ratios.push_back(seconds.back() / floor_seconds.back());
-    }
+    auto const runs = compared(size_.inspect_pairs, measured, read);
     rows.push_back({"tglogutil inspect, " + std::to_string(static_cast<std::uint64_t>(bytes) >> 20U) + " MiB",
                     "time over reading it",
-                    median(ratios),
+                    runs.ratio("seconds"),
                     better::lower,
                     2,
                     1.2,
-                    {{"seconds", median(seconds)}, {"floor_seconds", median(floor_seconds)}}});
+                    {{"seconds", runs.first("seconds")}, {"floor_seconds", runs.second("seconds")}}});
 }
 
 void runner::blobs(std::vector<row>& rows) {
@@ -278,27 +247,17 @@ void runner::blobs(std::vector<row>& rows) {
 
 void runner::compaction(std::vector<row>& rows) {
     auto const directory = generated(size_.entries);
-    std::vector<double> ratios;
-    std::vector<double> seconds;
-    std::vector<double> floor_seconds;
-    run_child({"compact-floor", "--dir", directory});  // warms the page cache
-    for (std::size_t i = 0; i < size_.compaction_pairs; ++i) {
-        auto const [measured, floor] = paired(
-            i, [&] { return on_a_copy(directory, "compact"); },
-            [&] {
-                return run_child({"compact-floor", "--dir", directory});
-            });
-        seconds.push_back(measured.at("seconds"));
-        floor_seconds.push_back(floor.at("seconds"));
-        ratios.push_back(seconds.back() / floor_seconds.back());
-    }
+    auto const floor = [&] { return run_child({"compact-floor", "--dir", directory}); };
+    floor();  // warms the page cache
+    auto const runs = compared(
+        size_.compaction_pairs, [&] { return on_a_copy(directory, "compact"); }, floor);
     rows.push_back({"online compaction, " + millions(size_.entries) + " entries",
                     "time over read, sort, write, sync",
-                    median(ratios),
+                    runs.ratio("seconds"),
                     better::lower,
                     2.5,
                     1.5,
-                    {{"seconds", median(seconds)}, {"floor_seconds", median(floor_seconds)}}});
+                    {{"seconds", runs.first("seconds")}, {"floor_seconds", runs.second("seconds")}}});
     std::vector<double> kept;
     std::vector<double> rates;
     for (std::size_t i = 0; i < size_.compaction_pairs; ++i) {
@@ -317,29 +276,28 @@ void runner::compaction(std::vector<row>& rows) {
 }
 
 void runner::replication(std::vector<row>& rows) {
-    std::map<std::string, std::vector<double>> throughput;
+    struct limits {
+        char const* mode;
+        double must;
+        double aim;
+    };
     std::vector<double> cpu;
-    std::map<std::string, std::vector<double>> details;
-    for (std::size_t i = 0; i < size_.replication_pairs; ++i) {
-        auto const none = replicated("none", 1000, size_.replication_sessions);
-        for (auto const* mode : {"async", "strict"}) {
-            auto const result = replicated(mode, 1000, size_.replication_sessions);
-            throughput[mode].push_back(result.at("mb_per_second") / none.at("mb_per_second"));
-            details[mode].push_back(result.at("mb_per_second"));
-            cpu.push_back(result.at("cpu_ns_per_entry") / none.at("cpu_ns_per_entry"));
-        }
-        details["none"].push_back(none.at("mb_per_second"));
-        details["cpu"].push_back(none.at("cpu_ns_per_entry"));
-    }
-    auto const limits = std::map<std::string, std::pair<double, double>>{{"async", {0.5, 0.7}}, {"strict", {0.4, 0.6}}};
-    for (auto const& [mode, limit] : limits) {
-        rows.push_back({"replication " + mode + ", 4 x 1000",
-                        "MB/s over those without",
-                        median(throughput[mode]),
-                        better::higher,
-                        limit.first,
-                        limit.second,
-                        {{"mb_per_second", median(details[mode])}, {"alone_mb_per_second", median(details["none"])}}});
+    double alone_cpu = 0;
+    for (auto const& [mode, must, aim] : {limits{"async", 0.5, 0.7}, limits{"strict", 0.4, 0.6}}) {
+        auto const runs = compared(
+            size_.replication_pairs, [&, mode = mode] { return replicated(mode, 1000, size_.replication_sessions); },
+            [&] { return replicated("none", 1000, size_.replication_sessions); });
+        rows.push_back(
+            {std::string("replication ") + mode + ", 4 x 1000",
+             "MB/s over those without",
+             runs.ratio("mb_per_second"),
+             better::higher,
+             must,
+             aim,
+             {{"mb_per_second", runs.first("mb_per_second")}, {"alone_mb_per_second", runs.second("mb_per_second")}}});
+        auto const more = runs.ratios("cpu_ns_per_entry");
+        cpu.insert(cpu.end(), more.begin(), more.end());
+        alone_cpu = runs.second("cpu_ns_per_entry");
     }
     rows.push_back({"replication, primary",
                     "CPU per entry over that without",
@@ -347,10 +305,11 @@ void runner::replication(std::vector<row>& rows) {
                     better::lower,
                     1.5,
                     1.2,
-                    {{"alone_ns_per_entry", median(details["cpu"])}}});
+                    {{"alone_ns_per_entry", alone_cpu}}});
     std::vector<double> latencies;
+    std::map<std::string, std::vector<double>> details;
     for (std::size_t i = 0; i < size_.replication_pairs; ++i) {
-        auto const result = replicated("strict", 10, 2 * size_.replication_sessions);
+        auto const result = replicated_at_leisure();
         latencies.push_back(result.at("propagated_us") / result.at("stored_us"));
         details["stored"].push_back(result.at("stored_us"));
         details["propagated"].push_back(result.at("propagated_us"));
@@ -407,6 +366,11 @@ fields runner::replicated(std::string const& mode, std::uint64_t entries, std::u
     fs::remove_all(directory);
     ::sync();
     return result;
+}
+
+fields runner::replicated_at_leisure(std::vector<std::string> more) {
+    more.insert(more.end(), {"--pause-us", "1000"});
+    return replicated("strict", 10, 2 * size_.replication_sessions, more);
 }
 
 fields runner::registered(std::string const& subcommand) {

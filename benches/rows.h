@@ -40,7 +40,27 @@ scale quick_scale();
 /// Only shows that everything runs.
 scale smoke_scale();
 
-/// Measures rows and appends them; one method per group. The directory is made anew and removed in the end.
+/// Runs of two ways of doing something, made in pairs.
+class comparison {
+public:
+    using pair = std::pair<fields, fields>;
+
+    void add(pair runs) { pairs_.push_back(std::move(runs)); }
+
+    /// A field of the first of each pair over that of the second.
+    [[nodiscard]] std::vector<double> ratios(std::string const& field) const;
+    /// The median of these.
+    [[nodiscard]] double ratio(std::string const& field) const { return median(ratios(field)); }
+    /// The median of a field of the first ones.
+    [[nodiscard]] double first(std::string const& field) const { return median(values(&pair::first, field)); }
+    [[nodiscard]] double second(std::string const& field) const { return median(values(&pair::second, field)); }
+
+private:
+    [[nodiscard]] std::vector<double> values(fields pair::*which, std::string const& field) const;
+
+    std::vector<pair> pairs_;
+};
+
 /// Measures rows and appends them; one method per group. The directory is made anew and removed in the end.
 class runner {
 public:
@@ -75,6 +95,9 @@ private:
     fields replicated(std::string const& mode, std::uint64_t entries, std::uint64_t sessions,
                       std::vector<std::string> const& more = {}, variables const& environment = {});
 
+    // For latencies: with a pause after each session, so that epochs wait for no processor.
+    fields replicated_at_leisure(std::vector<std::string> more = {});
+
     fields registered(std::string const& subcommand);
 
     static std::string millions(std::uint64_t entries);
@@ -88,6 +111,15 @@ private:
         }
         auto b = second();
         return {first(), std::move(b)};
+    }
+
+    template <typename First, typename Second>
+    static comparison compared(std::size_t pairs, First const& first, Second const& second) {
+        comparison result;
+        for (std::size_t i = 0; i < pairs; ++i) {
+            result.add(paired(i, first, second));
+        }
+        return result;
     }
 
     static fields recover(std::string const& directory) { return run_child({"recover", "--dir", directory}); }
