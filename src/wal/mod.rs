@@ -14,6 +14,7 @@ pub mod journal;
 mod late_session;
 pub mod manifest;
 pub mod names;
+pub(crate) mod read_ahead;
 pub(crate) mod rotation;
 pub mod scanner;
 mod session_changes;

@@ -8,6 +8,7 @@
 
 use super::entry::{tag, Entry, Unreadable, END_LEN, END_PLAIN, MARKER_LEN};
 use super::names;
+use super::read_ahead::ReadAhead;
 use super::sessions::{Obstacle, Origin, Session, Step, Walk};
 use crate::error::{Damage, Remedy};
 use crate::types::Epoch;
@@ -112,6 +113,7 @@ pub fn scan(
         out: FileScan::default(),
     };
     let mut counts = false;
+    let mut ahead = ReadAhead::default();
     while let Some((offset, step)) = scanner.walk.next() {
         match step {
             Ok(Step::Entry(entry)) if counts => visitor.entry(offset, entry),
@@ -143,6 +145,7 @@ pub fn scan(
         if visitor.gave_up() {
             break;
         }
+        ahead.touch(bytes, scanner.walk.offset());
     }
     scanner.session = scanner.walk.session();
     scanner.finish(end_markers)
