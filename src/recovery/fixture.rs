@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Directories of a few bytes, for the tests of this folder and of `compaction`.
+//! Sessions and directories of a few bytes, for tests here and above.
 
 use super::{Input, Snapshot};
 use crate::types::{BlobId, Epoch, StorageId, WriteVersion};

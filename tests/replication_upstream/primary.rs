@@ -173,7 +173,7 @@ fn a_session_that_takes_longer_to_send_than_the_time_out_arrives() {
 #[test]
 fn a_session_before_the_first_epoch_carries_the_epoch_that_was_recovered() {
     let (near, far) = (quick_dir(), quick_dir());
-    let mut replica = standby(far.path(), None);
+    let replica = standby(far.path(), None);
     for life in 0..2 {
         let engine = Engine::start(near.path(), replica.address(), DEADLINE, 1);
         let recovered = engine.store.last_epoch();
@@ -186,10 +186,7 @@ fn a_session_before_the_first_epoch_carries_the_epoch_that_was_recovered() {
         engine.wait_propagated(recovered.0 + 1);
         engine.shutdown();
     }
-    replica.stop();
-    drop(replica);
-    assert_eq!(recovered(near.path()).len(), 4);
-    assert_eq!(recovered(far.path()), recovered(near.path()));
+    end_alike(replica, [near.path(), far.path()], 4);
 }
 
 /// Whatever the replica does, the engine goes on, nothing more is propagated, and the shutdown ends in time.
@@ -363,10 +360,19 @@ pub fn recovered(dir: &Path) -> Vec<Row> {
     crate::engine_run::start(dir, 1).unwrap().rows
 }
 
+/// The replica ends, after which the directories of both sides have so many rows, and the same.
+pub fn end_alike(mut replica: Replica, [near, far]: [&Path; 2], rows: usize) {
+    replica.stop();
+    drop(replica);
+    let found = recovered(near);
+    assert_eq!(found.len(), rows);
+    assert_eq!(recovered(far), found);
+}
+
 #[test]
 fn both_sides_have_the_same_after_a_clean_end() {
     let (near, far) = (quick_dir(), quick_dir());
-    let mut replica = standby(far.path(), None);
+    let replica = standby(far.path(), None);
     let engine = Engine::start(near.path(), replica.address(), DEADLINE, 3);
     for epoch in 1..=20 {
         engine.switch(epoch);
@@ -377,11 +383,7 @@ fn both_sides_have_the_same_after_a_clean_end() {
     engine.switch(21);
     engine.wait_propagated(20);
     engine.shutdown();
-    replica.stop();
-    drop(replica);
-    let rows = recovered(near.path());
-    assert_eq!(rows.len(), 60);
-    assert_eq!(recovered(far.path()), rows);
+    end_alike(replica, [near.path(), far.path()], 60);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::engine::{write_some, Engine};
 use crate::engine_run::quick_dir;
 use crate::golden_data::Row;
 use crate::peer::DEADLINE;
-use crate::primary::{recovered, standby, SHORT};
+use crate::primary::{end_alike, recovered, standby, SHORT};
 use crate::stand_in::StandIn;
 use limestone_core::datastore::{Channel, Settings};
 use limestone_core::engine;
@@ -68,11 +68,7 @@ fn epochs_without_writes_that_were_propagated_come_again_with_writes() {
     engine.switch(6);
     engine.wait_propagated(5);
     engine.shutdown();
-    replica.stop();
-    drop(replica);
-    let rows = recovered(near.path());
-    assert_eq!(rows.len(), 4);
-    assert_eq!(recovered(far.path()), rows);
+    end_alike(replica, [near.path(), far.path()], 4);
 }
 
 /// What the file says may be behind what a living replica has recorded: it is never asked for an epoch below that.
@@ -222,17 +218,13 @@ fn a_replica_that_was_restarted_gets_what_it_missed() {
     engine.switch(epoch + 1);
     engine.wait_propagated(epoch);
     engine.shutdown();
-    replica.stop();
-    drop(replica);
-    let rows = recovered(near.path());
-    assert_eq!(rows.len(), 36);
-    assert_eq!(recovered(far.path()), rows);
+    end_alike(replica, [near.path(), far.path()], 36);
 }
 
 #[test]
 fn a_restarted_primary_goes_on_with_the_same_replica_process() {
     let (near, far) = (quick_dir(), quick_dir());
-    let mut replica = standby(far.path(), None);
+    let replica = standby(far.path(), None);
     for life in 0..3u64 {
         let engine = Engine::start(near.path(), replica.address(), DEADLINE, 2);
         let first = engine.store.last_epoch().0 + 1;
@@ -244,9 +236,5 @@ fn a_restarted_primary_goes_on_with_the_same_replica_process() {
         engine.write(1, &format!("lost{life}"), first + 1);
         engine.shutdown();
     }
-    replica.stop();
-    drop(replica);
-    let rows = recovered(near.path());
-    assert_eq!(rows.len(), 3);
-    assert_eq!(recovered(far.path()), rows);
+    end_alike(replica, [near.path(), far.path()], 3);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Backups of directories in use: who holds them, and what becomes of one that is not ended.
 
-use crate::history::{content, Writer};
+use crate::history::{content, wrote, Writer};
 use crate::program::{command, create, done, json, open, text, wait_until};
 use crate::unlocked::unlocked;
 use limestone_core::blob::BlobPool;
@@ -79,10 +79,7 @@ fn an_engine_that_ends_does_not_wait_for_a_backup_and_the_copy_does_not_count() 
 
 #[test]
 fn writers_go_on_beside_backups_and_each_holds_what_its_epoch_says() {
-    let top = tempfile::tempdir().unwrap();
-    let (dir, target) = (top.path().join("data"), top.path().join("backups"));
-    let mut writer = Writer::start(&dir);
-    writer.write(1);
+    let (top, dir, target, mut writer) = wrote(1);
     let (writer, names) = std::thread::scope(|scope| {
         let backups = scope.spawn(|| (0..4).map(|_| create(&dir, &target)).collect::<Vec<_>>());
         while !backups.is_finished() {
@@ -102,10 +99,7 @@ fn writers_go_on_beside_backups_and_each_holds_what_its_epoch_says() {
 
 #[test]
 fn a_directory_that_is_stopped_or_left_by_a_crash_is_read_and_not_changed() {
-    let top = tempfile::tempdir().unwrap();
-    let (dir, target) = (top.path().join("data"), top.path().join("backups"));
-    let mut writer = Writer::start(&dir);
-    writer.write(8);
+    let (top, dir, target, writer) = wrote(8);
     // As a process that dies leaves it: its commit journal is not settled.
     let crashed = top.path().join("crashed");
     let copied = std::process::Command::new("cp").arg("-a").arg(&dir).arg(&crashed).status().unwrap();

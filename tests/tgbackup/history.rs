@@ -9,8 +9,9 @@ use limestone_core::engine::Engine;
 use limestone_core::replication::settings::ReplicationSettings;
 use limestone_core::types::{BlobId, Epoch, StorageId, WriteVersion};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tempfile::TempDir;
 
 /// Keys with their values, or with the content of their BLOBs.
 pub type Content = BTreeMap<String, String>;
@@ -23,6 +24,15 @@ pub struct Writer {
     now: Content,
     /// What is there when this epoch has ended.
     pub after: BTreeMap<u64, Content>,
+}
+
+/// An engine that has written so many epochs: what goes at the end, its directory, and a folder for backups of it.
+pub fn wrote(epochs: u64) -> (TempDir, PathBuf, PathBuf, Writer) {
+    let top = tempfile::tempdir().unwrap();
+    let (dir, target) = (top.path().join("data"), top.path().join("backups"));
+    let mut writer = Writer::start(&dir);
+    writer.write(epochs);
+    (top, dir, target, writer)
 }
 
 impl Writer {

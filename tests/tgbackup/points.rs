@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Points in time.
 
-use crate::history::{content, Writer};
+use crate::history::{content, wrote, Writer};
 use crate::program::{create, done, json, open, text, wait_until, DEADLINE};
 use limestone_core::replication::backup_socket::OpenBackup;
 use limestone_core::stderr_log::rfc3339;
@@ -12,10 +12,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 #[test]
 fn every_epoch_of_a_history_can_be_restored() {
-    let top = tempfile::tempdir().unwrap();
-    let (dir, target) = (top.path().join("data"), top.path().join("backups"));
-    let mut writer = Writer::start(&dir);
-    writer.write(9);
+    let (top, dir, target, mut writer) = wrote(9);
     writer.engine.store().rotate().unwrap();
     writer.write(9);
     let mut after = writer.after.clone();
@@ -57,10 +54,7 @@ fn every_epoch_of_a_history_can_be_restored() {
 
 #[test]
 fn what_was_compacted_away_is_taken_from_an_older_backup_or_refused() {
-    let top = tempfile::tempdir().unwrap();
-    let (dir, target) = (top.path().join("data"), top.path().join("backups"));
-    let mut writer = Writer::start(&dir);
-    writer.write(12);
+    let (top, dir, target, mut writer) = wrote(12);
     let older = create(&dir, &target);
     let compacted = writer.epoch;
     std::thread::scope(|scope| {
@@ -95,9 +89,7 @@ fn what_was_compacted_away_is_taken_from_an_older_backup_or_refused() {
 
 #[test]
 fn a_time_at_which_a_backup_was_begun_is_known() {
-    let top = tempfile::tempdir().unwrap();
-    let (dir, target) = (top.path().join("data"), top.path().join("backups"));
-    let mut writer = Writer::start(&dir);
+    let (top, dir, target, mut writer) = wrote(0);
     let mut made = Vec::new();
     for _ in 0..3 {
         writer.write(4);
@@ -123,9 +115,7 @@ fn a_time_at_which_a_backup_was_begun_is_known() {
 
 #[test]
 fn between_backups_what_was_durable_is_known_of_moments_that_whoever_served_the_directory_has_seen() {
-    let top = tempfile::tempdir().unwrap();
-    let (dir, target) = (top.path().join("data"), top.path().join("backups"));
-    let mut writer = Writer::start(&dir);
+    let (top, dir, target, mut writer) = wrote(0);
     let begun = Instant::now();
     while OpenBackup::begin(&dir).unwrap().unwrap().times.len() < 3 {
         assert!(begun.elapsed() < DEADLINE);

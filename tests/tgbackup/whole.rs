@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Whole backups: made, checked, restored.
 
-use crate::history::{content, Writer};
+use crate::history::{content, wrote, Writer};
 use crate::program::{create, done, json, open, run, text};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -19,10 +19,7 @@ fn file_of(target: &Path, name: &str, begin: &str) -> PathBuf {
 
 #[test]
 fn what_is_restored_is_what_the_engine_had_when_the_backup_was_made() {
-    let top = tempfile::tempdir().unwrap();
-    let (dir, target) = (top.path().join("data"), top.path().join("backups"));
-    let mut writer = Writer::start(&dir);
-    writer.write(20);
+    let (top, dir, target, mut writer) = wrote(20);
     let first = (create(&dir, &target), writer.content());
     writer.write(13);
     let second = (create(&dir, &target), writer.content());
@@ -57,10 +54,7 @@ fn what_is_restored_is_what_the_engine_had_when_the_backup_was_made() {
 
 #[test]
 fn what_the_last_backup_has_is_stored_once_and_a_changed_file_of_the_same_name_and_size_again() {
-    let top = tempfile::tempdir().unwrap();
-    let (dir, target) = (top.path().join("data"), top.path().join("backups"));
-    let mut writer = Writer::start(&dir);
-    writer.write(20);
+    let (_top, dir, target, mut writer) = wrote(20);
     let first = create(&dir, &target);
     writer.write(5);
     let second = done(&["create", text(&dir), text(&target)]);
@@ -95,10 +89,7 @@ fn what_the_last_backup_has_is_stored_once_and_a_changed_file_of_the_same_name_a
 
 #[test]
 fn a_flipped_bit_a_missing_and_a_longer_file_are_found_and_refused() {
-    let top = tempfile::tempdir().unwrap();
-    let (dir, target) = (top.path().join("data"), top.path().join("backups"));
-    let mut writer = Writer::start(&dir);
-    writer.write(10);
+    let (top, dir, target, writer) = wrote(10);
     writer.stop();
     let name = create(&dir, &target);
     for begin in ["pwal_0001", "00000000", "epoch", "limestone-manifest.json", "limestone-history.json"] {

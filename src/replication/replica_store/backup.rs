@@ -72,16 +72,10 @@ fn spoiled(store: &Weak<StandbyStore>, renamed: u64) -> Option<String> {
 mod tests {
     use super::*;
     use crate::datastore::Commit;
+    use crate::recovery::fixture::session;
     use crate::types::Epoch;
     use crate::vfs::SimFs;
-    use crate::wal::entry::{encode_end, marker, tag};
     use crate::wal::journal;
-
-    fn session(epoch: u64) -> Vec<u8> {
-        let mut bytes = marker(tag::BEGIN, Epoch(epoch)).to_vec();
-        encode_end(&mut bytes, Epoch(epoch));
-        bytes
-    }
 
     fn contains(bytes: &[u8], part: &[u8]) -> bool {
         bytes.windows(part.len()).any(|window| window == part)
@@ -100,17 +94,18 @@ mod tests {
             let fs = SimFs::new();
             let store = StandbyStore::open_with(Arc::new(fs.clone()), Path::new("/log"), commit).unwrap();
             let (store, log) = (Arc::new(store), 0);
-            let append = |epoch: u64| store.lane(log).append(Epoch(epoch), true, true, &session(epoch)).unwrap();
+            let append = |epoch: u64| store.lane(log).append(Epoch(epoch), true, true, &session(epoch, &[])).unwrap();
             append(5);
             store.record(Epoch(5)).unwrap();
             append(6);
             store.sync().unwrap();
-            let unended = session(7);
+            let unended = session(7, &[]);
             store.lane(log).append(Epoch(7), true, false, &unended[..9]).unwrap();
             let held = begin_backup(&store).unwrap();
             let before = copied(&fs, &held);
             assert_eq!(held.epoch, Epoch(5));
-            assert!(contains(&before, &session(5)) && !contains(&before, &session(6)), "{commit:?}: {before:?}");
+            let has = |epoch| contains(&before, &session(epoch, &[]));
+            assert!(has(5) && !has(6), "{commit:?}: {before:?}");
             // What is cut off and comes anew is behind that.
             store.discard_beyond_durable().unwrap();
             append(8);
@@ -119,7 +114,7 @@ mod tests {
             assert_eq!((copied(&fs, &held), (held.spoiled)()), (before, None), "{commit:?}");
             drop(held);
             let held = begin_backup(&store).unwrap();
-            assert!(contains(&copied(&fs, &held), &session(7)), "{commit:?}");
+            assert!(contains(&copied(&fs, &held), &session(7, &[])), "{commit:?}");
             // With a durable one behind it cannot be cut off: the file is put aside.
             store.discard_beyond_durable().unwrap();
             assert!((held.spoiled)().unwrap().contains("was put aside"), "{commit:?}");

@@ -333,16 +333,10 @@ impl LaneLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recovery::fixture::session;
     use crate::replication::replica_store::StandbyStore;
     use crate::vfs::{Fault, SimFs};
-    use crate::wal::entry::{encode_end, marker, tag};
     use crate::wal::sessions::Origin;
-
-    fn session(epoch: u64) -> Vec<u8> {
-        let mut bytes = marker(tag::BEGIN, Epoch(epoch)).to_vec();
-        encode_end(&mut bytes, Epoch(epoch));
-        bytes
-    }
 
     #[test]
     fn an_epoch_is_synced_when_all_its_ended_sessions_are_and_none_is_open() {
@@ -350,11 +344,11 @@ mod tests {
         let store = StandbyStore::open(Arc::new(fs.clone()), Path::new("/log")).unwrap();
         let log = store.lane(0);
         assert!(log.is_synced_up_to(Epoch(9)), "there is nothing");
-        log.append(Epoch(5), true, true, &session(5)).unwrap();
+        log.append(Epoch(5), true, true, &session(5, &[])).unwrap();
         assert!(!log.is_synced_up_to(Epoch(5)) && log.is_synced_up_to(Epoch(4)));
         log.sync().unwrap();
         assert!(log.is_synced_up_to(Epoch(9)));
-        let bytes = session(7);
+        let bytes = session(7, &[]);
         log.append(Epoch(7), true, false, &bytes[..9]).unwrap();
         log.sync().unwrap();
         assert!(!log.is_synced_up_to(Epoch(7)) && log.is_synced_up_to(Epoch(6)), "it is open");
@@ -368,7 +362,7 @@ mod tests {
         let fs = SimFs::new();
         let store = StandbyStore::open(Arc::new(fs.clone()), Path::new("/log")).unwrap();
         let log = store.lane(0);
-        log.append(Epoch(5), true, true, &session(5)).unwrap();
+        log.append(Epoch(5), true, true, &session(5, &[])).unwrap();
         // The first call writes, the second syncs.
         fs.fail_at(fs.operations() + 1, Fault::SyncLoses);
         assert!(matches!(log.sync(), Err(Error::Io { .. })));
@@ -384,14 +378,14 @@ mod tests {
         let fs = SimFs::new();
         let store = StandbyStore::open(Arc::new(fs.clone()), Path::new("/log")).unwrap();
         let log = store.lane(0);
-        log.append(Epoch(5), true, true, &session(5)).unwrap();
+        log.append(Epoch(5), true, true, &session(5, &[])).unwrap();
         let before = fs.operations();
         for _ in 0..1000 {
-            log.append(Epoch(5), true, true, &session(5)).unwrap();
+            log.append(Epoch(5), true, true, &session(5, &[])).unwrap();
         }
         assert_eq!(fs.operations(), before);
         log.sync().unwrap();
-        let expected = [session(5), Origin::Ours.mark(), session(5).repeat(1000)].concat();
+        let expected = [session(5, &[]), Origin::Ours.mark(), session(5, &[]).repeat(1000)].concat();
         assert!(fs.files()[log.path()] == expected);
     }
 }
