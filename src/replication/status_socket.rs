@@ -89,9 +89,20 @@ mod tests {
     use crate::metrics::Snapshot;
     use crate::replication::status::Known;
     use crate::wal::names;
+    use std::sync::mpsc::{channel, Receiver, Sender};
 
     fn report() -> Report {
         Report::new(Known::default().document(), Snapshot { sessions: 3, ..Snapshot::default() }, Path::new("/"))
+    }
+
+    /// One that answers when what is returned with it is gone, and hears from it when it comes to a question.
+    fn start_busy(location: &Path) -> (StatusSocket, Sender<()>, Receiver<()>) {
+        let ((release, wait), (asked, hears)) = (channel(), channel());
+        let busy = move || {
+            let _ = (asked.send(()), wait.recv());
+            report()
+        };
+        (StatusSocket::start(location, busy).unwrap(), release, hears)
     }
 
     #[test]
@@ -125,14 +136,10 @@ mod tests {
     #[test]
     fn a_question_to_one_that_ends_before_its_turn_has_no_answer() {
         let dir = tempfile::tempdir().unwrap();
-        let (release, wait) = std::sync::mpsc::channel::<()>();
-        let busy = move || {
-            let _ = wait.recv();
-            report()
-        };
-        let socket = StatusSocket::start(dir.path(), busy).unwrap();
+        let (socket, release, asked) = start_busy(dir.path());
         let question = || local_socket::connect(dir.path(), NAME, ANSWER_TIMEOUT).unwrap();
         let (first, second) = (question().unwrap(), question().unwrap());
+        asked.recv().unwrap();
         std::thread::scope(|scope| {
             let ending = scope.spawn(|| drop(socket));
             while question().is_some() {
@@ -149,13 +156,7 @@ mod tests {
     #[test]
     fn one_that_does_not_answer_is_said_to_after_a_second() {
         let dir = tempfile::tempdir().unwrap();
-        let (release, wait) = std::sync::mpsc::channel::<()>();
-        let busy = move || {
-            // Until the other end is gone.
-            let _ = wait.recv();
-            report()
-        };
-        let socket = StatusSocket::start(dir.path(), busy).unwrap();
+        let (socket, release, _asked) = start_busy(dir.path());
         let begun = Instant::now();
         let error = ask(dir.path()).unwrap_err();
         assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::TimedOut, "no answer within 1000 ms"));
