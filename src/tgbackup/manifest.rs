@@ -79,12 +79,12 @@ impl BackupManifest {
 
     /// The bytes of all its files.
     pub fn bytes(&self) -> u64 {
-        self.files.iter().map(|file| file.bytes).sum()
+        sum(self.files.iter())
     }
 
     /// The bytes that the backup before it does not have.
     pub fn new_bytes(&self) -> u64 {
-        self.files.iter().filter(|file| !file.shared).map(|file| file.bytes).sum()
+        sum(self.files.iter().filter(|file| !file.shared))
     }
 
     /// All that is known of when which epoch was durable, oldest first: last that of the backup itself.
@@ -140,6 +140,11 @@ impl BackupManifest {
     }
 }
 
+/// Whatever a manifest says of its files.
+fn sum<'a>(files: impl Iterator<Item = &'a SavedFile>) -> u64 {
+    files.fold(0, |sum, file| sum.saturating_add(file.bytes))
+}
+
 /// A checksum as it is written.
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
@@ -173,6 +178,14 @@ mod tests {
             flipped[at] ^= 1;
             assert!(BackupManifest::parse(&flipped).is_err(), "byte {at}");
         }
+    }
+
+    #[test]
+    fn sizes_beyond_all_numbers_are_no_panic() {
+        let mut manifest = manifest();
+        manifest.files.iter_mut().for_each(|file| file.bytes = u64::MAX);
+        let parsed = BackupManifest::parse(&manifest.encode()).unwrap();
+        assert_eq!((parsed.bytes(), parsed.new_bytes()), (u64::MAX, u64::MAX));
     }
 
     #[test]
