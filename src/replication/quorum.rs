@@ -253,6 +253,7 @@ mod tests {
         assert!(!quorum.can_be_released() && quorum.is_unknown(), "one directory");
         let (second, _) = quorum.begin(2, 2, Epoch(8), true);
         assert!(quorum.can_be_released() && quorum.reached() == Epoch(0));
+        assert_eq!(quorum.confirm(second, Epoch(9)), Epoch(0), "the primary has not noted that they know of it");
         quorum.release();
         assert!(!quorum.can_be_released() && !quorum.is_unknown());
         assert_eq!(quorum.confirm(second, Epoch(12)), Epoch(0), "they were told that it is unknown");

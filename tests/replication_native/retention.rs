@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the primary keeps for a replica that is behind, and what becomes of one for which it was not enough.
 
-use super::pair::{content, free_port, replica, settings, Engine, PATIENCE};
+use super::pair::{all_settings, content, free_port, replica, settings, Engine, PATIENCE};
+use super::relay::{Deed, Relay};
+use super::sealed;
+use super::several::{is_propagated_soon, row};
 use super::streaming::none;
 use limestone_core::datastore::Outcome;
+use limestone_core::replication::native::protocol::frame::FrameKind;
+use limestone_core::replication::status::LinkState;
 use limestone_core::types::{Epoch, StorageId, WriteVersion};
 use limestone_core::wal::names;
 use std::path::Path;
@@ -104,12 +109,10 @@ fn a_compaction_that_a_lost_replica_holds_back_is_kept_and_done_when_it_is_back(
     assert_eq!(content(primary.path()).len(), 3);
 }
 
-#[test]
-fn more_log_than_the_setting_allows_is_compacted_and_the_replica_gets_a_base_sync() {
-    let (primary, standby) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let port = free_port();
-    let mut engine = Engine::start(primary.path(), settings(port, &[("RETAIN_MB", "1")]));
-    let server = replica(standby.path(), port, &none());
+/// An engine that has compacted what its replica lacks, which is away, and up to where that has everything.
+fn outrun(primary: &Path, standby: &Path, port: u16) -> (Engine, Epoch) {
+    let mut engine = Engine::start(primary, settings(port, &[("RETAIN_MB", "1")]));
+    let server = replica(standby, port, &none());
     let had = engine.write(&["a", "b"]);
     engine.wait_propagated(had);
     wait_for("the replica's epoch is retained", || engine.store.retained_epoch().is_some());
@@ -124,7 +127,14 @@ fn more_log_than_the_setting_allows_is_compacted_and_the_replica_gets_a_base_syn
     wait_for("too much log is not retained", || engine.store.retained_epoch().is_none());
     assert!(matches!(engine.compact(), Outcome::Done));
     assert!(engine.store.compacted_epoch() >= lacks);
+    (engine, had)
+}
 
+#[test]
+fn more_log_than_the_setting_allows_is_compacted_and_the_replica_gets_a_base_sync() {
+    let (primary, standby) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let port = free_port();
+    let (mut engine, _) = outrun(primary.path(), standby.path(), port);
     let server = replica(standby.path(), port, &none());
     let last = engine.write(&["e"]);
     engine.wait_propagated(last);
@@ -132,6 +142,26 @@ fn more_log_than_the_setting_allows_is_compacted_and_the_replica_gets_a_base_syn
     drop(server);
     assert!(has_compacted_file(standby.path()), "it was a catch-up");
     assert_eq!(content(primary.path()), content(standby.path()));
+}
+
+#[test]
+fn what_a_replica_had_before_a_base_sync_does_not_count() {
+    let (_root, primary, standby) = sealed::places();
+    let (engine, had) = outrun(&primary, &standby, free_port());
+    engine.shutdown();
+    // It begins, and no file gets over.
+    let server = sealed::replica(&standby, 3);
+    let relay = Relay::start(server.address(), FrameKind::Offer, 0, Deed::Drop);
+    let list = format!("a=tcp://{},b=tcp://127.0.0.1:{}", relay.address, free_port());
+    let secret = sealed::secret_file(&primary);
+    let engine = Engine::start(
+        &primary,
+        all_settings(&[("REPLICAS", list.as_str()), ("QUORUM", "1"), ("SECRET_FILE", secret.as_str())]),
+    );
+    let status = engine.wait_status(|status| row(status, "a").state == LinkState::BaseSync);
+    assert!(row(&status, "a").propagated_epoch < Some(had.0), "{status:?}");
+    assert!(!is_propagated_soon(&engine, had), "{:?}", engine.status());
+    engine.shutdown();
 }
 
 #[test]

@@ -18,21 +18,27 @@ const EPOCH: usize = 5;
 /// Where a payload begins.
 const PAYLOAD: usize = 17;
 
-fn replica(dir: &Path, version_min: u16) -> Replica {
+pub fn replica(dir: &Path, version_min: u16) -> Replica {
     let secret = Secret::new(SECRET.as_bytes()).unwrap();
     replica_with(dir, 0, Options { secret, version_min, ..options() })
 }
 
-fn engine(dir: &Path, relay: &Relay, version_min: u16) -> Engine {
+/// The file with the secret, next to the directory.
+pub fn secret_file(dir: &Path) -> String {
     let file = dir.join("../secret");
     std::fs::write(&file, SECRET).unwrap();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let given = [("SECRET_FILE", file.to_str().unwrap()), ("VERSION_MIN", &version_min.to_string())];
+    file.to_str().unwrap().to_owned()
+}
+
+fn engine(dir: &Path, relay: &Relay, version_min: u16) -> Engine {
+    let (file, version_min) = (secret_file(dir), version_min.to_string());
+    let given = [("SECRET_FILE", file.as_str()), ("VERSION_MIN", version_min.as_str())];
     Engine::start(dir, settings(relay.address.port(), &given))
 }
 
 /// A directory for each side below one.
-fn places() -> (tempfile::TempDir, std::path::PathBuf, std::path::PathBuf) {
+pub fn places() -> (tempfile::TempDir, std::path::PathBuf, std::path::PathBuf) {
     let root = tempfile::tempdir().unwrap();
     let [primary, standby] = ["primary", "standby"].map(|name| root.path().join(name));
     [&primary, &standby].iter().for_each(|dir| std::fs::create_dir(dir).unwrap());
