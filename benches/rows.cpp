@@ -356,7 +356,9 @@ fields runner::on_a_copy(std::string const& directory, std::string const& subcom
 }
 
 fields runner::replicated(std::string const& mode, std::uint64_t entries, std::uint64_t sessions,
-                          std::vector<std::string> const& more, variables const& environment) {
+                          std::vector<std::string> const& more, variables environment) {
+    // As in `committed`: the longer of two runs must not compact more than the other.
+    environment.emplace("LIMESTONE_COMPACTION", "off");
     auto const directory = fresh_directory();
     std::vector<std::string> command{
         "replicated-load",       "--dir", directory, "--mode", mode, "--entries", std::to_string(entries), "--sessions",

@@ -93,7 +93,7 @@ private:
                      std::vector<std::string> const& arguments = {});
 
     fields replicated(std::string const& mode, std::uint64_t entries, std::uint64_t sessions,
-                      std::vector<std::string> const& more = {}, variables const& environment = {});
+                      std::vector<std::string> const& more = {}, variables environment = {});
 
     // For latencies: with a pause after each session, so that epochs wait for no processor.
     fields replicated_at_leisure(std::vector<std::string> more = {});
