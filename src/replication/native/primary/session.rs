@@ -445,6 +445,8 @@ impl Session {
 
     /// Ends the session in good order.
     pub(super) fn say_goodbye(&self) {
+        // First, so that a replica that closes its side at once is not taken for one that was lost.
+        self.end.lock().get_or_insert(End::Stopped);
         // The replica sees the end of the connection in any case.
         if let Some(control) = &mut *self.control.lock() {
             let _ = control.send(&Message::Bye);
