@@ -181,9 +181,8 @@ impl Watcher {
         let life = self.watched.replica_lives.now();
         let answer = match life % 2 {
             1 => ask(&self.watched.replica),
-            // It may be half deleted.
-            _ if self.watched.set_back.load(SeqCst) => None,
-            _ => (self.watched.stopped_replica)(),
+            // It may be half deleted, also since it was asked.
+            _ => (self.watched.stopped_replica)().filter(|_| !self.watched.set_back.load(SeqCst)),
         };
         let Some(status) = answer.filter(|_| self.watched.replica_lives.now() == life) else { return };
         self.seen.replica_answers += 1;
