@@ -2,21 +2,34 @@
 # SPDX-License-Identifier: Apache-2.0
 # Failures in a real cluster: three nodes of Corosync and Pacemaker in namespaces of this machine, the resource agent of
 # dist/pacemaker, the mini engine, and clients that record what was acknowledged. Needs root.
-# Usage: scripts/test_cluster.sh [--all | <round>...]
-# Rounds: process_killed node_off link_cut replica_killed disk_full moved two_failures all_off. Default: the first four,
-# which `.ci/run` does too. After each round there is one primary, all that was acknowledged is there, no two nodes
-# acknowledged at one time, and the time without service is printed; at the end all three nodes have the same content.
+# Usage: scripts/test_cluster.sh [--tls] [--limits] [--all | <round>...]
+# With --tls the nodes replicate over TLS, with certificates of their own and a list of revoked ones. The rounds are in
+# tests/cluster/rounds.sh, see --help. Default: the first four, which `.ci/run` does too. After each round there is one
+# primary, all that was acknowledged is there, no two nodes acknowledged at one time, and the time without service is
+# printed; at the end all three nodes have the same content. With --limits it fails when a round takes longer than it
+# may on a machine that does nothing else.
 set -euo pipefail
 # shellcheck source=scripts/setup.sh
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-readonly all=(process_killed node_off link_cut replica_killed disk_full moved two_failures all_off)
-rounds=("$@")
-[[ ${#rounds[@]} -gt 0 ]] || rounds=("${all[@]:0:4}")
-[[ ${rounds[0]} != --all ]] || rounds=("${all[@]}")
-for round in "${rounds[@]}"; do
-    [[ " ${all[*]} " == *" $round "* ]] || fail "no such round: $round; there are ${all[*]}"
+# shellcheck source=tests/cluster/rounds.sh
+. tests/cluster/rounds.sh
+
+usage="usage: scripts/test_cluster.sh [--tls] [--limits] [--all | <round>...]; rounds: ${all[*]}"
+rounds=() tls_dir="" with_limits=""
+for argument in "$@"; do
+    case $argument in
+    --help) echo "$usage" && exit 0 ;;
+    --tls) tls_dir=/srv/tls ;;
+    --limits) with_limits=yes ;;
+    --all) rounds=("${all[@]}") ;;
+    *)
+        [[ " ${all[*]} " == *" $argument "* ]] || fail "no such round: $argument; $usage"
+        rounds+=("$argument")
+        ;;
+    esac
 done
+[[ ${#rounds[@]} -gt 0 ]] || rounds=("${all[@]:0:4}")
 
 not_run() {
     say "NOT RUN: the cluster tests: $*"
@@ -27,7 +40,7 @@ not_run() {
 # No service of the machine's own is to be started by an installation.
 install_cluster() {
     local package missing=()
-    for package in pacemaker corosync pacemaker-cli-utils crmsh resource-agents iproute2 jq libxml2-utils; do
+    for package in pacemaker corosync pacemaker-cli-utils crmsh resource-agents iproute2 jq libxml2-utils openssl; do
         package_is_installed "$package" || missing+=("$package")
     done
     [[ ${#missing[@]} -gt 0 ]] || return 0
@@ -139,6 +152,7 @@ start)
     ;;
 stop)
     pkill -TERM -x mini_engine
+    [[ ! -e /srv/kill_at_end ]] || { rm /srv/kill_at_end && pkill -KILL -x mini_engine; }
     for ((i = 0; i < 300; i++)); do running >/dev/null || exit 0; sleep 0.1; done
     exit 1
     ;;
@@ -152,9 +166,52 @@ ENGINE
     background+=($!)
     local node
     mkdir -p "$lab"/n{1,2,3}/data
+    [[ -z $tls_dir ]] || make_certificates
     for node in 1 2 3; do
         wait_until 90 node_is_online "$node" || not_run "Corosync and Pacemaker do not come up here"
     done
+}
+
+# For each node a certificate for its address, of one CA, which has revoked that of a fourth one.
+make_certificates() {
+    local node ca="$lab/ca"
+    mkdir -p "$ca"
+    (
+        cd "$ca"
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 2 -subj '/CN=the CA of a test' \
+            -addext keyUsage=critical,keyCertSign,cRLSign -keyout ca.key -out ca.pem
+        for node in 1 2 3 4; do
+            openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -subj "/CN=node$node" -keyout key$node.pem \
+                -out request
+            printf 'subjectAltName=IP:10.77.0.%s\nextendedKeyUsage=serverAuth,clientAuth\n' "$node" >extensions
+            openssl x509 -req -in request -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile extensions \
+                -out cert$node.pem
+        done
+        touch index.txt && echo 01 >crlnumber
+        printf '%s\n' '[ca]' 'default_ca = own' '[own]' 'database = index.txt' 'crlnumber = crlnumber' \
+            'default_md = sha256' 'default_crl_days = 2' >ca.conf
+        openssl ca -config ca.conf -keyfile ca.key -cert ca.pem -revoke cert4.pem
+        openssl ca -config ca.conf -keyfile ca.key -cert ca.pem -gencrl -out crl.pem
+    ) >"$ca/log" 2>&1 || stop_test "no certificates can be made: $(tail -n 3 "$ca/log")"
+    for node in 1 2 3; do
+        mkdir -p "$lab/n$node/tls"
+        cp "$ca/ca.pem" "$ca/crl.pem" "$lab/n$node/tls/"
+        install -m 600 "$ca/key$node.pem" "$lab/n$node/tls/key.pem"
+        cp "$ca/cert$node.pem" "$lab/n$node/tls/cert.pem"
+    done
+}
+
+# What a replica says to somebody who shows the certificate of node `$1`.
+shown_certificate() {
+    local node
+    node=$(($(primary) % 3 + 1))
+    sleep 1 | ip netns exec hub openssl s_client -connect "10.77.0.$node:5433" -CAfile "$lab/ca/ca.pem" \
+        -cert "$lab/ca/cert$1.pem" -key "$lab/ca/key$1.pem" -verify_return_error 2>&1 || true
+}
+
+check_certificates() {
+    [[ $(shown_certificate 4) == *"certificate revoked"* ]] || stop_test "a revoked certificate is taken"
+    [[ $(shown_certificate 1) != *alert* ]] || stop_test "the certificate of a node is not taken"
 }
 
 node_is_online() {
@@ -180,6 +237,7 @@ primitive fence stonith:fence_lab params folder="$lab/power" pcmk_host_list="nod
     op monitor interval=60s
 primitive store ocf:tsurugi:limestone \
     params directory=/srv/data nodes="$nodes" quorum=1 secret_file="$lab/secret" bindir="$top/target/release" \
+    ${tls_dir:+tls_dir=$tls_dir} \
     timeout_ms=3000 log=/srv/tgreplica.log engine_start="$lab/engine.sh start" engine_stop="$lab/engine.sh stop" \
     engine_check="$lab/engine.sh check" \
     op start timeout=60s interval=0 op stop timeout=60s interval=0 op promote timeout=60s interval=0 \
@@ -249,61 +307,10 @@ begin_clients() {
     done
 }
 
-# --- the rounds: each breaks something ---
-
-process_killed() {
-    on "$1" pkill -KILL -x mini_engine
-}
-
-node_off() {
-    lab kill "$1"
-}
-
-link_cut() {
-    lab cut "$1"
-    # The node is fenced; its link is there again when it comes back.
-    sleep 12
-    lab heal "$1"
-}
-
-replica_killed() {
-    on "$(($1 % 3 + 1))" pkill -KILL -x tgreplica
-}
-
-# The log of the primary finds no room from now on.
-disk_full() {
-    on "$1" prlimit --fsize=1 --pid "$(on "$1" pgrep -x -r D,R,S,T mini_engine)"
-}
-
-moved() {
-    on "$1" crm resource move data "node$(($1 % 3 + 1))" force >/dev/null
-    sleep 15
-    on "$(($1 % 3 + 1))" crm resource clear data >/dev/null
-}
-
-two_failures() {
-    lab kill "$1"
-    wait_until 60 primary_is_not "$1" || stop_test "nobody was promoted after the first failure"
-    local second
-    second=$(primary)
-    wait_until 120 is_whole || stop_test "the lost node did not come back after the first failure"
-    on "$second" pkill -KILL -x mini_engine
-}
-
-primary_is_not() {
-    local found
-    found=$(primary) && [[ $found != "$1" ]]
-}
-
-all_off() {
-    local node
-    for node in 1 2 3; do lab kill "$node"; done
-    sleep 3
-    for node in 1 2 3; do lab boot "$node"; done
-}
+# --- a round ---
 
 play() {
-    local round=$1 node since
+    local round=$1 node since gap
     wait_until 120 is_whole || stop_test "before $round: not all nodes are there"
     wait_until 30 is_acknowledging || stop_test "before $round: nothing is acknowledged"
     node=$(primary)
@@ -312,8 +319,12 @@ play() {
     "$round" "$node"
     wait_until 120 is_acknowledging || stop_test "$round: nothing is acknowledged any more"
     wait_until 120 is_whole || stop_test "$round: not all nodes came back"
-    printf '  without service for %s s, now node%s is primary\n' \
-        "$(python3 tests/cluster/judge.py gap "$lab/clients/address" "$since")" "$(primary)"
+    gap=$(python3 tests/cluster/judge.py gap "$lab/clients/address" "$since")
+    printf '  without service for %s s, now node%s is primary\n' "$gap" "$(primary)"
+    if [[ ${gap%.*} -ge ${limits[$round]:-1000} ]]; then
+        printf '  more than the %s s that are allowed on a machine of its own\n' "${limits[$round]}"
+        [[ -z $with_limits ]] || stop_test "$round takes too long"
+    fi
     python3 tests/cluster/judge.py reigns "$lab"/clients/* >"$lab/reigns" || stop_test "$round: two nodes acknowledged"
 }
 
@@ -348,8 +359,12 @@ begin_cluster
 say "the agent by itself"
 check_agent
 configure
-wait_until 90 primary || stop_test "nobody was promoted"
+wait_until 90 primary >/dev/null || stop_test "nobody was promoted"
 begin_clients
+if [[ -n $tls_dir ]]; then
+    wait_until 120 is_whole || stop_test "not all nodes are there"
+    check_certificates
+fi
 for round in "${rounds[@]}"; do
     play "$round"
 done
