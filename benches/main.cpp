@@ -34,6 +34,7 @@ constexpr char const* usage = R"(usage: limestone_bench <subcommand> [--name val
   commit-load     --dir D [--channels 4] [--entries 10] [--seconds 1] [--epoch-ms 3]
   commit-floor    --dir D [--bytes 1500] [--rounds 300] [--epoch-ms 3] [--channels 0] [--bytes-per-second 1e6]
   catch-up        --dir D [--channels 4] [--entries 1000] [--bytes 1000000000] [--epoch-ms 3]
+  rejoin          --dir D [--bytes 1000000000] [--lacking 50000000]
 )";
 
 }  // namespace
@@ -58,6 +59,7 @@ int main(int argc, char** argv) {
         {"compact-beside-writers", bench::compact_beside_writers},
         {"replicated-load", bench::replicated_load},
         {"catch-up", bench::catch_up},
+        {"rejoin", bench::rejoin},
         {"engine-like", bench::engine_like},
         {"commit-load", bench::commit_load},
         {"commit-floor", bench::commit_floor},

@@ -142,6 +142,7 @@ fields compact_floor(options const& given);
 fields compact_beside_writers(options const& given);
 fields replicated_load(options const& given);
 fields catch_up(options const& given);
+fields rejoin(options const& given);
 fields engine_like(options const& given);
 fields commit_load(options const& given);
 fields commit_floor(options const& given);

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rows of replication to two replicas, of which one or both have to have an epoch.
+// Rows of replication to two replicas, of which one or both have to have an epoch, and of a directory that becomes a
+// replica again.
+#include <filesystem>
+#include <map>
+#include <string>
 #include <vector>
 
 #include "rows.h"
@@ -34,6 +38,36 @@ void runner::quorum(std::vector<row>& rows) {
                     0.7,
                     {{"mb_per_second", throughput.first("mb_per_second")},
                      {"alone_mb_per_second", throughput.second("mb_per_second")}}});
+}
+
+void runner::rejoin(std::vector<row>& rows) {
+    std::vector<double> ratios;
+    std::map<std::string, std::vector<double>> parts;
+    auto const lacking = size_.catch_up_bytes / 20;
+    for (std::size_t i = 0; i < size_.replication_pairs; ++i) {
+        auto const directory = fresh_directory();
+        auto const result = run_child({"rejoin", "--dir", directory, "--bytes", std::to_string(size_.catch_up_bytes),
+                                       "--lacking", std::to_string(lacking)},
+                                      {{"LIMESTONE_COMPACTION", "off"}});
+        std::filesystem::remove_all(directory);
+        ::sync();
+        ratios.push_back(result.at("seconds") / result.at("floor_seconds"));
+        for (auto const& [name, value] : result) {
+            parts[name].push_back(value);
+        }
+    }
+    fields details;
+    for (auto const& [name, values] : parts) {
+        details[name] = median(values);
+    }
+    rows.push_back({"rejoin with rewind, " + std::to_string(size_.catch_up_bytes / 1'000'000) + " MB, lacks " +
+                        std::to_string(lacking / 1'000'000),
+                    "time over sending that with sync",
+                    median(ratios),
+                    better::lower,
+                    1.5,
+                    {},
+                    details});
 }
 
 }  // namespace bench

@@ -19,6 +19,12 @@ namespace bench {
 
 namespace {
 
+std::string endpoint(std::uint16_t port) {
+    return "tcp://127.0.0.1:" + std::to_string(port);
+}
+
+}  // namespace
+
 std::uint16_t free_port() {
     auto const socket = check(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket");
     sockaddr_in address{};
@@ -31,13 +37,7 @@ std::uint16_t free_port() {
     return ntohs(address.sin_port);
 }
 
-std::string endpoint(std::uint16_t port) {
-    return "tcp://127.0.0.1:" + std::to_string(port);
-}
-
-}  // namespace
-
-replica_process::replica_process(std::string const& directory, std::uint16_t port)
+replica_process::replica_process(std::string const& directory, std::uint16_t port, bool rewind)
     : port_(port == 0 ? free_port() : port) {
     constexpr auto const* program = LIMESTONE_TGREPLICA;
     std::filesystem::create_directories(directory);
@@ -51,7 +51,8 @@ replica_process::replica_process(std::string const& directory, std::uint16_t por
         ::unsetenv("TSURUGI_REPLICATION_MODE");
         ::unsetenv("TSURUGI_REPLICATION_REPLICAS");
         ::unsetenv("TSURUGI_REPLICATION_QUORUM");
-        ::execl(program, program, directory.c_str(), nullptr);
+        // Without it the list of arguments ends early.
+        ::execl(program, program, directory.c_str(), rewind ? "--rewind" : nullptr, nullptr);
         ::_exit(127);
     }
     ::close(ends[1]);
@@ -74,8 +75,8 @@ replica_process::~replica_process() {
     ::close(output_);
 }
 
-void replica_process::point_primary_here(std::string const& mode) const {
-    ::setenv("TSURUGI_REPLICATION_ENDPOINT", endpoint(port_).c_str(), 1);
+void point_primary_at(std::uint16_t port, std::string const& mode) {
+    ::setenv("TSURUGI_REPLICATION_ENDPOINT", endpoint(port).c_str(), 1);
     ::setenv("TSURUGI_REPLICATION_MODE", mode.c_str(), 1);
 }
 

@@ -44,6 +44,7 @@ int report(std::vector<std::string> const& arguments) {
         {"replication", &runner::replication},
         {"quorum", &runner::quorum},
         {"catch-up", &runner::catch_up},
+        {"rejoin", &runner::rejoin},
         {"commit-modes", &runner::commit_modes},
         {"protection", &runner::protection},
     };

@@ -31,7 +31,7 @@ struct scale {
     std::size_t compaction_pairs = 5;
     std::size_t replication_pairs = 5;
     std::uint64_t replication_sessions = 500;
-    std::uint64_t catch_up_bytes = 1'000'000'000;
+    std::uint64_t catch_up_bytes = 1'000'000'000;  // a twentieth of it is what one that rejoins lacks
     std::string name = "full";
 };
 
@@ -84,6 +84,7 @@ public:
     void replication(std::vector<row>& rows);
     void quorum(std::vector<row>& rows);
     void catch_up(std::vector<row>& rows);
+    void rejoin(std::vector<row>& rows);
     void commit_modes(std::vector<row>& rows);
     void protection(std::vector<row>& rows);
 
