@@ -34,6 +34,8 @@ pub enum Rank {
     Serving,
     /// Whether the session of a replica has ended; the last word is sent meanwhile.
     ServingEnd,
+    /// What a replica says next about its durable epoch, until it is sent.
+    Telling,
     /// Who records epochs on a replica.
     Recorder,
     /// Who syncs the log of a lane, or hands it over to the journal.

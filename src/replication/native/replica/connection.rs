@@ -199,8 +199,7 @@ fn record_one(node: &Node, session: &Session, epoch: Epoch) -> bool {
         return false;
     }
     node.board.durable(epoch);
-    let actions = session.machine.lock().recorded(epoch, node.now());
-    if let Err(end) = session.carry_out(actions) {
+    if let Err(end) = session.recorded(epoch, node.now()) {
         session.end(end);
     }
     true

@@ -1,16 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use super::*;
+use crate::replication::native::protocol::frame::FrameReader;
 use crate::replication::native::replica::Options;
 use crate::replication::net::dial;
 use crate::vfs::SimFs;
 use crate::wal::history::{History, Run, RunId};
-use std::net::TcpListener;
+use std::io::BufReader;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::{Duration, Instant};
 
 /// A session of a primary to which nothing can be said any more.
 fn session(node: &Node, id: u8) -> Arc<Session> {
+    session_heard_by(node, id).0
+}
+
+/// A session and the primary's end of its control connection.
+fn session_heard_by(node: &Node, id: u8) -> (Arc<Session>, TcpStream) {
     let run = Run { id: RunId(1), term: 1, first_epoch: 0 };
     let primary = PrimaryIdentity {
         uuid: "u".to_owned(),
@@ -26,7 +34,48 @@ fn session(node: &Node, id: u8) -> Arc<Session> {
     let link = dial::connect(listener.local_addr().unwrap(), Duration::from_secs(20)).unwrap();
     let (_, write) = link.split(Deadline::Each(Duration::from_secs(20)));
     let machine = ReplicaSession::new([id; 16], &primary, (Outcome::Stream, Epoch(0)), node.timeout_ms(), node.now());
-    Arc::new(Session::new(machine, node.store().unwrap(), primary, Outgoing::new(write), node.now()))
+    let session = Session::new(machine, node.store().unwrap(), primary, Outgoing::new(write), node.now());
+    (Arc::new(session), listener.accept().unwrap().0)
+}
+
+#[test]
+fn the_durable_epoch_that_a_replica_tells_never_falls_whoever_tells_it() {
+    const EPOCHS: u64 = 3000;
+    let node = Node::new(Arc::new(SimFs::new()), Path::new("/replica"), Options::default()).unwrap();
+    let (session, heard) = session_heard_by(&node, 1);
+    let stored = Message::Heartbeat { switched: Epoch(EPOCHS), stored: Epoch(EPOCHS), written: None };
+    session.machine.lock().on_control(stored, 0).unwrap();
+    let is_alive = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // So fast that a heartbeat is always due.
+            for now in (0..).step_by(node.timeout_ms() as usize).take_while(|_| is_alive.load(SeqCst)) {
+                session.machine.lock().heard(now);
+                session.tick(now).unwrap();
+            }
+        });
+        scope.spawn(|| {
+            for epoch in (1..=EPOCHS).map(Epoch) {
+                session.machine.lock().lane_synced(0, epoch, 0).unwrap();
+                session.recorded(epoch, 0).unwrap();
+            }
+            is_alive.store(false, SeqCst);
+        });
+        let mut frames = FrameReader::new(BufReader::new(heard));
+        let (mut last, deadline) = (Epoch(0), Instant::now() + Duration::from_secs(60));
+        while last < Epoch(EPOCHS) {
+            assert!(Instant::now() < deadline, "{last} was told last");
+            let told = match Message::decode(frames.next(PAYLOAD_BYTES_MAX).unwrap().unwrap()).unwrap() {
+                Message::Durable { epoch } => epoch,
+                Message::Alive(alive) => alive.durable,
+                other => panic!("{other:?}"),
+            };
+            assert!(told >= last, "{told} after {last}");
+            last = told;
+        }
+        // What else was told finds its way out.
+        std::thread::spawn(move || std::io::copy(frames.get_mut(), &mut std::io::sink()));
+    });
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::incoming::{Incoming, Next};
 use super::node::Node;
 use super::session::Session;
 use crate::replication::native::protocol::heartbeat_interval;
-use crate::replication::native::protocol::message::{Code, Message, Reason};
+use crate::replication::native::protocol::message::Message;
 use std::time::Duration;
 
 /// How long a read may take, so that heartbeats go out in time.
@@ -33,14 +33,12 @@ pub(super) fn run(node: &Node, session: &Session, incoming: &mut Incoming) -> En
                 node.board.heard();
                 told = matches!(message, Message::Heartbeat { .. });
                 let step = session.machine.lock().on_control(message, node.now());
-                step.map_err(end_of)
+                step.map_err(End::of_reason)
             }
             Next::Closed => return End::Lost("the control connection was closed".to_owned()),
             Next::Idle => Ok(None),
         };
-        let done = step
-            .and_then(|action| session.carry_out(action))
-            .and_then(|()| session.tick(node.now()).map_err(end_of).and_then(|action| session.carry_out(action)));
+        let done = step.and_then(|action| session.carry_out(action)).and_then(|()| session.tick(node.now()));
         if let Err(end) = done {
             return end;
         }
@@ -51,13 +49,5 @@ pub(super) fn run(node: &Node, session: &Session, incoming: &mut Incoming) -> En
         } else {
             node.board.tick(durable);
         }
-    }
-}
-
-/// What the machine objects to is told to the primary, but for what the primary itself said and its silence.
-fn end_of(reason: Reason) -> End {
-    match reason.code {
-        Code::TIMEOUT => End::Lost(reason.to_string()),
-        _ => End::Told(reason),
     }
 }

@@ -6,7 +6,7 @@ use super::incoming::Incoming;
 use super::outgoing::Outgoing;
 use super::recorder::Recorder;
 use crate::lock_order::{Condvar, Mutex, Rank};
-use crate::replication::native::protocol::message::{Message, PrimaryIdentity, Reason};
+use crate::replication::native::protocol::message::{Message, PrimaryIdentity};
 use crate::replication::native::protocol::replica_session::{ReplicaAction, ReplicaSession};
 use crate::replication::native::protocol::Millis;
 use crate::replication::net::connection::Closer;
@@ -28,6 +28,8 @@ pub(super) struct Session {
     pub(super) store: Arc<StandbyStore>,
     pub(super) primary: PrimaryIdentity,
     control: Outgoing,
+    /// Held while what the session says next is decided and sent.
+    telling: Mutex<()>,
     closers: Mutex<Vec<Closer>>,
     /// Why it ended; the first reason counts.
     ended: Mutex<Option<End>>,
@@ -69,6 +71,7 @@ impl Session {
             store,
             primary,
             control,
+            telling: Mutex::new(Rank::Telling, ()),
             closers: Mutex::new(Rank::Leaf, closers),
             ended: Mutex::new(Rank::ServingEnd, None),
             end_signal: Condvar::new(),
@@ -122,11 +125,23 @@ impl Session {
         }
     }
 
-    /// What the time asks for, see [`ReplicaSession::tick`].
-    pub(super) fn tick(&self, now: Millis) -> std::result::Result<Option<ReplicaAction>, Reason> {
-        let mut machine = self.machine.lock();
-        machine.progress(self.received.load(SeqCst), self.synced.load(SeqCst));
-        machine.tick(now)
+    /// Does what the time asks for, see [`ReplicaSession::tick`].
+    pub(super) fn tick(&self, now: Millis) -> std::result::Result<(), End> {
+        // Until it is sent: a durable epoch must not be told behind a later one.
+        let _telling = self.telling.lock();
+        let action = {
+            let mut machine = self.machine.lock();
+            machine.progress(self.received.load(SeqCst), self.synced.load(SeqCst));
+            machine.tick(now).map_err(End::of_reason)?
+        };
+        self.carry_out(action)
+    }
+
+    /// Confirms an epoch, the record of which is synced.
+    pub(super) fn recorded(&self, epoch: Epoch, now: Millis) -> std::result::Result<(), End> {
+        let _telling = self.telling.lock();
+        let actions = self.machine.lock().recorded(epoch, now);
+        self.carry_out(actions)
     }
 
     /// Waits for the threads of all connections that joined, and until what they were told to commit is recorded.
