@@ -100,7 +100,7 @@ impl Engine {
         });
         let report = started.inspect_err(|_| {
             if let (Some(replication), Some(true)) = (replication, again) {
-                replication.shutdown();
+                replication.shutdown(&self.store);
             }
         })?;
         if let Some(replication) = replication {
@@ -169,7 +169,7 @@ impl Engine {
         // Replicas get what has ended by now; a failure has poisoned the data store, which says so itself.
         let _ = self.store.drain();
         if let Some(replication) = &self.replication {
-            replication.shutdown();
+            replication.shutdown(&self.store);
         }
         // Who copies does not hold it up, and begins nothing of a directory that is given back.
         let backups = self.backups.lock().take();

@@ -117,6 +117,8 @@ impl Replication {
                 primary.ready(report.last_epoch, subscription)
             }
             Role::NotStarted | Role::Native(_) => {
+                // Until the end nobody notes what the replicas have, and they may be others than before.
+                upstream::note_confirmed(store.vfs(), store.location(), Epoch(0))?;
                 let primary = Primary::start(store.clone(), self.settings.clone(), history)?;
                 self.set_role(Role::Native(Arc::new(primary)));
                 Ok(())
@@ -171,8 +173,15 @@ impl Replication {
     }
 
     /// Ends replication in bounded time. To be called before the data store is shut down.
-    pub(super) fn shutdown(&self) {
+    pub(super) fn shutdown(&self, store: &Datastore) {
         self.end();
+        if let Role::Native(primary) = self.role() {
+            // The epoch record of this side does not cover epochs without writes.
+            let confirmed = primary.confirmed_by_all().min(store.recorded_epoch());
+            if let Err(e) = upstream::note_confirmed(store.vfs(), store.location(), confirmed) {
+                log::warn!("replication: a next run by the upstream protocol does not know what the replica has: {e}");
+            }
+        }
         self.ended.store(true, SeqCst);
     }
 

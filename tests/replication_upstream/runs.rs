@@ -10,9 +10,12 @@ use crate::primary::{end_alike, recovered, standby, SHORT};
 use crate::stand_in::StandIn;
 use limestone_core::datastore::{Channel, Settings};
 use limestone_core::engine;
-use limestone_core::replication::settings::ReplicationSettings;
+use limestone_core::replication::native::replica as native;
+use limestone_core::replication::net::listener;
+use limestone_core::replication::settings::{Endpoint, ReplicationSettings};
 use limestone_core::replication::upstream::primary::{Phase, CONFIRMED_NAME};
 use limestone_core::types::{BlobId, Durability, Epoch, StorageId, WriteVersion};
+use limestone_core::vfs::RealFs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -126,8 +129,12 @@ fn nothing_is_propagated_when_the_log_has_not_all_that_the_replica_lacks() {
 
 /// An engine that never waits for the replica at `address`, with one channel, before its start.
 fn open(dir: &Path, address: SocketAddr) -> (engine::Engine, Arc<Channel>) {
-    let variables =
-        [("ENDPOINT", format!("tcp://{address}")), ("PROTOCOL", "upstream".into()), ("MODE", "async".into())];
+    open_with(dir, address, "upstream")
+}
+
+/// The same with this protocol.
+fn open_with(dir: &Path, address: SocketAddr, protocol: &str) -> (engine::Engine, Arc<Channel>) {
+    let variables = [("ENDPOINT", format!("tcp://{address}")), ("PROTOCOL", protocol.into()), ("MODE", "async".into())];
     let variables = variables.map(|(name, value)| (format!("TSURUGI_REPLICATION_{name}").into(), value.into()));
     let replication = ReplicationSettings::parse(variables).unwrap();
     let engine = engine::Engine::open(Settings::new(dir).commit(commits::as_told()), replication).unwrap();
@@ -237,4 +244,48 @@ fn a_restarted_primary_goes_on_with_the_same_replica_process() {
         engine.shutdown();
     }
     end_alike(replica, [near.path(), far.path()], 3);
+}
+
+#[test]
+fn what_a_replica_of_the_native_protocol_lacked_is_sent_when_both_sides_change_to_this_one() {
+    let (near, far) = (quick_dir(), quick_dir());
+    let noted = || std::fs::read_to_string(near.path().join(CONFIRMED_NAME)).unwrap();
+    let wait = |(engine, _): &(engine::Engine, Arc<Channel>), epoch| {
+        let reached = engine.store().wait_durable(Epoch(epoch), Durability::Propagated, Some(DEADLINE));
+        assert!(reached.unwrap(), "{:?}", engine.status());
+    };
+    let (listener, address) = native_listener();
+    let options = native::Options { commit: commits::as_told(), ..native::Options::default() };
+    let replica = native::open(Arc::new(RealFs), far.path(), options).unwrap().serve(listener).unwrap();
+    let running = open_with(near.path(), address, "native");
+    running.0.ready().unwrap();
+    put(&running, 1, &[]);
+    wait(&running, 1);
+    assert_eq!(noted(), "{\"format\":1,\"epoch\":0}\n", "what a killed process leaves is not ahead of the truth");
+    drop(replica);
+    put(&running, 3, &[]);
+    running.0.shutdown();
+    drop(running);
+    assert_eq!(noted(), "{\"format\":1,\"epoch\":1}\n");
+
+    let replica = standby(far.path(), Some(address));
+    let running = open(near.path(), address);
+    running.0.ready().unwrap();
+    running.0.store().switch_epoch(Epoch(6)).unwrap();
+    wait(&running, 5);
+    running.0.shutdown();
+    drop(running);
+    end_alike(replica, [near.path(), far.path()], 1);
+}
+
+/// A port of this machine for a replica of the native protocol.
+fn native_listener() -> (std::net::TcpListener, SocketAddr) {
+    let deadline = std::time::Instant::now() + DEADLINE;
+    loop {
+        let port = crate::ports::free_port();
+        match listener::listen(&Endpoint { host: "127.0.0.1".to_owned(), port }) {
+            Ok(listener) => return (listener, SocketAddr::from(([127, 0, 0, 1], port))),
+            Err(e) => assert!(std::time::Instant::now() < deadline, "{e}"),
+        }
+    }
 }

@@ -173,6 +173,12 @@ impl Members {
         self.group.quorum.reached().max(self.group.store.propagated_epoch())
     }
 
+    /// What all of them have, as far as they have said.
+    pub(super) fn confirmed_by_all(&self) -> Epoch {
+        let confirmed = |member: &Arc<Keeper>| self.group.quorum.confirmed(member.core.slot).unwrap_or_default();
+        self.all().iter().map(confirmed).min().unwrap_or_default()
+    }
+
     fn say_what_was_propagated(&self, stored: Epoch) {
         let (propagated, error) = (self.propagated(), self.problem());
         let error = error.map_or_else(String::new, |error| format!(" ({error})"));

@@ -30,6 +30,7 @@ use crate::error::{Error, Result};
 use crate::lock_order::Mutex;
 use crate::replication::settings::{Replica, ReplicationSettings};
 use crate::replication::status::{ListedReplica, Status};
+use crate::types::Epoch;
 use crate::wal::history_file::DirectoryHistory;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -95,6 +96,11 @@ impl Primary {
     /// The replicas, how they stand, and how many of them must have an epoch.
     pub fn replicas(&self) -> (Vec<ListedReplica>, usize) {
         self.members.list()
+    }
+
+    /// What all replicas are known to have; 0 as long as one of them has said nothing.
+    pub fn confirmed_by_all(&self) -> Epoch {
+        self.members.confirmed_by_all()
     }
 
     fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {

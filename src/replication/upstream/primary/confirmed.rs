@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `replication_confirmed`: the last epoch that a replica of the protocol of the original was known to have. The
-//! protocol lets neither side ask the other, so this is all that a later run of the primary has to go by. The file may
-//! be behind the truth, then sessions are sent twice, which does no harm; it is never ahead of it. The original ignores
-//! it.
+//! protocol lets neither side ask the other, so this is all that a later run of the primary has to go by. Runs of the
+//! native protocol note as well what their replicas have. The file may be behind the truth, then sessions are sent
+//! twice, which does no harm; it is never ahead of it. The original ignores it.
 
 use crate::error::{Error, Result};
 use crate::types::Epoch;
@@ -23,7 +23,7 @@ struct Content {
     epoch: u64,
 }
 
-/// Reads the file; `None` when there is none: no run has replicated by this protocol.
+/// Reads the file; `None` when there is none: no run has replicated.
 ///
 /// # Errors
 /// [`Error::BrokenMetadata`] for a file that is not one of ours: nobody may guess what a replica has.
@@ -55,6 +55,20 @@ pub fn save(vfs: &dyn Vfs, location: &Path, epoch: Epoch) -> Result<()> {
         .map_err(|e| Error::io("cannot write", &path, e))
 }
 
+/// Notes what the replicas of another protocol have, for a later run by this one. A file that cannot be used is left
+/// for that run to refuse.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn note(vfs: &dyn Vfs, location: &Path, epoch: Epoch) -> Result<()> {
+    match load(vfs, location) {
+        Ok(Some(noted)) if noted == epoch => Ok(()),
+        Err(Error::BrokenMetadata(_)) => Ok(()),
+        Ok(_) => save(vfs, location, epoch),
+        Err(e) => Err(e),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,5 +86,7 @@ mod tests {
         fs.open(&location.join(NAME), Open::Existing).unwrap().set_len(5).unwrap();
         let refused = load(&fs, location).unwrap_err().to_string();
         assert!(refused.contains(NAME), "{refused}");
+        note(&fs, location, Epoch(3)).unwrap();
+        assert!(load(&fs, location).is_err(), "what cannot be used is not made good by another protocol");
     }
 }

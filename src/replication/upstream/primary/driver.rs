@@ -115,8 +115,8 @@ impl Primary {
     }
 
     /// Connects, the control connection first; from now on sessions are sent. What the replica has confirmed in an
-    /// earlier run is in a file; what was stored since then is read from the log and sent first. In the first run the
-    /// replica is taken for a copy of this directory, as in the original.
+    /// earlier run is in a file; what was stored since then is read from the log and sent first. When no run has
+    /// replicated, the replica is taken for a copy of this directory, as in the original.
     ///
     /// # Errors
     /// [`Error::BrokenMetadata`] or [`Error::Io`] when the file cannot be read or written.

@@ -12,6 +12,6 @@ mod encode;
 pub mod queue;
 mod threads;
 
-pub use confirmed::NAME as CONFIRMED_NAME;
+pub use confirmed::{note as note_confirmed, NAME as CONFIRMED_NAME};
 pub use core::{Observer, Phase};
 pub use driver::{Primary, Status};
