@@ -581,6 +581,7 @@ fn every_version_from_1_to_7_is_opened_and_carried_to_7() {
         let dir = DataDir::of_version(version).write("epoch", records(&[5])).write(ACTIVE, log);
         opens(&dir, &[("a", "5")], &[]);
         assert!(String::from_utf8(dir.read(MANIFEST)).unwrap().ends_with("\"persistent_format_version\":7}"));
+        assert_eq!(dir.has(ACTIVE), version >= 6, "only where no end markers were written another file is begun");
     }
 }
 
@@ -608,6 +609,24 @@ fn a_directory_in_use_is_refused() {
     assert!(message.contains("another process is using the log directory"), "{message}");
     first.shutdown();
     engine_run::open(dir.path(), 1).unwrap().0.shutdown();
+}
+
+/// Who opens a pipe waits for its other end.
+#[test]
+fn what_is_no_regular_file_under_a_name_of_ours_is_refused_and_not_waited_for() {
+    for name in ["epoch", MANIFEST, CATALOG, "limestone-history.json"] {
+        let dir = with_log(ACTIVE, session(5, "a"));
+        engine_run::open(dir.path(), 1).unwrap().0.shutdown();
+        let path = dir.path().join(name);
+        let _ = std::fs::remove_file(&path);
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let (done, outcome) = std::sync::mpsc::channel();
+        let location = dir.path().to_owned();
+        std::thread::spawn(move || done.send(engine_run::open(&location, 1).map(|_| ())));
+        let refused = outcome.recv_timeout(std::time::Duration::from_secs(60)).unwrap_or_else(|_| panic!("{name} is waited for"));
+        let refused = refused.unwrap_err();
+        assert!(refused.contains("no regular file"), "{name}: {refused}");
+    }
 }
 
 // The catalog and compacted files

@@ -199,7 +199,13 @@ impl<R: Rooted> Vfs for R {
             Open::Truncate => OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC,
             Open::New => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
         };
-        Ok(Box::new(RealFile { file: self.open_at(path, flags)?, root: self.root().cloned() }))
+        // A pipe is opened without waiting for its other end, and then refused; to a file the flag means nothing.
+        let file = self.open_at(path, flags | OFlags::NONBLOCK)?;
+        match kind_of(FileType::from_raw_mode(fs::fstat(&file)?.st_mode)) {
+            FileKind::File => Ok(Box::new(RealFile { file, root: self.root().cloned() })),
+            FileKind::Directory => Err(Errno::ISDIR.into()),
+            FileKind::Other => Err(io::Error::other("it is no regular file")),
+        }
     }
 
     fn temp_file(&self, dir: &Path) -> io::Result<Box<dyn VfsFile>> {
