@@ -28,8 +28,7 @@ constexpr const char* manifest_name = "limestone-manifest.json";
 [[noreturn]] void fail_open(boost::filesystem::path const& location, std::int32_t status) {
     switch (status) {
         case LIMESTONE_ERR_LOCKED:
-            LOG(FATAL) << "/:limestone:config:datastore another process is using the log directory: "
-                       << location.string();
+            LOG(FATAL) << "/:limestone:config:datastore " << core_error_text(status);
             std::abort();  // not reached: LOG(FATAL) does not return
         case LIMESTONE_ERR_UNSUPPORTED_VERSION:
             throw_unsupported_version(location);

@@ -23,9 +23,9 @@ pub enum Error {
     #[error("{what} has {len} bytes, at most {} fit into a log entry", u32::MAX)]
     TooLarge { what: &'static str, len: usize },
 
-    /// Somebody else has the directory open: end that process.
-    #[error("another process is using the log directory: {}", .0.display())]
-    Locked(PathBuf),
+    /// Somebody else has the directory open: end that process. Who it is, where the system tells.
+    #[error("another process is using the log directory: {}{}", directory.display(), in_brackets(.holder))]
+    Locked { directory: PathBuf, holder: Option<String> },
     /// Written by a version that this one does not know.
     #[error("{0}")]
     UnsupportedVersion(String),
@@ -117,6 +117,10 @@ impl Error {
             _ => 0,
         }
     }
+}
+
+fn in_brackets(text: &Option<String>) -> String {
+    text.as_ref().map_or_else(String::new, |text| format!(" ({text})"))
 }
 
 fn errno(source: &io::Error) -> i32 {

@@ -2,7 +2,10 @@
 //! A directory that is moved, deleted or replaced under a running engine or replica: what was reported before is in the
 //! directory that was opened, and nothing is reported any more.
 
+mod unlocked;
+
 use limestone_core::datastore::{Channel, Datastore, Settings};
+use limestone_core::directory::{Access, OfflineDirectory};
 use limestone_core::error::Error;
 use limestone_core::replication::replica_store::StandbyStore;
 use limestone_core::types::{Epoch, StorageId, WriteVersion};
@@ -11,6 +14,8 @@ use limestone_core::wal::entry::{encode_end, encode_put, marker, tag};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+use unlocked::unlocked;
 
 /// What happens to the directory.
 #[derive(Clone, Copy, Debug)]
@@ -238,5 +243,29 @@ fn new_files_go_to_the_directory_that_was_opened() {
         if matches!(what, Change::MountedOver) {
             mounts::uncover(location);
         }
+    });
+}
+
+#[test]
+fn a_start_waits_for_a_tool_that_reads_and_says_who_it_is_when_that_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Datastore::open(Settings::new(dir.path()));
+    unlocked(open).shutdown();
+    let read = || unlocked(|| OfflineDirectory::open(Arc::new(RealFs), dir.path(), Access::Read));
+    let reading = read();
+    let begun = Instant::now();
+    let refused = open().unwrap_err();
+    assert!(begun.elapsed() >= Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(matches!(refused, Error::Locked { .. }) && refused.to_string().ends_with(" (this process)"), "{refused}");
+    drop(reading);
+
+    unlocked(open).shutdown();
+    let reading = read();
+    std::thread::scope(|scope| {
+        let opening = scope.spawn(|| unlocked(open));
+        // Long enough to meet the lock; when it is not, nothing is tested here.
+        std::thread::sleep(Duration::from_millis(200));
+        drop(reading);
+        opening.join().unwrap().shutdown();
     });
 }

@@ -78,7 +78,7 @@ fn a_data_store_that_was_shut_down_starts_again_with_its_channels_and_callbacks(
         expected.extend([["a", "a2"], ["b", "b2"], ["c", "c2"]][round as usize]);
         // The epoch in which a session was open left a trace.
         let next = Datastore::open(Settings::new("/log").vfs(store.shared_vfs())).unwrap();
-        assert!(matches!(store.ready(), Err(Error::Locked(_))), "somebody else has the directory");
+        assert!(matches!(store.ready(), Err(Error::Locked { .. })), "somebody else has the directory");
         next.shutdown();
         assert_eq!(store.ready().unwrap().durable_epoch, Epoch(2 * round + 1));
         store.switch_epoch(Epoch(2 * round + 2)).unwrap();

@@ -2,7 +2,7 @@
 //! The data directory itself: opened, locked, checked and migrated (disk format §§1.2, 4, 7.3).
 
 use super::manifest_file::ManifestOnDisk;
-use super::place::{create_or_open_once, lock_manifest};
+use super::place::{create_or_open_once, lock_manifest, OwnLock};
 use super::small_file::Source;
 use super::{catalog_file, commit_journal, manifest_file};
 use crate::backup::{self, swap};
@@ -59,14 +59,13 @@ impl Directory {
         } else if !files.iter().any(|file| file == names::MANIFEST) {
             manifest_file::restore_missing(&*vfs, location)?;
         }
-        let (manifest_file, lock) = lock_manifest(&*vfs, location)?;
+        let (manifest_file, OwnLock { lock, waited }) = lock_manifest(&*vfs, location)?;
         let completed = swap::resume(&*vfs, location, &*manifest_file)?;
-        let files = if completed {
+        if completed {
             log::info!("{}: the content that a restore or a base sync brought is in place", location.display());
-            file_names(&*vfs, location)?
-        } else {
-            files
-        };
+        }
+        // During the wait another process may have had the directory.
+        let files = if completed || waited { file_names(&*vfs, location)? } else { files };
         let Loaded { catalog, manifest, version, catalog_intact } =
             Directory::load(&vfs, location, &*manifest_file, &files)?;
         Ok(Directory {
@@ -82,7 +81,7 @@ impl Directory {
     }
 
     /// Reads manifest and catalog of the locked directory and puts right what must be before anything else. `files` is
-    /// what the directory held before it was locked.
+    /// what the locked directory holds.
     fn load(vfs: &Arc<dyn Vfs>, location: &Path, held: &dyn VfsFile, files: &[String]) -> Result<Loaded> {
         let path = |name: &str| location.join(name);
         // First both are checked, then both are put right: a refusal changes nothing.

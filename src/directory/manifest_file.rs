@@ -2,6 +2,7 @@
 //! The manifest on the disk (disk format §§4, 4.4): read, checked, put right, migrated. It is overwritten in place
 //! and never replaced by another inode, because the lock of the directory is on the inode.
 
+use super::place::{cannot_lock, in_use};
 use super::small_file::{read_file, Found, Source};
 use crate::error::{Error, Result};
 use crate::lock_order::{Mutex, Rank};
@@ -36,12 +37,10 @@ pub(super) fn create(vfs: &dyn Vfs, location: &Path) -> Result<()> {
     let file = vfs.open(&new, Open::Create).map_err(failed)?;
     let _lock = match vfs.lock(&new, Lock::Exclusive) {
         Ok(lock) => lock,
-        Err(LockError::Held) => return Err(Error::Locked(location.to_owned())),
+        Err(LockError::Held | LockError::HeldByReaders) => return Err(in_use(location, names::MANIFEST_NEW)),
         // Another process has just given it its place.
-        Err(LockError::Io(e)) if e.kind() == ErrorKind::NotFound => return Err(Error::Locked(location.to_owned())),
-        Err(LockError::Io(e)) => {
-            return Err(Error::io("failed to acquire lock for manifest in directory", location, e))
-        }
+        Err(LockError::Io(e)) if e.kind() == ErrorKind::NotFound => return Err(in_use(location, names::MANIFEST)),
+        Err(LockError::Io(e)) => return Err(cannot_lock(location, e)),
     };
     if vfs.kind(&main).map_err(failed)?.is_some() {
         return crashsafe::unlink(vfs, &new).map_err(failed);

@@ -3,7 +3,7 @@
 //! or put right by opening it (H13).
 
 use super::data_directory::{apply, file_names};
-use super::place::open_once;
+use super::place::{cannot_lock, in_use, lock_alone, open_once};
 use super::settled_view::SettledView;
 use super::small_file::{Found, Source};
 use super::{catalog_file, commit_journal, manifest_file};
@@ -219,22 +219,21 @@ fn lock(
     access: Access,
     warnings: &mut Vec<String>,
 ) -> Result<Option<Box<dyn FileLock>>> {
-    let how = match access {
-        Access::Read => Lock::Shared,
-        Access::Change | Access::Settle => Lock::Exclusive,
-    };
-    match vfs.lock(&location.join(name), how) {
+    if access != Access::Read {
+        return lock_alone(vfs, location, name).map(|own| Some(own.lock));
+    }
+    match vfs.lock(&location.join(name), Lock::Shared) {
         Ok(lock) => Ok(Some(lock)),
-        Err(LockError::Held) => Err(Error::Locked(location.to_owned())),
-        Err(LockError::Io(e)) if access == Access::Read && cannot_lock(&e) => {
+        Err(LockError::Held | LockError::HeldByReaders) => Err(in_use(location, name)),
+        Err(LockError::Io(e)) if has_no_locks(&e) => {
             warnings.push(format!("{name} cannot be locked ({e}): nothing shows whether somebody writes meanwhile"));
             Ok(None)
         }
-        Err(LockError::Io(e)) => Err(Error::io("failed to acquire lock for manifest in directory", location, e)),
+        Err(LockError::Io(e)) => Err(cannot_lock(location, e)),
     }
 }
 
 /// Whether the error says that there are no locks here.
-fn cannot_lock(error: &std::io::Error) -> bool {
+fn has_no_locks(error: &std::io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOLCK | libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL | libc::EROFS))
 }

@@ -70,7 +70,7 @@ impl From<Error> for Failure {
             Error::InvalidArgument(_) => LIMESTONE_ERR_INVALID_ARGUMENT,
             Error::WrongState(_) => LIMESTONE_ERR_WRONG_STATE,
             Error::TooLarge { .. } => LIMESTONE_ERR_TOO_LARGE,
-            Error::Locked(_) => LIMESTONE_ERR_LOCKED,
+            Error::Locked { .. } => LIMESTONE_ERR_LOCKED,
             Error::UnsupportedVersion(_) => LIMESTONE_ERR_UNSUPPORTED_VERSION,
             Error::BrokenMetadata(_) => LIMESTONE_ERR_BROKEN_METADATA,
             Error::Corrupted(_) => LIMESTONE_ERR_CORRUPTED,

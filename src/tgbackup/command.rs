@@ -77,7 +77,7 @@ fn carry_out(command: &Command, vfs: &Arc<dyn Vfs>, output: &mut Output<'_>) -> 
 fn exit_of(error: &Error) -> i32 {
     match error {
         Error::InvalidArgument(_) | Error::NotFound(_) => USAGE,
-        Error::Locked(_) => IN_USE,
+        Error::Locked { .. } => IN_USE,
         Error::Io { .. } | Error::Blob { .. } => FAILED,
         _ => UNUSABLE,
     }

@@ -5,7 +5,7 @@ use super::manifest::{self, BackupManifest};
 use crate::error::{Error, Result};
 use crate::stderr_log::rfc3339;
 use crate::types::Epoch;
-use crate::vfs::{crashsafe, FileKind, FileLock, Lock, LockError, Open, Vfs};
+use crate::vfs::{crashsafe, holder, FileKind, FileLock, Lock, LockError, Open, Vfs};
 use crate::wal::names;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -224,15 +224,18 @@ fn not_there(location: &Path) -> Error {
 }
 
 fn lock(vfs: &dyn Vfs, location: &Path, how: Lock) -> Result<Option<Box<dyn FileLock>>> {
-    match vfs.lock(&location.join(LOCK), how) {
+    let path = location.join(LOCK);
+    match vfs.lock(&path, how) {
         Ok(lock) => Ok(Some(lock)),
-        Err(LockError::Held) => Err(Error::Locked(location.to_owned())),
+        Err(LockError::Held | LockError::HeldByReaders) => {
+            Err(Error::Locked { directory: location.to_owned(), holder: holder(&path) })
+        }
         // A medium without locks is changed by nobody.
         Err(LockError::Io(e)) if how == Lock::Shared => {
             log::warn!("{} cannot be locked: {e}", location.display());
             Ok(None)
         }
-        Err(LockError::Io(e)) => Err(Error::io("cannot lock", &location.join(LOCK), e)),
+        Err(LockError::Io(e)) => Err(Error::io("cannot lock", &path, e)),
     }
 }
 

@@ -157,7 +157,7 @@ fn open(vfs: Arc<dyn Vfs>, location: &Path, access: Access) -> Result<OfflineDir
         return Err(Error::InvalidArgument("dblogdir not exists".to_owned()));
     }
     match OfflineDirectory::open(vfs, location, access) {
-        Err(Error::Locked(_)) => Err(Error::InvalidArgument(format!(
+        Err(Error::Locked { .. }) => Err(Error::InvalidArgument(format!(
             "Log directory \"{}\" is already in use by another process. Operation aborted.",
             location.display()
         ))),

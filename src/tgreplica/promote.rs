@@ -53,7 +53,7 @@ impl Request {
                 Answer::Promoted { durable_epoch: durable.0, term, run: run.to_string() }
             }
             Err(e) => {
-                let exit = if matches!(e, Error::Locked(_)) { IN_USE } else { DIRECTORY };
+                let exit = if matches!(e, Error::Locked { .. }) { IN_USE } else { DIRECTORY };
                 Answer::Failed { error: e.to_string(), exit }
             }
         }

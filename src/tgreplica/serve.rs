@@ -141,7 +141,7 @@ fn settings(arguments: &Arguments, environment: Environment) -> Result<Served, U
 }
 
 fn refused_directory(e: &Error, output: &mut Output<'_>) -> i32 {
-    let exit = if matches!(e, Error::Locked(_)) { IN_USE } else { DIRECTORY };
+    let exit = if matches!(e, Error::Locked { .. }) { IN_USE } else { DIRECTORY };
     output.fail(exit, &e.to_string())
 }
 

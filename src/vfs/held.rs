@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Whether a process holds a lock, for those who only look: who tried to take it would be in the way of a process that
-//! starts just then. So who has the lock shows it with a lock of another kind, which can be asked for.
+//! starts just then. So who has the lock shows it with a lock of another kind, which can be asked for. Who it is, the
+//! system tells.
 
 use super::descriptor::above_standard_streams;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Shows until `file` is closed that it is locked. The lock stands without: where this kind is not known, nobody is
@@ -21,12 +23,39 @@ pub(super) fn show(file: &File) {
 /// # Errors
 /// When the file cannot be opened for reading.
 pub fn is_held(path: &Path) -> io::Result<bool> {
-    let file = above_standard_streams(File::open(path)?)?;
+    // Who put a pipe in its place does not make this wait.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let file = above_standard_streams(file)?;
     let mut lock = whole_file(libc::F_RDLCK);
     // SAFETY: as above.
     match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) } {
         0 => Ok(i32::from(lock.l_type) != libc::F_UNLCK),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Who has locked the file `path`, as far as the system tells: a process elsewhere on the network, or in another
+/// container, has no number here.
+pub fn holder(path: &Path) -> Option<String> {
+    let found = std::fs::metadata(path).ok()?;
+    let (major, minor) = (rustix::fs::major(found.dev()), rustix::fs::minor(found.dev()));
+    let file = format!("{major:02x}:{minor:02x}:{}", found.ino());
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    let process = locks.lines().find_map(|line| process_of(line, &file))?;
+    if process == std::process::id() {
+        return Some("this process".to_owned());
+    }
+    let name = std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+    let name = name.trim().escape_debug();
+    Some(format!("process {process} {name}").trim_end().to_owned())
+}
+
+/// The process that a line of `/proc/locks` names for a lock of this file.
+fn process_of(line: &str, file: &str) -> Option<u32> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    match fields[..] {
+        [_, "FLOCK", _, _, process, locked, ..] if locked == file => process.parse().ok().filter(|&id| id > 0),
+        _ => None,
     }
 }
 
@@ -37,7 +66,7 @@ fn whole_file(kind: i32) -> libc::flock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vfs::{Lock, RealFs, Vfs};
+    use crate::vfs::{Lock, LockError, RealFs, Vfs};
 
     #[test]
     fn a_lock_for_one_alone_can_be_seen_and_nobody_is_in_the_way() {
@@ -48,10 +77,24 @@ mod tests {
         assert!(!is_held(&path).unwrap());
         let shared = RealFs.lock(&path, Lock::Shared).unwrap();
         assert!(!is_held(&path).unwrap());
+        assert!(matches!(RealFs.lock(&path, Lock::Exclusive), Err(LockError::HeldByReaders)));
+        drop(RealFs.lock(&path, Lock::Shared).unwrap());
         drop(shared);
         let own = RealFs.lock(&path, Lock::Exclusive).unwrap();
         assert!(is_held(&path).unwrap());
+        assert!(matches!(RealFs.lock(&path, Lock::Exclusive), Err(LockError::Held)));
+        assert!(matches!(RealFs.lock(&path, Lock::Shared), Err(LockError::Held)));
         drop(own);
         assert!(!is_held(&path).unwrap());
+    }
+
+    #[test]
+    fn the_system_tells_who_has_locked_a_file() {
+        let line = "7: FLOCK  ADVISORY  READ 15415 fe:00:10133506 0 EOF";
+        assert_eq!(process_of(line, "fe:00:10133506"), Some(15415));
+        assert_eq!(process_of(line, "fe:00:1013350"), None);
+        assert_eq!(process_of("8: OFDLCK ADVISORY  WRITE -1 00:1b:6978699 0 EOF", "00:1b:6978699"), None);
+        assert_eq!(process_of("7: -> FLOCK  ADVISORY  READ 15415 fe:00:1 0 EOF", "fe:00:1"), None);
+        assert_eq!(process_of("9: FLOCK  ADVISORY  WRITE 0 fe:00:1 0 EOF", "fe:00:1"), None);
     }
 }

@@ -42,8 +42,10 @@ pub enum Open {
 /// Why a lock was not taken.
 #[derive(Debug)]
 pub enum LockError {
-    /// Somebody else holds it.
+    /// Somebody else holds it, and may write.
     Held,
+    /// Others who only read hold it: they let go of it when they have read.
+    HeldByReaders,
     Io(io::Error),
 }
 
@@ -87,6 +89,7 @@ pub trait Vfs: Send + Sync + fmt::Debug {
     fn kind(&self, path: &Path) -> io::Result<Option<FileKind>>;
     /// The absolute path of an existing file or directory, symbolic links followed.
     fn resolve(&self, path: &Path) -> io::Result<PathBuf>;
+    /// Opens a regular file; everything else is an error, and nobody is waited for.
     fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn VfsFile>>;
     /// A file without a name in the file system of `dir`: gone when dropped or when the process ends.
     fn temp_file(&self, dir: &Path) -> io::Result<Box<dyn VfsFile>>;

@@ -20,7 +20,7 @@ mod root;
 mod sim;
 
 pub use disk::Disk;
-pub use held::is_held;
+pub use held::{holder, is_held};
 pub use interface::{DirEntry, FileKind, FileLock, Lock, LockError, Mapping, Open, Vfs, VfsFile};
 pub use metered::MeteredFs;
 pub use real::RealFs;

@@ -273,6 +273,10 @@ impl<R: Rooted> Vfs for R {
         };
         match locked {
             Ok(()) => {}
+            // Closing the file gives back what was only tried.
+            Err(TryLockError::WouldBlock) if how == Lock::Exclusive && file.try_lock_shared().is_ok() => {
+                return Err(LockError::HeldByReaders)
+            }
             Err(TryLockError::WouldBlock) => return Err(LockError::Held),
             Err(TryLockError::Error(e)) => return Err(LockError::Io(e)),
         }

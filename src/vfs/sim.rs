@@ -323,7 +323,8 @@ impl Vfs for SimFs {
             (Lock::Exclusive, None) => Held::Alone,
             (Lock::Shared, None) => Held::Together(1),
             (Lock::Shared, Some(Held::Together(others))) => Held::Together(others + 1),
-            _ => return Err(LockError::Held),
+            (Lock::Exclusive, Some(Held::Together(_))) => return Err(LockError::HeldByReaders),
+            (_, Some(Held::Alone)) => return Err(LockError::Held),
         };
         state.locked.insert(ino, held);
         if let Some(root) = &self.root {

@@ -75,7 +75,7 @@ fn open(dir: &Path, replication: Option<ReplicationSettings>) -> engine::Engine 
     let deadline = Instant::now() + DEADLINE;
     loop {
         match engine::Engine::open(Settings::new(dir).commit(commits::as_told()), replication.clone()) {
-            Err(Error::Locked(_)) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            Err(Error::Locked { .. }) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
             opened => return opened.unwrap(),
         }
     }

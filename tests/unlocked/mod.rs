@@ -12,7 +12,7 @@ pub fn unlocked<T>(open: impl Fn() -> Result<T, Error>) -> T {
     let deadline = Instant::now() + DEADLINE;
     loop {
         match open() {
-            Err(Error::Locked(_)) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
+            Err(Error::Locked { .. }) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
             opened => return opened.unwrap_or_else(|e| panic!("{e}")),
         }
     }

@@ -263,7 +263,7 @@ impl Node {
         let deadline = Instant::now() + LOCK_PATIENCE;
         loop {
             match StandbyStore::open_with(self.vfs.clone(), &self.location, self.options.commit) {
-                Err(Error::Locked(_)) if !self.is_stopping() && Instant::now() < deadline => self.sleep(LOCK_POLL),
+                Err(Error::Locked { .. }) if !self.is_stopping() && Instant::now() < deadline => self.sleep(LOCK_POLL),
                 opened => return opened,
             }
         }
