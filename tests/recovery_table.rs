@@ -614,18 +614,22 @@ fn a_directory_in_use_is_refused() {
 /// Who opens a pipe waits for its other end.
 #[test]
 fn what_is_no_regular_file_under_a_name_of_ours_is_refused_and_not_waited_for() {
-    for name in ["epoch", MANIFEST, CATALOG, "limestone-history.json"] {
+    let pipe = "no regular file";
+    let names = [(MANIFEST, pipe), (CATALOG, pipe), ("limestone-history.json", pipe), ("epoch", "is missing or empty")];
+    for (name, reason) in names {
         let dir = with_log(ACTIVE, session(5, "a"));
         engine_run::open(dir.path(), 1).unwrap().0.shutdown();
         let path = dir.path().join(name);
         let _ = std::fs::remove_file(&path);
-        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
         let (done, outcome) = std::sync::mpsc::channel();
         let location = dir.path().to_owned();
         std::thread::spawn(move || done.send(engine_run::open(&location, 1).map(|_| ())));
-        let refused = outcome.recv_timeout(std::time::Duration::from_secs(60)).unwrap_or_else(|_| panic!("{name} is waited for"));
+        let outcome = outcome.recv_timeout(std::time::Duration::from_secs(60));
+        let refused = outcome.unwrap_or_else(|_| panic!("{name} is waited for"));
         let refused = refused.unwrap_err();
-        assert!(refused.contains("no regular file"), "{name}: {refused}");
+        assert!(refused.contains(reason), "{name}: {refused}");
     }
 }
 
