@@ -21,8 +21,14 @@ if [ "$(head -n 1 -- "$catalog")" != COMPACTION_CATALOG_HEADER ] ||
     echo "No files could be deleted."
     exit 0
 fi
+detached=$(sed -n '/^COMPACTION_CATALOG_FOOTER$/q; s/^DETACHED_PWAL \([^ ]*\).*$/\1/p' -- "$catalog")
+# A catalog that a power cut can take back lists files that are needed then.
+if ! sync -- "$dir"; then
+    echo "Error: cannot sync '$dir'; nothing is deleted."
+    exit 1
+fi
 deleted=$(
-    sed -n '/^COMPACTION_CATALOG_FOOTER$/q; s/^DETACHED_PWAL \([^ ]*\).*$/\1/p' -- "$catalog" |
+    echo "$detached" |
         while read -r name; do
             case $name in
             */* | pwal_0000.compacted*) continue ;;
