@@ -9,13 +9,36 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-/// Shows until `file` is closed that it is locked. The lock stands without: where this kind is not known, nobody is
-/// told.
+/// For so long the former holder may show its lock when it has given it back.
+const HIDING_PATIENCE: Duration = Duration::from_millis(100);
+const HIDING_POLL: Duration = Duration::from_millis(1);
+
+/// Shows until `file` is closed, or [`hide`] is called, that it is locked. The lock stands without: where this kind is
+/// not known, nobody is told.
 pub(super) fn show(file: &File) {
-    let lock = whole_file(libc::F_WRLCK);
+    let deadline = Instant::now() + HIDING_PATIENCE;
+    while let Err(libc::EAGAIN | libc::EACCES) = set(file, libc::F_WRLCK) {
+        if Instant::now() >= deadline {
+            return;
+        }
+        std::thread::sleep(HIDING_POLL);
+    }
+}
+
+/// Does not show it any more. To be called when the lock was given back, so that who is told of none can have it.
+pub(super) fn hide(file: &File) {
+    let _ = set(file, libc::F_UNLCK);
+}
+
+fn set(file: &File, kind: i32) -> Result<(), i32> {
+    let lock = whole_file(kind);
     // SAFETY: the descriptor is open and the structure lives through the call.
-    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error().raw_os_error().unwrap_or_default()),
+    }
 }
 
 /// Whether some process, this one too, has the file `path` locked for itself alone. Takes no lock and waits for nobody.
@@ -67,6 +90,7 @@ fn whole_file(kind: i32) -> libc::flock {
 mod tests {
     use super::*;
     use crate::vfs::{Lock, LockError, RealFs, Vfs};
+    use std::os::fd::BorrowedFd;
 
     #[test]
     fn a_lock_for_one_alone_can_be_seen_and_nobody_is_in_the_way() {
@@ -86,6 +110,28 @@ mod tests {
         assert!(matches!(RealFs.lock(&path, Lock::Shared), Err(LockError::Held)));
         drop(own);
         assert!(!is_held(&path).unwrap());
+    }
+
+    #[test]
+    fn a_lock_that_is_given_back_is_free_although_a_forked_process_has_its_descriptor() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, "").unwrap();
+        for how in [Lock::Exclusive, Lock::Shared] {
+            let lock = RealFs.lock(&path, how).unwrap();
+            // Another descriptor of the same opening, as a fork makes one.
+            let number = std::fs::read_dir("/proc/self/fd").unwrap().find_map(|entry| {
+                let entry = entry.unwrap();
+                let is_it = std::fs::read_link(entry.path()).is_ok_and(|target| target == path);
+                is_it.then(|| entry.file_name().to_str().unwrap().parse().unwrap())
+            });
+            // SAFETY: the lock has the descriptor open.
+            let inherited = unsafe { BorrowedFd::borrow_raw(number.unwrap()) }.try_clone_to_owned().unwrap();
+            drop(lock);
+            assert!(!is_held(&path).unwrap());
+            drop(RealFs.lock(&path, Lock::Exclusive).unwrap());
+            drop(inherited);
+        }
     }
 
     #[test]

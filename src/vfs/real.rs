@@ -76,7 +76,9 @@ struct RealFile {
 /// The descriptor that holds the lock.
 #[derive(Debug)]
 struct RealLock {
-    _file: File,
+    file: File,
+    /// The process that took it.
+    process: u32,
     root: Option<Arc<Root>>,
 }
 
@@ -86,6 +88,12 @@ impl Drop for RealLock {
     fn drop(&mut self) {
         if let Some(root) = &self.root {
             root.forget_lock();
+        }
+        // A process that was forked has the descriptor too, if only until it runs another program: with it the lock
+        // would outlive the holder. It gives back nothing itself.
+        if self.process == std::process::id() {
+            let _ = self.file.unlock();
+            held::hide(&self.file);
         }
     }
 }
@@ -273,9 +281,10 @@ impl<R: Rooted> Vfs for R {
         };
         match locked {
             Ok(()) => {}
-            // Closing the file gives back what was only tried.
             Err(TryLockError::WouldBlock) if how == Lock::Exclusive && file.try_lock_shared().is_ok() => {
-                return Err(LockError::HeldByReaders)
+                // It was only tried.
+                let _ = file.unlock();
+                return Err(LockError::HeldByReaders);
             }
             Err(TryLockError::WouldBlock) => return Err(LockError::Held),
             Err(TryLockError::Error(e)) => return Err(LockError::Io(e)),
@@ -286,7 +295,7 @@ impl<R: Rooted> Vfs for R {
         if let Some(root) = self.root() {
             root.note_lock(path, file.as_fd()).map_err(LockError::Io)?;
         }
-        Ok(Box::new(RealLock { _file: file, root: self.root().cloned() }))
+        Ok(Box::new(RealLock { file, process: std::process::id(), root: self.root().cloned() }))
     }
 }
 
