@@ -32,11 +32,11 @@ if(limestone_tgreplica)
   install(PROGRAMS "${PROJECT_SOURCE_DIR}/dist/pacemaker/limestone" DESTINATION lib/ocf/resource.d/tsurugi
           COMPONENT Tools)
   limestone_written_man_pages(tgreplica_takeover.sh)
-  # Where systemd looks below every prefix that it knows.
-  install(FILES "${PROJECT_SOURCE_DIR}/dist/systemd/tgreplica@.service" DESTINATION lib/systemd/system
-          COMPONENT Tools)
   limestone_man_pages(tgreplica "${limestone_tgreplica}")
 endif()
+
+# Where systemd looks below every prefix that it knows.
+install(DIRECTORY "${PROJECT_SOURCE_DIR}/dist/systemd/" DESTINATION lib/systemd/system COMPONENT Tools)
 
 # Headers are used as <limestone/...>, and the directory to hand out is <prefix>/include/limestone.
 install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/limestone" DESTINATION "${limestone_include_dir}"

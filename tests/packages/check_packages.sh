@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Makes the packages of a build directory, installs them in a fresh root, uses what is there, and purges them: nothing
-# stays. Their dependencies are those of this machine. Needs root, or says that it did not run.
+# Makes the packages of a build directory, installs them in a fresh root over older ones, uses what is there, and purges
+# them: nothing stays. Their dependencies are those of this machine. Needs root, or says that it did not run.
 # Usage: check_packages.sh <build directory> <sources>
 set -euo pipefail
 build=$1
@@ -37,7 +37,29 @@ mkdir -p "$root/var/lib/dpkg/info" "$root/var/lib/dpkg/updates" "$root/var/lib/d
 : >"$root/var/lib/dpkg/status"
 (cd "$root" && find . | sort) >"$work/before"
 users=$(getent passwd)
+
+# An older version of each, with a file that is not there any more and settings of the user.
+for package in "${packages[@]}"; do
+    name=$(dpkg-deb --field "$package" Package)
+    dpkg-deb --raw-extract "$package" "$work/older"
+    sed -i 's/^Version: .*/Version: 0.0.1/' "$work/older/DEBIAN/control"
+    mkdir -p "$work/older/usr/share/limestone"
+    echo older >"$work/older/usr/share/limestone/$name-of-older"
+    dpkg-deb --root-owner-group --build "$work/older" "$work/older_$name.deb" >/dev/null
+    rm -r "$work/older"
+done
+on_root --install "$work"/older_*.deb
+mkdir -p "$root/etc/limestone"
+echo KEEP=3 >"$root/etc/limestone/db.backup"
 on_root --install "${packages[@]}"
+for package in "${packages[@]}"; do
+    name=$(dpkg-deb --field "$package" Package)
+    version=$(dpkg-query --admindir="$root/var/lib/dpkg" -W -f='${Version}' "$name")
+    [[ $version == "$(dpkg-deb --field "$package" Version)" ]] || fail "$name is still $version"
+    [[ ! -e $root/usr/share/limestone/$name-of-older ]] || fail "an upgrade of $name leaves what only the older one had"
+done
+[[ $(<"$root/etc/limestone/db.backup") == KEEP=3 ]] || fail "an upgrade changed settings"
+rm "$root/etc/limestone/db.backup"
 [[ $(getent passwd) == "$users" ]] || fail "installing into a root elsewhere made a user here"
 
 # In use.
@@ -60,9 +82,15 @@ if tgreplica status --json "$work/data" >"$work/status"; then
 fi
 grep -q '"state":"stopped"' "$work/status" || fail "no status: $(cat "$work/status")"
 if command -v systemd-analyze >/dev/null; then
-    # Its program is in the root of the test.
-    sed "s|/usr/bin/tgreplica|$root&|" "$root/usr/lib/systemd/system/tgreplica@.service" >"$work/tgreplica@test.service"
-    systemd-analyze verify --man=no "$work/tgreplica@test.service"
+    # The programs are in the root of the test; a timer is looked at with its service.
+    mkdir "$work/units"
+    for unit in "$root"/usr/lib/systemd/system/*@.*; do
+        name=${unit##*/}
+        sed "s|/usr/bin/tg|$root&|" "$unit" >"$work/units/${name/@/@test}"
+    done
+    [[ $(find "$work/units" -name '*.service' | wc -l) -eq 3 ]] || fail "expected three services: $(ls "$work/units")"
+    [[ $(find "$work/units" -name '*.timer' | wc -l) -eq 2 ]] || fail "expected two timers: $(ls "$work/units")"
+    SYSTEMD_UNIT_PATH=$work/units: systemd-analyze verify --man=no "$work"/units/*
 else
     echo "NOT RUN: there is no systemd-analyze on this machine"
 fi
