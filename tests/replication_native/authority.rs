@@ -58,6 +58,11 @@ impl Authority {
 
     /// Writes the list of what is revoked as `crl.pem` and returns where that is.
     pub fn revoke(&self, dir: &Path, serials: &[u64]) -> PathBuf {
+        self.revoke_until(dir, serials, SystemTime::now() + DAY)
+    }
+
+    /// The same in a list of which the next is due at that time.
+    pub fn revoke_until(&self, dir: &Path, serials: &[u64], due: SystemTime) -> PathBuf {
         let now = SystemTime::now();
         let revoked = serials.iter().map(|&serial| RevokedCertParams {
             serial_number: SerialNumber::from(serial),
@@ -67,7 +72,7 @@ impl Authority {
         });
         let params = CertificateRevocationListParams {
             this_update: (now - DAY).into(),
-            next_update: (now + DAY).into(),
+            next_update: due.into(),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),

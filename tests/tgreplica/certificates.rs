@@ -6,7 +6,7 @@ use crate::primary::{identity, Primary};
 use crate::program::{run, Replica, DEADLINE};
 use limestone_core::replication::native::protocol::message::Code;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 const DAY: f64 = 86_400.0;
 
@@ -27,7 +27,7 @@ fn a_hangup_reads_the_certificates_again_and_their_end_is_told() {
     equip(10);
     let path = |name: &str| certificates.join(name).to_str().unwrap().to_owned();
     let (cert, key, authorities) = (path("cert.pem"), path("key.pem"), path("ca.pem"));
-    let revoked = ca.revoke(&certificates, &[7]);
+    let revoked = ca.revoke_until(&certificates, &[7], SystemTime::now() - Duration::from_secs(3600));
     let options = ["--tls-cert", &cert, "--tls-key", &key, "--tls-ca", &authorities, "--tls-crl"];
     let options = [&options[..], &[revoked.to_str().unwrap()]].concat();
     let replica = Replica::start_with(&dir, &options, &[]);
@@ -35,16 +35,19 @@ fn a_hangup_reads_the_certificates_again_and_their_end_is_told() {
     assert!(refused.code == Code::NO_TLS && refused.text.contains("TLS"), "{refused}");
     assert!((9.0..=10.0).contains(&days_left(&dir)));
     equip(200);
+    ca.revoke(&certificates, &[7]);
     replica.signal(libc::SIGHUP);
     let deadline = Instant::now() + DEADLINE;
     while days_left(&dir) < 199.0 {
         assert!(Instant::now() < deadline, "the new certificate is not taken");
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20));
     }
     let log = replica.stop();
     let is_told = ["expires in 9 days", "expires in 10 days"].iter().any(|text| log.contains(text));
     assert!(is_told && log.contains("the certificates were read again"), "{log}");
-    assert_eq!(log.matches("expires in").count(), 1, "{log}");
+    for line in ["expires in", "crl.pem is past its time"] {
+        assert_eq!(log.matches(line).count(), 1, "{line}: {log}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! TLS 1.3 with certificates of both sides: which files they come from, whom this side believes, and until when its own
 //! certificate counts. Nothing is negotiated: a side that has certificates takes no connection without.
 
-use super::certificate::not_after;
+use super::certificate::{next_update, not_after};
 use super::connection::Connection;
 use super::deadline::Deadline;
 use crate::lock_order::{Mutex, Rank, RwLock};
@@ -75,6 +75,15 @@ struct Loaded {
     peer_name: Option<ServerName<'static>>,
     /// Seconds since 1970.
     expires: u64,
+    /// When the first of the lists should have been replaced, in the same.
+    lists_due: Option<u64>,
+}
+
+impl Loaded {
+    /// What a person has to see to.
+    fn ends(&self) -> (u64, Option<u64>) {
+        (self.expires, self.lists_due)
+    }
 }
 
 /// Shows where they are, and no keys.
@@ -109,7 +118,7 @@ impl Certificates {
     /// As [`Self::open`].
     pub fn read_again(&self) -> Result<(), TlsError> {
         let loaded = Arc::new(load(&self.files)?);
-        if std::mem::replace(&mut *self.loaded.write(), loaded.clone()).expires != loaded.expires {
+        if std::mem::replace(&mut *self.loaded.write(), loaded.clone()).ends() != loaded.ends() {
             *self.warned.lock() = None;
         }
         Ok(())
@@ -120,15 +129,31 @@ impl Certificates {
         self.loaded.read().expires
     }
 
-    /// Says, once a day at most, that the certificate of this side ends soon. To be called now and then.
+    /// Says, once a day at most, that the certificate of this side ends soon, and that a list of revoked ones is old. To
+    /// be called now and then.
     pub fn warn_of_the_end(&self) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let Some(text) = ends_soon(self.expires(), now.as_secs()) else { return };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let lines = self.warnings(now);
         let mut warned = self.warned.lock();
-        if warned.is_none_or(|warned| warned.elapsed() >= DAY) {
+        if !lines.is_empty() && warned.is_none_or(|warned| warned.elapsed() >= DAY) {
             *warned = Some(Instant::now());
-            log::warn!("replication: the certificate {} {text}", self.files.certificate.display());
+            lines.iter().for_each(|line| log::warn!("replication: {line}"));
         }
+    }
+
+    fn warnings(&self, now: u64) -> Vec<String> {
+        let loaded = self.loaded.read().clone();
+        let certificate = ends_soon(loaded.expires, now);
+        let certificate =
+            certificate.map(|text| format!("the certificate {} {text}", self.files.certificate.display()));
+        let is_old = loaded.lists_due.is_some_and(|due| due < now);
+        let lists = self.files.revoked.as_ref().filter(|_| is_old).map(|path| {
+            let path = path.display();
+            format!(
+                "a list in {path} is past its time, so what was revoked since is not known here: put a new one there"
+            )
+        });
+        certificate.into_iter().chain(lists).collect()
     }
 
     /// The connection after a handshake in which the other side has shown the certificate of `host`.
@@ -194,6 +219,7 @@ fn load(files: &Files) -> Result<Loaded, TlsError> {
         Some(path) => all(Part::Revoked, path)?,
         None => Vec::new(),
     };
+    let lists_due = revoked.iter().filter_map(|list| next_update(list)).min();
     let part = if revoked.is_empty() { Part::Authorities } else { Part::Revoked };
     let path = files.revoked.as_ref().unwrap_or(&files.authorities);
     let of_server = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone());
@@ -207,7 +233,7 @@ fn load(files: &Files) -> Result<Loaded, TlsError> {
     let wrong_pair = |e: Error| wrong(Part::Key, &files.key, &e);
     let client = client(provider.clone(), of_server, chain.clone(), key.clone_key()).map_err(wrong_pair)?;
     let server = server(provider, of_client, chain, key).map_err(wrong_pair)?;
-    Ok(Loaded { client: Arc::new(client), server: Arc::new(server), peer_name, expires })
+    Ok(Loaded { client: Arc::new(client), server: Arc::new(server), peer_name, expires, lists_due })
 }
 
 /// Nothing of a connection is kept for the next: each shows its certificates, which may have been revoked meanwhile.
