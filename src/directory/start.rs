@@ -5,7 +5,7 @@
 
 use super::data_directory::Directory;
 use crate::error::Result;
-use crate::recovery::{self, Input, Recovered, Snapshot};
+use crate::recovery::{self, Input, Onlooker, Recovered, Snapshot};
 use crate::types::{BlobId, Epoch};
 use crate::vfs::Vfs;
 use crate::wal::catalog::Catalog;
@@ -61,7 +61,7 @@ pub(crate) struct Started {
 /// [`Error::Corrupted`](crate::error::Error::Corrupted) when acknowledged data is damaged.
 pub(crate) fn read<'d>(directory: &'d Directory, reading: Reading) -> Result<Found<'d>> {
     let (vfs, location) = (&**directory.vfs(), directory.location());
-    let recovered = read_log(vfs, location, &directory.catalog, directory.has_end_markers(), reading)?;
+    let recovered = read_log(vfs, location, &directory.catalog, directory.has_end_markers(), reading, None)?;
     Ok(Found { directory, recovered })
 }
 
@@ -72,6 +72,7 @@ pub(super) fn read_log(
     catalog: &Catalog,
     end_markers: bool,
     reading: Reading,
+    onlooker: Option<&dyn Onlooker>,
 ) -> Result<Recovered> {
     let memory_bytes = reading.snapshot_memory_bytes.unwrap_or_default();
     let input = Input {
@@ -84,10 +85,7 @@ pub(super) fn read_log(
         releases: false,
         stopping: None,
     };
-    match reading.snapshot_memory_bytes {
-        Some(_) => recovery::recover(&input),
-        None => recovery::recover_without_snapshot(&input),
-    }
+    recovery::read(&input, reading.snapshot_memory_bytes.is_some(), onlooker)
 }
 
 impl Found<'_> {

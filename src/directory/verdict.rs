@@ -5,7 +5,7 @@
 use super::offline::OfflineDirectory;
 use super::start::{read_log, Reading};
 use crate::error::{Error, Result};
-use crate::recovery::Recovered;
+use crate::recovery::{Onlooker, Recovered};
 
 /// What a start would make of a directory.
 #[derive(Debug)]
@@ -31,8 +31,20 @@ impl OfflineDirectory {
     /// # Errors
     /// [`Error::Io`] when that cannot be known.
     pub fn verdict(&self, threads: usize, snapshot_memory_bytes: Option<u64>) -> Result<Verdict> {
+        self.judge(self.read_log(threads, snapshot_memory_bytes))
+    }
+
+    /// The same, without a snapshot; `onlooker` looks on while the log is read.
+    ///
+    /// # Errors
+    /// As those of [`OfflineDirectory::verdict`].
+    pub fn verdict_before(&self, threads: usize, onlooker: &dyn Onlooker) -> Result<Verdict> {
+        self.judge(self.read(Reading { threads, snapshot_memory_bytes: None }, Some(onlooker)))
+    }
+
+    fn judge(&self, outcome: Result<Recovered>) -> Result<Verdict> {
         let mut warnings = self.warnings().to_vec();
-        match self.read_log(threads, snapshot_memory_bytes) {
+        match outcome {
             Err(e @ Error::Io { .. }) => Err(e),
             outcome => {
                 warnings.extend(outcome.iter().flat_map(|recovered| recovered.warnings.iter().cloned()));
@@ -46,9 +58,12 @@ impl OfflineDirectory {
     /// # Errors
     /// What a start refuses the log for; [`Error::Io`] when that cannot be known.
     pub fn read_log(&self, threads: usize, snapshot_memory_bytes: Option<u64>) -> Result<Recovered> {
+        self.read(Reading { threads, snapshot_memory_bytes }, None)
+    }
+
+    fn read(&self, reading: Reading, onlooker: Option<&dyn Onlooker>) -> Result<Recovered> {
         let catalog = self.catalog().map_err(|broken| Error::BrokenMetadata(broken.to_string()))?;
-        let reading = Reading { threads, snapshot_memory_bytes };
-        read_log(&**self.vfs(), self.location(), catalog, self.has_end_markers(), reading)
+        read_log(&**self.vfs(), self.location(), catalog, self.has_end_markers(), reading, onlooker)
     }
 
     /// Why the history lets no engine start.

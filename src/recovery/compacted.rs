@@ -45,10 +45,12 @@ pub fn scan(bytes: &[u8], path: &Path, visitor: &mut impl Visitor) -> Result<Fil
                         "keys in ascending order",
                     ));
                 }
-                Some(std::cmp::Ordering::Equal) => {}
+                Some(std::cmp::Ordering::Equal) => visitor.passed_over(offset, entry),
                 _ => visitor.entry(offset, entry),
             }
             previous = Some(place);
+        } else {
+            visitor.passed_over(offset, entry);
         }
         offset = next;
         if visitor.gave_up() {

@@ -15,6 +15,7 @@ mod index;
 mod input;
 mod mapped_reads;
 mod merge;
+mod onlooker;
 pub(crate) mod pool;
 mod scan;
 mod selected;
@@ -22,6 +23,7 @@ mod snapshot;
 
 pub use input::Input;
 pub use mapped_reads::MappedReads;
+pub use onlooker::{Follower, Onlooker};
 pub use selected::{Beyond, Merged, Selected};
 pub use snapshot::{Cursor, Row, Snapshot};
 
@@ -55,22 +57,19 @@ pub struct Recovered {
 
 /// Reads the directory.
 pub fn recover(input: &Input<'_>) -> Result<Recovered> {
-    read(input, true)
+    read(input, true, None)
 }
 
-/// Reads the directory as [`recover`] does and finds the same, but for an empty snapshot: costs no memory for entries.
-pub fn recover_without_snapshot(input: &Input<'_>) -> Result<Recovered> {
-    read(input, false)
-}
-
-fn read(input: &Input<'_>, with_snapshot: bool) -> Result<Recovered> {
+/// Reads the directory while an `onlooker` looks on. Without a snapshot it finds the same, but for an empty one: costs
+/// no memory for entries.
+pub fn read(input: &Input<'_>, with_snapshot: bool, onlooker: Option<&dyn Onlooker>) -> Result<Recovered> {
     let mut listing = input.vfs.list(input.location).map_err(|e| Error::io("cannot list", input.location, e))?;
     listing.sort_by(|a, b| a.name.cmp(&b.name));
     let mut warnings = Vec::new();
     let records = input.read_epochs(&listing, &mut warnings)?;
     let durable = records.max;
     let sources = input.open_logs(&listing, |_| true)?;
-    let scans = scan::scan(input, &sources, durable.unwrap_or_default(), with_snapshot)?;
+    let scans = scan::scan(input, &sources, durable.unwrap_or_default(), with_snapshot, onlooker)?;
 
     let mut recovered_epoch = durable.unwrap_or_default();
     let has_content = sources

@@ -5,6 +5,7 @@ use super::compacted;
 use super::index::{Budget, Index, IndexBuilder, Kind, Position};
 use super::input::{Input, Source};
 use super::merge::Clears;
+use super::onlooker::{Follower, Onlooker};
 use super::pool;
 use crate::error::{Error, Result};
 use crate::types::{BlobId, Epoch};
@@ -26,22 +27,29 @@ pub(super) struct Scans {
 }
 
 /// Collects what one thread reads.
-struct Collector<'a> {
+struct Collector<'a, 'o> {
     input: &'a Input<'a>,
     /// `None` when no snapshot is wanted.
     index: Option<IndexBuilder<'a>>,
     file: usize,
     /// The file that is read.
     bytes: Mapping,
+    follower: Option<Box<dyn Follower + 'o>>,
     clears: Clears,
     max_blob_id: BlobId,
     entries: u64,
     error: Option<Error>,
 }
 
-impl Visitor for Collector<'_> {
+/// What one thread has read: all of it together, and each of its files by its number.
+type Read<'a, 'o> = (Collector<'a, 'o>, Vec<(usize, Result<FileScan>)>);
+
+impl Visitor for Collector<'_, '_> {
     #[inline]
     fn entry(&mut self, offset: usize, entry: Entry<'_>) {
+        if let Some(follower) = &mut self.follower {
+            follower.entry(offset, &entry);
+        }
         let (storage, key, kind) = match entry {
             Entry::Put { storage, key, blobs, .. } => {
                 self.max_blob_id = blobs.iter().fold(self.max_blob_id, BlobId::max);
@@ -79,6 +87,12 @@ impl Visitor for Collector<'_> {
         }
     }
 
+    fn passed_over(&mut self, offset: usize, entry: Entry<'_>) {
+        if let Some(follower) = &mut self.follower {
+            follower.entry(offset, &entry);
+        }
+    }
+
     #[inline]
     fn gave_up(&self) -> bool {
         self.error.is_some()
@@ -87,26 +101,36 @@ impl Visitor for Collector<'_> {
 
 /// Scans all files with several threads; the first damage in file order is reported. Without `indexing` the index
 /// stays empty.
-pub(super) fn scan<'a>(input: &'a Input<'a>, sources: &[Source], durable: Epoch, indexing: bool) -> Result<Scans> {
+pub(super) fn scan<'a>(
+    input: &'a Input<'a>,
+    sources: &[Source],
+    durable: Epoch,
+    indexing: bool,
+    onlooker: Option<&'a dyn Onlooker>,
+) -> Result<Scans> {
     let threads = input.threads.clamp(1, sources.len().max(1));
     let budget = Budget::new(input.memory_bytes, threads, input.vfs, input.location);
     // The largest first, so that no thread is left with a large one at the end.
     let mut order: Vec<usize> = (0..sources.len()).collect();
     order.sort_by_key(|&file| std::cmp::Reverse(sources[file].bytes.len()));
     let work = pool::Queue::new(order);
-    let scan_one = |collector: &mut Collector<'_>, file: usize| -> Result<FileScan> {
+    let scan_one = |collector: &mut Collector<'_, 'a>, file: usize| -> Result<FileScan> {
         let source = &sources[file];
         (collector.file, collector.bytes) = (file, source.bytes.clone());
+        collector.follower = onlooker.map(|onlooker| onlooker.follow(&source.path, &source.bytes));
         source.bytes.advise(true);
         let scan = if source.compacted {
             compacted::scan(&source.bytes, &source.path, collector)
         } else {
             scanner::scan(&source.bytes, durable, input.end_markers, &source.path, collector)
         };
-        match collector.error.take() {
-            Some(error) => Err(error),
-            None => scan.map_err(Error::Corrupted),
+        let follower = collector.follower.take();
+        if let Some(error) = collector.error.take() {
+            return Err(error);
         }
+        let scan = scan.map_err(Error::Corrupted)?;
+        follower.into_iter().for_each(|follower| follower.done(&scan));
+        Ok(scan)
     };
     let workers = pool::run(threads, || {
         let index = indexing.then(|| IndexBuilder::new(&budget));
@@ -115,6 +139,7 @@ pub(super) fn scan<'a>(input: &'a Input<'a>, sources: &[Source], durable: Epoch,
             index,
             file: 0,
             bytes: Mapping::owned(Vec::new()),
+            follower: None,
             clears: Clears::new(),
             max_blob_id: BlobId(0),
             entries: 0,
@@ -126,8 +151,12 @@ pub(super) fn scan<'a>(input: &'a Input<'a>, sources: &[Source], durable: Epoch,
         }
         (collector, scans)
     });
+    put_together(workers, sources.len(), threads)
+}
 
-    let mut files: Vec<Option<Result<FileScan>>> = sources.iter().map(|_| None).collect();
+/// What the threads have read; the scans are in the order of the files.
+fn put_together(workers: Vec<Read<'_, '_>>, files: usize, threads: usize) -> Result<Scans> {
+    let mut files: Vec<Option<Result<FileScan>>> = (0..files).map(|_| None).collect();
     let mut clears = Clears::new();
     let (mut max_blob_id, mut entries) = (BlobId(0), 0);
     let mut builders = Vec::new();
@@ -161,7 +190,7 @@ mod tests {
         let mut listing = input.vfs.list(input.location).unwrap();
         listing.sort_by(|a, b| a.name.cmp(&b.name));
         let sources = input.open_logs(&listing, |_| true).unwrap();
-        scan(&input, &sources, Epoch(5), indexing)
+        scan(&input, &sources, Epoch(5), indexing, None)
     }
 
     #[test]

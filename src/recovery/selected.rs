@@ -100,7 +100,7 @@ impl<'a> Selected<'a> {
 
     /// Merges the files.
     pub fn merge(&self, beyond: Beyond) -> Result<Merged> {
-        let scans = scan::scan(self.input, &self.sources, self.durable, true)?;
+        let scans = scan::scan(self.input, &self.sources, self.durable, true, None)?;
         let mut warnings = Vec::new();
         for (source, scan) in self.sources.iter().zip(&scans.files) {
             let path = source.path.display();

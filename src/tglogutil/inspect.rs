@@ -2,7 +2,8 @@
 //! `tglogutil inspect`: says whether a directory is whole; changes nothing (§16.2).
 
 use super::arguments::InspectOptions;
-use super::examine::{examine, Examined, Subject};
+use super::examine::{examine, Subject};
+use super::glance::{Count, File, Glance};
 use super::logs::{epochs, logs, Epochs, Fault, LogFile};
 use super::salvage::max_ended_anywhere;
 use super::scan::each_file;
@@ -10,10 +11,11 @@ use crate::directory::{OfflineDirectory, Verdict};
 use crate::error::{Error, Remedy, Result};
 use crate::progress_bar::{FileProgress, Progress};
 use crate::types::Epoch;
-use crate::wal::entry::{tag, Entry};
 use crate::wal::sessions::Origin;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::PathBuf;
 
 /// What the original prints for every directory.
 const PRINTED_VERSION: u32 = 1;
@@ -51,20 +53,25 @@ pub fn run(
         ));
     }
 
-    let logs = logs(directory)?;
-    let progress = Progress::new(logs.iter().map(|log| log.bytes.len() as u64).sum());
+    let (logs, threads) = (logs(directory)?, options.common.threads());
     let limit = limit.unwrap_or(recorded);
-    let files =
-        each_file(&logs, options.common.threads(), |log| count(subject(directory, log, limit), progress.file()));
+    let (verdict, mut clean) = glance(directory, &logs, limit, threads)?;
+    let rest = logs.iter().filter(|log| !clean.contains_key(&log.path));
+    let progress = Progress::new(rest.map(|log| log.bytes.len() as u64).sum());
+    let examined = each_file(&logs, threads, |log| match clean.contains_key(&log.path) {
+        true => None,
+        false => Some(count(subject(directory, log, limit), progress.file())),
+    });
     drop(progress);
-    for (log, file) in logs.iter().zip(files) {
+    for (log, examined) in logs.iter().zip(examined) {
+        let file = examined.or_else(|| clean.remove(&log.path)).expect("what is not clean was examined");
         report.file(&file, subject(directory, log, limit));
         if found.durable.is_none() {
             report.max_ended = report.max_ended.max(max_ended_anywhere(subject(directory, log, limit)));
         }
     }
     report.lost_epoch_file(&found, limit);
-    report.judge(&directory.verdict(options.common.threads(), None)?);
+    report.judge(&verdict);
 
     Ok(report.print(directory, recorded, &mut printer))
 }
@@ -74,27 +81,31 @@ fn subject<'a>(directory: &OfflineDirectory, log: &'a LogFile, limit: Epoch) -> 
     Subject { bytes: &log.bytes, path: &log.path, limit, end_markers, origin: Origin::Unknown }
 }
 
-/// What one file holds.
-struct File {
-    examined: Examined,
-    /// Entries that the original counts.
-    counted: u64,
-    /// Tags of those that it does not count, in file order.
-    uncounted: Vec<u8>,
+/// What a start makes of the directory, and the files that need no second look.
+fn glance(
+    directory: &OfflineDirectory,
+    logs: &[LogFile],
+    limit: Epoch,
+    threads: usize,
+) -> Result<(Verdict, BTreeMap<PathBuf, File>)> {
+    let progress = Progress::new(logs.iter().map(|log| log.bytes.len() as u64).sum());
+    let glance = Glance::new(&progress);
+    let verdict = directory.verdict_before(threads, &glance)?;
+    let clean = match &verdict.outcome {
+        Ok(recovered) if recovered.durable == Some(limit) => glance.clean(),
+        _ => BTreeMap::new(),
+    };
+    Ok((verdict, clean))
 }
 
 fn count(subject: Subject<'_>, mut progress: FileProgress<'_>) -> File {
-    let (mut counted, mut uncounted) = (0, Vec::new());
+    let mut count = Count::default();
     let examined = examine(subject, |offset, _, entry| {
-        match entry {
-            Entry::Put { .. } if subject.bytes[offset] == tag::PUT => counted += 1,
-            Entry::Remove { .. } => counted += 1,
-            _ => uncounted.push(subject.bytes[offset]),
-        }
+        count.add(subject.bytes[offset], &entry);
         progress.at(offset);
     });
     progress.done(subject.bytes.len());
-    File { examined, counted, uncounted }
+    File { examined, count }
 }
 
 #[derive(Default)]
@@ -121,10 +132,10 @@ impl Report {
     }
 
     fn file(&mut self, file: &File, subject: Subject<'_>) {
-        let File { examined, counted, uncounted } = file;
+        let File { examined, count } = file;
         // As the original has it: a line for each record that it does not count.
-        uncounted.iter().for_each(|tag| log::error!("{tag}"));
-        self.entries += counted;
+        count.uncounted.iter().for_each(|tag| log::error!("{tag}"));
+        self.entries += count.counted;
         self.max_epoch = self.max_epoch.max(examined.max_epoch);
         self.max_ended = self.max_ended.max(examined.max_ended);
         self.repairable |= examined.needs_repair(subject.is_active());

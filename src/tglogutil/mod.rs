@@ -12,6 +12,7 @@ mod diff;
 mod dump;
 mod examine;
 mod gflags;
+mod glance;
 mod inspect;
 mod logs;
 mod repair;

@@ -32,6 +32,9 @@ pub(crate) fn is_plausible(epoch: Epoch, durable: Epoch) -> bool {
 pub trait Visitor {
     fn entry(&mut self, offset: usize, entry: Entry<'_>);
 
+    /// Gets what a compacted file holds besides, which counts for nothing.
+    fn passed_over(&mut self, _offset: usize, _entry: Entry<'_>) {}
+
     /// Whether the rest of the file is of no interest, because the whole work is given up.
     fn gave_up(&self) -> bool {
         false
@@ -274,26 +277,7 @@ impl Scanner<'_> {
                 self.cut(offset, "zeros in place of a begin marker");
             }
             None => return Err(self.damage(offset, unreadable)),
-            Some((Kind::Durable, session @ Session { epoch, offset: begin, .. })) => {
-                let half_written = offset == begin + MARKER_LEN && self.marker_is_half_written(begin);
-                if half_written && !self.has_durable_session_behind(offset, None) {
-                    self.session = None;
-                    self.cut(begin, "a half written begin marker");
-                } else if self.was_never_covered(session) && (zeros || matches!(unreadable, Unreadable::Short(_))) {
-                    // A session without a whole entry goes with its marker.
-                    let empty = offset == begin + MARKER_LEN;
-                    self.cut(
-                        if empty { begin } else { offset },
-                        &format!("a torn entry in a session of epoch {epoch} that the original did not protect"),
-                    );
-                    // That says all there is to say; the session has no end marker, so nothing may be appended.
-                    self.session = None;
-                    self.out.open_end = !empty;
-                    self.out.has_durable_session |= !empty;
-                } else {
-                    return Err(self.damage(offset, unreadable));
-                }
-            }
+            Some((Kind::Durable, session)) => self.unreadable_in_durable(offset, unreadable, session, zeros)?,
             Some((kind, Session { epoch, offset: begin, origin, .. })) => {
                 let own = (kind == Kind::Invalidated).then_some(epoch);
                 let incomplete = format!("an incomplete session of epoch {epoch} that was never durable");
@@ -312,6 +296,36 @@ impl Scanner<'_> {
                     (true, _) => return Err(self.damage(offset, unreadable)),
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// The same inside a session that the epoch record covers; `zeros` when nothing else follows.
+    fn unreadable_in_durable(
+        &mut self,
+        offset: usize,
+        unreadable: Unreadable,
+        session: Session,
+        zeros: bool,
+    ) -> Result<(), Box<Damage>> {
+        let Session { epoch, offset: begin, .. } = session;
+        let half_written = offset == begin + MARKER_LEN && self.marker_is_half_written(begin);
+        if half_written && !self.has_durable_session_behind(offset, None) {
+            self.session = None;
+            self.cut(begin, "a half written begin marker");
+        } else if self.was_never_covered(session) && (zeros || matches!(unreadable, Unreadable::Short(_))) {
+            // A session without a whole entry goes with its marker.
+            let empty = offset == begin + MARKER_LEN;
+            self.cut(
+                if empty { begin } else { offset },
+                &format!("a torn entry in a session of epoch {epoch} that the original did not protect"),
+            );
+            // That says all there is to say; the session has no end marker, so nothing may be appended.
+            self.session = None;
+            self.out.open_end = !empty;
+            self.out.has_durable_session |= !empty;
+        } else {
+            return Err(self.damage(offset, unreadable));
         }
         Ok(())
     }
