@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line of the program. Help and man pages are made from what stands here.
 
+use crate::program_output::About;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -74,12 +75,8 @@ pub struct Arguments {
     /// One JSON document. Failures are told as one, too.
     #[arg(long, global = true)]
     pub json: bool,
-    /// Print the name and the version, and end.
-    #[arg(long)]
-    pub version: bool,
-    /// Write the man pages into this directory and end.
-    #[arg(long = "generate_man", hide = true, value_name = "DIR")]
-    pub generate_man: Option<PathBuf>,
+    #[command(flatten)]
+    pub about: About,
 }
 
 #[derive(Debug, Subcommand)]

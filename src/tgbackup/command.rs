@@ -4,9 +4,9 @@
 use super::arguments::{Arguments, Command};
 use super::{create, expire, list, restore, verify};
 use crate::error::{Error, Result};
-use crate::program_output::Output;
+use crate::program_output::{Ended, Output};
 use crate::vfs::Vfs;
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
@@ -31,29 +31,13 @@ pub fn run(
     errors: &mut dyn Write,
 ) -> i32 {
     let args: Vec<OsString> = args.into_iter().collect();
-    let json = args.iter().any(|arg| arg == "--json");
-    let mut output = Output { out, errors, json };
-    let arguments = match Arguments::try_parse_from(args) {
+    let mut output = Output::as_asked(&args, out, errors);
+    let arguments: Arguments = match output.begin(&args, |arguments: &Arguments| &arguments.about) {
         Ok(arguments) => arguments,
-        Err(e) if e.use_stderr() => {
-            let text = e.render().to_string();
-            return misused(&mut output, text.trim_start_matches("error: ").lines().next().unwrap_or_default());
-        }
-        Err(help) => {
-            output.print(&help.render().to_string());
-            return DONE;
-        }
+        Err(Ended::Done) => return DONE,
+        Err(Ended::Misused(text)) => return misused(&mut output, &text),
+        Err(Ended::Failed(text)) => return output.fail(FAILED, &text),
     };
-    if arguments.version {
-        output.print(&format!("tgbackup {}\n", env!("CARGO_PKG_VERSION")));
-        return DONE;
-    }
-    if let Some(dir) = &arguments.generate_man {
-        return match clap_mangen::generate_to(Arguments::command(), dir) {
-            Ok(()) => DONE,
-            Err(e) => output.fail(FAILED, &format!("cannot write the man pages to {}: {e}", dir.display())),
-        };
-    }
     let Some(command) = &arguments.command else {
         return misused(&mut output, "a command was expected, found none");
     };

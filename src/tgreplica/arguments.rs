@@ -2,6 +2,7 @@
 //! The command line of the program. Help and man page are made from what stands here.
 
 use super::replicas;
+use crate::program_output::About;
 use crate::replication::commands::Request;
 use clap::Parser;
 use std::ffi::OsString;
@@ -118,12 +119,8 @@ pub struct Arguments {
     /// With metrics: the form OpenMetrics 1.0.0.
     #[arg(long)]
     pub openmetrics: bool,
-    /// Print the name and the version, and end.
-    #[arg(long)]
-    pub version: bool,
-    /// Write the man page into this directory and end.
-    #[arg(long = "generate_man", hide = true, value_name = "DIR")]
-    pub generate_man: Option<PathBuf>,
+    #[command(flatten)]
+    pub about: About,
 }
 
 /// What is wanted of the program.

@@ -5,8 +5,8 @@ use super::arguments::{Arguments, Wanted};
 use super::report::{Environment, Output, DIRECTORY, DONE, USAGE};
 use super::serve::Until;
 use super::{promote, replicas, serve, status};
+use crate::program_output::Ended;
 use crate::vfs::{FileKind, RealFs, Vfs};
-use clap::{CommandFactory, Parser};
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
@@ -22,29 +22,14 @@ pub fn run(
     out: &mut dyn Write,
 ) -> i32 {
     let args: Vec<OsString> = args.into_iter().collect();
-    let json = args.iter().any(|arg| arg == "--json");
-    let mut output = Output { out, errors: &mut std::io::stderr(), json };
-    let arguments = match Arguments::try_parse_from(args) {
+    let errors = &mut std::io::stderr();
+    let mut output = Output::as_asked(&args, out, errors);
+    let arguments: Arguments = match output.begin(&args, |arguments: &Arguments| &arguments.about) {
         Ok(arguments) => arguments,
-        Err(e) if e.use_stderr() => {
-            let text = e.render().to_string();
-            return output.misused(text.trim_start_matches("error: ").lines().next().unwrap_or_default());
-        }
-        Err(help) => {
-            output.print(&help.render().to_string());
-            return DONE;
-        }
+        Err(Ended::Done) => return DONE,
+        Err(Ended::Misused(text)) => return output.misused(&text),
+        Err(Ended::Failed(text)) => return output.fail(USAGE, &text),
     };
-    if arguments.version {
-        output.print(&format!("tgreplica {}\n", env!("CARGO_PKG_VERSION")));
-        return DONE;
-    }
-    if let Some(dir) = &arguments.generate_man {
-        return match clap_mangen::generate_to(Arguments::command(), dir) {
-            Ok(()) => DONE,
-            Err(e) => output.fail(USAGE, &format!("cannot write the man page to {}: {e}", dir.display())),
-        };
-    }
     let wanted = match arguments.wanted() {
         Ok(wanted) => wanted,
         Err(text) => return output.misused(&text),
