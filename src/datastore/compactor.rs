@@ -246,6 +246,11 @@ impl Compactor {
             let message = "rotation requires epoch_id > 0, but got epoch_id = 0";
             return Err(Error::WrongState(message.to_owned()));
         }
+        self.compact_log(catalog, *end_markers, wanted)
+    }
+
+    /// Compacts what is in the log up to now; `catalog` is the new one afterwards.
+    fn compact_log(&self, catalog: &mut Catalog, end_markers: bool, wanted: Wanted) -> Result<Outcome> {
         let boundary = self.boundary();
         let unused = boundary.major > catalog.max_epoch.0 && !self.blobs.is_collecting();
         let (next, owned) = self.blobs.next_and_owned();
@@ -264,7 +269,7 @@ impl Compactor {
             self.wait_for_replica(needed);
         }
         let retained = self.retained_epoch();
-        let input = self.input(catalog, *end_markers);
+        let input = self.input(catalog, end_markers);
         let prepared = match compaction::prepare(&input, cut.epoch, retained)? {
             Preparation::Done(prepared) => prepared,
             Preparation::AllRetained if self.hold_back(needed, wanted) => return Ok(Outcome::Postponed),

@@ -338,6 +338,10 @@ fn or_unknown<T: fmt::Display>(value: &Option<T>, unit: &str) -> String {
     value.as_ref().map_or_else(|| "unknown".to_owned(), |value| format!("{value}{unit}"))
 }
 
+fn or_none(text: &Option<String>) -> &str {
+    text.as_deref().unwrap_or("-")
+}
+
 /// Lines for people, from the same document.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -347,7 +351,6 @@ impl fmt::Display for Status {
             None => "none yet",
         };
         let protocol = self.protocol.as_ref().map_or_else(String::new, |protocol| format!(" ({protocol} protocol)"));
-        let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
         let version = |version: Option<WriteVersion>| {
             version.map_or("-".to_owned(), |version| format!("({}, {})", version.major, version.minor))
         };
@@ -390,17 +393,21 @@ impl fmt::Display for Status {
         if let Some(quorum) = self.quorum {
             write!(f, "\nreplicas:   {quorum} of {} must have an epoch", self.replicas.len())?;
         }
-        for ReplicaRow { name, state, state_ms, peer, propagated_epoch, lag, last_error, .. } in &self.replicas {
-            write!(
-                f,
-                "\n  {name}: {state} for {state_ms} ms, peer {}, propagated {}, lag {} bytes, last error: {}",
-                or_none(peer),
-                or_unknown(propagated_epoch, ""),
-                or_unknown(&lag.bytes, ""),
-                or_none(last_error)
-            )?;
-        }
-        Ok(())
+        self.replicas.iter().try_for_each(|replica| write!(f, "\n  {replica}"))
+    }
+}
+
+impl fmt::Display for ReplicaRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ReplicaRow { name, state, state_ms, peer, propagated_epoch, lag, last_error, .. } = self;
+        write!(
+            f,
+            "{name}: {state} for {state_ms} ms, peer {}, propagated {}, lag {} bytes, last error: {}",
+            or_none(peer),
+            or_unknown(propagated_epoch, ""),
+            or_unknown(&lag.bytes, ""),
+            or_none(last_error)
+        )
     }
 }
 

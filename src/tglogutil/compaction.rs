@@ -63,16 +63,7 @@ pub fn run(
         releases: false,
         stopping: None,
     };
-    let built = build(&input, limit, &work.path).inspect_err(|e| {
-        if matches!(e, Error::Corrupted(_)) {
-            log::error!("{e}");
-            log::error!(
-                "/:limestone recover process failed. (cause: corruption detected in transaction log data directory), \
-                 {GUIDE}"
-            );
-            log::error!("/:limestone dblogdir (transaction log directory): \"{}\"", directory.location().display());
-        }
-    })?;
+    let built = build(&input, limit, &work.path).inspect_err(|e| log_refusal(e, directory.location()))?;
     if options.dry_run {
         work.remove(&**vfs)?;
         line(out, format_args!("compaction will be successfully completed (dry-run mode)"));
@@ -92,6 +83,18 @@ pub fn run(
     log::info!("{} entries are live", built.live);
     line(out, format_args!("compaction was successfully completed: \"{}\"", directory.location().display()));
     Ok(0)
+}
+
+/// Says as the original does what is wrong with the directory.
+fn log_refusal(error: &Error, location: &Path) {
+    if matches!(error, Error::Corrupted(_)) {
+        log::error!("{error}");
+        log::error!(
+            "/:limestone recover process failed. (cause: corruption detected in transaction log data directory), \
+             {GUIDE}"
+        );
+        log::error!("/:limestone dblogdir (transaction log directory): \"{}\"", location.display());
+    }
 }
 
 /// Asks, and reads one character.

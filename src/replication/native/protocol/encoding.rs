@@ -72,8 +72,7 @@ impl Message {
                 p.u64(version.major).u64(version.minor);
             }
             Message::Blob(blob) => {
-                p.u64(blob.seq).u64(blob.id.0).u64(blob.size).u64(blob.offset).u8(blob.last.into()).u32(blob.crc);
-                p.bytes(&blob.bytes);
+                p.blob(blob);
             }
             Message::Offer(offer) => {
                 p.u64(offer.size).u32(offer.crc).name(&offer.name);
@@ -224,6 +223,11 @@ impl Writer {
 }
 
 impl Writer {
+    fn blob(&mut self, blob: &BlobPiece) -> &mut Writer {
+        self.u64(blob.seq).u64(blob.id.0).u64(blob.size).u64(blob.offset).u8(blob.last.into()).u32(blob.crc);
+        self.bytes(&blob.bytes)
+    }
+
     fn hello(&mut self, hello: &Hello) -> &mut Writer {
         let (kind, lane) = match hello.kind {
             ConnectionKind::Control => (1, 0),
