@@ -129,8 +129,8 @@ impl Certificates {
         self.loaded.read().expires
     }
 
-    /// Says, once a day at most, that the certificate of this side ends soon, and that a list of revoked ones is old. To
-    /// be called now and then.
+    /// Says, once a day at most, that the certificate of this side ends soon, and that a list of revoked ones is old.
+    /// To be called now and then.
     pub fn warn_of_the_end(&self) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let lines = self.warnings(now);
