@@ -154,7 +154,8 @@ impl Run {
             };
             if let Err(error) = result {
                 self.errors.push(error);
-                if matches!(step, Step::Compact | Step::CompactAndDelete) && on_error != OnError::Stop {
+                let is_upkeep = matches!(step, Step::Compact | Step::CompactAndDelete | Step::DeleteDetached);
+                if is_upkeep && on_error != OnError::Stop {
                     // What fails is mostly not the log, which goes on.
                     continue;
                 }
@@ -276,6 +277,8 @@ impl Run {
         let location = Path::new(LOCATION);
         let catalog = self.fs.read(&location.join("compaction_catalog"), 1 << 20).map_err(|e| e.to_string())?;
         let catalog = limestone_core::wal::catalog::parse(&catalog)?;
+        // As the script does: a power cut may take back a catalog whose sync has failed.
+        self.fs.sync_dir(location).map_err(|e| e.to_string())?;
         for name in &catalog.detached {
             match self.fs.unlink(&location.join(name)) {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
