@@ -18,7 +18,7 @@ use disk::{errno, At, Disk, Ino};
 pub use faults::{Fault, Loss};
 use file::{SimFile, SimLock};
 use state::{Call, Held, Kind, Plan, Root, State};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,8 @@ use std::sync::Arc;
 
 /// See [`SimFs::images_made`].
 static IMAGES_MADE: AtomicU64 = AtomicU64::new(0);
+/// See [`SimFs::images_skipped`].
+static IMAGES_SKIPPED: AtomicU64 = AtomicU64::new(0);
 
 /// The simulated file system. Clones are handles to the same one; usable from any thread. Relative paths start at the
 /// root, which is empty at first.
@@ -97,14 +99,28 @@ impl SimFs {
         self.state.lock().calls.iter().any(|call| call.failed.is_some())
     }
 
+    /// Whether `fault` would add nothing where [`Fault::IoError`] has failed a call: the same call fails in the same way,
+    /// or does not fail.
+    pub fn adds_nothing(&self, fault: Fault) -> bool {
+        let state = self.state.lock();
+        let failed = state.calls.iter().find(|call| call.failed.is_some());
+        failed.is_some_and(|call| !call.fails_otherwise_with(fault))
+    }
+
     /// Every call so far, one line each, to be shown when a test fails. The first word is the name of the call.
     pub fn trace(&self) -> Vec<String> {
         self.state.lock().calls.iter().map(Call::to_string).collect()
     }
 
-    /// How many images of power cuts this process has made so far, of all file systems.
+    /// How many images of power cuts this process has made so far, of all file systems, without those that were
+    /// skipped.
     pub fn images_made() -> u64 {
-        IMAGES_MADE.load(Relaxed)
+        IMAGES_MADE.load(Relaxed) - IMAGES_SKIPPED.load(Relaxed)
+    }
+
+    /// How many images [`SimFs::reboots`] has skipped, because they were the same as another one.
+    pub fn images_skipped() -> u64 {
+        IMAGES_SKIPPED.load(Relaxed)
     }
 
     /// What a power cut at this moment leaves, without faults, locks and counts. This file system stays as it is, so
@@ -113,6 +129,20 @@ impl SimFs {
         IMAGES_MADE.fetch_add(1, Relaxed);
         let state = self.state.lock();
         SimFs::on(state.disk.survive(loss), state.mounts.clone())
+    }
+
+    /// What a power cut at this moment leaves with each of these losses. Where several leave the same, it is there once.
+    pub fn reboots<'a>(
+        &'a self,
+        losses: impl IntoIterator<Item = Loss> + 'a,
+    ) -> impl Iterator<Item = (Loss, SimFs)> + 'a {
+        let mut seen = HashSet::new();
+        losses.into_iter().filter_map(move |loss| {
+            let image = self.reboot(loss);
+            let is_new = seen.insert(image.state.lock().disk.fingerprint());
+            IMAGES_SKIPPED.fetch_add(u64::from(!is_new), Relaxed);
+            is_new.then_some((loss, image))
+        })
     }
 
     /// Makes `dir` a file system of its own: no rename or hard link leads in or out.

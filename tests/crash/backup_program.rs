@@ -3,6 +3,7 @@
 //! under its name is whole, a run that was told to be done has made it, and the next one goes on; a restore up to an
 //! epoch leaves what was there or what was wanted.
 
+use crate::faults::each_fault;
 use crate::power_cuts::losses;
 use crate::sweep::sweep;
 use limestone_core::datastore::{Datastore, Settings};
@@ -113,8 +114,8 @@ fn power_cut_anywhere_in_a_backup_run_leaves_whole_backups_only() {
         let fs = prepared(2);
         fs.fail_at(n, Fault::PowerCut);
         let acknowledged = run(&fs, &["create", DIR, TARGET]).0 == 0;
-        for loss in losses(n) {
-            check_created(&fs.reboot(loss), acknowledged).map_err(|reason| format!("{loss:?}: {reason}"))?;
+        for (loss, image) in fs.reboots(losses(n)) {
+            check_created(&image, acknowledged).map_err(|reason| format!("{loss:?}: {reason}"))?;
         }
         fs.heal();
         check_created(&fs, acknowledged)
@@ -127,7 +128,7 @@ fn failure_of_any_call_in_a_backup_run_is_told_and_leaves_whole_backups_only() {
     assert_eq!(run(&fs, &["create", DIR, TARGET]).0, 0);
     let calls: Vec<u64> = (1..=fs.operations()).collect();
     sweep(&calls, |&n| {
-        for fault in [Fault::IoError, Fault::SyncLoses, Fault::TornWrite, Fault::NoSpace] {
+        each_fault(&[Fault::IoError, Fault::SyncLoses, Fault::TornWrite, Fault::NoSpace], |fault| {
             let fs = prepared(2);
             fs.fail_at(n, fault);
             let (exit, told) = run(&fs, &["create", DIR, TARGET]);
@@ -135,12 +136,12 @@ fn failure_of_any_call_in_a_backup_run_is_told_and_leaves_whole_backups_only() {
                 return Err(format!("{fault:?}: {exit}: {told}"));
             }
             fs.heal();
-            let images = [fs.reboot(Loss::DropUnsynced), fs];
-            for image in images {
-                check_created(&image, exit == 0).map_err(|reason| format!("{fault:?}: {told}: {reason}"))?;
+            let after = fs.reboot(Loss::DropUnsynced);
+            for image in [&after, &fs] {
+                check_created(image, exit == 0).map_err(|reason| format!("{fault:?}: {told}: {reason}"))?;
             }
-        }
-        Ok(())
+            Ok(fs)
+        })
     });
 }
 
@@ -159,8 +160,7 @@ fn power_cut_anywhere_in_a_deletion_of_backups_leaves_whole_backups_only() {
         let fs = twice();
         fs.fail_at(n, Fault::PowerCut);
         let acknowledged = expire(&fs) == 0;
-        for loss in losses(n) {
-            let image = fs.reboot(loss);
+        for (loss, image) in fs.reboots(losses(n)) {
             let found = whole_backups(&image).map_err(|reason| format!("{loss:?}: {reason}"))?;
             if found > 2 - usize::from(acknowledged) || found == 0 {
                 return Err(format!("{loss:?}: {found} backups are there, acknowledged: {acknowledged}"));
@@ -184,8 +184,7 @@ fn power_cut_anywhere_in_a_restore_up_to_an_epoch_leaves_nothing_or_that() {
         let fs = prepared(0);
         fs.fail_at(n, Fault::PowerCut);
         let acknowledged = restore(&fs).0 == 0;
-        for loss in losses(n) {
-            let image = fs.reboot(loss);
+        for (loss, image) in fs.reboots(losses(n)) {
             // Whoever starts on it, and whoever restores again.
             let (started, again) = (image.reboot(Loss::KeepUnsynced), image);
             let found = content(&started, NEW).map_err(|reason| format!("{loss:?}: {reason}"))?;

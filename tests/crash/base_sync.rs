@@ -3,6 +3,7 @@
 //! new one, whole, with the identity and the terms that belong to it, and the base sync can be done again.
 
 use super::commits;
+use super::faults::each_fault;
 use super::power_cuts::losses;
 use super::runner::tail;
 use super::sweep::sweep;
@@ -144,12 +145,11 @@ fn calls() -> Vec<(Commit, u64)> {
 #[test]
 fn power_cut_or_failure_anywhere_in_a_base_sync_leaves_the_old_content_or_the_new_one() {
     sweep(&calls(), |&(commit, n)| {
-        for fault in [Fault::PowerCut, Fault::IoError, Fault::SyncLoses, Fault::NoSpace] {
+        each_fault(&[Fault::PowerCut, Fault::IoError, Fault::SyncLoses, Fault::NoSpace], |fault| {
             let fs = fresh();
             fs.fail_at(n, fault);
             let done = workload(&fs, commit).is_ok();
-            for loss in losses(n) {
-                let image = fs.reboot(loss);
+            for (loss, image) in fs.reboots(losses(n)) {
                 let checked = check(&image, done).and_then(|()| {
                     // The base sync is done again; spoilt files are found out and come anew.
                     let again = (0..files().len()).find_map(|_| workload(&image, commit).ok());
@@ -158,8 +158,8 @@ fn power_cut_or_failure_anywhere_in_a_base_sync_leaves_the_old_content_or_the_ne
                 });
                 checked.map_err(|reason| format!("{fault:?}, {loss:?}: {reason}\n  {}", tail(&fs)))?;
             }
-        }
-        Ok(())
+            Ok(fs)
+        })
     });
 }
 

@@ -3,6 +3,7 @@
 //! them, and of the deletion of unused files. Whatever entry is there afterwards, its BLOBs are there with their
 //! content.
 
+use crate::faults::each_fault;
 use crate::power_cuts::losses;
 use crate::runner::tail;
 use crate::sweep::sweep;
@@ -244,9 +245,8 @@ fn check(fs: &SimFs, history: &mut History) -> std::result::Result<(), String> {
 
 /// Checks what each loss leaves, and what a power cut right after that leaves.
 fn survive(fs: &SimFs, n: u64, history: impl Fn() -> History) -> std::result::Result<(), String> {
-    for loss in losses(n) {
+    for (loss, image) in fs.reboots(losses(n)) {
         let mut history = history();
-        let image = fs.reboot(loss);
         let checked = check(&image, &mut history).and_then(|()| check(&image.reboot(Loss::DropUnsynced), &mut history));
         checked.map_err(|reason| format!("{loss:?}: {reason}\n  {}", tail(fs)))?;
     }
@@ -308,10 +308,10 @@ fn process_that_dies_among_blobs_leaves_nothing_that_a_later_power_cut_takes() {
 #[test]
 fn failure_of_any_call_among_blobs_leaves_every_entry_its_blobs() {
     sweep(&calls(), |&n| {
-        for fault in [Fault::IoError, Fault::SyncLoses, Fault::NoSpace] {
+        each_fault(&[Fault::IoError, Fault::SyncLoses, Fault::NoSpace], |fault| {
             let (fs, history) = faulted(n, fault);
             survive(&fs, n, history).map_err(|reason| format!("{fault:?}: {reason}"))?;
-        }
-        Ok(())
+            Ok(fs)
+        })
     });
 }

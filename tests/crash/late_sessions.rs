@@ -65,9 +65,9 @@ fn tear(skip: u64, seeds: u64, workload: fn(&SimFs, &mut Sessions) -> Result<()>
         fs.fail_at(fs.operations() + n, Fault::PowerCut);
         let mut sessions = Sessions::default();
         let _ = workload(&fs, &mut sessions);
-        (0..seeds).try_for_each(|seed| {
-            let image = fs.reboot(Loss::Torn { seed: n * 10_000 + seed });
-            check(&image, &sessions).map_err(|reason| format!("seed {seed}: {reason}; {}", fs.trace().join("\n  ")))
+        let torn = (0..seeds).map(|seed| Loss::Torn { seed: n * 10_000 + seed });
+        fs.reboots(torn).try_for_each(|(loss, image)| {
+            check(&image, &sessions).map_err(|reason| format!("{loss:?}: {reason}; {}", fs.trace().join("\n  ")))
         })
     });
 }

@@ -87,18 +87,23 @@ pub fn dry_run(start: &Start, script: &Script) -> Run {
     run
 }
 
-/// What a power cut leaves must start, be right, take new sessions, and start again.
-pub fn survive(fs: &SimFs, model: &Model, loss: Loss) -> Result<BTreeSet<SessionId>, String> {
-    let image = fs.reboot(loss);
-    let mut run = Run::new(&image, model.clone());
+/// What a power cut has left must start, be right, take new sessions, and start again.
+fn survive(image: &SimFs, model: &Model) -> Result<BTreeSet<SessionId>, String> {
+    let mut run = Run::new(image, model.clone());
     let started = run.start(2);
     let visible = started.as_ref().cloned().unwrap_or_default();
     let went_on = started.and_then(|_| run.write_one_session());
-    verdict(&run, went_on).map_err(|reason| format!("{loss:?}: {reason}"))?;
+    verdict(&run, went_on)?;
     let mut again = Run::new(&image.reboot(Loss::DropUnsynced), run.model.clone());
     let started = again.start(1).map(drop);
-    verdict(&again, started).map_err(|reason| format!("{loss:?}, second start: {reason}"))?;
+    verdict(&again, started).map_err(|reason| format!("second start: {reason}"))?;
     Ok(visible)
+}
+
+/// What a power cut leaves must do all that, whatever it takes.
+pub fn survive_all(fs: &SimFs, model: &Model, losses: impl IntoIterator<Item = Loss>) -> Result<(), String> {
+    let survive = |(loss, image)| survive(&image, model).map(drop).map_err(|reason| format!("{loss:?}: {reason}"));
+    fs.reboots(losses).try_for_each(survive)
 }
 
 pub fn losses(n: u64) -> impl Iterator<Item = Loss> {
@@ -121,7 +126,7 @@ pub fn cut_everywhere(start: &Start, script: &Script) {
         let calls = changing_calls(&dry_run(&start, script));
         sweep(&calls, |&n| {
             let run = cut(&start, script, n)?;
-            losses(n).try_for_each(|loss| survive(&run.fs, &run.model, loss).map(drop))
+            survive_all(&run.fs, &run.model, losses(n))
         });
     }
 }
@@ -161,12 +166,12 @@ fn cut_twice(start: &Start, script: &Script) {
     let calls = changing_calls(&dry_run(start, script));
     sweep(&calls, |&n| {
         let first = cut(start, script, n)?;
-        losses(n).try_for_each(|loss| {
-            let start = Start { fs: first.fs.reboot(loss), model: first.model.clone() };
+        first.fs.reboots(losses(n)).try_for_each(|(_, image)| {
+            let start = Start { fs: image, model: first.model.clone() };
             let calls = changing_calls(&dry_run(&start, script));
             calls.iter().try_for_each(|&m| {
                 let second = cut(&start, script, m)?;
-                losses(m).try_for_each(|last| survive(&second.fs, &second.model, last).map(drop))
+                survive_all(&second.fs, &second.model, losses(m))
             })
         })
     });
@@ -202,10 +207,10 @@ fn die_at_every_call(start: &Start, script: &Script) {
         let mut next = Run::new(&run.fs, run.model.clone());
         let started = next.start(2).map(drop);
         verdict(&next, started)?;
-        losses(n).try_for_each(|loss| survive(&next.fs, &next.model, loss).map(drop))?;
+        survive_all(&next.fs, &next.model, losses(n))?;
         let went_on = next.write_one_session();
         verdict(&next, went_on)?;
-        losses(n).try_for_each(|loss| survive(&next.fs, &next.model, loss).map(drop))
+        survive_all(&next.fs, &next.model, losses(n))
     });
 }
 
@@ -254,8 +259,8 @@ fn cut_recovery_at_every_call(start: &Start, script: &Script, every: usize) {
     let calls: Vec<u64> = changing_calls(&dry_run(start, script)).into_iter().step_by(every).collect();
     sweep(&calls, |&n| {
         let run = cut(start, script, n)?;
-        for first in [Loss::KeepUnsynced, Loss::Torn { seed: n }, Loss::Torn { seed: n + 1_000_000 }] {
-            let image = run.fs.reboot(first);
+        let firsts = [Loss::KeepUnsynced, Loss::Torn { seed: n }, Loss::Torn { seed: n + 1_000_000 }];
+        for (first, image) in run.fs.reboots(firsts) {
             let mut undisturbed = Run::new(&image.reboot(Loss::KeepUnsynced), run.model.clone());
             let expected = undisturbed.start(2)?;
             for m in changing_calls(&undisturbed) {
@@ -267,8 +272,9 @@ fn cut_recovery_at_every_call(start: &Start, script: &Script, every: usize) {
                 if started.is_ok() && second.fs.has_failed() {
                     return Err(at("which succeeded all the same".to_owned()));
                 }
-                for loss in [Loss::DropUnsynced, Loss::KeepUnsynced, Loss::Torn { seed: m }] {
-                    let visible = survive(&second.fs, &run.model, loss).map_err(at)?;
+                let losses = [Loss::DropUnsynced, Loss::KeepUnsynced, Loss::Torn { seed: m }];
+                for (loss, image) in second.fs.reboots(losses) {
+                    let visible = survive(&image, &run.model).map_err(|reason| at(format!("{loss:?}: {reason}")))?;
                     if visible != expected {
                         return Err(at(format!("{loss:?}: sessions {visible:?} are there, not {expected:?}")));
                     }

@@ -3,6 +3,7 @@
 //! old content or that up to the common point, with the history that belongs to it, and what went is saved before it
 //! goes.
 
+use super::faults::each_fault;
 use super::power_cuts::losses;
 use super::runner::tail;
 use super::sweep::sweep;
@@ -182,21 +183,20 @@ fn calls() -> Vec<u64> {
 #[test]
 fn power_cut_or_failure_anywhere_in_a_rewind_leaves_the_old_content_or_that_up_to_the_common_point() {
     sweep(&calls(), |&n| {
-        for fault in [Fault::PowerCut, Fault::IoError, Fault::SyncLoses, Fault::NoSpace] {
+        each_fault(&[Fault::PowerCut, Fault::IoError, Fault::SyncLoses, Fault::NoSpace], |fault| {
             let fs = fresh();
             fs.fail_at(n, fault);
             let done = workload(&fs).is_ok();
             let few = if fault == Fault::PowerCut { usize::MAX } else { 2 };
-            for loss in losses(n).take(few) {
-                let image = fs.reboot(loss);
+            for (loss, image) in fs.reboots(losses(n).take(few)) {
                 let checked = check(&image, done).and_then(|()| {
                     workload(&image).map_err(|e| format!("it cannot be gone on with: {e}"))?;
                     check(&image.reboot(Loss::DropUnsynced), true)
                 });
                 checked.map_err(|reason| format!("{fault:?}, {loss:?}: {reason}\n  {}", tail(&fs)))?;
             }
-        }
-        Ok(())
+            Ok(fs)
+        })
     });
 }
 

@@ -57,7 +57,8 @@ pub(crate) fn text(error: limestone_core::error::Error) -> String {
 fn say_states_at_exit() {
     extern "C" fn say() {
         // Nobody is left who could be told of a failure.
-        let _ = writeln!(std::io::stdout(), "crash suite: {} states of the disk tried", SimFs::images_made());
+        let (tried, same) = (SimFs::images_made(), SimFs::images_skipped());
+        let _ = writeln!(std::io::stdout(), "crash suite: {tried} states of the disk tried; {same} more were the same");
     }
     // SAFETY: the function is there as long as the program and panics nowhere. Without memory the line is not printed.
     unsafe { libc::atexit(say) };

@@ -4,6 +4,7 @@
 //! the replica nor for a data store that takes over.
 
 use super::commits;
+use super::faults::each_fault;
 use super::power_cuts::losses;
 use super::runner::tail;
 use super::sweep::sweep;
@@ -279,8 +280,7 @@ fn faulted(commit: Commit, n: u64, fault: Fault) -> (SimFs, History) {
 }
 
 fn survive(fs: &SimFs, n: u64, history: &History) -> std::result::Result<(), String> {
-    for loss in losses(n) {
-        let image = fs.reboot(loss);
+    for (loss, image) in fs.reboots(losses(n)) {
         check(&image, history).map_err(|reason| format!("{loss:?}: {reason}\n  {}", tail(fs)))?;
     }
     Ok(())
@@ -306,11 +306,11 @@ fn replica_that_dies_anywhere_leaves_nothing_that_a_later_power_cut_takes() {
 #[test]
 fn failure_of_any_call_of_a_replica_leaves_exactly_what_was_acknowledged() {
     sweep(&calls(), |&(commit, n)| {
-        for fault in [Fault::IoError, Fault::SyncLoses, Fault::NoSpace, Fault::TornWrite] {
+        each_fault(&[Fault::IoError, Fault::SyncLoses, Fault::NoSpace, Fault::TornWrite], |fault| {
             let (fs, history) = faulted(commit, n, fault);
             survive(&fs, n, &history).map_err(|reason| format!("{fault:?}: {reason}"))?;
-        }
-        Ok(())
+            Ok(fs)
+        })
     });
 }
 

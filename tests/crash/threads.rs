@@ -182,9 +182,8 @@ fn power_cut_under_threads_leaves_what_was_acknowledged() {
         fs.fail_at(fs.operations() + 1 + Random::new(seed).below(600), Fault::PowerCut);
         shared.run(seed, None);
         let torn = (0..4).map(|n| Loss::Torn { seed: seed.wrapping_add(n) });
-        for loss in [Loss::DropUnsynced, Loss::KeepUnsynced].into_iter().chain(torn) {
-            let image = Arc::new(fs.reboot(loss));
-            let result = shared.check(image, Path::new(LOCATION));
+        for (loss, image) in fs.reboots([Loss::DropUnsynced, Loss::KeepUnsynced].into_iter().chain(torn)) {
+            let result = shared.check(Arc::new(image), Path::new(LOCATION));
             result.unwrap_or_else(|e| panic!("seed {seed}, {loss:?} after {} calls: {e}", fs.operations()));
         }
     }
@@ -214,9 +213,8 @@ fn power_cut_under_threads_and_compactions_leaves_what_was_acknowledged() {
         fs.fail_at(fs.operations() + 1 + Random::new(seed).below(1200), Fault::PowerCut);
         shared.run(seed, Some(0));
         let torn = (0..4).map(|n| Loss::Torn { seed: seed.wrapping_add(n) });
-        for loss in [Loss::DropUnsynced, Loss::KeepUnsynced].into_iter().chain(torn) {
-            let image = Arc::new(fs.reboot(loss));
-            let result = shared.check(image, Path::new(LOCATION));
+        for (loss, image) in fs.reboots([Loss::DropUnsynced, Loss::KeepUnsynced].into_iter().chain(torn)) {
+            let result = shared.check(Arc::new(image), Path::new(LOCATION));
             result.unwrap_or_else(|e| panic!("seed {seed}, {loss:?} after {} calls: {e}", fs.operations()));
         }
     }

@@ -7,6 +7,7 @@ use super::faults::{Loss, Random};
 use crate::vfs::interface::{DirEntry, FileKind};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
@@ -395,6 +396,18 @@ impl Disk {
             survivor.nodes.insert(ino, node);
         }
         survivor
+    }
+
+    /// A number that disks with other names or other content than these do not have, as good as always.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for (ino, node) in &self.nodes {
+            match node {
+                Node::File(content) => (ino, true, &content.now).hash(&mut hasher),
+                Node::Dir(names) => (ino, false, &names.now).hash(&mut hasher),
+            }
+        }
+        hasher.finish()
     }
 
     /// Makes everything durable, as if it had been there for long.

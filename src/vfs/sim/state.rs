@@ -30,10 +30,25 @@ pub(super) enum Outcome {
 
 #[derive(Debug)]
 pub(super) struct Call {
+    kind: Kind,
     pub(super) name: &'static str,
     pub(super) path: PathBuf,
     pub(super) detail: Option<(u64, u64)>,
     pub(super) failed: Option<Fault>,
+}
+
+impl Call {
+    /// Whether `fault` fails this call in another way than [`Fault::IoError`] does.
+    pub(super) fn fails_otherwise_with(&self, fault: Fault) -> bool {
+        match fault {
+            Fault::IoError => false,
+            Fault::SyncLoses => self.name == "sync",
+            Fault::TornWrite => self.kind == Kind::Write,
+            // Such calls do not fail.
+            Fault::NoSpace => !matches!(self.kind, Kind::Read | Kind::Unlink),
+            Fault::PowerCut | Fault::NoDescriptors => true,
+        }
+    }
 }
 
 impl fmt::Display for Call {
@@ -107,7 +122,7 @@ impl State {
             _ => false,
         };
         let fault = if self.power_is_cut { Some(Fault::PowerCut) } else { due.filter(|_| !spared) };
-        self.calls.push(Call { name, path: path.to_path_buf(), detail, failed: fault });
+        self.calls.push(Call { kind, name, path: path.to_path_buf(), detail, failed: fault });
         let part = Outcome::Part(Random::new(n).below(u64::MAX));
         let io_error = || errno(libc::EIO);
         match fault {

@@ -420,3 +420,66 @@ fn no_name_moves_to_another_file_system() {
     fs.rename(path("/other/g"), path("/other/h")).unwrap();
     assert_eq!(kind(fs.reboot(Loss::KeepUnsynced).rename(path("/other/h"), path("/h"))), io::ErrorKind::CrossesDevices);
 }
+
+#[test]
+fn of_losses_that_leave_the_same_one_is_tried() {
+    let fs = SimFs::new();
+    let file = fs.open(Path::new("/a"), Open::New).unwrap();
+    file.write_at(0, &[1; 600]).unwrap();
+    file.sync().unwrap();
+    fs.sync_dir(Path::new("/")).unwrap();
+    let losses = || [Loss::DropUnsynced, Loss::KeepUnsynced].into_iter().chain((0..50).map(|seed| Loss::Torn { seed }));
+    let tried = |fs: &SimFs| fs.reboots(losses()).map(|(_, image)| image.files()).collect::<Vec<_>>();
+    assert_eq!(tried(&fs).len(), 1, "nothing is unsynced");
+    file.write_at(0, &[2; 1300]).unwrap();
+    fs.rename(Path::new("/a"), Path::new("/b")).unwrap();
+    let all: BTreeSet<_> = losses().map(|loss| fs.reboot(loss).files()).collect();
+    assert!((4..52).contains(&all.len()), "{}", all.len());
+    let tried = tried(&fs);
+    assert_eq!(tried.len(), all.len());
+    assert_eq!(tried.into_iter().collect::<BTreeSet<_>>(), all, "each of them");
+}
+
+/// Something on a disk with the files `/f` and `/g`, of which the first call that counts is one of its kind.
+type Attempt = fn(&SimFs, &dyn VfsFile) -> io::Result<()>;
+
+#[test]
+fn fault_that_adds_nothing_does_what_an_io_error_does_or_nothing() {
+    let attempts: [Attempt; 8] = [
+        |fs, _| fs.list(path("/")).map(drop),
+        |_, file| file.read_at(0, &mut [0; 3]).map(drop),
+        |_, file| file.write_at(1, &[9; 700]),
+        |_, file| file.set_len(2),
+        |_, file| file.sync(),
+        |fs, _| fs.sync_dir(path("/")),
+        |fs, _| fs.rename(path("/f"), path("/g")),
+        |fs, _| fs.unlink(path("/g")),
+    ];
+    let faults = [Fault::IoError, Fault::SyncLoses, Fault::TornWrite, Fault::NoSpace, Fault::NoDescriptors];
+    let mut added = 0;
+    for (kind, attempt) in attempts.iter().enumerate() {
+        // What comes of it, and the disks that it can leave.
+        let run = |fault: Option<Fault>| {
+            let fs = with_file(b"old");
+            fs.put(path("/g"), b"other").unwrap();
+            let file = fs.open(path("/f"), Open::Existing).unwrap();
+            file.write_at(2, b"unsynced").unwrap();
+            fault.into_iter().for_each(|fault| fs.fail_at(fs.operations() + 1, fault));
+            let error = attempt(&fs, &*file).err().map(|e| e.raw_os_error());
+            let left = [Loss::DropUnsynced, Loss::KeepUnsynced].map(|loss| fs.reboot(loss).files());
+            // Another sync does not bring back what one has lost.
+            let _ = file.sync();
+            ((error, left, fs.reboot(Loss::DropUnsynced).files()), fs)
+        };
+        let (undisturbed, (failed, disk)) = (run(None).0, run(Some(Fault::IoError)));
+        for fault in faults {
+            let (outcome, _) = run(Some(fault));
+            match disk.adds_nothing(fault) {
+                true => assert!(outcome == failed || outcome == undisturbed, "{fault:?} in attempt {kind}"),
+                false => added += 1,
+            }
+        }
+    }
+    // A write is torn or has no space, a sync loses or has no space; the others that need space; no descriptors.
+    assert_eq!(added, 2 + 2 + 1 + 1 + 1 + attempts.len());
+}
