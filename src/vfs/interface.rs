@@ -150,7 +150,7 @@ pub struct Mapping(MappingInner);
 #[derive(Clone)]
 enum MappingInner {
     Mapped(Arc<memmap2::Mmap>),
-    Owned(Arc<[u8]>),
+    Owned(Arc<Vec<u8>>),
 }
 
 impl Mapping {
@@ -160,7 +160,12 @@ impl Mapping {
 
     /// Bytes in memory that stand for a file.
     pub fn owned(bytes: Vec<u8>) -> Mapping {
-        Mapping(MappingInner::Owned(bytes.into()))
+        Mapping::shared(Arc::new(bytes))
+    }
+
+    /// The same, without a copy.
+    pub(crate) fn shared(bytes: Arc<Vec<u8>>) -> Mapping {
+        Mapping(MappingInner::Owned(bytes))
     }
 
     /// Tells the system that the bytes will be read from front to back, or here and there.

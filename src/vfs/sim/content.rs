@@ -2,6 +2,8 @@
 //! The content of a simulated file: what programs see, what a power cut leaves, and what lies between.
 
 use super::faults::{Loss, Random};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 /// The unit that a disk writes whole or not at all.
 const SECTOR_BYTES: usize = 512;
@@ -13,7 +15,8 @@ pub(super) enum Change {
 }
 
 impl Change {
-    pub(super) fn apply(&self, bytes: &mut Vec<u8>) {
+    pub(super) fn apply(&self, bytes: &mut Arc<Vec<u8>>) {
+        let bytes = Arc::make_mut(bytes);
         match self {
             Change::Write { offset, data } => {
                 let end = offset + data.len();
@@ -27,10 +30,11 @@ impl Change {
     }
 }
 
+/// Copied when it is written to: a disk and what power cuts leave of it have most in common.
 #[derive(Debug, Default)]
 pub(super) struct Content {
-    pub(super) now: Vec<u8>,
-    pub(super) durable: Vec<u8>,
+    pub(super) now: Arc<Vec<u8>>,
+    pub(super) durable: Arc<Vec<u8>>,
     pub(super) pending: Vec<Change>,
 }
 
@@ -40,7 +44,20 @@ impl Content {
         self.pending.push(change);
     }
 
-    pub(super) fn survive(&self, loss: Loss, random: &mut Random) -> Vec<u8> {
+    /// Hashes of `survivor`, which a power cut has left of this file, whatever another power cut can leave otherwise.
+    pub(super) fn hash_survivor(&self, survivor: &[u8], hasher: &mut impl Hasher) {
+        survivor.len().hash(hasher);
+        for change in &self.pending {
+            let range = match change {
+                Change::Write { offset, data } => *offset..offset + data.len(),
+                // What was cut off is there or not.
+                Change::SetLen(_) => 0..survivor.len(),
+            };
+            survivor[range.start.min(survivor.len())..range.end.min(survivor.len())].hash(hasher);
+        }
+    }
+
+    pub(super) fn survive(&self, loss: Loss, random: &mut Random) -> Arc<Vec<u8>> {
         let mut bytes = self.durable.clone();
         match loss {
             Loss::DropUnsynced => {}
@@ -53,15 +70,15 @@ impl Content {
 
     /// A state that writing back in any order can leave: the system writes whole sectors at any moment, so each sector
     /// shows the file as it was after any one of the unsynced changes, and the size is that of any moment as well.
-    fn tear(&self, random: &mut Random) -> Vec<u8> {
+    fn tear(&self, random: &mut Random) -> Arc<Vec<u8>> {
         let mut versions = vec![self.durable.clone()];
         for change in &self.pending {
             let mut next = versions[versions.len() - 1].clone();
             change.apply(&mut next);
             versions.push(next);
         }
-        let longest = versions.iter().map(Vec::len).max().unwrap_or(0);
-        let shortest = versions.iter().map(Vec::len).min().unwrap_or(0);
+        let longest = versions.iter().map(|bytes| bytes.len()).max().unwrap_or(0);
+        let shortest = versions.iter().map(|bytes| bytes.len()).min().unwrap_or(0);
         let last = versions.len() - 1;
         let len = match random.below(4) {
             0 => self.durable.len(),
@@ -85,6 +102,6 @@ impl Content {
                 bytes[start..end].copy_from_slice(&source[start..end]);
             }
         }
-        bytes
+        Arc::new(bytes)
     }
 }

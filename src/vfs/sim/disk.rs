@@ -10,6 +10,7 @@ use std::ffi::{OsStr, OsString};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 pub(super) type Ino = u64;
 
@@ -270,7 +271,7 @@ impl Disk {
         Ok(())
     }
 
-    pub(super) fn bytes(&self, ino: Ino) -> io::Result<&[u8]> {
+    pub(super) fn bytes(&self, ino: Ino) -> io::Result<&Arc<Vec<u8>>> {
         Ok(&self.content(ino)?.now)
     }
 
@@ -398,13 +399,16 @@ impl Disk {
         survivor
     }
 
-    /// A number that disks with other names or other content than these do not have, as good as always.
-    pub(super) fn fingerprint(&self) -> u64 {
+    /// A number for `survivor`, which a power cut has left of this disk. Another power cut at the same moment that leaves
+    /// other names or other content has another number, as good as always.
+    pub(super) fn fingerprint(&self, survivor: &Disk) -> u64 {
         let mut hasher = DefaultHasher::new();
-        for (ino, node) in &self.nodes {
-            match node {
-                Node::File(content) => (ino, true, &content.now).hash(&mut hasher),
-                Node::Dir(names) => (ino, false, &names.now).hash(&mut hasher),
+        for (ino, node) in &survivor.nodes {
+            ino.hash(&mut hasher);
+            match (node, self.nodes.get(ino)) {
+                (Node::File(left), Some(Node::File(content))) => content.hash_survivor(&left.now, &mut hasher),
+                (Node::File(left), _) => left.now.hash(&mut hasher),
+                (Node::Dir(names), _) => names.now.hash(&mut hasher),
             }
         }
         hasher.finish()
@@ -422,7 +426,7 @@ impl Disk {
         while let Some((path, ino)) = open.pop() {
             match self.nodes.get(&ino) {
                 Some(Node::Dir(names)) => open.extend(names.now.iter().map(|(name, ino)| (path.join(name), *ino))),
-                Some(Node::File(content)) => drop(files.insert(path, content.now.clone())),
+                Some(Node::File(content)) => drop(files.insert(path, content.now.to_vec())),
                 None => {}
             }
         }

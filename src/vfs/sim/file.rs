@@ -126,6 +126,6 @@ impl VfsFile for SimFile {
         let mut state = self.state.lock();
         let path = self.name(&state);
         state.reading("map", &path, None)?;
-        Ok(Mapping::owned(state.disk.bytes(self.ino)?.to_vec()))
+        Ok(Mapping::shared(state.disk.bytes(self.ino)?.clone()))
     }
 }
