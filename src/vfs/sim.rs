@@ -99,8 +99,8 @@ impl SimFs {
         self.state.lock().calls.iter().any(|call| call.failed.is_some())
     }
 
-    /// Whether `fault` would add nothing where [`Fault::IoError`] has failed a call: the same call fails in the same way,
-    /// or does not fail.
+    /// Whether `fault` would add nothing where [`Fault::IoError`] has failed a call: the same call fails in the same
+    /// way, or does not fail.
     pub fn adds_nothing(&self, fault: Fault) -> bool {
         let state = self.state.lock();
         let failed = state.calls.iter().find(|call| call.failed.is_some());
@@ -131,7 +131,8 @@ impl SimFs {
         SimFs::on(state.disk.survive(loss), state.mounts.clone())
     }
 
-    /// What a power cut at this moment leaves with each of these losses. Where several leave the same, it is there once.
+    /// What a power cut at this moment leaves with each of these losses. Where several leave the same, it is there
+    /// once.
     pub fn reboots<'a>(
         &'a self,
         losses: impl IntoIterator<Item = Loss> + 'a,

@@ -399,8 +399,8 @@ impl Disk {
         survivor
     }
 
-    /// A number for `survivor`, which a power cut has left of this disk. Another power cut at the same moment that leaves
-    /// other names or other content has another number, as good as always.
+    /// A number for `survivor`, which a power cut has left of this disk. Another power cut at the same moment that
+    /// leaves other names or other content has another number, as good as always.
     pub(super) fn fingerprint(&self, survivor: &Disk) -> u64 {
         let mut hasher = DefaultHasher::new();
         for (ino, node) in &survivor.nodes {
