@@ -66,7 +66,8 @@ fn tear(skip: u64, seeds: u64, workload: fn(&SimFs, &mut Sessions) -> Result<()>
         let mut sessions = Sessions::default();
         let _ = workload(&fs, &mut sessions);
         let torn = (0..seeds).map(|seed| Loss::Torn { seed: n * 10_000 + seed });
-        fs.reboots(torn).try_for_each(|(loss, image)| {
+        let mut images = fs.reboots(torn);
+        images.try_for_each(|(loss, image)| {
             check(&image, &sessions).map_err(|reason| format!("{loss:?}: {reason}; {}", fs.trace().join("\n  ")))
         })
     });

@@ -166,7 +166,8 @@ fn cut_twice(start: &Start, script: &Script) {
     let calls = changing_calls(&dry_run(start, script));
     sweep(&calls, |&n| {
         let first = cut(start, script, n)?;
-        first.fs.reboots(losses(n)).try_for_each(|(_, image)| {
+        let mut images = first.fs.reboots(losses(n));
+        images.try_for_each(|(_, image)| {
             let start = Start { fs: image, model: first.model.clone() };
             let calls = changing_calls(&dry_run(&start, script));
             calls.iter().try_for_each(|&m| {
