@@ -319,6 +319,7 @@ impl Compactor {
             memory_bytes: self.memory_bytes,
             releases: true,
             stopping: Some(&self.stopping),
+            pace: None,
         }
     }
 

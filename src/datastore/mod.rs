@@ -45,6 +45,7 @@ pub use events::{Event, EventCallback, EventKind};
 pub use progress::{EpochDurability, NotifyLevel};
 pub use retention::{HeldBack, Retained};
 pub use safe_snapshot::{SafeSnapshot, SnapshotCallback};
+pub(crate) use self_compaction::step_back;
 pub use self_compaction::SelfCompaction;
 pub use settings::{Commit, Settings};
 pub use start::RecoveryReport;

@@ -144,8 +144,9 @@ impl Policy {
     }
 }
 
-/// Lets this thread's use of the disk and of processors come behind that of others, as far as the system can.
-pub(super) fn step_back() {
+/// Lets this thread's use of the disk and of processors come behind that of others, and that of the threads it starts,
+/// as far as the system can.
+pub(crate) fn step_back() {
     const PROCESSORS: libc::c_int = 10;
     /// Best effort, the lowest level.
     const DISK: libc::c_int = (2 << 13) | 7;

@@ -84,6 +84,7 @@ pub(super) fn read_log(
         memory_bytes,
         releases: false,
         stopping: None,
+        pace: None,
     };
     recovery::read(&input, reading.snapshot_memory_bytes.is_some(), onlooker)
 }

@@ -85,6 +85,7 @@ impl Dir {
             memory_bytes: 1 << 20,
             releases: true,
             stopping: None,
+            pace: None,
         }
     }
 

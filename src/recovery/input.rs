@@ -7,7 +7,11 @@ use crate::wal::catalog::Catalog;
 use crate::wal::{epoch_file, names};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// Who waits sees after this whether he shall give up.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
 /// What a recovery works on.
 #[derive(Debug)]
@@ -24,6 +28,31 @@ pub struct Input<'a> {
     pub releases: bool,
     /// Set by whoever wants the work to be given up; it then fails soon.
     pub stopping: Option<&'a AtomicBool>,
+    /// How fast it may be read at most; `None` for as fast as can be.
+    pub pace: Option<&'a Pace>,
+}
+
+/// A bound for what is read in a second. May be used by several threads.
+#[derive(Debug)]
+pub struct Pace {
+    bytes_per_second: u64,
+    begun: Instant,
+    read: AtomicU64,
+}
+
+impl Pace {
+    /// From now on; 0 is 1 byte.
+    pub fn new(bytes_per_second: u64) -> Pace {
+        Pace { bytes_per_second: bytes_per_second.max(1), begun: Instant::now(), read: AtomicU64::new(0) }
+    }
+
+    /// So much more has been read: waits until it may have been. To be called now and then, since it does not wait
+    /// long at a time.
+    pub fn read(&self, bytes: u64) {
+        let read = self.read.fetch_add(bytes, Relaxed) + bytes;
+        let due = Duration::from_secs_f64(read as f64 / self.bytes_per_second as f64);
+        std::thread::sleep(due.saturating_sub(self.begun.elapsed()).min(LONGEST_WAIT));
+    }
 }
 
 /// A log file that is read.
@@ -138,6 +167,17 @@ mod tests {
         let mut listing = dir.input().vfs.list(dir.input().location).unwrap();
         listing.sort_by(|a, b| a.name.cmp(&b.name));
         listing
+    }
+
+    #[test]
+    fn whoever_reads_at_a_pace_waits_until_it_may_have_been_read() {
+        let (pace, begun) = (Pace::new(1000), Instant::now());
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| pace.read(100));
+            }
+        });
+        assert!(begun.elapsed() >= Duration::from_millis(300));
     }
 
     #[test]

@@ -21,7 +21,7 @@ mod scan;
 mod selected;
 mod snapshot;
 
-pub use input::Input;
+pub use input::{Input, Pace};
 pub use mapped_reads::MappedReads;
 pub use onlooker::{Follower, Onlooker};
 pub use selected::{Beyond, Merged, Selected};

@@ -35,6 +35,8 @@ struct Collector<'a, 'o> {
     /// The file that is read.
     bytes: Mapping,
     follower: Option<Box<dyn Follower + 'o>>,
+    /// How much of it the pace knows of.
+    paced: usize,
     clears: Clears,
     max_blob_id: BlobId,
     entries: u64,
@@ -43,6 +45,16 @@ struct Collector<'a, 'o> {
 
 /// What one thread has read: all of it together, and each of its files by its number.
 type Read<'a, 'o> = (Collector<'a, 'o>, Vec<(usize, Result<FileScan>)>);
+
+impl Collector<'_, '_> {
+    /// The scan is at `offset` of the file.
+    fn pace(&mut self, offset: usize) {
+        if let Some(pace) = self.input.pace {
+            pace.read(offset.saturating_sub(self.paced) as u64);
+            self.paced = offset;
+        }
+    }
+}
 
 impl Visitor for Collector<'_, '_> {
     #[inline]
@@ -69,6 +81,7 @@ impl Visitor for Collector<'_, '_> {
                 self.error.get_or_insert(e);
             }
             self.input.release(&self.bytes);
+            self.pace(offset);
         }
         let Some(index) = &mut self.index else {
             return;
@@ -116,7 +129,7 @@ pub(super) fn scan<'a>(
     let work = pool::Queue::new(order);
     let scan_one = |collector: &mut Collector<'_, 'a>, file: usize| -> Result<FileScan> {
         let source = &sources[file];
-        (collector.file, collector.bytes) = (file, source.bytes.clone());
+        (collector.file, collector.bytes, collector.paced) = (file, source.bytes.clone(), 0);
         collector.follower = onlooker.map(|onlooker| onlooker.follow(&source.path, &source.bytes));
         source.bytes.advise(true);
         let scan = if source.compacted {
@@ -140,6 +153,7 @@ pub(super) fn scan<'a>(
             file: 0,
             bytes: Mapping::owned(Vec::new()),
             follower: None,
+            paced: 0,
             clears: Clears::new(),
             max_blob_id: BlobId(0),
             entries: 0,

@@ -62,6 +62,7 @@ pub fn run(
         memory_bytes: MEMORY_BYTES,
         releases: false,
         stopping: None,
+        pace: None,
     };
     let built = build(&input, limit, &work.path).inspect_err(|e| log_refusal(e, directory.location()))?;
     if options.dry_run {

@@ -150,6 +150,8 @@ pub struct Mapping(MappingInner);
 #[derive(Clone)]
 enum MappingInner {
     Mapped(Arc<memmap2::Mmap>),
+    /// So many bytes of its begin.
+    Begin(Arc<memmap2::Mmap>, usize),
     Owned(Arc<Vec<u8>>),
 }
 
@@ -168,9 +170,26 @@ impl Mapping {
         Mapping(MappingInner::Owned(bytes))
     }
 
+    /// The first `len` bytes of it; all when it has fewer.
+    pub fn begin(self, len: usize) -> Mapping {
+        match self.0 {
+            MappingInner::Mapped(map) if len < map.len() => Mapping(MappingInner::Begin(map, len)),
+            MappingInner::Begin(map, own) => Mapping(MappingInner::Begin(map, own.min(len))),
+            MappingInner::Owned(bytes) if len < bytes.len() => Mapping::owned(bytes[..len].to_vec()),
+            whole => Mapping(whole),
+        }
+    }
+
+    fn map(&self) -> Option<&memmap2::Mmap> {
+        match &self.0 {
+            MappingInner::Mapped(map) | MappingInner::Begin(map, _) => Some(map),
+            MappingInner::Owned(_) => None,
+        }
+    }
+
     /// Tells the system that the bytes will be read from front to back, or here and there.
     pub fn advise(&self, sequential: bool) {
-        if let MappingInner::Mapped(map) = &self.0 {
+        if let Some(map) = self.map() {
             let advice = if sequential { memmap2::Advice::Sequential } else { memmap2::Advice::Normal };
             // Only a hint: the mapping reads the same bytes without it.
             let _ = map.advise(advice);
@@ -180,7 +199,7 @@ impl Mapping {
     /// Gives the memory back that the bytes read so far take in this process; they are read from the file again when
     /// they are asked for.
     pub fn release(&self) {
-        if let MappingInner::Mapped(map) = &self.0 {
+        if let Some(map) = self.map() {
             // SAFETY: the mapping is of a file and never written through, so that the same bytes come back.
             let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
         }
@@ -193,6 +212,7 @@ impl Deref for Mapping {
     fn deref(&self) -> &[u8] {
         match &self.0 {
             MappingInner::Mapped(map) => map,
+            MappingInner::Begin(map, len) => &map[..*len],
             MappingInner::Owned(bytes) => bytes,
         }
     }

@@ -125,6 +125,7 @@ impl World {
             memory_bytes: 1 << 20,
             releases: false,
             stopping: None,
+            pace: None,
         };
         let built = compaction::build(&input, None, &work).map_err(text)?;
         directory.rotate(|_| true).map_err(text)?;

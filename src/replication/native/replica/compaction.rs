@@ -101,6 +101,7 @@ fn compact(vfs: &Arc<dyn Vfs>, location: &Path) -> Result<usize> {
         memory_bytes: MEMORY_BYTES,
         releases: true,
         stopping: None,
+        pace: None,
     };
     let work = location.join(STAGING_DIR).join(WORK_DIR);
     let prepare = || {
