@@ -7,6 +7,7 @@
 pub mod backup;
 pub mod blob;
 pub mod compaction;
+pub mod comparison;
 pub mod datastore;
 pub mod directory;
 pub mod engine;

@@ -18,7 +18,7 @@ const FLOORS: &[&[&str]] = &[
     &["directory"],
     &["datastore"],
     &["replication"],
-    &["monitoring"],
+    &["monitoring", "comparison"],
     &["engine"],
     &["ffi", "tgbackup", "tglogutil", "tgreplica"],
 ];

@@ -16,6 +16,7 @@ pub mod net;
 pub mod policy;
 pub mod promotion;
 pub mod quorum;
+pub mod repair;
 pub mod replica_store;
 pub mod report;
 pub mod secret;

@@ -168,6 +168,16 @@ impl ReplicationSettings {
         }
     }
 
+    /// What is kept of what is cut off, whether a replica is set or not.
+    ///
+    /// # Errors
+    /// [`SettingsError`] for a value that is not understood.
+    pub fn parse_keep_cut_off(
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Keep, SettingsError> {
+        Variables(variables.into_iter().collect()).keep_cut_off()
+    }
+
     /// The settings of this process's environment; `None` when no replica is set.
     ///
     /// # Errors

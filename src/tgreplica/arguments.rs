@@ -31,6 +31,25 @@ replica again: it waits for the primary, saves what the directory has above the 
 is TSURUGI_REPLICATION_REPLICAS. How many of them must have an epoch stays as it was. Refused is a replica that cannot \
 be told from another one, and to remove one when fewer than that would be left.
 
+`tgreplica compare <A> <B>` says whether two data directories have the same content at an epoch that both have, while \
+an engine and a replica use them: the same keys with the same values and BLOBs. Each of A and B is a directory, or a \
+file that `tgreplica digest` has written, or - for one from stdin, so that the other side can be another machine: \
+`ssh primary tgreplica digest --json <LOGDIR> | tgreplica compare - <LOGDIR>`. The epoch is the smaller one of the two, \
+or that of the file; a side that is behind is waited for, --wait seconds. Ranges of keys that differ are named, keys \
+in hexadecimal digits, from the first key of a range up to the first one behind it; `tglogutil diff` names single \
+entries. What BLOBs hold is compared with --blobs. Write versions are not compared: a compaction forgets them. \
+Whoever serves a directory holds its files meanwhile, as for `tgbackup create`, and compacts nothing; the program \
+steps back behind others for disk and processors, and with --mib-per-second reads no faster than that. \
+Exit codes of compare: 0 same, 1 different, 2 cannot tell.
+
+`tgreplica digest <LOGDIR>` prints what the content comes to, in ranges of keys, at the last epoch or with --epoch at \
+an earlier one, down to the one that the log was compacted up to; --json is what compare takes.
+
+`tgreplica repair <LOGDIR>` lets a replica's directory that differs from its primary's get all of it anew: what it has \
+is saved below <LOGDIR>/cut_off/, counts for nothing from then on, and is replaced by a base sync when the primary \
+comes. A tgreplica that serves the directory is told, and goes on. Until the base sync is there, nothing is \
+PROPAGATED by this replica, and it is not promoted.
+
 Settings come from the environment: TSURUGI_REPLICATION_ENDPOINT (tcp://host:port to listen on), \
 TSURUGI_REPLICATION_PROTOCOL (native or upstream, default native), TSURUGI_REPLICATION_TIMEOUT_MS (default 10000), \
 TSURUGI_REPLICATION_SECRET_FILE, TSURUGI_REPLICATION_ALLOW_NO_SECRET (1: peers on other machines need no secret), \
@@ -54,6 +73,9 @@ signal; 6 with status, metrics and replicas, nobody serves the directory; 7 with
 not answer within a second, or starts or ends just then. With --json every failure is one object with `error` and \
 `exit`.";
 
+/// The word whose exit codes are others.
+pub const COMPARE: &str = "compare";
+
 /// Serves a data directory as the replica of a primary, or says how it stands.
 #[derive(Debug, Parser)]
 #[command(name = "tgreplica", version, disable_version_flag = true, after_help = DETAILS)]
@@ -62,7 +84,11 @@ not answer within a second, or starts or ends just then. With --json every failu
                       \x20      tgreplica metrics [--openmetrics] <LOGDIR>\n\
                       \x20      tgreplica promote [--force [--reason=TEXT]] [--above=TERM] [--json] <LOGDIR>\n\
                       \x20      tgreplica rejoin [OPTIONS] <LOGDIR>\n\
-                      \x20      tgreplica replicas [--json] <LOGDIR> [list | add [NAME=]tcp://HOST:PORT | remove NAME]"
+                      \x20      tgreplica replicas [--json] <LOGDIR> \
+                      [list | add [NAME=]tcp://HOST:PORT | remove NAME]\n\
+                      \x20      tgreplica compare [OPTIONS] <A> <B>\n\
+                      \x20      tgreplica digest [OPTIONS] <LOGDIR>\n\
+                      \x20      tgreplica repair [--json] <LOGDIR>"
 )]
 pub struct Arguments {
     /// The data directory; it must exist and may be empty.
@@ -109,7 +135,19 @@ pub struct Arguments {
     /// a primary's directory, whether another primary has taken over or not.
     #[arg(long, value_name = "TERM")]
     pub above: Option<u64>,
-    /// With status, promote, rejoin and replicas: one JSON document. Failures are told as one, too.
+    /// With compare and digest: also what BLOBs hold.
+    #[arg(long)]
+    pub blobs: bool,
+    /// With compare and digest: read at most so much in a second.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub mib_per_second: Option<u64>,
+    /// With compare: wait so long for a side that is behind [default: 30].
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub wait: Option<u64>,
+    /// With digest: of the content at this epoch.
+    #[arg(long, value_name = "N")]
+    pub epoch: Option<u64>,
+    /// With all commands but metrics: one JSON document. Failures are told as one, too.
     #[arg(long)]
     pub json: bool,
     /// With status: again after so many seconds, until the program is ended [default: 1].
@@ -131,7 +169,10 @@ pub enum Wanted<'a> {
     Metrics(&'a Path),
     Promote(&'a Path),
     Rejoin(&'a Path),
+    Repair(&'a Path),
     Replicas(&'a Path, Request),
+    Digest(&'a Path),
+    Compare(&'a Path, &'a Path),
 }
 
 impl Arguments {
@@ -141,6 +182,14 @@ impl Arguments {
             [logdir] if self.status => Ok(Wanted::Status(logdir)),
             [word, logdir] if word == Path::new("promote") => Ok(Wanted::Promote(logdir)),
             [word, logdir] if word == Path::new("metrics") => Ok(Wanted::Metrics(logdir)),
+            [word, logdir] if word == Path::new("digest") && self.wait.is_none() => Ok(Wanted::Digest(logdir)),
+            [word, a, b] if word == Path::new(COMPARE) && self.epoch.is_none() => Ok(Wanted::Compare(a, b)),
+            [word, ..] if word == Path::new(COMPARE) => Err("expected: tgreplica compare [OPTIONS] <A> <B>".to_owned()),
+            _ if self.epoch.is_some() => Err("--epoch is for: tgreplica digest".to_owned()),
+            _ if self.wait.is_some() => Err("--wait is for: tgreplica compare".to_owned()),
+            _ if self.blobs || self.mib_per_second.is_some() => {
+                Err("--blobs and --mib-per-second are for: tgreplica compare and digest".to_owned())
+            }
             _ if self.openmetrics => Err("--openmetrics is for: tgreplica metrics".to_owned()),
             _ if self.above.is_some() => Err("--above is for: tgreplica promote".to_owned()),
             _ if self.force => Err("--force is for: tgreplica promote".to_owned()),
@@ -149,6 +198,7 @@ impl Arguments {
             }
             [logdir] if self.watch.is_some() => Err(format!("--watch is for: tgreplica status {}", logdir.display())),
             [logdir] => Ok(Wanted::Serve(logdir)),
+            [word, logdir] if word == Path::new("repair") => Ok(Wanted::Repair(logdir)),
             [word, logdir] if word == Path::new("rejoin") => Ok(Wanted::Rejoin(logdir)),
             [word, logdir] if word == Path::new("status") => Ok(Wanted::Status(logdir)),
             [] => Err("expected one argument, found none".to_owned()),

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The program `tgreplica` (API specification §16.3): what is wanted of it, and on which directory.
 
-use super::arguments::{Arguments, Wanted};
+use super::arguments::{Arguments, Wanted, COMPARE};
 use super::report::{Environment, Output, DIRECTORY, DONE, USAGE};
 use super::serve::Until;
-use super::{promote, replicas, serve, status};
+use super::{compare, digest, promote, repair, replicas, serve, status};
 use crate::program_output::Ended;
 use crate::vfs::{FileKind, RealFs, Vfs};
 use std::ffi::OsString;
@@ -22,24 +22,33 @@ pub fn run(
     out: &mut dyn Write,
 ) -> i32 {
     let args: Vec<OsString> = args.into_iter().collect();
+    let misused = match args.iter().any(|arg| arg == COMPARE) {
+        true => compare::CANNOT_TELL,
+        false => USAGE,
+    };
     let errors = &mut std::io::stderr();
     let mut output = Output::as_asked(&args, out, errors);
     let arguments: Arguments = match output.begin(&args, |arguments: &Arguments| &arguments.about) {
         Ok(arguments) => arguments,
         Err(Ended::Done) => return DONE,
-        Err(Ended::Misused(text)) => return output.misused(&text),
+        Err(Ended::Misused(text)) => return output.misused(misused, &text),
         Err(Ended::Failed(text)) => return output.fail(USAGE, &text),
     };
     let wanted = match arguments.wanted() {
         Ok(wanted) => wanted,
-        Err(text) => return output.misused(&text),
+        Err(text) => return output.misused(misused, &text),
     };
     let (Wanted::Serve(logdir)
     | Wanted::Status(logdir)
     | Wanted::Metrics(logdir)
     | Wanted::Promote(logdir)
     | Wanted::Rejoin(logdir)
-    | Wanted::Replicas(logdir, _)) = wanted;
+    | Wanted::Repair(logdir)
+    | Wanted::Replicas(logdir, _)
+    | Wanted::Digest(logdir)) = wanted
+    else {
+        return compare::run(&arguments, signals, &mut output);
+    };
     if let Err(exit) = check_directory(logdir, &mut output) {
         return exit;
     }
@@ -56,6 +65,8 @@ pub fn run(
             };
             serve::run(logdir, &arguments, until, environment, signals, &mut output)
         }
+        (Wanted::Digest(_) | Wanted::Compare(..), _) => digest::run(logdir, &arguments, signals, &mut output),
+        (Wanted::Repair(_), _) => repair::run(logdir, environment, &mut output),
         (Wanted::Replicas(_, request), _) => replicas::run(logdir, request, &mut output),
         (Wanted::Metrics(_), _) => status::metrics(logdir, arguments.openmetrics, &mut output),
         (Wanted::Status(_), None) => status::show(logdir, &mut output),
@@ -66,8 +77,8 @@ pub fn run(
 fn check_directory(logdir: &Path, output: &mut Output<'_>) -> Result<(), i32> {
     match RealFs.kind(logdir) {
         Ok(Some(FileKind::Directory)) => Ok(()),
-        Ok(None) => Err(output.misused(&format!("Directory does not exist: {}", logdir.display()))),
-        Ok(Some(_)) => Err(output.misused(&format!("Specified path is not a directory: {}", logdir.display()))),
+        Ok(None) => Err(output.misused(USAGE, &format!("Directory does not exist: {}", logdir.display()))),
+        Ok(Some(_)) => Err(output.misused(USAGE, &format!("Specified path is not a directory: {}", logdir.display()))),
         Err(e) => Err(output.fail(DIRECTORY, &format!("cannot look at {}: {e}", logdir.display()))),
     }
 }

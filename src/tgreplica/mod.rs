@@ -3,8 +3,11 @@
 
 mod arguments;
 pub mod command;
+mod compare;
+mod digest;
 mod promote;
 mod rejoin;
+mod repair;
 mod replicas;
 pub mod report;
 mod serve;

@@ -23,8 +23,8 @@ pub const NO_ANSWER: i32 = 7;
 
 impl Output<'_> {
     /// Says how it is used.
-    pub fn misused(&mut self, text: &str) -> i32 {
-        let exit = self.fail(USAGE, text);
+    pub fn misused(&mut self, exit: i32, text: &str) -> i32 {
+        let exit = self.fail(exit, text);
         self.complain(&format!(
             "Usage: tgreplica <logdir>\n\
              Note: The environment variable {ENDPOINT} must be set with the endpoint URL.\n      \

@@ -2,12 +2,11 @@
 //! Serves a directory as the replica of a primary until the program is to end.
 
 use super::arguments::Arguments;
-use super::promote::Answer;
 use super::report::{Environment, Output, DIRECTORY, DISK, DONE, ENDPOINT, IN_USE, SECRET_FILE, SESSION, USAGE};
 use super::report::{TLS_CA, TLS_CERT, TLS_CRL, TLS_KEY, TLS_PEER_NAME};
 use super::service_manager::ServiceManager;
 use super::signals::Signals;
-use super::told::{Pending, Told};
+use super::told::{After, Pending, Told};
 use super::{rejoin, status};
 use crate::datastore::{environment, Commit};
 use crate::error::Error;
@@ -57,11 +56,11 @@ pub fn run(
     let service = ServiceManager::of(&environment);
     let settings = match settings(arguments, environment) {
         Ok(settings) => settings,
-        Err(Unusable::NotSet) => return output.misused(&format!("{ENDPOINT} environment variable is not set.")),
+        Err(Unusable::NotSet) => return output.misused(USAGE, &format!("{ENDPOINT} environment variable is not set.")),
         Err(Unusable::Listen(text)) => return output.fail(USAGE, &text),
         Err(Unusable::Endpoint) => {
             output.print("Endpoint: 0.0.0.0:0\n");
-            return output.misused(&format!("Invalid endpoint specified in {ENDPOINT}."));
+            return output.misused(USAGE, &format!("Invalid endpoint specified in {ENDPOINT}."));
         }
         Err(Unusable::Other(text)) => return output.fail(USAGE, &text),
     };
@@ -69,7 +68,7 @@ pub fn run(
     let metrics_at = metrics.as_ref();
     // There is at least one, or they would not be there.
     let Some(endpoint) = settings.endpoints.first() else {
-        return output.misused(&format!("{ENDPOINT} environment variable is not set."));
+        return output.misused(USAGE, &format!("{ENDPOINT} environment variable is not set."));
     };
     if until != Until::Rejoined || !output.json {
         output.print(&format!("Endpoint: {endpoint}\n"));
@@ -166,30 +165,22 @@ struct How<'a> {
 /// Why it does not serve any more.
 enum Ended {
     Exit(i32),
-    ToPromote(Pending),
+    /// It was told to do something to the directory that nobody may have open for that.
+    Told(Pending),
 }
 
-/// Serves until it is to end. A promotion that is refused leaves it serving.
+/// Serves until it is to end. It goes on after a promotion that is refused, and after a repair.
 fn native(logdir: &Path, endpoint: &Endpoint, mut how: How<'_>, signals: &Signals, output: &mut Output<'_>) -> i32 {
     let mut told = None;
     let mut endpoint = endpoint.clone();
     loop {
         match serve_once(logdir, &mut endpoint, (&mut how, &mut told), signals, output) {
             Ended::Exit(exit) => return exit,
-            Ended::ToPromote(pending) => {
-                let answer = pending.request.carry_out(logdir);
-                let refused = match &answer {
-                    Answer::Failed { error, .. } => Some(error.clone()),
-                    Answer::Promoted { .. } => None,
-                };
-                pending.answer(answer);
-                match refused {
-                    Some(error) => log::error!("{error}; the replica goes on"),
-                    None => {
-                        how.service.stopping();
-                        log::info!("tgreplica ends: the directory is a primary's now");
-                        return DONE;
-                    }
+            Ended::Told(pending) => {
+                if pending.carry_out(logdir, how.settings.keep_cut_off) == After::End {
+                    how.service.stopping();
+                    log::info!("tgreplica ends: the directory is a primary's now");
+                    return DONE;
                 }
             }
         }
@@ -236,11 +227,11 @@ fn serve_once(
         }
         tls.map(Certificates::warn_of_the_end);
         if let Some(pending) = told.as_ref().and_then(Told::next) {
-            log::info!("{} is to be promoted: the replica ends", logdir.display());
+            log::info!("{} is to be {}: the replica ends", logdir.display(), pending.what());
             server.stop();
             // With the last of these the lock of the directory is given back.
             drop((answers, backups, server));
-            return Ended::ToPromote(pending);
+            return Ended::Told(pending);
         }
         how.service.alive();
         std::thread::sleep(POLL);

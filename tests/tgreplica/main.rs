@@ -9,6 +9,7 @@ mod command_line;
 #[path = "../commits/mod.rs"]
 #[allow(dead_code)]
 mod commits;
+mod compare;
 mod ending;
 mod metrics;
 mod openmetrics;
