@@ -13,20 +13,22 @@ use std::sync::Arc;
 /// replace it by a base sync. Everything stays in place until that is whole; it counts for nothing from now on. Nobody
 /// has the directory open.
 ///
-/// # Errors
-/// [`Error::WrongState`] for a directory that is no replica's; [`Error::Corrupted`] for one that a start refuses;
-/// [`Error::Locked`]; [`Error::Io`] when it cannot be saved. Nothing has changed then, but what a start puts right.
+/// # Errors [`Error::WrongState`] for a directory that is no replica's, or that waits for a base sync already;
+/// [`Error::Corrupted`] for one that a start refuses; [`Error::Locked`]; [`Error::Io`] when it cannot be saved. Nothing
+/// has changed then, but what a start puts right.
 pub fn repair(vfs: &Arc<dyn Vfs>, location: &Path, keep: Keep) -> Result<Cut> {
     let directory = OfflineDirectory::open(vfs.clone(), location, Access::Read)?;
-    let is_replica = directory.history()?.is_some_and(|history| history.role == Role::Replica);
+    let history = directory.history()?.filter(|history| history.role == Role::Replica);
     drop(directory);
-    match is_replica {
-        true => cut(vfs, location, None, keep, std::thread::available_parallelism().map_or(1, |n| n.get())),
-        false => {
-            let text = format!("{} is not a replica's: nobody has its content to repair it from", location.display());
-            Err(Error::WrongState(text))
+    let refused = match history {
+        None => "is not a replica's: nobody has its content to repair it from",
+        Some(history) if history.is_given_up() => "waits for a base sync already",
+        Some(_) => {
+            let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+            return cut(vfs, location, None, keep, threads);
         }
-    }
+    };
+    Err(Error::WrongState(format!("{} {refused}", location.display())))
 }
 
 #[cfg(test)]
@@ -65,8 +67,10 @@ mod tests {
         assert_eq!(copy.read_log(1, Some(1 << 20)).unwrap().snapshot.len(), 1);
         // No engine starts on it, and a second repair changes nothing.
         assert!(Datastore::open(Settings::new(DIR).vfs(Arc::new(rebooted.clone()))).and_then(|s| s.ready()).is_err());
-        let again = repair(&(Arc::new(rebooted.clone()) as _), place, Keep::default()).unwrap();
-        assert_eq!(again.saved, Some(saved));
+        let before = rebooted.files();
+        let again = repair(&(Arc::new(rebooted.clone()) as _), place, Keep::default());
+        assert!(matches!(again, Err(Error::WrongState(text)) if text.contains("already")));
+        assert_eq!(rebooted.files(), before);
     }
 
     #[test]

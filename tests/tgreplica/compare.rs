@@ -148,7 +148,8 @@ fn a_digest_stands_for_a_directory_elsewhere_and_a_side_that_is_behind_is_waited
     let mut pair = Pair::start();
     pair.engine.write(20, 50);
     pair.engine.propagated();
-    let [primary, replica] = pair.paths();
+    let paths = pair.paths().map(str::to_owned);
+    let [primary, replica] = paths.each_ref().map(String::as_str);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("other.json");
     let document = digest(&[primary]);
@@ -231,7 +232,8 @@ fn a_slow_reading_ends_with_a_signal_and_holds_nobody_up() {
     let mut pair = Pair::start();
     pair.engine.write(30, 1 << 20);
     pair.engine.propagated();
-    let [primary, replica] = pair.paths();
+    let paths = pair.paths().map(str::to_owned);
+    let [primary, replica] = paths.each_ref().map(String::as_str);
     let begun = Instant::now();
     let mut child = command(&["compare", "--mib-per-second", "1", primary, replica], &[]).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(500));
