@@ -39,7 +39,8 @@ mod tests {
     use crate::replication::replica_store::StandbyStore;
     use crate::types::Epoch;
     use crate::vfs::{Loss, SimFs};
-    use crate::wal::history_file::{DirectoryHistory, Place};
+    use crate::wal::history::{History, Run, RunId};
+    use crate::wal::history_file::DirectoryHistory;
 
     const DIR: &str = "/log";
 
@@ -56,8 +57,10 @@ mod tests {
         store.record(Epoch(5)).unwrap();
         let (identity, place) = (store.identity(), Path::new(DIR));
         store.close();
-        let known = DirectoryHistory::load(Place { vfs: &fs, location: place, instance: &identity }).unwrap();
-        assert!(!known.unwrap().is_given_up());
+        let runs = vec![Run { id: RunId(1), term: 3, first_epoch: 0 }];
+        let follows = DirectoryHistory::following(&identity, 3, History::new(runs, false).unwrap());
+        follows.save(&fs, place).unwrap();
+        assert!(!history(&fs).is_given_up());
         let cut = repair(&(Arc::new(fs.clone()) as _), place, Keep::default()).unwrap();
         assert!(cut.extent.is_all());
         let saved = cut.saved.unwrap();
