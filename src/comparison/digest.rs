@@ -19,6 +19,8 @@ pub struct Digest {
     pub digest: u32,
     pub directory: String,
     pub epoch: Epoch,
+    /// Nothing was written after it up to the epoch: the content was the same at each between.
+    pub same_since: Epoch,
     /// Up to which the directory had everything then.
     pub durable_epoch: Epoch,
     /// Whether what BLOBs hold counts, and not only which they are.
@@ -67,12 +69,13 @@ impl Digest {
         Digest { entries, sha256, ranges, ..of }
     }
 
-    /// Of a directory that had everything up to `durable`.
+    /// Of a directory that had everything up to `durable`, and may have been written to in the epoch itself.
     pub(super) fn new(directory: String, epoch: Epoch, durable: Epoch, ranges: Vec<Range>) -> Digest {
         let of = Digest {
             digest: FORMAT,
             directory,
             epoch,
+            same_since: epoch,
             durable_epoch: durable,
             with_blobs: false,
             entries: 0,
@@ -114,6 +117,9 @@ impl Digest {
         let in_order = read.ranges.windows(2).all(|pair| pair[0].place() < pair[1].place());
         let begins = |at: usize| at == 0 || read.ranges[at - 1].storage != read.ranges[at].storage;
         let is_whole = read.ranges.iter().enumerate().all(|(at, range)| range.from.is_empty() == begins(at));
+        if read.same_since > read.epoch || read.epoch > read.durable_epoch {
+            return Err(no_digest(&"its epochs are not in order"));
+        }
         if !in_order || !is_whole {
             return Err(no_digest(&"its ranges are not in order"));
         }
@@ -188,6 +194,7 @@ pub(super) mod tests {
         assert_eq!(read(&text).unwrap(), digest);
         let swapped = digest_of(vec![range(1, "", 3), range(256, "", 1)]);
         let headless = digest_of(vec![range(1, "k", 3)]);
+        let early = Digest { same_since: Epoch(6), ..digest_of(Vec::new()) };
         for (text, why) in [
             (String::new(), "EOF"),
             (text.replace("\"digest\":1", "\"digest\":2"), "format 2"),
@@ -196,6 +203,7 @@ pub(super) mod tests {
             (text.replace("0303", "03"), "64 hexadecimal"),
             (serde_json::to_string(&swapped).unwrap(), "not in order"),
             (serde_json::to_string(&headless).unwrap(), "not in order"),
+            (serde_json::to_string(&early).unwrap(), "epochs are not in order"),
         ] {
             let error = read(&text).unwrap_err();
             assert!(error.contains(why), "{error}");

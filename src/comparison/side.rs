@@ -121,8 +121,9 @@ impl Side {
             reading.went_on((row.key.len() + row.value.len()) as u64)?;
         }
         let directory = self.path.to_string_lossy().into_owned();
+        let same_since = merged.last_durable.max(low);
         let digest = Digest::new(directory, epoch, high, cutter.finish());
-        Ok(Digest { with_blobs: reading.with_blobs, missing_blobs: missing, ..digest })
+        Ok(Digest { same_since, with_blobs: reading.with_blobs, missing_blobs: missing, ..digest })
     }
 
     fn blob(&self, id: BlobId, reading: Reading<'_>) -> Result<BlobContent> {

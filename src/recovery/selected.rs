@@ -41,6 +41,8 @@ pub struct Merged {
     pub max_blob_id: BlobId,
     /// Entries read, all versions.
     pub entries: u64,
+    /// The largest epoch of a durable session in the log files; 0 without any.
+    pub last_durable: Epoch,
     pub warnings: Vec<String>,
 }
 
@@ -111,11 +113,12 @@ impl<'a> Selected<'a> {
                 return Err(Error::WrongState(message));
             }
         }
+        let last_durable = scans.files.iter().map(|scan| scan.last_durable).max().unwrap_or_default();
         let compacted = self.sources.first().is_some_and(|source| source.compacted);
         let files = self.files();
         let live = merge(scans.index, &scans.clears, &files, compacted, self.input)?;
         let snapshot = Snapshot::new(files, live);
-        Ok(Merged { snapshot, max_blob_id: scans.max_blob_id, entries: scans.entries, warnings })
+        Ok(Merged { snapshot, max_blob_id: scans.max_blob_id, entries: scans.entries, last_durable, warnings })
     }
 
     /// The entries whose BLOBs somebody may still read who reads no version below `boundary` but the newest of a key

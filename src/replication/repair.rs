@@ -82,7 +82,7 @@ mod tests {
         let store = Datastore::open(Settings::new(DIR).vfs(Arc::new(fs.clone()))).unwrap();
         store.ready().unwrap();
         let held = repair(&(Arc::new(fs.clone()) as _), Path::new(DIR), Keep::default());
-        assert!(matches!(held, Err(Error::Locked(_))));
+        assert!(matches!(held, Err(Error::Locked { .. })));
         store.shutdown();
         let before = fs.files();
         let refused = repair(&(Arc::new(fs.clone()) as _), Path::new(DIR), Keep::default());

@@ -36,7 +36,7 @@ impl Operand {
     fn span(&self) -> Span {
         match self {
             Operand::Directory(side) => side.span,
-            Operand::Digest(digest) => Span { low: digest.epoch, high: digest.epoch },
+            Operand::Digest(digest) => Span { low: digest.same_since, high: digest.epoch },
         }
     }
 }
@@ -46,12 +46,12 @@ pub fn run(arguments: &Arguments, signals: &Signals, output: &mut Output<'_>) ->
     step_back();
     let Ok(Wanted::Compare(a, b)) = arguments.wanted() else { return CANNOT_TELL };
     match compare([a, b], arguments, signals) {
-        Ok(digests) => report(&digests, output),
+        Ok((digests, epoch)) => report(&digests, epoch, output),
         Err(e) => output.fail(CANNOT_TELL, &e.to_string()),
     }
 }
 
-fn compare(paths: [&Path; 2], arguments: &Arguments, signals: &Signals) -> Result<[Digest; 2]> {
+fn compare(paths: [&Path; 2], arguments: &Arguments, signals: &Signals) -> Result<([Digest; 2], Epoch)> {
     let vfs: Arc<dyn Vfs> = Arc::new(RealFs);
     check_apart(&*vfs, paths)?;
     let deadline = Instant::now() + Duration::from_secs(arguments.wait.unwrap_or(WAIT_SECONDS));
@@ -81,7 +81,7 @@ fn compare(paths: [&Path; 2], arguments: &Arguments, signals: &Signals) -> Resul
             }
         };
     };
-    digests(operands, epoch, how(arguments), signals)
+    Ok((digests(operands, epoch, how(arguments), signals)?, epoch))
 }
 
 /// Of one directory two backups are not open at a time.
@@ -141,7 +141,7 @@ fn digests(operands: [Operand; 2], epoch: Epoch, mut how: How, signals: &Signals
     <[Digest; 2]>::try_from(found).map_err(|found| Error::WrongState(format!("{} sides were read", found.len())))
 }
 
-fn report(digests: &[Digest; 2], output: &mut Output<'_>) -> i32 {
+fn report(digests: &[Digest; 2], epoch: Epoch, output: &mut Output<'_>) -> i32 {
     let found = differences(&digests[0], &digests[1]);
     if let Some(digest) = digests.iter().find(|digest| !found.is_empty() && digest.may_have_lost_blobs()) {
         let (missing, directory, epoch) = (digest.missing_blobs, &digest.directory, digest.epoch);
@@ -152,8 +152,8 @@ fn report(digests: &[Digest; 2], output: &mut Output<'_>) -> i32 {
         return output.fail(CANNOT_TELL, &text);
     }
     match output.json {
-        true => output.print(&format!("{}\n", document(digests, &found))),
-        false => output.print(&text(digests, &found)),
+        true => output.print(&format!("{}\n", document(digests, epoch, &found))),
+        false => output.print(&text(digests, epoch, &found)),
     }
     match found.is_empty() {
         true => SAME,
@@ -161,7 +161,7 @@ fn report(digests: &[Digest; 2], output: &mut Output<'_>) -> i32 {
     }
 }
 
-fn document(digests: &[Digest; 2], found: &[Difference]) -> serde_json::Value {
+fn document(digests: &[Digest; 2], epoch: Epoch, found: &[Difference]) -> serde_json::Value {
     let ranges: Vec<_> = found
         .iter()
         .map(|Difference { storage, from, to, entries }| {
@@ -170,18 +170,18 @@ fn document(digests: &[Digest; 2], found: &[Difference]) -> serde_json::Value {
         })
         .collect();
     serde_json::json!({
-        "same": found.is_empty(), "epoch": digests[0].epoch, "with_blobs": digests[0].with_blobs,
+        "same": found.is_empty(), "epoch": epoch, "with_blobs": digests[0].with_blobs,
         "directories": digests.each_ref().map(|digest| &digest.directory),
         "entries": digests.each_ref().map(|digest| digest.entries), "differences": ranges,
     })
 }
 
-fn text(digests: &[Digest; 2], found: &[Difference]) -> String {
+fn text(digests: &[Digest; 2], epoch: Epoch, found: &[Difference]) -> String {
     let [a, b] = digests.each_ref().map(|digest| (&digest.directory, digest.entries));
     if found.is_empty() {
-        return format!("same at epoch {}: {} entries in {} and in {}\n", digests[0].epoch, a.1, a.0, b.0);
+        return format!("same at epoch {epoch}: {} entries in {} and in {}\n", a.1, a.0, b.0);
     }
-    let mut text = format!("different at epoch {}: {} entries in {}, {} in {}\n", digests[0].epoch, a.1, a.0, b.1, b.0);
+    let mut text = format!("different at epoch {epoch}: {} entries in {}, {} in {}\n", a.1, a.0, b.1, b.0);
     for Difference { storage, from, to, entries: [a, b] } in found {
         let from = if from.is_empty() { "the begin".to_owned() } else { hex::text(from) };
         let to = to.as_ref().map_or("the end".to_owned(), |to| hex::text(to));

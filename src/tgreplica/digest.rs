@@ -23,7 +23,7 @@ pub fn run(logdir: &Path, arguments: &Arguments, signals: &Signals, output: &mut
         Err(e) => {
             let exit = match e {
                 Error::InvalidArgument(_) => USAGE,
-                Error::Locked(_) | Error::WrongState(_) => IN_USE,
+                Error::Locked { .. } | Error::WrongState(_) => IN_USE,
                 _ => DIRECTORY,
             };
             return output.fail(exit, &e.to_string());

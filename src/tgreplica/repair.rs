@@ -50,7 +50,7 @@ pub fn carry_out(logdir: &Path, keep: Keep) -> Answer {
             saved: cut.saved.map(|saved| saved.display().to_string()),
         },
         Err(e) => {
-            let exit = if matches!(e, Error::Locked(_)) { IN_USE } else { DIRECTORY };
+            let exit = if matches!(e, Error::Locked { .. }) { IN_USE } else { DIRECTORY };
             Answer::Failed { error: e.to_string(), exit }
         }
     }

@@ -61,6 +61,8 @@ pub enum Edit {
 pub struct FileScan {
     /// The largest epoch of any session, durable or not.
     pub max_epoch: Epoch,
+    /// The largest epoch of those that are durable, whole or in part.
+    pub last_durable: Epoch,
     pub edits: Vec<Edit>,
     /// What an operator should know, without the file's name.
     pub warnings: Vec<String>,
@@ -205,7 +207,8 @@ impl Scanner<'_> {
         match (epoch > self.durable, invalidated) {
             (true, true) => self.out.marked_beyond.push(offset),
             (true, false) => self.out.edits.push(Edit::Invalidate { offset }),
-            (false, _) => {}
+            (false, true) => {}
+            (false, false) => self.out.last_durable = self.out.last_durable.max(epoch),
         }
         if is_plausible(epoch, self.durable) {
             self.out.max_epoch = self.out.max_epoch.max(epoch);
