@@ -11,8 +11,8 @@ const STEP_BYTES: usize = 1 << 20;
 /// Counts the bytes that several threads have read; shown when stderr is a terminal and there is much to read.
 pub struct Progress {
     bar: ProgressBar,
-    /// Who counts does so by this, and names nothing of the crate. Optimized over all crates, a program without a bar kept
-    /// what counts and not the function of the crate, and could not be linked.
+    /// Who counts does so by this, and names nothing of the crate. Optimized over all crates, a program without a bar
+    /// kept what counts and not the function of the crate, and could not be linked.
     count: Box<dyn Fn(u64) + Sync>,
 }
 

@@ -43,7 +43,7 @@ pub struct Range {
     #[serde(with = "hex")]
     pub from: Vec<u8>,
     pub entries: u64,
-    #[serde(with = "hex::sha256")]
+    #[serde(serialize_with = "hex::serialize", deserialize_with = "hex::deserialize_sha256")]
     pub sha256: [u8; 32],
 }
 
@@ -157,17 +157,8 @@ pub mod hex {
         bytes.ok_or_else(|| D::Error::custom("hexadecimal digits were expected"))
     }
 
-    pub(super) mod sha256 {
-        use serde::{de::Error as _, Deserializer, Serializer};
-
-        pub fn serialize<S: Serializer>(bytes: &[u8; 32], to: S) -> Result<S::Ok, S::Error> {
-            super::serialize(bytes, to)
-        }
-
-        pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<[u8; 32], D::Error> {
-            let bytes = super::deserialize(from)?;
-            bytes.try_into().map_err(|_| D::Error::custom("64 hexadecimal digits were expected"))
-        }
+    pub(super) fn deserialize_sha256<'de, D: Deserializer<'de>>(from: D) -> Result<[u8; 32], D::Error> {
+        deserialize(from)?.try_into().map_err(|_| D::Error::custom("64 hexadecimal digits were expected"))
     }
 }
 

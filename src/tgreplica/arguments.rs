@@ -34,13 +34,13 @@ be told from another one, and to remove one when fewer than that would be left.
 `tgreplica compare <A> <B>` says whether two data directories have the same content at an epoch that both have, while \
 an engine and a replica use them: the same keys with the same values and BLOBs. Each of A and B is a directory, or a \
 file that `tgreplica digest` has written, or - for one from stdin, so that the other side can be another machine: \
-`ssh primary tgreplica digest --json <LOGDIR> | tgreplica compare - <LOGDIR>`. The epoch is the smaller one of the two, \
-or that of the file; a side that is behind is waited for, --wait seconds. Ranges of keys that differ are named, keys \
-in hexadecimal digits, from the first key of a range up to the first one behind it; `tglogutil diff` names single \
-entries. What BLOBs hold is compared with --blobs. Write versions are not compared: a compaction forgets them. \
-Whoever serves a directory holds its files meanwhile, as for `tgbackup create`, and compacts nothing; the program \
-steps back behind others for disk and processors, and with --mib-per-second reads no faster than that. \
-Exit codes of compare: 0 same, 1 different, 2 cannot tell.
+`ssh primary tgreplica digest --json <LOGDIR> | tgreplica compare - <LOGDIR>`. The epoch is the smaller one of the \
+two; a file stands for all since which nothing was written. A side that is behind is waited for, --wait seconds. \
+Ranges of keys that differ are named, keys in hexadecimal digits, from the first key of a range up to the first one \
+behind it; `tglogutil diff` names single entries. What BLOBs hold is compared with --blobs. Write versions are not \
+compared: a compaction forgets them. Whoever serves a directory holds its files meanwhile, as for `tgbackup create`, \
+and compacts nothing; the program steps back behind others for disk and processors, and with --mib-per-second reads \
+no faster than that. Exit codes of compare: 0 same, 1 different, 2 cannot tell.
 
 `tgreplica digest <LOGDIR>` prints what the content comes to, in ranges of keys, at the last epoch or with --epoch at \
 an earlier one, down to the one that the log was compacted up to; --json is what compare takes.
