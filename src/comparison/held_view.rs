@@ -4,6 +4,7 @@
 
 use crate::replication::backup_socket::HeldFile;
 use crate::vfs::{DirEntry, FileKind, FileLock, Lock, LockError, Mapping, Open, Vfs, VfsFile};
+use crate::vfs::{FileView, ReadOnlyFile, View};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
@@ -50,21 +51,15 @@ impl HeldView {
     }
 }
 
-fn read_only() -> io::Error {
-    io::Error::new(ErrorKind::ReadOnlyFilesystem, "a process serves the directory: it is only read")
-}
+impl View for HeldView {
+    const REASON: &'static str = "a process serves the directory: it is only read";
 
-impl Vfs for HeldView {
-    fn anchor(&self, dir: &Path) -> io::Result<Arc<dyn Vfs>> {
-        Ok(Arc::new(HeldView { vfs: self.vfs.anchor(dir)?, ..self.clone() }))
+    fn below(&self) -> &Arc<dyn Vfs> {
+        &self.vfs
     }
 
-    fn confirm(&self) -> io::Result<()> {
-        self.vfs.confirm()
-    }
-
-    fn absolute(&self, path: &Path) -> io::Result<PathBuf> {
-        self.vfs.absolute(path)
+    fn over(&self, below: Arc<dyn Vfs>) -> HeldView {
+        HeldView { vfs: below, ..self.clone() }
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
@@ -72,7 +67,7 @@ impl Vfs for HeldView {
         if dir == self.location {
             listed.retain(|entry| entry.kind == FileKind::Directory);
             for (name, shown) in &*self.files {
-                let len = self.open(&self.location.join(name), Open::Read)?.len()?;
+                let len = self.open(&self.location.join(name))?.len()?;
                 let len = shown.bytes.map_or(len, |bytes| bytes.min(len));
                 listed.push(DirEntry { name: name.clone(), kind: FileKind::File, len });
             }
@@ -88,59 +83,24 @@ impl Vfs for HeldView {
         }
     }
 
-    fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
-        self.vfs.resolve(path)
-    }
-
-    fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn VfsFile>> {
-        if how != Open::Read {
-            return Err(read_only());
-        }
+    fn open(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
         if self.is_hidden(path)? {
             return Err(ErrorKind::NotFound.into());
         }
         match self.shown(path).filter(|_| self.is_top(path)) {
-            None => self.vfs.open(path, how),
-            Some(Shown { path, bytes: None }) => self.vfs.open(path, how),
+            None => self.vfs.open(path, Open::Read),
+            Some(Shown { path, bytes: None }) => self.vfs.open(path, Open::Read),
             Some(Shown { path, bytes: Some(bytes) }) => {
-                let file = self.vfs.open(path, how)?;
+                let file = self.vfs.open(path, Open::Read)?;
                 let len = file.len()?;
                 match len < *bytes {
                     true => {
                         Err(io::Error::new(ErrorKind::UnexpectedEof, format!("it has {len} bytes, {bytes} are held")))
                     }
-                    false => Ok(Box::new(Begin { file, bytes: *bytes })),
+                    false => Ok(Box::new(ReadOnlyFile(Begin { file, bytes: *bytes }))),
                 }
             }
         }
-    }
-
-    fn temp_file(&self, dir: &Path) -> io::Result<Box<dyn VfsFile>> {
-        self.vfs.temp_file(dir)
-    }
-
-    fn create_dir(&self, _dir: &Path) -> io::Result<()> {
-        Err(read_only())
-    }
-
-    fn rename(&self, _from: &Path, _to: &Path) -> io::Result<()> {
-        Err(read_only())
-    }
-
-    fn hard_link(&self, _existing: &Path, _new: &Path) -> io::Result<()> {
-        Err(read_only())
-    }
-
-    fn unlink(&self, _path: &Path) -> io::Result<()> {
-        Err(read_only())
-    }
-
-    fn remove_dir_all(&self, _dir: &Path) -> io::Result<()> {
-        Err(read_only())
-    }
-
-    fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
-        Err(read_only())
     }
 
     /// The process that serves the directory has the lock, and holds the files.
@@ -164,26 +124,13 @@ struct Begin {
     bytes: u64,
 }
 
-impl VfsFile for Begin {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.bytes)
+impl FileView for Begin {
+    fn size(&self) -> u64 {
+        self.bytes
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let wanted = self.bytes.saturating_sub(offset).min(buffer.len() as u64) as usize;
-        self.file.read_at(offset, &mut buffer[..wanted])
-    }
-
-    fn write_at(&self, _offset: u64, _data: &[u8]) -> io::Result<()> {
-        Err(read_only())
-    }
-
-    fn set_len(&self, _len: u64) -> io::Result<()> {
-        Err(read_only())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Err(read_only())
+        self.file.read_at(offset, buffer)
     }
 
     fn map(&self) -> io::Result<Mapping> {
@@ -194,7 +141,7 @@ impl VfsFile for Begin {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vfs::SimFs;
+    use crate::vfs::{ReadOnly, SimFs};
 
     #[test]
     fn only_what_is_held_is_seen_and_nothing_can_be_changed() {
@@ -208,7 +155,7 @@ mod tests {
             bytes,
         };
         let held = [file("pwal_0000", "pwal_0000", Some(7)), file("epoch.1", "epoch", None), file("blob/a", "a", None)];
-        let view = HeldView::new(Arc::new(fs.clone()), location, &held);
+        let view = ReadOnly(HeldView::new(Arc::new(fs.clone()), location, &held));
         let read = |name: &str| view.read(&location.join(name), 100).map(|bytes| String::from_utf8(bytes).unwrap());
         assert_eq!((read("pwal_0000").unwrap(), read("epoch").unwrap()), ("durable".to_owned(), "5".to_owned()));
         assert_eq!(read("epoch.1").unwrap_err().kind(), ErrorKind::NotFound);

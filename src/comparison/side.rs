@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::recovery::{Beyond, Input, Pace, Selected};
 use crate::replication::backup_socket::OpenBackup;
 use crate::types::{BlobId, Epoch};
-use crate::vfs::{Open, Vfs};
+use crate::vfs::{Open, ReadOnly, Vfs};
 use crate::wal::names;
 use sha2::{Digest as _, Sha256};
 use std::io::{self, ErrorKind};
@@ -66,7 +66,7 @@ impl Side {
         };
         let (directory, high) = match &held {
             Some(open) => {
-                let view = Arc::new(HeldView::new(vfs.clone(), &absolute, &open.files));
+                let view = Arc::new(ReadOnly(HeldView::new(vfs.clone(), &absolute, &open.files)));
                 (OfflineDirectory::open(view, &absolute, Access::Read)?, open.epoch)
             }
             None => {

@@ -10,7 +10,7 @@ use super::{catalog_file, commit_journal, manifest_file};
 use crate::backup::swap;
 use crate::error::{Error, Result};
 use crate::types::Epoch;
-use crate::vfs::{FileLock, Lock, LockError, Open, Vfs};
+use crate::vfs::{FileLock, Lock, LockError, Open, ReadOnly, Vfs};
 use crate::wal::catalog::Catalog;
 use crate::wal::history_file::{DirectoryHistory, Place};
 use crate::wal::manifest::{self, Manifest};
@@ -208,7 +208,7 @@ fn look_at(
     let Some(unsettled) = commit_journal::read(&*vfs, location, manifest)? else { return Ok(vfs) };
     let (groups, epoch) = (unsettled.groups(), unsettled.epoch());
     warnings.push(format!("the commit journal is not settled ({groups} groups, up to epoch {epoch}); a start does it"));
-    Ok(Arc::new(SettledView::new(vfs, location, manifest, &unsettled)?))
+    Ok(Arc::new(ReadOnly(SettledView::new(vfs, location, manifest, &unsettled)?)))
 }
 
 /// Locks the file `name`. Who only reads goes on with a warning where files cannot be locked.

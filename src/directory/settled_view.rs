@@ -5,6 +5,7 @@
 use crate::error::Result;
 use crate::types::Epoch;
 use crate::vfs::{DirEntry, FileKind, FileLock, Lock, LockError, Mapping, Open, Vfs, VfsFile};
+use crate::vfs::{FileView, ReadOnlyFile, View};
 use crate::wal::entry::{marker, tag};
 use crate::wal::journal::redo::{SettledFile, Unsettled};
 use crate::wal::manifest::Manifest;
@@ -15,7 +16,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A disk with such a directory; it can only be read.
+/// A disk with such a directory, see [`crate::vfs::ReadOnly`].
 #[derive(Clone, Debug)]
 pub(super) struct SettledView {
     vfs: Arc<dyn Vfs>,
@@ -77,21 +78,15 @@ fn is_segment(name: &OsStr) -> bool {
     name.to_str().is_some_and(names::is_journal_segment)
 }
 
-fn read_only() -> io::Error {
-    io::Error::new(ErrorKind::ReadOnlyFilesystem, "the commit journal is not settled: nothing may be changed before")
-}
+impl View for SettledView {
+    const REASON: &'static str = "the commit journal is not settled: nothing may be changed before";
 
-impl Vfs for SettledView {
-    fn anchor(&self, dir: &Path) -> io::Result<Arc<dyn Vfs>> {
-        Ok(Arc::new(SettledView { vfs: self.vfs.anchor(dir)?, ..self.clone() }))
+    fn below(&self) -> &Arc<dyn Vfs> {
+        &self.vfs
     }
 
-    fn confirm(&self) -> io::Result<()> {
-        self.vfs.confirm()
-    }
-
-    fn absolute(&self, path: &Path) -> io::Result<PathBuf> {
-        self.vfs.absolute(path)
+    fn over(&self, below: Arc<dyn Vfs>) -> SettledView {
+        SettledView { vfs: below, ..self.clone() }
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
@@ -125,51 +120,16 @@ impl Vfs for SettledView {
         }
     }
 
-    fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
-        self.vfs.resolve(path)
-    }
-
-    fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn VfsFile>> {
-        if how != Open::Read {
-            return Err(read_only());
-        }
+    fn open(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
         if self.is_hidden(path) {
             return Err(ErrorKind::NotFound.into());
         }
-        let Some(shown) = self.shown(path) else { return self.vfs.open(path, how) };
-        let below = match self.vfs.open(path, how) {
+        let Some(shown) = self.shown(path) else { return self.vfs.open(path, Open::Read) };
+        let below = match self.vfs.open(path, Open::Read) {
             Err(e) if e.kind() == ErrorKind::NotFound => None,
             below => Some(below?),
         };
-        Ok(Box::new(ShownFile { shown: shown.clone(), below }))
-    }
-
-    fn temp_file(&self, dir: &Path) -> io::Result<Box<dyn VfsFile>> {
-        self.vfs.temp_file(dir)
-    }
-
-    fn create_dir(&self, _dir: &Path) -> io::Result<()> {
-        Err(read_only())
-    }
-
-    fn rename(&self, _from: &Path, _to: &Path) -> io::Result<()> {
-        Err(read_only())
-    }
-
-    fn hard_link(&self, _existing: &Path, _new: &Path) -> io::Result<()> {
-        Err(read_only())
-    }
-
-    fn unlink(&self, _path: &Path) -> io::Result<()> {
-        Err(read_only())
-    }
-
-    fn remove_dir_all(&self, _dir: &Path) -> io::Result<()> {
-        Err(read_only())
-    }
-
-    fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
-        Err(read_only())
+        Ok(Box::new(ReadOnlyFile(ShownFile { shown: shown.clone(), below })))
     }
 
     fn lock(&self, path: &Path, how: Lock) -> std::result::Result<Box<dyn FileLock>, LockError> {
@@ -193,14 +153,12 @@ fn overlay(buffer: &mut [u8], begin: u64, offset: u64, bytes: &[u8]) {
     }
 }
 
-impl VfsFile for ShownFile {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.shown.len())
+impl FileView for ShownFile {
+    fn size(&self) -> u64 {
+        self.shown.len()
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let wanted = self.shown.len().saturating_sub(offset).min(buffer.len() as u64) as usize;
-        let buffer = &mut buffer[..wanted];
         match &*self.shown {
             Shown::Instead(bytes) => overlay(buffer, offset, 0, bytes),
             Shown::Over(file) => {
@@ -210,19 +168,7 @@ impl VfsFile for ShownFile {
                 file.pieces().for_each(|(at, bytes)| overlay(buffer, offset, at, bytes));
             }
         }
-        Ok(wanted)
-    }
-
-    fn write_at(&self, _offset: u64, _data: &[u8]) -> io::Result<()> {
-        Err(read_only())
-    }
-
-    fn set_len(&self, _len: u64) -> io::Result<()> {
-        Err(read_only())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Err(read_only())
+        Ok(buffer.len())
     }
 
     /// In memory: only `tglogutil settle` and a start spare that.
