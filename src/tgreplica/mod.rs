@@ -14,4 +14,5 @@ mod serve;
 mod service_manager;
 pub mod signals;
 mod status;
+mod tell;
 mod told;

@@ -2,8 +2,8 @@
 //! Makes a replica's directory a primary's: a stopped one here, one that a `tgreplica` serves by telling that.
 
 use super::report::{Output, DIRECTORY, DONE, IN_USE};
+use super::tell::Answer;
 use crate::error::Error;
-use crate::replication::control_socket;
 use crate::replication::promotion::{promote, Promotion};
 use crate::vfs::RealFs;
 use serde::{Deserialize, Serialize};
@@ -29,12 +29,12 @@ enum Command {
     Promote,
 }
 
-/// What has come of it.
+/// What the directory has become.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Answer {
-    Promoted { durable_epoch: u64, term: u64, run: String },
-    Failed { error: String, exit: i32 },
+pub struct Promoted {
+    durable_epoch: u64,
+    term: u64,
+    run: String,
 }
 
 impl Request {
@@ -43,14 +43,14 @@ impl Request {
     }
 
     /// Carries it out on a directory that nobody has open.
-    pub fn carry_out(&self, logdir: &Path) -> Answer {
+    pub fn carry_out(&self, logdir: &Path) -> Answer<Promoted> {
         if self.force {
             let reason = self.reason.as_deref().unwrap_or("none was given");
             log::warn!("{} is promoted whatever it lacks; reason: {}", logdir.display(), reason.escape_debug());
         }
         match promote(Arc::new(RealFs), logdir, self.force, self.above) {
             Ok(Promotion { durable, term, run }) => {
-                Answer::Promoted { durable_epoch: durable.0, term, run: run.to_string() }
+                Answer::Done(Promoted { durable_epoch: durable.0, term, run: run.to_string() })
             }
             Err(e) => {
                 let exit = if matches!(e, Error::Locked { .. }) { IN_USE } else { DIRECTORY };
@@ -62,32 +62,14 @@ impl Request {
 
 /// Promotes the directory and says what it has become.
 pub fn run(logdir: &Path, request: &Request, output: &mut Output<'_>) -> i32 {
-    let answer = match request.carry_out(logdir) {
-        Answer::Failed { error, exit: IN_USE } => match tell(logdir, request) {
-            Ok(Some(answer)) => answer,
-            Ok(None) => {
-                let error =
-                    format!("{error}; it is no tgreplica that can be told, or one that starts or ends: end it first");
-                Answer::Failed { error, exit: IN_USE }
-            }
-            Err(reason) => Answer::Failed { error: format!("{error}, and cannot be told: {reason}"), exit: IN_USE },
-        },
-        answer => answer,
-    };
+    let answer = request.carry_out(logdir).unless_in_use(logdir, request);
     let text = match &answer {
         Answer::Failed { error, exit } => return output.fail(*exit, error),
         promoted if output.json => serde_json::json!(promoted).to_string(),
-        Answer::Promoted { durable_epoch, term, run } => {
+        Answer::Done(Promoted { durable_epoch, term, run }) => {
             format!("{} is promoted: durable epoch {durable_epoch}, term {term}, run {run}", logdir.display())
         }
     };
     output.print(&format!("{text}\n"));
     DONE
-}
-
-/// Tells the process that serves the directory.
-fn tell(logdir: &Path, request: &Request) -> Result<Option<Answer>, String> {
-    let line = serde_json::json!(request).to_string();
-    let Some(answer) = control_socket::tell(logdir, &line).map_err(|e| e.to_string())? else { return Ok(None) };
-    serde_json::from_str(&answer).map(Some).map_err(|e| format!("{answer:?} is no answer: {e}"))
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a serving `tgreplica` is told through its control socket.
 
-use super::promote::{self, Answer};
+use super::promote;
 use super::repair;
 use super::report::USAGE;
+use super::tell::Answer;
 use crate::directory::Keep;
 use crate::replication::control_socket::ControlSocket;
 use serde::Deserialize;
@@ -39,7 +40,7 @@ impl Pending {
     pub fn carry_out(self, logdir: &Path, keep: Keep) -> After {
         let (answer, after) = match &self.request {
             Request::Promote(request) => match request.carry_out(logdir) {
-                promoted @ promote::Answer::Promoted { .. } => (json!(promoted), After::End),
+                promoted @ Answer::Done(_) => (json!(promoted), After::End),
                 failed => (json!(failed), After::GoOn),
             },
             Request::Repair(_) => (json!(repair::carry_out(logdir, keep)), After::GoOn),
@@ -96,5 +97,5 @@ fn answer(line: &str, requests: &Sender<Pending>) -> Result<String, String> {
 }
 
 fn failed(error: String) -> String {
-    serde_json::json!(Answer::Failed { error, exit: USAGE }).to_string()
+    serde_json::json!(Answer::<()>::Failed { error, exit: USAGE }).to_string()
 }
