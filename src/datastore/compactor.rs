@@ -265,9 +265,7 @@ impl Compactor {
             Wanted::ByRequest { owed } => owed.unwrap_or(ended),
             Wanted::ByItself => ended,
         };
-        if wanted != Wanted::ByItself {
-            self.wait_for_replica(needed);
-        }
+        self.wait_for_replica(needed);
         let retained = self.retained_epoch();
         let input = self.input(catalog, end_markers);
         let prepared = match compaction::prepare(&input, cut.epoch, retained)? {

@@ -5,13 +5,16 @@ use crate::commits;
 use crate::golden::{cases, Case};
 use crate::golden_data::{number, unhex, Row};
 use crate::peer::{entry, Peer};
+use limestone_core::compaction;
+use limestone_core::directory::{Access, OfflineDirectory};
+use limestone_core::recovery::Input;
 use limestone_core::replication::net::limits::Limits;
 use limestone_core::replication::replica_store::StandbyStore;
 use limestone_core::replication::upstream::protocol::codec::{flag, Blob, Message};
 use limestone_core::replication::upstream::protocol::reader::Budget;
 use limestone_core::replication::upstream::replica::{Options, Replica};
 use limestone_core::types::{BlobId, Epoch};
-use limestone_core::vfs::RealFs;
+use limestone_core::vfs::{RealFs, Vfs};
 use limestone_core::wal::sessions::Origin;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -229,6 +232,56 @@ fn a_restarted_replica_goes_on_with_what_was_committed() {
     log.session(3, "b");
     control.commit(3);
     assert_eq!(standby.take_over(), [row("a", "1"), row("b", "3")]);
+}
+
+#[test]
+fn a_session_that_comes_again_does_not_win_over_the_compacted_file() {
+    let standby = Standby::start();
+    let write = |standby: &Standby, epochs: &[u64]| {
+        let mut log = Peer::log(standby.address(), 0);
+        for &epoch in epochs {
+            log.session(epoch, if epoch == 2 { "b" } else { "a" });
+        }
+        log
+    };
+    let (log, mut control) = (write(&standby, &[1, 2, 3]), Peer::control(standby.address()));
+    control.commit(3);
+    log.end();
+    control.end();
+    let dir = standby.stop();
+    compact(dir.path());
+    let standby = Standby::on(dir, Options::default());
+    // The primary does not know what was confirmed, sends it again, and dies in the middle of it.
+    write(&standby, &[1]).end();
+    let rows = [row("a", "3"), row("b", "2")];
+    let dir = standby.stop();
+    assert_eq!(crate::engine_run::start(dir.path(), 2).unwrap().rows, rows);
+    // A session of the last epoch may be a new one: it counts.
+    let standby = Standby::on(dir, Options::default());
+    let mut log = Peer::log(standby.address(), 0);
+    log.session(3, "new");
+    assert_eq!(standby.take_over(), [&rows[..], &[row("new", "3")]].concat());
+}
+
+/// Compacts the directory of a stopped replica.
+fn compact(dir: &Path) {
+    let vfs: Arc<dyn Vfs> = Arc::new(RealFs);
+    let directory = OfflineDirectory::open(vfs.clone(), dir, Access::Change).unwrap();
+    let input = Input {
+        vfs: &*vfs,
+        location: dir,
+        catalog: directory.catalog().unwrap(),
+        end_markers: directory.has_end_markers(),
+        threads: 1,
+        memory_bytes: 1 << 20,
+        releases: true,
+        stopping: None,
+        pace: None,
+    };
+    let work = dir.join("replica_staging");
+    let built = compaction::build(&input, None, &work).unwrap();
+    directory.rotate(|_| true).unwrap();
+    built.install(&vfs, &input).unwrap();
 }
 
 #[test]

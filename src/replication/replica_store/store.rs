@@ -33,6 +33,8 @@ pub struct StandbyStore {
     /// Nothing durable was in the directory when it was opened.
     opened_empty: bool,
     max_blob_id: BlobId,
+    /// See [`Self::has_compacted`].
+    compacted: Epoch,
     identity: Mutex<String>,
     versions: versions::Versions,
 }
@@ -60,6 +62,7 @@ impl StandbyStore {
         }
         blobs::remove_leftovers(&*vfs, &staging)?;
         let durable = restored.epoch_file.recorded();
+        let compacted = directory.catalog().max_epoch.min(durable);
         let identity = directory.identity();
         let versions = versions::Versions::new(versions::load(&*vfs, &location, &identity));
         let (failure, epoch_file) = (Failure::default(), Arc::new(Mutex::new(Rank::EpochFile, restored.epoch_file)));
@@ -80,6 +83,7 @@ impl StandbyStore {
             lanes: Mutex::default(),
             opened_empty: durable == Epoch(0) && restored.entries == 0,
             max_blob_id: restored.max_blob_id,
+            compacted,
             identity: Mutex::new(Rank::Identity, identity),
             versions,
         })
@@ -93,6 +97,13 @@ impl StandbyStore {
     /// Whether nothing durable is in the directory: it may become the replica of any primary.
     pub fn is_empty(&self) -> bool {
         self.opened_empty && self.durable() == Epoch(0)
+    }
+
+    /// Whether every session of this epoch that ever counts is in the directory already, and may be in its compacted
+    /// file. One that comes again must not be appended: the log wins over the compacted file, which may hold what a
+    /// later session wrote. In the last epoch that was compacted sessions may still begin.
+    pub fn has_compacted(&self, epoch: Epoch) -> bool {
+        epoch < self.compacted
     }
 
     /// The largest BLOB id that durable entries referred to when the directory was opened.

@@ -221,6 +221,10 @@ impl Served<'_> {
             return Err(Closed::Misuse("a session ends that never began".to_owned()));
         };
         self.blobs.sync_names()?;
+        if self.node.store.has_compacted(session.epoch()) {
+            // A primary that does not know what is here sends it again.
+            return Ok(());
+        }
         {
             let _recording = self.node.recording.read();
             session.append_to(lane, self.node.store.location())?;
