@@ -15,6 +15,7 @@ mod pace;
 pub mod redo;
 mod running;
 mod segments;
+mod settler;
 #[cfg(test)]
 mod tests;
 

@@ -1,25 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The journal in use: groups are written by whoever commits, one at a time, and settled by a thread of its own.
 //!
-//! Locks are taken in the order of [`Rank`]: `writer`, `settling`, `turn`, then the epoch file.
+//! Locks are taken in the order of [`Rank`]: `writer`, those of the [`Settler`], then the epoch file.
 
 use super::format::{group_bytes, JournalId, NewGroup, BLOCK_BYTES};
 use super::gather::{Batch, Content, Fill, Gather, Gathered, LogFile, Refused};
 use super::pace::{Pace, PATIENCE};
 use super::segments::{Segment, Settings, Unsettled};
+use super::settler::{Settler, Work};
 use super::{host::Host, redo};
 use crate::error::{Error, Result};
-use crate::lock_order::{Condvar, Mutex, MutexGuard, Rank};
+use crate::lock_order::{Mutex, Rank};
 use crate::types::Epoch;
 use crate::vfs::Vfs;
 use crate::wal::epoch_file::EpochFile;
 use crate::wal::file_sync::PendingSync;
+use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
-use std::{collections::VecDeque, fmt};
 
 /// A journal; it begins with its first group. After an error it refuses everything.
 pub struct Journal {
@@ -27,17 +28,9 @@ pub struct Journal {
     location: PathBuf,
     settings: Settings,
     host: Arc<dyn Host>,
-    epoch_file: Arc<Mutex<EpochFile>>,
     gather: Gather,
     writer: Mutex<Writer>,
-    /// Held by whoever settles.
-    settling: Mutex<()>,
-    turn: Mutex<Turn>,
-    /// There is something to settle or to prepare, or the end has come.
-    work: Condvar,
-    /// Groups up to this one are settled.
-    settled: AtomicU64,
-    failure: OnceLock<String>,
+    settler: Settler,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -58,19 +51,6 @@ struct Writer {
     paused: u32,
     spare: NewGroup,
     pace: Pace,
-}
-
-/// Segments that nobody writes to.
-#[derive(Default)]
-struct Turn {
-    free: Vec<Segment>,
-    /// To be settled, in the order of their groups; with the segment that is free afterwards, if it is full.
-    full: VecDeque<(Unsettled, Option<Segment>)>,
-    /// Segments that exist.
-    count: u32,
-    /// Another one will soon be needed.
-    wanted: bool,
-    ended: bool,
 }
 
 impl Journal {
@@ -95,18 +75,13 @@ impl Journal {
             pace: Pace::new(settings.enough_bytes_max()),
         };
         Journal {
+            gather: Gather::new(settings.group_bytes_max(), settings.enough_bytes_max()),
+            settler: Settler::new(vfs.clone(), location, settings, epoch_file),
             vfs,
             location: location.to_owned(),
-            gather: Gather::new(settings.group_bytes_max(), settings.enough_bytes_max()),
             settings,
             host,
-            epoch_file,
             writer: Mutex::new(Rank::JournalWriter, writer),
-            settling: Mutex::new(Rank::Settling, ()),
-            turn: Mutex::new(Rank::JournalTurn, Turn::default()),
-            work: Condvar::new(),
-            settled: AtomicU64::new(0),
-            failure: OnceLock::new(),
             thread: Mutex::default(),
         }
     }
@@ -190,18 +165,13 @@ impl Journal {
 
     /// Fails when a write or sync of the journal has failed before.
     pub fn check(&self) -> Result<()> {
-        match self.failure.get() {
-            Some(failure) => Err(Error::Poisoned(failure.clone())),
-            None => Ok(()),
-        }
+        self.settler.check()
     }
 
     /// Refuses everything from now on, because something has failed that is no part of it.
     pub fn refuse(&self, reason: &str) {
-        // The first reason counts.
-        let _ = self.failure.set(reason.to_owned());
+        self.settler.refuse(reason);
         self.gather.close();
-        self.work.notify_all();
     }
 
     fn fail(&self, error: Error) -> Error {
@@ -227,7 +197,7 @@ impl Journal {
         if writer.paused > 0 {
             let mut unsettled = Unsettled::default();
             unsettled.add(&batch.files, writer.sequence, writer.epoch);
-            return self.settle_files(&unsettled);
+            return self.settler.settle_files(&unsettled);
         }
         self.open(writer)?;
         let (bytes, size) = (group_bytes(batch.group.body_len()) as u64, self.settings.segment_bytes());
@@ -247,28 +217,12 @@ impl Journal {
         if !writer.open {
             // An earlier use of the directory may have left groups.
             writer.journal = *uuid::Uuid::new_v4().as_bytes();
-            self.settled.store(writer.sequence, SeqCst);
-            writer.current = self.another_segment()?;
+            self.settler.begin_behind(writer.sequence);
+            writer.current = self.settler.another_segment()?;
             self.host.set_in_use(Some(&writer.journal))?;
             writer.open = true;
         }
         Ok(())
-    }
-
-    /// Makes another segment, if there may be one.
-    fn another_segment(&self) -> Result<Option<Segment>> {
-        let mut turn = self.turn.lock();
-        let number = turn.count;
-        if u64::from(number) == self.settings.segments_max() {
-            return Ok(None);
-        }
-        turn.count += 1;
-        // Without the lock: it takes its time.
-        drop(turn);
-        let segment = Segment::prepare(&*self.vfs, &self.location, number, self.settings.segment_bytes())?;
-        let synced = self.vfs.sync_dir(&self.location);
-        synced.map_err(|e| Error::io("cannot sync the directory", &self.location, e))?;
-        Ok(Some(segment))
     }
 
     /// Appends a group to the current segment.
@@ -276,7 +230,7 @@ impl Journal {
         let Writer { journal, current: Some(segment), sequence, epoch, .. } = writer else {
             return Err(Error::WrongState("the commit journal has no segment".to_owned()));
         };
-        let (settled, next, epoch) = (self.settled.load(SeqCst), *sequence + 1, *epoch);
+        let (settled, next, epoch) = (self.settler.settled(), *sequence + 1, *epoch);
         segment.append(group.sealed(journal, next, settled, epoch), next)?;
         segment.unsettled.add(files, next, epoch);
         (writer.sequence, writer.settled) = (next, settled);
@@ -291,81 +245,27 @@ impl Journal {
     /// Goes on in another segment. Before the first byte of an old one is overwritten the journal says, synced, that
     /// nothing of it is needed: a torn write takes old groups with it.
     fn turn(&self, writer: &mut Writer) -> Result<()> {
-        let next = self.next_segment()?;
+        let next = self.settler.next_segment()?;
         if next.last > writer.settled {
             self.append_settled(writer)?;
         }
         if let Some(mut full) = writer.current.replace(next) {
             let unsettled = std::mem::take(&mut full.unsettled);
-            self.retire(unsettled, Some(full));
+            self.settler.retire(unsettled, Some(full));
         }
-        self.prepare_ahead();
+        self.settler.prepare_ahead();
         Ok(())
-    }
-
-    /// Lets the thread that settles make another segment when none is free.
-    fn prepare_ahead(&self) {
-        let mut turn = self.turn.lock();
-        if turn.free.is_empty() && !turn.wanted {
-            turn.wanted = true;
-            self.work.notify_all();
-        }
-    }
-
-    fn retire(&self, unsettled: Unsettled, segment: Option<Segment>) {
-        self.turn.lock().full.push_back((unsettled, segment));
-        self.work.notify_all();
-    }
-
-    /// A segment all of which is settled; settles the oldest when there may be no more.
-    fn next_segment(&self) -> Result<Segment> {
-        loop {
-            if let Some(segment) = self.turn.lock().free.pop() {
-                return Ok(segment);
-            }
-            if let Some(segment) = self.another_segment()? {
-                return Ok(segment);
-            }
-            self.settle_next(&self.settling.lock())?;
-        }
-    }
-
-    /// Settles the oldest that is to be settled, if any.
-    fn settle_next(&self, _settling: &MutexGuard<'_, ()>) -> Result<bool> {
-        self.check()?;
-        let Some((unsettled, segment)) = self.turn.lock().full.pop_front() else {
-            return Ok(false);
-        };
-        self.settle_files(&unsettled).map_err(|e| self.fail(e))?;
-        self.settled.fetch_max(unsettled.last, SeqCst);
-        if let Some(mut segment) = segment {
-            segment.used = 0;
-            self.turn.lock().free.push(segment);
-        }
-        Ok(true)
-    }
-
-    /// Syncs the files and their names first, then records the epoch that they make durable.
-    fn settle_files(&self, Unsettled { files, epoch, .. }: &Unsettled) -> Result<()> {
-        files.values().try_for_each(|Gathered { file, changes }| file.sync(*changes))?;
-        match epoch {
-            Epoch(0) => Ok(()),
-            epoch => self.epoch_file.lock().record(*epoch),
-        }
     }
 
     /// Lets what is in the current segment be settled while it is in use.
     fn retire_unsettled(&self, writer: &mut Writer) {
         if let Some(segment) = &mut writer.current {
-            self.retire(std::mem::take(&mut segment.unsettled), None);
+            self.settler.retire(std::mem::take(&mut segment.unsettled), None);
         }
     }
 
     fn settle_full(&self) -> Result<()> {
-        while self.settle_next(&self.settling.lock())? {}
-        // Another thread may be at work on the last one.
-        drop(self.settling.lock());
-        self.check()
+        self.settler.settle_full().map_err(|e| self.fail(e))
     }
 
     /// Makes everything that was added before this call durable in the files themselves, with an epoch record: a start
@@ -411,9 +311,8 @@ impl Journal {
     /// The same for good; nothing can be added any more. After a failure nothing is done but to end the thread: the
     /// next start writes all again that was in the journal.
     pub fn close(&self) -> Result<()> {
-        self.turn.lock().ended = true;
         self.gather.close();
-        self.work.notify_all();
+        self.settler.end();
         if let Some(thread) = self.thread.lock().take() {
             // A panic there has been reported by its hook; there is nothing left to do.
             let _ = thread.join();
@@ -426,14 +325,10 @@ impl Journal {
         self.retire_unsettled(writer);
         self.settle_full()?;
         if std::mem::take(&mut writer.open) {
-            // Nobody prepares a segment meanwhile.
-            let _settling = self.settling.lock();
-            let put_away = self.host.set_in_use(None).and_then(|()| redo::delete(&*self.vfs, &self.location));
-            put_away.map_err(|e| self.fail(e))?;
+            let delete = || self.host.set_in_use(None).and_then(|()| redo::delete(&*self.vfs, &self.location));
+            self.settler.put_away(delete).map_err(|e| self.fail(e))?;
             writer.current = None;
             writer.settled = writer.sequence;
-            let mut turn = self.turn.lock();
-            *turn = Turn { ended: turn.ended, ..Turn::default() };
         }
         Ok(())
     }
@@ -442,44 +337,25 @@ impl Journal {
     fn settle_ahead(&self) {
         let mut seen = 0;
         loop {
-            let mut turn = self.turn.lock();
-            let mut idle = false;
-            while !turn.ended && self.failure.get().is_none() && turn.full.is_empty() && !turn.wanted && !idle {
-                match self.settings.idle_time() {
-                    Some(time) => idle = self.work.wait_for(&mut turn, time).timed_out(),
-                    None => self.work.wait(&mut turn),
-                }
-            }
-            if turn.ended || self.failure.get().is_some() {
-                return;
-            }
-            drop(turn);
-            if let Err(error) = self.work_ahead(idle, &mut seen) {
+            let done = match self.settler.wait(self.settings.idle_time()) {
+                Work::Ended => return,
+                Work::Idle => self.settle_if_idle(&mut seen),
+                Work::Segments => self.settler.work().map_err(|e| self.fail(e)),
+            };
+            if let Err(error) = done {
                 self.host.failed(error);
                 return;
             }
         }
     }
 
-    fn work_ahead(&self, idle: bool, seen: &mut u64) -> Result<()> {
-        if idle {
-            let written = self.writer.lock().sequence;
-            return match std::mem::replace(seen, written) == written {
-                true => self.settle(),
-                false => Ok(()),
-            };
+    /// Settles all if nothing was written since the group `seen`.
+    fn settle_if_idle(&self, seen: &mut u64) -> Result<()> {
+        let written = self.writer.lock().sequence;
+        match std::mem::replace(seen, written) == written {
+            true => self.settle(),
+            false => Ok(()),
         }
-        let settling = self.settling.lock();
-        let needed = {
-            let mut turn = self.turn.lock();
-            std::mem::take(&mut turn.wanted) && turn.free.is_empty()
-        };
-        if needed {
-            // First: whoever writes the next group but one may need it, and settling takes longer.
-            let another = self.another_segment().map_err(|e| self.fail(e))?;
-            self.turn.lock().free.extend(another);
-        }
-        self.settle_next(&settling).map(drop)
     }
 }
 
