@@ -273,19 +273,13 @@ fn end(logdir: &Path, mut server: Server, until: Until, signals: &Signals, outpu
     let durable = server.durable();
     let once = until == Until::FirstSession;
     match (server.failure(), server.first_session()) {
-        (Some(failure), _) => {
-            log::error!("tgreplica ends, durable epoch {durable}: {failure}");
-            DISK
-        }
+        (failure @ Some(_), _) => end_of_store(failure, durable),
         (None, Some(Err(reason))) if once && !signals.stop.load(SeqCst) => {
             log::error!("tgreplica ends, durable epoch {durable}: {reason}");
             SESSION
         }
         (None, _) if until == Until::Rejoined => rejoin::report(logdir, &status, server.rewound(), output),
-        _ => {
-            log::info!("tgreplica ends, durable epoch {durable}");
-            DONE
-        }
+        _ => end_of_store(None, durable),
     }
 }
 
@@ -364,15 +358,7 @@ fn of_upstream(logdir: &Path, endpoint: &Endpoint, how: How<'_>, signals: &Signa
         Ok(replica) => Arc::new(replica),
         Err(e) => return output.fail(USAGE, &format!("cannot serve: {e}")),
     };
-    let answers = {
-        let (store, served, logdir_of) = (store.clone(), Arc::downgrade(&replica), logdir.to_owned());
-        answer(logdir, (metrics_at, metrics), move || {
-            let connected = served.upgrade().is_some_and(|replica| replica.held() > 0);
-            let state = if connected { LinkState::Streaming } else { LinkState::Connecting };
-            let known = Known { protocol: Some("upstream"), state, last_error: store.failure(), ..Known::default() };
-            status::of_replica(&logdir_of, known, store.durable(), store.identity())
-        })
-    };
+    let answers = answer(logdir, (metrics_at, metrics), status_of_upstream(logdir, &store, &replica));
     let backups = {
         let (store, asked) = (store.clone(), store.clone());
         let begin = move || begin_backup(&store).map_err(|e| e.to_string());
@@ -393,8 +379,26 @@ fn of_upstream(logdir: &Path, endpoint: &Endpoint, how: How<'_>, signals: &Signa
     store.close();
     // Whoever asked meanwhile was answered.
     drop(answers);
-    let durable = store.durable();
-    match store.failure().or(synced.err().map(|e| e.to_string())) {
+    end_of_store(store.failure().or(synced.err().map(|e| e.to_string())), store.durable())
+}
+
+fn status_of_upstream(
+    logdir: &Path,
+    store: &Arc<StandbyStore>,
+    replica: &Arc<upstream::replica::Replica>,
+) -> impl Fn() -> Status + Send + Sync + 'static {
+    let (store, served, logdir) = (store.clone(), Arc::downgrade(replica), logdir.to_owned());
+    move || {
+        let connected = served.upgrade().is_some_and(|replica| replica.held() > 0);
+        let state = if connected { LinkState::Streaming } else { LinkState::Connecting };
+        let known = Known { protocol: Some("upstream"), state, last_error: store.failure(), ..Known::default() };
+        status::of_replica(&logdir, known, store.durable(), store.identity())
+    }
+}
+
+/// Says why the program ends when it is only the disk that can have failed.
+fn end_of_store(failure: Option<String>, durable: Epoch) -> i32 {
+    match failure {
         Some(failure) => {
             log::error!("tgreplica ends, durable epoch {durable}: {failure}");
             DISK

@@ -51,20 +51,22 @@ fn refuse(out: &Outgoing, reason: Reason) -> String {
     reason.to_string()
 }
 
-/// The handshake up to the point where the peer has proved who it is. `None` when it came and went without a word.
-fn open(node: &Node, connection: Connection) -> Result<Option<(Incoming, Identified)>, String> {
+/// The connection as the settings want it, with the first bytes of this protocol read. `None` when the peer came
+/// and went without a word.
+fn accept(node: &Node, connection: Connection) -> Result<Option<Incoming>, String> {
     let (peer, timeout) = (connection.peer(), node.options.timeout);
-    let text = |e: io::Error| e.to_string();
     let deadline = Deadline::after(timeout);
     let nothing = |e: io::Error| format!("nothing that belongs to this protocol came: {e}");
     let Some(first) = connection.first_byte(deadline).map_err(nothing)? else { return Ok(None) };
     let (connection, is_missing_tls) = match &node.options.tls {
-        Some(certificates) if first != MAGIC[0] => (certificates.accept(connection, deadline).map_err(text)?, false),
+        Some(certificates) if first != MAGIC[0] => {
+            (certificates.accept(connection, deadline).map_err(|e| e.to_string())?, false)
+        }
         tls => (connection, tls.is_some()),
     };
     let (half, mut out) = connection.split(deadline);
     out.set_deadline(Deadline::Each(timeout));
-    let (mut incoming, magic) = match Incoming::begin(half, Outgoing::new(out)) {
+    let (incoming, magic) = match Incoming::begin(half, Outgoing::new(out)) {
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         other => other.map_err(nothing)?,
     };
@@ -84,6 +86,13 @@ fn open(node: &Node, connection: Connection) -> Result<Option<(Incoming, Identif
             "without a secret only peers on the replica's own machine are accepted: set a secret file on both sides";
         return Err(refuse(incoming.out(), Reason::new(Code::NO_SECRET, text)));
     }
+    Ok(Some(incoming))
+}
+
+/// The handshake up to the point where the peer has proved who it is. `None` when it came and went without a word.
+fn open(node: &Node, connection: Connection) -> Result<Option<(Incoming, Identified)>, String> {
+    let (peer, text) = (connection.peer(), |e: io::Error| e.to_string());
+    let Some(mut incoming) = accept(node, connection)? else { return Ok(None) };
     let nonce = secret::random().map_err(text)?;
     let mut handshake = ReplicaHandshake::new(nonce, node.terms());
     loop {
