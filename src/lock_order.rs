@@ -59,6 +59,8 @@ pub enum Rank {
     BaseSetDropped,
     /// The addresses of a replica, while one of them is connected to.
     Dialer,
+    /// What a replica of the original's protocol has confirmed, written to the directory.
+    Confirmed,
     /// What is sent on a control connection, so that epochs are told in order.
     Control,
     /// How far a base sync is.

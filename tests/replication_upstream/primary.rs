@@ -31,7 +31,7 @@ pub const SHORT: Duration = Duration::from_millis(300);
 
 const VERSION: WriteVersion = WriteVersion { major: 1, minor: 0 };
 
-fn is_end(message: &Message) -> bool {
+pub fn is_end(message: &Message) -> bool {
     matches!(message, Message::LogEntry { flags, .. } if flags & flag::END != 0)
 }
 

@@ -6,8 +6,8 @@ use crate::engine::{write_some, Engine};
 use crate::engine_run::quick_dir;
 use crate::golden_data::Row;
 use crate::peer::DEADLINE;
-use crate::primary::{end_alike, recovered, standby, SHORT};
-use crate::stand_in::StandIn;
+use crate::primary::{end_alike, is_end, recovered, standby, SHORT};
+use crate::stand_in::{Answer, StandIn};
 use limestone_core::datastore::{Channel, Settings};
 use limestone_core::engine;
 use limestone_core::replication::native::replica as native;
@@ -18,8 +18,10 @@ use limestone_core::types::{BlobId, Durability, Epoch, StorageId, WriteVersion};
 use limestone_core::vfs::RealFs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 #[test]
 fn what_was_stored_and_not_propagated_in_an_earlier_run_is_sent_before_anything_later_is_propagated() {
@@ -95,14 +97,20 @@ fn a_replica_that_has_more_than_was_noted_is_brought_up_to_date() {
 
 /// The rows of a directory that an engine is using, from a copy.
 fn recovered_copy(dir: &Path) -> Vec<Row> {
+    recovered(copy(dir).path())
+}
+
+/// A copy of the files of a directory that an engine is using.
+fn copy(dir: &Path) -> TempDir {
     let copy = quick_dir();
     for entry in std::fs::read_dir(dir).unwrap() {
         let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_file() {
+        let is_being_replaced = entry.path().extension().is_some_and(|extension| extension == "tmp");
+        if entry.file_type().unwrap().is_file() && !is_being_replaced {
             std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
         }
     }
-    recovered(copy.path())
+    copy
 }
 
 #[test]
@@ -115,16 +123,63 @@ fn nothing_is_propagated_when_the_log_has_not_all_that_the_replica_lacks() {
     engine.shutdown();
     // As after a restore of an older state: the replica has more than this directory.
     let file = dir.path().join(CONFIRMED_NAME);
-    assert_eq!(std::fs::read_to_string(&file).unwrap(), "{\"format\":1,\"epoch\":2}\n");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "{\"format\":1,\"epoch\":2,\"asked\":2}\n");
     std::fs::write(&file, "{\"format\":1,\"epoch\":9}\n").unwrap();
-    let engine = Engine::start(dir.path(), StandIn::start().address, SHORT, 1);
-    write_some(&engine, 11..=11);
-    engine.switch(12);
-    assert!(!engine.store.wait_durable(Epoch(11), Durability::Propagated, Some(SHORT)).unwrap());
-    let status = engine.primary.status();
-    assert_eq!(status.phase, Phase::GivenUp);
-    assert!(status.last_error.unwrap().contains("set back"), "the reason is told");
+    // Also when the directory has passed that epoch again.
+    for epoch in [11, 13] {
+        let engine = Engine::start(dir.path(), StandIn::start().address, SHORT, 1);
+        write_some(&engine, epoch..=epoch);
+        engine.switch(epoch + 1);
+        assert!(!engine.store.wait_durable(Epoch(epoch), Durability::Propagated, Some(SHORT)).unwrap());
+        let status = engine.primary.status();
+        assert_eq!(status.phase, Phase::GivenUp);
+        assert!(status.last_error.unwrap().contains("set back"), "the reason is told");
+        engine.shutdown();
+    }
+}
+
+/// Every life ends while the replica is silent, so that a copy of the directory is what a killed process leaves.
+#[test]
+fn lives_that_end_while_they_send_what_is_missing_get_on_all_the_same() {
+    const SESSIONS: u64 = 500;
+    const SESSIONS_EACH: usize = 200;
+    let mut dir = quick_dir();
+    let far = quick_dir();
+    let mut replica = standby(far.path(), None);
+    let engine = Engine::start(dir.path(), replica.address(), SHORT, 1);
+    write_some(&engine, 1..=1);
+    engine.switch(2);
+    engine.wait_propagated(1);
+    replica.stop();
+    write_some(&engine, 2..=SESSIONS);
+    engine.switch(SESSIONS + 1);
     engine.shutdown();
+    drop(engine);
+    let noted = |dir: &Path| {
+        let text = std::fs::read_to_string(dir.join(CONFIRMED_NAME)).unwrap();
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()["epoch"].as_u64().unwrap()
+    };
+    assert_eq!(noted(dir.path()), 1);
+    for life in 0..=SESSIONS / SESSIONS_EACH as u64 {
+        let ends = AtomicUsize::new(0);
+        let replica =
+            StandIn::with(move |_, message| match is_end(message) && ends.fetch_add(1, SeqCst) >= SESSIONS_EACH {
+                true => Answer::Silence,
+                false => Answer::Usual,
+            });
+        let (before, begin) = (noted(dir.path()), Instant::now());
+        let engine = Engine::start(dir.path(), replica.address, DEADLINE, 2);
+        while noted(dir.path()) < (before + SESSIONS_EACH as u64 / 2).min(SESSIONS) {
+            assert!(begin.elapsed() < DEADLINE, "life {life} ends where it began, at epoch {before}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let image = copy(dir.path());
+        engine.primary.shutdown(Duration::ZERO);
+        engine.store.shutdown();
+        drop(engine);
+        dir = image;
+    }
+    assert_eq!(noted(dir.path()), SESSIONS);
 }
 
 /// An engine that never waits for the replica at `address`, with one channel, before its start.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the threads of the primary share, and what becomes of it when a connection is made, fails, or is given up.
 
-use super::confirmed;
+use super::confirmed::{self, Kept};
 use super::connection::{Exchange, LinkError};
 use super::queue::Queue;
 use crate::lock_order::{Condvar, Mutex};
@@ -50,6 +50,7 @@ pub(super) struct Shared {
     pub(super) settings: ReplicationSettings,
     pub(super) vfs: Arc<dyn Vfs>,
     pub(super) location: PathBuf,
+    pub(super) kept: Mutex<Kept>,
     pub(super) blobs: PathBuf,
     pub(super) observer: Box<dyn Observer>,
     pub(super) state: Mutex<State>,
@@ -66,6 +67,8 @@ pub(super) struct State {
     pub(super) stored: Epoch,
     /// The last stored epoch that is on this side's disk: those behind it wrote nothing and left no trace.
     pub(super) recorded: Epoch,
+    /// No group commit of a later epoch was ever sent.
+    pub(super) asked: Epoch,
     /// Whether the control connection was made in this link.
     pub(super) had_control: bool,
     /// The id of channel 0: a replica of the original that never had a control connection may know smaller ones.
@@ -214,6 +217,6 @@ impl Shared {
         // Lets go of the log files.
         let complete = state.queue.complete();
         state.queue = Queue::default();
-        state.queue.start(complete, complete, []);
+        state.queue.start(complete, complete, Epoch(0), (0, []));
     }
 }

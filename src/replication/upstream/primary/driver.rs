@@ -3,7 +3,7 @@
 //! one for each log channel that sends sessions and waits for their acknowledgements, one for the control connection,
 //! one that connects again after a loss, and one that reports progress.
 
-use super::confirmed;
+use super::confirmed::{self, Kept, Noted};
 use super::connection::Exchange;
 use super::core::{Observer, Phase, Shared, State};
 use super::queue::Queue;
@@ -68,6 +68,7 @@ impl Primary {
             queue: Queue::default(),
             stored: Epoch(0),
             recorded: Epoch(0),
+            asked: Epoch(0),
             had_control: false,
             first_id: 0,
             channels: 0,
@@ -86,6 +87,7 @@ impl Primary {
             vfs,
             blobs: location.join(names::BLOB_DIR),
             location: location.to_owned(),
+            kept: Mutex::new(Rank::Confirmed, Kept::default()),
             observer,
             state: Mutex::new(Rank::Leaf, state),
             changed: Condvar::new(),
@@ -122,8 +124,8 @@ impl Primary {
     /// [`Error::BrokenMetadata`] or [`Error::Io`] when the file cannot be read or written.
     pub fn ready(&self, recorded: Epoch, subscription: Subscription) -> Result<()> {
         let shared = &self.shared;
-        let confirmed = match confirmed::load(&*shared.vfs, &shared.location)? {
-            Some(confirmed) => confirmed,
+        let noted = match confirmed::load(&*shared.vfs, &shared.location)? {
+            Some(noted) => noted,
             None => {
                 if recorded > Epoch(0) {
                     log::warn!(
@@ -131,13 +133,16 @@ impl Primary {
                          protocol cannot ask it. If it is none, stop both sides and copy the directory"
                     );
                 }
-                recorded
+                Noted { confirmed: recorded, ..Noted::default() }
             }
         };
+        let noted = Noted { set_back: noted.set_back || noted.confirmed > recorded, ..noted };
         // On the disk before anything is stored that the replica may lack.
-        confirmed::save(&*shared.vfs, &shared.location, confirmed)?;
-        let missing = match confirmed > recorded {
-            true => Err(format!("it has epoch {confirmed}, this directory was set back to epoch {recorded}")),
+        confirmed::save(&*shared.vfs, &shared.location, noted)?;
+        shared.kept.lock().noted = noted;
+        let confirmed = noted.confirmed;
+        let missing = match noted.set_back {
+            true => Err(format!("it has epoch {confirmed}, and this directory was set back to an earlier one")),
             false => missing_sessions(subscription, confirmed, shared.settings.retain_bytes),
         };
         let (link, channels, first_id) = {
@@ -145,17 +150,19 @@ impl Primary {
             state.ready = true;
             state.stored = state.stored.max(recorded);
             state.recorded = state.recorded.max(recorded);
+            state.asked = noted.asked.unwrap_or(recorded);
             match missing {
                 Ok(sessions) => {
                     if !sessions.is_empty() {
                         let count = sessions.len();
                         log::info!("replication: {count} sessions above epoch {confirmed} are sent from the log");
                     }
-                    state.queue.start(confirmed, recorded, sessions);
+                    let (asked, channels) = (state.asked, state.channels);
+                    state.queue.start(confirmed, recorded, asked, (channels, sessions));
                 }
                 Err(reason) => {
                     let confirmed = confirmed.min(recorded);
-                    state.queue.start(confirmed, confirmed, []);
+                    state.queue.start(confirmed, confirmed, Epoch(0), (0, []));
                     shared.give_up(&mut state, &reason);
                 }
             }
@@ -174,7 +181,10 @@ impl Primary {
     /// were none.
     pub fn confirmed_earlier(&self) -> Option<Epoch> {
         // What is wrong with the file [`Self::ready`] says.
-        confirmed::load(&*self.shared.vfs, &self.shared.location).unwrap_or(Some(Epoch(0)))
+        match confirmed::load(&*self.shared.vfs, &self.shared.location) {
+            Ok(noted) => noted.map(|noted| noted.confirmed),
+            Err(_) => Some(Epoch(0)),
+        }
     }
 
     /// What is going on.

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The primary for a replica that speaks the protocol of the original. Owns what is still to be sent ([`queue`]), how
 //! the bytes of a log file become messages (`encode`), the connections (`connection`), what the threads share (`core`)
-//! and do (`threads`), and the way in (`driver`). Promises that nothing is called propagated before the replica has
-//! confirmed it, that every wait ends, and that a replica that fails never stops the engine.
+//! and do (`threads`), what is kept for the next run (`record`), and the way in (`driver`). Promises that nothing is
+//! called propagated before the replica has confirmed it, that every wait ends, and that a replica that fails never
+//! stops the engine.
 
 mod confirmed;
 mod connection;
@@ -10,6 +11,7 @@ mod core;
 mod driver;
 mod encode;
 pub mod queue;
+mod record;
 mod threads;
 
 pub use confirmed::{note as note_confirmed, NAME as CONFIRMED_NAME};

@@ -11,6 +11,10 @@ use std::sync::Arc;
 
 /// With more references than this waiting, neighbours of different epochs are put together as well.
 const RUNS_KEPT_APART: usize = 1024;
+/// What an earlier run left is committed in steps of so many sessions.
+const STEP_SESSIONS: usize = 64;
+/// With so many group commits waiting the replica is far behind.
+const COMMITS_FAR: usize = 64;
 
 /// Sessions that stand one behind the other in a log file.
 #[derive(Clone, Debug)]
@@ -54,28 +58,41 @@ pub struct Queue {
     commits: VecDeque<Commit>,
     /// The last epoch of which a group commit was queued.
     queued: Epoch,
+    /// The last epoch of which an earlier run left sessions.
+    left: Epoch,
     /// The largest epoch up to which nothing is missing on the replica.
     complete: Epoch,
     bytes: u64,
 }
 
 impl Queue {
-    /// Nothing is missing up to `confirmed`; what is recorded above it has to be sent, `sessions` in the order of their
-    /// epochs. One channel sends them all.
-    pub fn start(&mut self, confirmed: Epoch, recorded: Epoch, sessions: impl IntoIterator<Item = EndedSession>) {
+    /// Nothing is missing up to `confirmed`; what is recorded above it has to be sent, the sessions in the order of
+    /// their epochs by so many channels. The replica may have recorded epochs up to `asked` already, and takes no group
+    /// commit of a lower one than it has: there is one for all of these, and from there on one for each step.
+    pub fn start(
+        &mut self,
+        confirmed: Epoch,
+        recorded: Epoch,
+        asked: Epoch,
+        (channels, sessions): (usize, impl IntoIterator<Item = EndedSession>),
+    ) {
         self.queued = self.queued.max(recorded);
         self.complete = self.complete.max(confirmed);
         // What a tap was told of these epochs before the start.
         self.commits.clear();
-        let mut last = None;
-        for EndedSession { epoch, file, start, len, .. } in sessions {
-            self.ended(0, file, start, len, epoch);
-            self.synced(0);
-            last = Some(epoch);
+        let (mut last, mut step) = (None, 0);
+        for EndedSession { epoch, channel, file, start, len, .. } in sessions {
+            if let Some(last) = last.filter(|last| *last < epoch && *last >= asked && step >= STEP_SESSIONS) {
+                self.commits.push_back(Commit { epoch: last, stored: last });
+                step = 0;
+            }
+            let channel = channel as usize % channels.max(1);
+            self.ended(channel, file, start, len, epoch);
+            self.synced(channel);
+            (last, step) = (Some(epoch), step + 1);
         }
+        self.left = last.unwrap_or_default();
         match last {
-            // One for all: the replica may have recorded some of these epochs already, and takes no lower one than
-            // that.
             Some(epoch) => self.commits.push_back(Commit { epoch, stored: recorded.max(epoch) }),
             None => self.complete = self.complete.max(recorded),
         }
@@ -150,6 +167,15 @@ impl Queue {
         let up_to = |run: Option<&Run>| run.is_some_and(|run| run.first <= epoch);
         let missing = |channel: &Channel| up_to(channel.waiting.front()) || up_to(channel.unsynced.as_ref());
         (!self.channels.iter().any(missing)).then_some(epoch)
+    }
+
+    /// While much waits behind the group commit of `epoch`, which is the next one: an epoch from there on of which
+    /// there is one as well.
+    pub fn far_commit(&self, epoch: Epoch) -> Option<Epoch> {
+        match epoch < self.left {
+            true => Some(epoch),
+            false => self.commits.get(COMMITS_FAR).map(|commit| commit.epoch),
+        }
     }
 
     /// The replica has acknowledged the group commit.
@@ -242,7 +268,7 @@ mod tests {
     #[test]
     fn epochs_without_writes_are_complete_with_the_one_before() {
         let (mut queue, file) = (Queue::default(), file());
-        queue.start(Epoch(3), Epoch(3), []);
+        queue.start(Epoch(3), Epoch(3), Epoch(3), (1, []));
         queue.stored(Epoch(5), None);
         assert_eq!(queue.complete(), Epoch(5));
         end(&mut queue, 0, file, 0, 10, Epoch(6));
@@ -252,6 +278,35 @@ mod tests {
         assert_eq!(queue.complete(), Epoch(5));
         queue.committed(Epoch(6));
         assert_eq!(queue.complete(), Epoch(9));
+    }
+
+    #[test]
+    fn what_an_earlier_run_left_is_committed_in_steps_from_where_no_replica_can_be_further() {
+        let (mut queue, file) = (Queue::default(), file());
+        let left = (1..=300).map(|n| EndedSession {
+            epoch: Epoch(n / 2 + 1),
+            channel: n as u32 % 3,
+            file: file.clone(),
+            start: n * 10,
+            len: 10,
+            blobs: Arc::default(),
+        });
+        queue.start(Epoch(0), Epoch(160), Epoch(70), (2, left));
+        let epochs: Vec<u64> = queue.commits.iter().map(|commit| commit.epoch.0).collect();
+        assert_eq!(epochs, [70, 102, 134, 151]);
+        assert_eq!(queue.next_commit(), None);
+        while let Some(run) = queue.next(0).filter(|run| run.first <= Epoch(70)) {
+            queue.acknowledged(0, run.end - run.start, None);
+        }
+        assert_eq!(queue.next_commit(), None, "the other channel sends some of them");
+        while let Some(run) = queue.next(1).filter(|run| run.first <= Epoch(70)) {
+            queue.acknowledged(1, run.end - run.start, None);
+        }
+        assert_eq!(queue.next_commit(), Some(Epoch(70)));
+        queue.committed(Epoch(70));
+        assert_eq!(queue.complete(), Epoch(70));
+        queue.committed(Epoch(151));
+        assert_eq!(queue.complete(), Epoch(160), "epochs without writes count with the last one");
     }
 
     #[test]

@@ -1,20 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What each thread of the primary does.
 
-use super::confirmed;
 use super::connection::{Exchange, LinkError};
 use super::core::{Phase, Shared};
 use super::encode::{epoch_at, send_session, BlobFiles};
+use super::record::Record;
 use crate::lock_order::MutexGuard;
 use crate::replication::net::backoff::Backoff;
 use crate::types::Epoch;
-use std::io::BufWriter;
+use std::io::{self, BufWriter};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const SEND_BYTES: usize = 64 << 10;
-/// How often what the replica has confirmed is put on the disk.
-const RECORD_INTERVAL: Duration = Duration::from_millis(500);
 
 impl Shared {
     /// Sends the sessions of a channel until the link ends.
@@ -61,7 +59,10 @@ impl Shared {
                     None => self.changed.wait(&mut state),
                 }
             };
+            state.asked = state.asked.max(epoch);
+            let far = state.queue.far_commit(epoch);
             drop(state);
+            self.note_before_commit(epoch, far).map_err(io::Error::other)?;
             control.group_commit(epoch)?;
             let mut state = self.state.lock();
             if state.is_over(link) {
@@ -92,6 +93,7 @@ impl Shared {
             }
             let (link, channels, first_id) = (state.link, state.channels, state.first_id);
             drop(state);
+            self.note_all();
             let connected = self.connect_all(link, channels, first_id);
             if connected.is_ok() {
                 backoff.reset();
@@ -134,7 +136,7 @@ impl Shared {
     /// Tells how far the replica is, and lets be seen to what the mode makes of it.
     pub(super) fn report(self: &Arc<Shared>) {
         let (mut reported, mut begun) = (Epoch(0), false);
-        let mut record = Record { shared: self, saved: Epoch(0), at: Instant::now(), failed: false };
+        let mut record = Record::new(self);
         let mut told_given_up = false;
         let mut state = self.state.lock();
         loop {
@@ -146,53 +148,28 @@ impl Shared {
             if complete > reported || begins {
                 begun |= begins;
                 reported = complete;
-                MutexGuard::unlocked(&mut state, || {
-                    self.observer.propagated(complete);
-                    record.note(complete, false);
-                });
+                MutexGuard::unlocked(&mut state, || self.observer.propagated(complete));
             } else if state.phase == Phase::GivenUp && !told_given_up {
                 told_given_up = true;
                 MutexGuard::unlocked(&mut state, || self.observer.given_up());
             } else if state.phase == Phase::Closed {
-                MutexGuard::unlocked(&mut state, || record.note(complete, true));
+                let ready = state.ready;
+                drop(state);
+                if ready {
+                    self.note_all();
+                }
                 return;
-            } else if let Some(wait) = wait {
-                self.changed.wait_for(&mut state, wait);
             } else {
-                self.changed.wait(&mut state);
+                let due = record.due(&state);
+                if due == Some(Duration::ZERO) {
+                    let confirmed = state.confirmed();
+                    MutexGuard::unlocked(&mut state, || record.note(confirmed));
+                } else if let Some(wait) = wait.into_iter().chain(due).min() {
+                    self.changed.wait_for(&mut state, wait);
+                } else {
+                    self.changed.wait(&mut state);
+                }
             }
-        }
-    }
-}
-
-/// Keeps what the replica has confirmed on the disk, seldom: a run that finds less than the truth sends more.
-struct Record<'a> {
-    shared: &'a Shared,
-    saved: Epoch,
-    at: Instant,
-    failed: bool,
-}
-
-impl Record<'_> {
-    fn note(&mut self, complete: Epoch, last: bool) {
-        let (ready, recorded) = {
-            let state = self.shared.state.lock();
-            (state.ready && state.phase != Phase::GivenUp, state.recorded)
-        };
-        // A group commit that is sent early may be ahead of this side's disk. So are epochs without writes: after a
-        // restart they come again, with other sessions.
-        let confirmed = complete.min(recorded);
-        if !ready || confirmed <= self.saved || (!last && self.at.elapsed() < RECORD_INTERVAL) {
-            return;
-        }
-        self.at = Instant::now();
-        match confirmed::save(&*self.shared.vfs, &self.shared.location, confirmed) {
-            Ok(()) => (self.saved, self.failed) = (confirmed, false),
-            Err(e) if !self.failed => {
-                self.failed = true;
-                log::warn!("replication: what the replica has confirmed cannot be kept, more is sent again later: {e}");
-            }
-            Err(_) => {}
         }
     }
 }
