@@ -20,6 +20,7 @@ pub mod program_output;
 pub mod progress_bar;
 pub mod recovery;
 pub mod replication;
+pub mod scrub;
 pub mod stderr_log;
 pub mod tgbackup;
 pub mod tglogutil;

@@ -14,7 +14,7 @@ const FLOORS: &[&[&str]] = &[
     &["wal"],
     &["recovery"],
     &["blob"],
-    &["backup", "compaction"],
+    &["backup", "compaction", "scrub"],
     &["directory"],
     &["datastore"],
     &["replication"],

@@ -43,12 +43,20 @@ fn pick(vfs: &dyn Vfs, location: &Path, wanted: impl Fn(&OsStr) -> Result<bool>)
     Ok(picked)
 }
 
+/// Forms that exist for a moment can vanish before they are copied, and checksums speak of files of this directory.
+const NEVER_NEEDED: [&str; 6] = [
+    names::EPOCH_TEMPORARY,
+    names::CATALOG_TEMPORARY,
+    names::TAGS_TEMPORARY,
+    names::HISTORY_TEMPORARY,
+    names::CHECKSUMS_TEMPORARY,
+    names::CHECKSUMS,
+];
+
 /// The files of a plain backup, by path: all that exists directly in the directory, live log files included, and the
 /// BLOBs (§9.1), but for those that `incomplete` says are not whole.
 pub fn all_files(vfs: &dyn Vfs, location: &Path, incomplete: impl Fn(BlobId) -> bool) -> Result<Vec<BackupFile>> {
-    // Forms that exist for a moment can vanish before they are copied, and are never needed.
-    let momentary = [names::EPOCH_TEMPORARY, names::CATALOG_TEMPORARY, names::TAGS_TEMPORARY, names::HISTORY_TEMPORARY];
-    let mut files = pick(vfs, location, |name| Ok(momentary.iter().all(|other| name != *other)))?;
+    let mut files = pick(vfs, location, |name| Ok(NEVER_NEEDED.iter().all(|other| name != *other)))?;
     files.extend(blob_files(vfs, location, incomplete)?);
     files.sort();
     Ok(files.into_iter().map(file).collect())

@@ -34,7 +34,7 @@ fn of_status(status: &Status) -> Vec<Family> {
     let degraded = status.policy.as_ref().map(|_| u64::from(status.degraded_since.is_some()));
     let seconds = |ms: Option<u64>| ms.map(|ms| ms as f64 / 1e3);
     let lag = &status.lag;
-    vec![
+    let mut families = vec![
         family("limestone_build_info", "The version that answers; always 1.", Kind::Gauge, vec![flag(version, true)]),
         family(
             "limestone_role",
@@ -63,7 +63,20 @@ fn of_status(status: &Status) -> Vec<Family> {
             seconds(lag.age_ms),
         ),
         gauge("limestone_degraded", "1 while epochs are reported without the replica.", degraded),
-    ]
+    ];
+    if let Some(scrub) = &status.scrub {
+        families.extend([
+            counter("limestone_scrub_rounds", "Rounds over all closed log files.", scrub.rounds),
+            counter("limestone_scrubbed_bytes", "Bytes of closed log files that were read again.", scrub.bytes),
+            counter("limestone_found_damage", "Times that a closed log file was found to be damaged.", scrub.found),
+            gauge(
+                "limestone_damaged_files",
+                "Log files that are damaged and not replaced yet.",
+                Some(scrub.damaged.len() as u64),
+            ),
+        ]);
+    }
+    families
 }
 
 fn of_numbers(numbers: &Snapshot) -> Vec<Family> {

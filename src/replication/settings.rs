@@ -11,6 +11,7 @@ use super::net::tls::{Certificates, Files, Part};
 use super::policy::rule;
 use super::secret::Secret;
 use crate::directory::Keep;
+use crate::scrub::{Rate, Scrubbing};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -33,13 +34,15 @@ const ALLOW_NO_SECRET: &str = "TSURUGI_REPLICATION_ALLOW_NO_SECRET";
 const RETAIN_MB: &str = "TSURUGI_REPLICATION_RETAIN_MB";
 const CUT_OFF_MAX: &str = "TSURUGI_REPLICATION_CUT_OFF_MAX";
 const CUT_OFF_MB: &str = "TSURUGI_REPLICATION_CUT_OFF_MB";
+const SCRUB_MB_S: &str = "TSURUGI_REPLICATION_SCRUB_MB_S";
+const SCRUB_PERIOD_S: &str = "TSURUGI_REPLICATION_SCRUB_PERIOD_S";
 const VERSION_MIN: &str = "TSURUGI_REPLICATION_VERSION_MIN";
 const TLS_CERT: &str = "TSURUGI_REPLICATION_TLS_CERT";
 const TLS_KEY: &str = "TSURUGI_REPLICATION_TLS_KEY";
 const TLS_CA: &str = "TSURUGI_REPLICATION_TLS_CA";
 const TLS_CRL: &str = "TSURUGI_REPLICATION_TLS_CRL";
 const TLS_PEER_NAME: &str = "TSURUGI_REPLICATION_TLS_PEER_NAME";
-const KNOWN: [&str; 18] = [
+const KNOWN: [&str; 20] = [
     ENDPOINT,
     REPLICAS,
     QUORUM,
@@ -52,6 +55,8 @@ const KNOWN: [&str; 18] = [
     RETAIN_MB,
     CUT_OFF_MAX,
     CUT_OFF_MB,
+    SCRUB_MB_S,
+    SCRUB_PERIOD_S,
     VERSION_MIN,
     TLS_CERT,
     TLS_KEY,
@@ -67,6 +72,11 @@ const TIMEOUT_DEFAULT_MS: u64 = 10_000;
 /// A day; more is a mistake.
 const TIMEOUT_MAX_MS: u64 = 86_400_000;
 const RETAIN_DEFAULT_MB: u64 = 4096;
+const SCRUB_DEFAULT_MB_S: u64 = 8;
+/// A day.
+const SCRUB_PERIOD_DEFAULT_S: u64 = 86_400;
+/// A year; more is a mistake.
+const SCRUB_PERIOD_MAX_S: u64 = 31_536_000;
 
 /// A variable that is not understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -152,6 +162,8 @@ pub struct ReplicationSettings {
     pub retain_bytes: u64,
     /// How much of what rewinds cut off a replica keeps. Default: 4 directories, 10 GiB.
     pub keep_cut_off: Keep,
+    /// How a replica reads its closed log files again and again; `None`: it does not. Default: 8 MiB/s, each day.
+    pub scrubbing: Option<Scrubbing>,
     /// Of the upstream protocol: the end of a session is sent before the local sync. Default: no.
     pub async_session_close: bool,
     /// Of the upstream protocol: a group commit is sent before the local epoch record. Default: no.
@@ -224,6 +236,7 @@ impl ReplicationSettings {
                 .unwrap_or(RETAIN_DEFAULT_MB)
                 << 20,
             keep_cut_off: given.keep_cut_off()?,
+            scrubbing: given.scrubbing()?,
             async_session_close: given.0.contains_key(OsStr::new(ASYNC_SESSION_CLOSE)),
             async_group_commit: given.0.contains_key(OsStr::new(ASYNC_GROUP_COMMIT)),
         };
@@ -305,6 +318,14 @@ impl Variables {
             directories: self.get(CUT_OFF_MAX, directories)?.unwrap_or(default.directories),
             bytes: self.get(CUT_OFF_MB, megabytes)?.map_or(default.bytes, |mb| mb << 20),
         })
+    }
+
+    fn scrubbing(&self) -> Result<Option<Scrubbing>, SettingsError> {
+        let megabytes = |text: &str| parse_number(text, 0, 1 << 20, "a number of megabytes (2^20 bytes) per second");
+        let seconds = |text: &str| parse_number(text, 1, SCRUB_PERIOD_MAX_S, "a number of seconds");
+        let bytes_per_s = self.get(SCRUB_MB_S, megabytes)?.unwrap_or(SCRUB_DEFAULT_MB_S) << 20;
+        let period = Duration::from_secs(self.get(SCRUB_PERIOD_S, seconds)?.unwrap_or(SCRUB_PERIOD_DEFAULT_S));
+        Ok((bytes_per_s > 0).then_some(Scrubbing { rate: Rate { bytes_per_s }, period }))
     }
 
     /// All that TLS needs, or nothing of it.

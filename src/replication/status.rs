@@ -138,6 +138,8 @@ pub struct Known {
     pub last_error: Option<String>,
     /// Who holds back a compaction that was asked for.
     pub held_back: Option<HeldBack>,
+    /// Of a replica that reads its closed log files again and again.
+    pub scrub: Option<ScrubStatus>,
     /// How many of several replicas must have an epoch.
     pub quorum: Option<usize>,
     /// Several replicas; one is the document itself.
@@ -211,6 +213,7 @@ impl Known {
             safe_snapshot: self.safe_snapshot,
             last_error: self.last_error.map(|error| printable(&error)),
             compaction: self.held_back.map(|held_back| printable(&held_back.to_string())),
+            scrub: self.scrub,
             quorum: self.quorum.map(|quorum| quorum as u64),
             replicas,
         }
@@ -236,6 +239,19 @@ impl Known {
             last_error: replica.last_error.as_deref().map(printable),
         }
     }
+}
+
+/// What a replica has found in its closed log files since it was started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubStatus {
+    /// Whole rounds over all files.
+    pub rounds: u64,
+    /// That were read.
+    pub bytes: u64,
+    /// Times that damage was found.
+    pub found: u64,
+    /// The files that are damaged and not replaced yet.
+    pub damaged: Vec<String>,
 }
 
 /// One of several replicas of a primary; the fields mean what they do in [`Status`].
@@ -302,6 +318,9 @@ pub struct Status {
     /// Why a compaction that was asked for is not done yet; `None` when none waits for a replica.
     #[serde(default)]
     pub compaction: Option<String>,
+    /// Of a replica that reads its closed log files again and again.
+    #[serde(default)]
+    pub scrub: Option<ScrubStatus>,
     /// Of a primary with several replicas: how many must have an epoch before it counts as propagated. The link above
     /// is that of the one that completes them.
     #[serde(default)]
@@ -389,6 +408,12 @@ impl fmt::Display for Status {
         write!(f, "last error: {}", or_none(&self.last_error))?;
         if let Some(compaction) = &self.compaction {
             write!(f, "\ncompaction: {compaction}")?;
+        }
+        if let Some(ScrubStatus { rounds, bytes, found, damaged }) = &self.scrub {
+            write!(f, "\nscrub:      {rounds} rounds, {bytes} bytes, damage found {found} times")?;
+            if !damaged.is_empty() {
+                write!(f, ", waits for a base sync: {}", damaged.join(", "))?;
+            }
         }
         if let Some(quorum) = self.quorum {
             write!(f, "\nreplicas:   {quorum} of {} must have an epoch", self.replicas.len())?;

@@ -256,6 +256,7 @@ fn start(
         version_min: how.settings.version_min,
         once: how.until == Until::FirstSession,
         commit: how.commit,
+        scrubbing: how.settings.scrubbing,
     };
     let opened = match open(disk, logdir, options) {
         Ok(opened) if how.rewind => opened.allow_rewind(how.settings.keep_cut_off),

@@ -24,6 +24,16 @@ pub struct DirEntry {
     pub len: u64,
 }
 
+/// Tells a file from others that had its name before it or get it later, also when they are alike in size, and a file
+/// that was written to from what it was. Nanoseconds since 1970; 0 where the file system does not tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Numbers are used again when a file is gone.
+    pub inode: u64,
+    pub created_ns: u64,
+    pub modified_ns: u64,
+}
+
 /// How [`Vfs::open`] treats a file that exists or does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Open {
@@ -131,6 +141,8 @@ pub trait Vfs: Send + Sync + fmt::Debug {
 #[allow(clippy::len_without_is_empty)]
 pub trait VfsFile: Send + Sync + fmt::Debug {
     fn len(&self) -> io::Result<u64>;
+    /// Which file it is.
+    fn stamp(&self) -> io::Result<Stamp>;
     /// Reads until the buffer is full or the file ends; returns the number of bytes read.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A disk that counts what is written to it and how long syncs take.
 
-use super::interface::{DirEntry, FileKind, FileLock, Lock, LockError, Mapping, Open, Vfs, VfsFile};
+use super::interface::{DirEntry, FileKind, FileLock, Lock, LockError, Mapping, Open, Stamp, Vfs, VfsFile};
 use crate::metrics::Metrics;
 use std::ffi::OsString;
 use std::io;
@@ -116,6 +116,10 @@ impl Vfs for MeteredFs {
 impl VfsFile for MeteredFile {
     fn len(&self) -> io::Result<u64> {
         self.file.len()
+    }
+
+    fn stamp(&self) -> io::Result<Stamp> {
+        self.file.stamp()
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {

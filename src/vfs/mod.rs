@@ -22,7 +22,7 @@ mod sim;
 
 pub use disk::Disk;
 pub use held::{holder, is_held};
-pub use interface::{DirEntry, FileKind, FileLock, Lock, LockError, Mapping, Open, Vfs, VfsFile};
+pub use interface::{DirEntry, FileKind, FileLock, Lock, LockError, Mapping, Open, Stamp, Vfs, VfsFile};
 pub use metered::MeteredFs;
 pub use read_only::{FileView, ReadOnly, ReadOnlyFile, View};
 pub use real::RealFs;

@@ -2,7 +2,7 @@
 //! A disk on which a directory looks different from what is there, for those who only read: each such view says what is
 //! seen, and everything that would change something is refused in one place.
 
-use super::interface::{DirEntry, FileKind, FileLock, Lock, LockError, Mapping, Open, Vfs, VfsFile};
+use super::interface::{DirEntry, FileKind, FileLock, Lock, LockError, Mapping, Open, Stamp, Vfs, VfsFile};
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -126,6 +126,11 @@ impl<F: FileView> ReadOnlyFile<F> {
 impl<F: FileView> VfsFile for ReadOnlyFile<F> {
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.size())
+    }
+
+    fn stamp(&self) -> io::Result<Stamp> {
+        // What is seen may stand in several files.
+        Err(ErrorKind::Unsupported.into())
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {

@@ -4,7 +4,7 @@
 use super::descriptor::above_standard_streams;
 use super::file_size;
 use super::held;
-use super::interface::{DirEntry, FileKind, FileLock, Lock, LockError, Mapping, Open, Vfs, VfsFile};
+use super::interface::{DirEntry, FileKind, FileLock, Lock, LockError, Mapping, Open, Stamp, Vfs, VfsFile};
 use super::root::Root;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, CWD};
 use rustix::io::Errno;
@@ -13,9 +13,10 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 const NEW_FILE: u32 = 0o666;
 const NEW_DIRECTORY: u32 = 0o777;
@@ -302,6 +303,16 @@ impl<R: Rooted> Vfs for R {
 impl VfsFile for RealFile {
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
+    }
+
+    fn stamp(&self) -> io::Result<Stamp> {
+        let about = self.file.metadata()?;
+        let since_1970 = |time: io::Result<SystemTime>| {
+            let since = time.ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+            since.map_or(0, |since| since.as_nanos() as u64)
+        };
+        let (created_ns, modified_ns) = (since_1970(about.created()), since_1970(about.modified()));
+        Ok(Stamp { inode: about.ino(), created_ns, modified_ns })
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {

@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-fn text(path: &Path) -> &str {
+pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-fn compare(args: &[&str]) -> (i32, Value) {
+pub fn compare(args: &[&str]) -> (i32, Value) {
     let Run { exit, stdout, stderr } = run(&[&["compare", "--json"], args].concat(), &[]);
     (exit, serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("{e}: {stdout}{stderr}")))
 }
@@ -70,7 +70,8 @@ impl Pair {
     }
 }
 
-fn flip(path: &Path, at: usize) {
+/// Flips a bit of the byte there.
+pub fn flip(path: &Path, at: usize) {
     use std::os::unix::fs::FileExt;
     let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
     let mut byte = [0];
@@ -127,7 +128,7 @@ fn a_pair_that_runs_is_the_same_at_an_epoch_that_both_have_and_a_flipped_bit_is_
 }
 
 /// Where the last byte of the value stands that belongs to the key; between the two is the version.
-fn find_value(dir: &Path, key: &[u8], value: &[u8]) -> (PathBuf, usize) {
+pub fn find_value(dir: &Path, key: &[u8], value: &[u8]) -> (PathBuf, usize) {
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if !path.file_name().unwrap().to_str().unwrap().starts_with("pwal_") {

@@ -19,6 +19,7 @@ mod pair;
 mod ports;
 mod primary;
 mod program;
+mod scrub;
 mod sessions;
 mod slow_disk;
 mod takeover;

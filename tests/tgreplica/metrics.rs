@@ -261,7 +261,8 @@ fn the_rules_for_alerts_are_well_formed_and_fire_when_they_should() {
     let mut engine = Engine::start(engine_dir.path(), replica.address, &secured);
     engine.write(2, 10);
     engine.propagated();
-    let printed = run(&["metrics", engine_dir.path().to_str().unwrap()], &[]).stdout;
+    let sides = [&engine_dir, &dir].map(|dir| run(&["metrics", dir.path().to_str().unwrap()], &[]).stdout);
+    let printed = sides.concat();
     let dashboard = std::fs::read_to_string(dist.join("../grafana/dashboard.json")).unwrap();
     let parsed: serde_json::Value = serde_json::from_str(&dashboard).unwrap();
     assert!(parsed["panels"].as_array().unwrap().len() >= 6 && parsed["schemaVersion"].is_u64());

@@ -4,7 +4,7 @@
 use super::disk::{errno, Ino};
 use super::state::{Held, Kind, Outcome, Root, State};
 use crate::lock_order::Mutex;
-use crate::vfs::interface::{FileLock, Mapping, VfsFile};
+use crate::vfs::interface::{FileLock, Mapping, Stamp, VfsFile};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -61,6 +61,11 @@ impl VfsFile for SimFile {
         let path = self.name(&state);
         state.reading("len", &path, None)?;
         Ok(state.disk.bytes(self.ino)?.len() as u64)
+    }
+
+    fn stamp(&self) -> io::Result<Stamp> {
+        // Such numbers are never used again, and there is no clock.
+        Ok(Stamp { inode: self.ino, created_ns: 0, modified_ns: 0 })
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {

@@ -3,15 +3,12 @@
 //! ended for its time, so that the directory holds exactly what is durable and nobody writes to it; then it is
 //! compacted like a stopped directory. The primary connects again and catches up.
 
-use super::end::End;
 use super::node::Node;
 use crate::compaction;
 use crate::directory::{make_control_directory, Access, CompactionRequest, OfflineDirectory};
 use crate::error::{Error, Result};
 use crate::recovery::Input;
-use crate::replication::native::protocol::message::{Code, Reason};
 use crate::replication::replica_store::STAGING_DIR;
-use crate::replication::status::LinkState;
 use crate::vfs::Vfs;
 use std::path::Path;
 use std::sync::Arc;
@@ -61,12 +58,7 @@ impl Node {
     /// possible now.
     fn set_apart(&self) -> Option<Apart<'_>> {
         let _accepting = self.accepting.lock();
-        if let Some(session) = self.session() {
-            session.end(End::Told(Reason::new(Code::BUSY, "the replica compacts its log")));
-            session.wait();
-            self.set_session(None);
-            self.board.disconnected(LinkState::Connecting, "the replica compacts its log", false);
-        }
+        self.end_session("the replica compacts its log");
         let store = self.store().ok()?;
         if let Err(e) = store.discard_beyond_durable() {
             self.failed(&e);

@@ -18,6 +18,8 @@ mod outgoing;
 mod recorder;
 mod rewind;
 mod rewinds;
+mod scrubbed;
+mod scrubber;
 mod session;
 mod syncer;
 
@@ -49,7 +51,8 @@ const DESCRIPTORS_EACH: u64 = 4;
 pub struct Server {
     node: Arc<Node>,
     listener: Listener,
-    maintenance: Option<JoinHandle<()>>,
+    /// Its threads beside those of connections.
+    maintenance: Vec<JoinHandle<()>>,
 }
 
 /// Opens the directory; [`Opened::serve`] begins.
@@ -80,16 +83,22 @@ impl Opened {
             let node = node.clone();
             Listener::start(listener, limits, move |connection, guest| connection::serve(&node, connection, guest))?
         };
-        let maintenance = {
-            let node = node.clone();
-            std::thread::Builder::new().name("replica-compact".to_owned()).spawn(move || compaction::work(&node))
-        };
-        let maintenance = maintenance.inspect_err(|_| node.stop())?;
-        Ok(Server { node, listener, maintenance: Some(maintenance) })
+        let mut server = Server { node, listener, maintenance: Vec::new() };
+        server.spawn("replica-compact", compaction::work)?;
+        if let Some(scrubbing) = server.node.options.scrubbing {
+            server.spawn("replica-scrub", move |node| scrubber::work(node, scrubbing))?;
+        }
+        Ok(server)
     }
 }
 
 impl Server {
+    fn spawn(&mut self, name: &str, work: impl FnOnce(&Arc<Node>) + Send + 'static) -> io::Result<()> {
+        let node = self.node.clone();
+        self.maintenance.push(std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&node))?);
+        Ok(())
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.listener.address()
@@ -147,7 +156,7 @@ impl Server {
     pub fn stop(&mut self) {
         self.node.stop();
         self.listener.stop_accepting();
-        if let Some(thread) = self.maintenance.take() {
+        for thread in self.maintenance.drain(..) {
             // A thread that panicked has said so.
             let _ = thread.join();
         }

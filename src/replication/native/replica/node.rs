@@ -5,6 +5,7 @@
 use super::board::Board;
 use super::end::End;
 use super::rewinds::Rewinds;
+use super::scrubbed::Scrubbed;
 use super::session::Session;
 use crate::backup::InProgress;
 use crate::datastore::Commit;
@@ -16,7 +17,8 @@ use crate::replication::native::protocol::Millis;
 use crate::replication::net::tls::Certificates;
 use crate::replication::replica_store::{directory_id, BaseStaging, StandbyStore, SwitchedVersions};
 use crate::replication::secret::Secret;
-use crate::replication::status::{Known, Status};
+use crate::replication::status::{Known, LinkState, Status};
+use crate::scrub::Scrubbing;
 use crate::types::Epoch;
 use crate::vfs::Vfs;
 use crate::wal::claim::Claim;
@@ -47,6 +49,8 @@ pub struct Options {
     pub once: bool,
     /// How what is recorded becomes durable.
     pub commit: Commit,
+    /// How closed log files are read again and again. Default: not at all.
+    pub scrubbing: Option<Scrubbing>,
 }
 
 impl Default for Options {
@@ -59,6 +63,7 @@ impl Default for Options {
             version_min: VERSION,
             once: false,
             commit: Commit::default(),
+            scrubbing: None,
         }
     }
 }
@@ -82,6 +87,7 @@ pub(super) struct Node {
     pub(super) accepting: Mutex<()>,
     pub(super) board: Board,
     pub(super) rewinds: Rewinds,
+    pub(super) scrubbed: Scrubbed,
     /// Which backups are open; a compaction waits for them.
     pub(super) backups: Arc<InProgress>,
     /// What the store said last, for the status while it is being replaced.
@@ -134,6 +140,7 @@ impl Node {
             accepting: Mutex::new(Rank::Accepting, ()),
             board: Board::new(timeout_ms),
             rewinds: Rewinds::default(),
+            scrubbed: Scrubbed::default(),
             backups: Arc::default(),
             seen: Mutex::new(Rank::Seen, seen),
             started: Instant::now(),
@@ -234,6 +241,7 @@ impl Node {
         log::info!("replication: the base sync is in place, {files} files, durable epoch {}", store.durable());
         *slot = Some(Arc::new(store));
         *self.history.lock() = history;
+        self.scrubbed.healed();
         Ok(())
     }
 
@@ -300,6 +308,31 @@ impl Node {
 
     pub(super) fn set_session(&self, session: Option<Arc<Session>>) {
         *self.session.lock() = session;
+    }
+
+    /// Ends the session for something that is done to the directory. Nobody is being accepted meanwhile.
+    pub(super) fn end_session(&self, why: &str) {
+        if let Some(session) = self.session() {
+            session.end(End::Told(Reason::new(Code::BUSY, why)));
+            session.wait();
+            self.set_session(None);
+            self.board.disconnected(LinkState::Connecting, why, false);
+        }
+    }
+
+    /// Lets the next primary replace all that is here by a base sync. Until that is whole everything stays in place,
+    /// and counts for nothing. Nobody is being accepted meanwhile, and no session is open.
+    pub(super) fn give_up(&self) -> Result<()> {
+        let mut known = self.history.lock();
+        let given_up = known.clone().given_up();
+        given_up.save(&*self.vfs, &self.location)?;
+        *known = given_up;
+        Ok(())
+    }
+
+    /// Whether the directory awaits a base sync.
+    pub(super) fn awaits_base_sync(&self) -> bool {
+        self.history.lock().awaits_base_sync
     }
 
     /// Stops accepting and ends the session.
@@ -381,6 +414,7 @@ impl Node {
             boundary: versions.boundary,
             safe_snapshot: versions.safe_snapshot,
             last_error: self.failure().or(known.last_error.clone()),
+            scrub: self.options.scrubbing.map(|_| self.scrubbed.told()),
             ..known
         }
         .document()

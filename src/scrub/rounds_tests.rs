@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+use super::*;
+use crate::vfs::{Fault, Loss, RealFs, SimFs};
+use crate::wal::catalog::Catalog;
+use std::time::SystemTime;
+use tempfile::TempDir;
+
+const ROTATED: &str = "pwal_0000.01795356604107.0";
+const SLOW: Rate = Rate { bytes_per_s: 1000 };
+
+/// A directory on the machine's disk with one closed file.
+struct Dir {
+    home: TempDir,
+    scrub: Scrub,
+}
+
+impl Dir {
+    fn new() -> Dir {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join(ROTATED), vec![7; 3000]).unwrap();
+        let scrub = Scrub::open(Arc::new(RealFs), home.path());
+        let mut dir = Dir { home, scrub };
+        assert_eq!(dir.damaged(), Vec::<String>::new(), "the first round records");
+        dir
+    }
+
+    fn path(&self) -> PathBuf {
+        self.home.path().join(ROTATED)
+    }
+
+    /// What a disk does that rots: neither the size nor any time changes.
+    fn rot(&self) {
+        let file = std::fs::File::options().write(true).open(self.path()).unwrap();
+        let modified = file.metadata().unwrap().modified().unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[8], 1000).unwrap();
+        file.set_modified(modified).unwrap();
+    }
+
+    fn damaged(&mut self) -> Vec<String> {
+        damaged(&mut self.scrub)
+    }
+
+    /// Another process opens the directory.
+    fn restart(&mut self) {
+        self.scrub = Scrub::open(Arc::new(RealFs), self.home.path());
+    }
+}
+
+fn damaged(scrub: &mut Scrub) -> Vec<String> {
+    let round = scrub.round(Which::All, SLOW, &mut |_, _| true).unwrap();
+    assert!(round.is_complete);
+    round.damaged.into_iter().map(|damage| damage.name).collect()
+}
+
+#[test]
+fn a_byte_that_changed_is_found_in_each_round_also_by_the_next_process() {
+    let mut dir = Dir::new();
+    assert!(dir.damaged().is_empty());
+    dir.rot();
+    assert_eq!(dir.damaged(), [ROTATED]);
+    assert!(dir.scrub.round(Which::New, SLOW, &mut |_, _| true).unwrap().damaged.is_empty(), "it is not new");
+    dir.restart();
+    assert_eq!(dir.damaged(), [ROTATED]);
+}
+
+#[test]
+fn what_a_program_writes_is_damage_while_the_directory_is_open_and_not_while_it_is_closed() {
+    for reopen in [|dir: &mut Dir| dir.restart(), |dir: &mut Dir| dir.scrub.reopened()] {
+        let written = |dir: &Dir, seconds| {
+            dir.rot();
+            let later = SystemTime::now() + Duration::from_secs(seconds);
+            std::fs::File::options().write(true).open(dir.path()).unwrap().set_modified(later).unwrap();
+        };
+        let mut dir = Dir::new();
+        written(&dir, 60);
+        assert_eq!(dir.damaged(), [ROTATED]);
+        reopen(&mut dir);
+        assert_eq!(dir.damaged(), [ROTATED], "nobody has put it right");
+        written(&dir, 120);
+        reopen(&mut dir);
+        assert!(dir.damaged().is_empty(), "whoever wrote to it then knew what he did");
+    }
+}
+
+#[test]
+fn a_file_that_was_replaced_renamed_or_deleted_gives_no_alarm() {
+    type Change = fn(&Dir);
+    let changes: [Change; 4] = [
+        |dir| {
+            let other = dir.home.path().join("other");
+            std::fs::write(&other, vec![9; 3000]).unwrap();
+            std::fs::rename(other, dir.path()).unwrap();
+        },
+        |dir| {
+            // The number of the file may be used again at once.
+            std::fs::remove_file(dir.path()).unwrap();
+            std::fs::write(dir.path(), vec![9; 3000]).unwrap();
+        },
+        |dir| {
+            std::fs::rename(dir.path(), dir.path().with_extension("1")).unwrap();
+            std::fs::write(dir.path(), vec![9; 3001]).unwrap();
+        },
+        |dir| std::fs::remove_file(dir.path()).unwrap(),
+    ];
+    for change in changes {
+        let mut dir = Dir::new();
+        change(&dir);
+        assert!(dir.damaged().is_empty());
+        assert!(dir.damaged().is_empty());
+    }
+}
+
+#[test]
+fn without_its_file_or_with_a_damaged_one_all_is_recorded_anew() {
+    for content in [None, Some(&b""[..]), Some(b"LSCHKS01\x05"), Some(b"something else")] {
+        let mut dir = Dir::new();
+        let path = dir.home.path().join(names::CHECKSUMS);
+        match content {
+            None => std::fs::remove_file(&path).unwrap(),
+            Some(bytes) => std::fs::write(&path, bytes).unwrap(),
+        }
+        dir.restart();
+        assert!(dir.damaged().is_empty(), "{content:?}");
+        dir.rot();
+        assert_eq!(dir.damaged(), [ROTATED], "{content:?}");
+    }
+}
+
+/// A simulated disk with so many bytes in closed files.
+fn sim(sizes: &[usize]) -> SimFs {
+    let fs = SimFs::new();
+    fs.create_dir(Path::new("/log")).unwrap();
+    fs.sync_dir(Path::new("/")).unwrap();
+    for (number, size) in sizes.iter().enumerate() {
+        fs.put(&Path::new("/log").join(format!("pwal_{number:04}.00000000000001.0")), &vec![1; *size]).unwrap();
+    }
+    fs
+}
+
+fn scrub(fs: &SimFs) -> Scrub {
+    Scrub::open(Arc::new(fs.clone()), Path::new("/log"))
+}
+
+#[test]
+fn it_reads_no_faster_than_it_may_and_stops_at_once() {
+    let fs = sim(&[PIECE_BYTES * 3 + 10, 700]);
+    let total = PIECE_BYTES as u64 * 3 + 710;
+    let rate = Rate { bytes_per_s: 300_000 };
+    let (mut read, mut rested) = (0, Duration::ZERO);
+    let mut go_on = |bytes: u64, rest: Duration| {
+        assert!(bytes <= PIECE_BYTES as u64 && rest >= rate.rest(bytes));
+        (read, rested) = (read + bytes, rested + rest);
+        true
+    };
+    scrub(&fs).round(Which::All, rate, &mut go_on).unwrap();
+    assert_eq!(read, total);
+    assert!(rested >= Duration::from_secs_f64(total as f64 / 300_000.0) && rested < Duration::from_secs(3));
+
+    let mut pieces = 0;
+    let mut stop = |_, _| {
+        pieces += 1;
+        pieces < 2
+    };
+    let round = scrub(&fs).round(Which::All, rate, &mut stop).unwrap();
+    assert!(!round.is_complete && pieces == 2);
+}
+
+#[test]
+fn files_that_are_written_to_and_those_that_do_not_count_are_left_alone() {
+    let fs = sim(&[10, 20]);
+    let put = |name: &str, bytes: &[u8]| fs.put(&Path::new("/log").join(name), bytes).unwrap();
+    let catalog = Catalog { detached: ["pwal_0001.00000000000001.0".to_owned()].into(), ..Catalog::default() };
+    put(names::CATALOG, &catalog.encode());
+    put("pwal_0000", &[1; 400]);
+    put("epoch", &[1; 400]);
+    let mut read = 0;
+    let mut scrub = scrub(&fs);
+    let mut count = |bytes, _| {
+        read += bytes;
+        true
+    };
+    scrub.round(Which::All, SLOW, &mut count).unwrap();
+    assert_eq!(read, 10);
+}
+
+#[test]
+fn a_power_cut_at_any_call_leaves_records_that_raise_no_alarm_and_hide_none_that_were_written() {
+    let round = |scrub: &mut Scrub| scrub.round(Which::All, SLOW, &mut |_, _| true);
+    let calls = {
+        let fs = sim(&[3000, 700]);
+        let before = fs.operations();
+        round(&mut scrub(&fs)).unwrap();
+        fs.operations() - before
+    };
+    assert!(calls > 5, "{calls} calls");
+    for cut in 1..=calls {
+        let fs = sim(&[3000, 700]);
+        fs.fail_at(fs.operations() + cut, Fault::PowerCut);
+        let mut scrubbed = scrub(&fs);
+        let is_done = round(&mut scrubbed).is_ok();
+        for loss in [Loss::DropUnsynced, Loss::KeepUnsynced, Loss::Torn { seed: cut }] {
+            let fs = fs.reboot(loss);
+            let mut next = scrub(&fs);
+            assert!(!is_done || next.records == scrubbed.records, "cut at {cut}, {loss:?}");
+            assert!(damaged(&mut next).is_empty(), "cut at {cut}, {loss:?}");
+        }
+    }
+}
