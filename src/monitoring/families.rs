@@ -66,9 +66,9 @@ fn of_status(status: &Status) -> Vec<Family> {
     ];
     if let Some(scrub) = &status.scrub {
         families.extend([
-            counter("limestone_scrub_rounds", "Rounds over all closed log files.", scrub.rounds),
-            counter("limestone_scrubbed_bytes", "Bytes of closed log files that were read again.", scrub.bytes),
-            counter("limestone_found_damage", "Times that a closed log file was found to be damaged.", scrub.found),
+            counter("limestone_scrub_rounds", "Rounds over all log files.", scrub.rounds),
+            counter("limestone_scrubbed_bytes", "Bytes of log files that were read again.", scrub.bytes),
+            counter("limestone_found_damage", "Times that a log file was found to be damaged.", scrub.found),
             gauge(
                 "limestone_damaged_files",
                 "Log files that are damaged and not replaced yet.",

@@ -162,7 +162,7 @@ pub struct ReplicationSettings {
     pub retain_bytes: u64,
     /// How much of what rewinds cut off a replica keeps. Default: 4 directories, 10 GiB.
     pub keep_cut_off: Keep,
-    /// How a replica reads its closed log files again and again; `None`: it does not. Default: 8 MiB/s, each day.
+    /// How a replica reads its log files again and again; `None`: it does not. Default: 8 MiB/s, each day.
     pub scrubbing: Option<Scrubbing>,
     /// Of the upstream protocol: the end of a session is sent before the local sync. Default: no.
     pub async_session_close: bool,

@@ -138,7 +138,7 @@ pub struct Known {
     pub last_error: Option<String>,
     /// Who holds back a compaction that was asked for.
     pub held_back: Option<HeldBack>,
-    /// Of a replica that reads its closed log files again and again.
+    /// Of a replica that reads its log files again and again.
     pub scrub: Option<ScrubStatus>,
     /// How many of several replicas must have an epoch.
     pub quorum: Option<usize>,
@@ -241,7 +241,7 @@ impl Known {
     }
 }
 
-/// What a replica has found in its closed log files since it was started.
+/// What a replica has found in its log files since it was started.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScrubStatus {
     /// Whole rounds over all files.
@@ -318,7 +318,7 @@ pub struct Status {
     /// Why a compaction that was asked for is not done yet; `None` when none waits for a replica.
     #[serde(default)]
     pub compaction: Option<String>,
-    /// Of a replica that reads its closed log files again and again.
+    /// Of a replica that reads its log files again and again.
     #[serde(default)]
     pub scrub: Option<ScrubStatus>,
     /// Of a primary with several replicas: how many must have an epoch before it counts as propagated. The link above

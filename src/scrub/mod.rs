@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Finds what a disk has changed by itself in files that nobody writes to any more. Owns `limestone-checksums`, which
-//! says what such files held, and the reading of them, at a bounded rate; promises that a file that was replaced,
+//! Finds what a disk has changed by itself in log files, where nobody writes any more. Owns `limestone-checksums`,
+//! which says what such files held, and the reading of them, at a bounded rate; promises that a file that was replaced,
 //! renamed, compacted or restored is never taken for a damaged one, and that nothing depends on what it has written
 //! down. Knows nothing of what is done about a damaged file.
 
 mod records;
 mod rounds;
 
-pub use rounds::{Damage, Rate, Round, Scrub, Scrubbing, Which};
+pub use rounds::{Damage, Rate, Reading, Round, Scrub, Scrubbing, Which};

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `limestone-checksums`: what the closed log files of a directory held when they were first read. A magic, then one
+//! `limestone-checksums`: what the log files of a directory held when they were read first. A magic, then one
 //! record for each file, with a checksum of its own. Nothing depends on it: what is missing or damaged is made anew.
 //! Integers are in the order of the machine's bytes from small to large.
 //!
-//! A record: u16 length of the name, the name, u64 size, u64 inode, u64 created, u64 modified (nanoseconds since 1970),
-//! u32 CRC-32 of the file, u32 CRC-32 of the record up to here.
+//! A record: u16 length of the name, the name, u64 size (what the CRC is of), u64 inode, u64 created, u64 modified
+//! (nanoseconds since 1970), u32 CRC-32 of the file, u32 CRC-32 of the record up to here.
 
 use crate::error::{Error, Result};
 use crate::vfs::{crashsafe, Stamp, Vfs, VfsFile};
@@ -30,14 +30,22 @@ impl About {
         Ok(About { size: file.len()?, stamp: file.stamp()? })
     }
 
-    /// Whether it is the same file, whoever may have written to it.
-    pub(super) fn is_same_file(&self, other: &About) -> bool {
-        let (own, other_stamp) = (&self.stamp, &other.stamp);
-        let is_known = own.created_ns != 0 || own.modified_ns == other_stamp.modified_ns;
-        self.size == other.size
-            && (own.inode, own.created_ns) == (other_stamp.inode, other_stamp.created_ns)
-            // Numbers of files come again; the time of creation tells those apart, where the file system knows it.
-            && is_known
+    /// The first bytes of it.
+    pub(super) fn begin(self, size: u64) -> About {
+        About { size, ..self }
+    }
+
+    /// Whether `now` is the same file, or begins with what it was, whoever may have written to it.
+    pub(super) fn is_same_file(&self, now: &About) -> bool {
+        let (then, stamp) = (self.stamp, now.stamp);
+        // Numbers of files come again; the time of creation tells those apart, where the file system knows it.
+        let is_same = (then.inode, then.created_ns) == (stamp.inode, stamp.created_ns);
+        is_same && self.size <= now.size && (then.created_ns != 0 || self.is_untouched(now))
+    }
+
+    /// Whether nobody has written to the file since.
+    pub(super) fn is_untouched(&self, now: &About) -> bool {
+        self.stamp == now.stamp && self.size <= now.size
     }
 }
 
@@ -176,8 +184,8 @@ mod tests {
             change(&mut other);
             about.is_same_file(&other)
         };
-        assert!(with(|_| ()) && with(|other| other.stamp.modified_ns += 1));
-        assert!(!with(|other| other.size += 1) && !with(|other| other.stamp.inode += 1));
+        assert!(with(|_| ()) && with(|other| other.stamp.modified_ns += 1) && with(|other| other.size += 1));
+        assert!(!with(|other| other.size -= 1) && !with(|other| other.stamp.inode += 1));
         assert!(!with(|other| other.stamp.created_ns += 1));
         // Where nobody knows when a file was created.
         let stamp = Stamp { created_ns: 0, ..about.stamp };

@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Rounds over the closed log files of a directory: a file that is seen for the first time is recorded and trusted from
-//! then on; later rounds compare.
+//! Rounds over the log files of a directory: what is seen for the first time is recorded and trusted from then on;
+//! later rounds compare.
 //!
-//! Whoever has the directory open never writes to a closed file. So what changes one meanwhile is damage, whether the
-//! disk did it or a program. While the directory is closed others may have put files right (a start, a rewind, a
-//! restore): a file that was written to then is recorded anew.
+//! Whoever has the directory open never writes to a closed file, nor to the begin of one that it appends to. So what
+//! changes there meanwhile is damage, whether the disk did it or a program. While the directory is closed others may
+//! have put files right (a start, a rewind, a restore): a file that was written to then is recorded anew.
 
 use super::records::{About, Record, Records};
 use crate::error::{Error, Result};
 use crate::vfs::{FileKind, Open, Vfs, VfsFile};
 use crate::wal::{catalog, names};
+use crc32fast::Hasher;
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,10 +72,42 @@ pub struct Round {
     pub is_complete: bool,
 }
 
-/// Called after each piece with its bytes and how long to rest; false stops the round.
-type GoOn<'a> = &'a mut dyn FnMut(u64, Duration) -> bool;
+/// How a round reads.
+pub struct Reading<'a> {
+    pub rate: Rate,
+    /// How many bytes at the begin of the log file of this name stay as they are while the directory is open.
+    pub settled: &'a dyn Fn(&str) -> u64,
+    /// Called after each piece with its bytes and how long to rest; false stops the round.
+    pub go_on: &'a mut dyn FnMut(u64, Duration) -> bool,
+}
 
-/// Reads the closed log files of one directory. Belongs to one thread; others may do with the directory what they like.
+impl Reading<'_> {
+    /// Goes on with the checksum of the file; `None` when it was stopped.
+    fn checksum(&mut self, file: &dyn VfsFile, mut crc: Hasher, range: Range<u64>) -> io::Result<Option<Hasher>> {
+        if range.is_empty() {
+            return Ok(Some(crc));
+        }
+        let (mut piece, mut offset) = (vec![0; PIECE_BYTES], range.start);
+        // What the disk has is of interest, and not what the system still has in memory.
+        file.release_cache(range.start, range.end - range.start);
+        while offset < range.end {
+            let wanted = (range.end - offset).min(PIECE_BYTES as u64) as usize;
+            let got = file.read_at(offset, &mut piece[..wanted])?;
+            if got == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            crc.update(&piece[..got]);
+            file.release_cache(offset, got as u64);
+            offset += got as u64;
+            if !(self.go_on)(got as u64, self.rate.rest(got as u64)) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(crc))
+    }
+}
+
+/// Reads the log files of one directory. Belongs to one thread; others may do with the directory what they like.
 #[derive(Debug)]
 pub struct Scrub {
     vfs: Arc<dyn Vfs>,
@@ -101,15 +135,15 @@ impl Scrub {
         self.seen.clear();
     }
 
-    /// Reads the files, one after the other, and rests as `rate` says. A file that cannot be read is said once, and
+    /// Reads the files, one after the other. A file that cannot be read is said once, and
     /// passed over.
     ///
     /// # Errors
     /// [`Error::Io`] when the directory cannot be listed, or the records cannot be written.
-    pub fn round(&mut self, which: Which, rate: Rate, go_on: GoOn<'_>) -> Result<Round> {
+    pub fn round(&mut self, which: Which, mut reading: Reading<'_>) -> Result<Round> {
         let mut round = Round { damaged: Vec::new(), is_complete: true };
         for name in self.look()? {
-            match self.check(&name, which, rate, go_on) {
+            match self.check(&name, which, &mut reading) {
                 Ok(Checked::Damaged(damage)) => round.damaged.push(damage),
                 Ok(Checked::Stopped) => {
                     round.is_complete = false;
@@ -138,26 +172,24 @@ impl Scrub {
         Ok(())
     }
 
-    /// The names of the closed files that count. What was recorded of files that are gone or were written to while the
+    /// The names of the files that count. What was recorded of files that are gone or were written to while the
     /// directory was closed is forgotten.
     fn look(&mut self) -> Result<BTreeSet<String>> {
         let listing = self.vfs.names(&self.location).map_err(|e| Error::io("cannot list", &self.location, e))?;
         let detached = self.detached();
         let files = listing.into_iter().filter(|(_, kind)| *kind == FileKind::File);
         let files = files.filter_map(|(name, _)| name.into_string().ok());
-        let closed: BTreeSet<String> = files
-            .filter(|name| names::is_log(name) && !names::is_active_log(name) && !detached.contains(name))
-            .collect();
+        let logs: BTreeSet<String> = files.filter(|name| names::is_log(name) && !detached.contains(name)).collect();
         let before = self.records.0.len();
-        self.records.0.retain(|name, _| closed.contains(name));
-        self.seen.retain(|name| closed.contains(name));
-        for name in &closed {
+        self.records.0.retain(|name, _| logs.contains(name));
+        self.seen.retain(|name| logs.contains(name));
+        for name in &logs {
             if self.seen.insert(name.clone()) && !self.is_untouched(name) {
                 self.records.0.remove(name);
             }
         }
         self.changed |= self.records.0.len() != before;
-        Ok(closed)
+        Ok(logs)
     }
 
     /// Those that were taken out of the log; when nobody can tell, none.
@@ -169,34 +201,36 @@ impl Scrub {
     fn is_untouched(&self, name: &str) -> bool {
         let about = self.vfs.open(&self.location.join(name), Open::Read).and_then(|file| About::of(&*file));
         let Some(record) = self.records.0.get(name) else { return false };
-        about.is_ok_and(|about| about == record.about)
+        about.is_ok_and(|about| record.about.is_untouched(&about))
     }
 
-    fn check(&mut self, name: &str, which: Which, rate: Rate, go_on: GoOn<'_>) -> io::Result<Checked> {
+    fn check(&mut self, name: &str, which: Which, reading: &mut Reading<'_>) -> io::Result<Checked> {
         let file = match self.vfs.open(&self.location.join(name), Open::Read) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Checked::Fine),
             opened => opened?,
         };
         let about = About::of(&*file)?;
-        let record = self.records.0.get(name).filter(|record| record.about.is_same_file(&about));
-        let expected = record.map(|record| record.crc);
-        if expected.is_some() && which == Which::New {
+        // Asked after its size: what has come since does not count.
+        let settled = about.size.min((reading.settled)(name));
+        let known = self.records.0.get(name).filter(|record| record.about.is_same_file(&about)).copied();
+        let begin = known.map_or(0, |record| record.about.size);
+        if settled < begin || (which == Which::New && known.is_some()) {
             return Ok(Checked::Fine);
         }
-        let Some(found) = checksum(&*file, about.size, rate, go_on)? else { return Ok(Checked::Stopped) };
-        match expected {
-            None => {
-                self.records.0.insert(name.to_owned(), Record { about, crc: found });
-                self.unsaved += about.size;
-                self.changed = true;
-                Ok(Checked::Fine)
-            }
-            Some(expected) if found == expected => Ok(Checked::Fine),
-            Some(expected) => {
-                let damage = Damage { name: name.to_owned(), expected, found };
-                self.read_again((&*file, about), damage, rate, go_on)
-            }
+        let Some(crc) = reading.checksum(&*file, Hasher::new(), 0..begin)? else { return Ok(Checked::Stopped) };
+        let found = crc.clone().finalize();
+        if let Some(Record { crc: expected, .. }) = known.filter(|record| record.crc != found) {
+            let damage = Damage { name: name.to_owned(), expected, found };
+            return self.read_again((&*file, about.begin(begin)), damage, reading);
         }
+        if begin < settled {
+            let Some(crc) = reading.checksum(&*file, crc, begin..settled)? else { return Ok(Checked::Stopped) };
+            let record = Record { about: about.begin(settled), crc: crc.finalize() };
+            self.records.0.insert(name.to_owned(), record);
+            self.unsaved += settled - begin;
+            self.changed = true;
+        }
+        Ok(Checked::Fine)
     }
 
     /// What was read once may have been changed on the way.
@@ -204,10 +238,10 @@ impl Scrub {
         &mut self,
         (file, about): (&dyn VfsFile, About),
         damage: Damage,
-        rate: Rate,
-        go_on: GoOn<'_>,
+        reading: &mut Reading<'_>,
     ) -> io::Result<Checked> {
-        let Some(found) = checksum(file, about.size, rate, go_on)? else { return Ok(Checked::Stopped) };
+        let Some(crc) = reading.checksum(file, Hasher::new(), 0..about.size)? else { return Ok(Checked::Stopped) };
+        let found = crc.finalize();
         if found != damage.expected {
             // The next process must not take it for a file that somebody has put right.
             self.records.0.insert(damage.name.clone(), Record { about, crc: damage.expected });
@@ -225,26 +259,6 @@ enum Checked {
     Fine,
     Damaged(Damage),
     Stopped,
-}
-
-/// `None` when it was stopped.
-fn checksum(file: &dyn VfsFile, size: u64, rate: Rate, go_on: GoOn<'_>) -> io::Result<Option<u32>> {
-    let (mut crc, mut piece, mut offset) = (crc32fast::Hasher::new(), vec![0; PIECE_BYTES], 0);
-    // What the disk has is of interest, and not what the system still has in memory.
-    file.release_cache(0, size);
-    while offset < size {
-        let got = file.read_at(offset, &mut piece)?;
-        if got == 0 {
-            return Err(ErrorKind::UnexpectedEof.into());
-        }
-        crc.update(&piece[..got]);
-        file.release_cache(offset, got as u64);
-        offset += got as u64;
-        if !go_on(got as u64, rate.rest(got as u64)) {
-            return Ok(None);
-        }
-    }
-    Ok(Some(crc.finalize()))
 }
 
 #[cfg(test)]

@@ -56,9 +56,9 @@ TSURUGI_REPLICATION_SECRET_FILE, TSURUGI_REPLICATION_ALLOW_NO_SECRET (1: peers o
 TSURUGI_REPLICATION_VERSION_MIN (2: frames without a MAC are taken as well), TSURUGI_REPLICATION_TLS_CERT, _KEY, _CA, \
 _CRL and _PEER_NAME (with these, connections are taken over TLS only), \
 TSURUGI_REPLICATION_CUT_OFF_MAX and TSURUGI_REPLICATION_CUT_OFF_MB (what is kept below cut_off/, default 4 directories \
-and 10240 MiB; the newest always), TSURUGI_REPLICATION_SCRUB_MB_S and TSURUGI_REPLICATION_SCRUB_PERIOD_S (closed log \
-files are read again at 8 MiB a second, 0: never, and 86400 s after they were read last), LIMESTONE_METRICS_LISTEN (tcp://host:port to serve metrics on, default none), \
-LIMESTONE_METRICS_ALLOW_REMOTE (1: other machines may read them). \
+and 10240 MiB; the newest always), TSURUGI_REPLICATION_SCRUB_MB_S and TSURUGI_REPLICATION_SCRUB_PERIOD_S (log files \
+are read again at 8 MiB a second, 0: never, and 86400 s after they were read last), LIMESTONE_METRICS_LISTEN \
+(tcp://host:port to serve metrics on, default none), LIMESTONE_METRICS_ALLOW_REMOTE (1: other machines may read them). \
 LIMESTONE_COMMIT=journal (default) makes what comes durable with one sync of a commit journal, \
 which is bounded by LIMESTONE_JOURNAL_MIB (default 256); direct syncs the log files.
 

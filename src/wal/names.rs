@@ -21,7 +21,7 @@ pub const TAGS_TEMPORARY: &str = "limestone-tags.json.tmp";
 /// Which run wrote which epochs. Ours: the original ignores it (§1.1).
 pub const HISTORY: &str = "limestone-history.json";
 pub const HISTORY_TEMPORARY: &str = "limestone-history.json.tmp";
-/// What closed log files held. Ours: the original ignores it (§1.1).
+/// What log files held. Ours: the original ignores it (§1.1).
 pub const CHECKSUMS: &str = "limestone-checksums";
 pub const CHECKSUMS_TEMPORARY: &str = "limestone-checksums.tmp";
 /// Roles and terms as version 1.0.0 wrote them; read once and deleted.

@@ -110,6 +110,20 @@ fn a_flipped_bit_in_an_old_file_of_a_replica_is_found_and_healed_from_its_primar
 }
 
 #[test]
+fn a_flipped_bit_in_a_file_that_is_still_appended_to_is_found_and_healed_as_well() {
+    let mut pair = Pair::start();
+    wait_for_rounds(pair.replica_dir());
+    pair.engine.write(3, 50);
+    pair.engine.propagated();
+    assert_eq!(damage(pair.replica_dir()).len(), "pwal_0000".len());
+    pair.engine.write(3, 50);
+    status_when(pair.replica_dir(), |status| status["scrub"]["found"] == 1 && is_whole(status));
+    pair.engine.propagated();
+    pair.assert_same();
+    pair.stop();
+}
+
+#[test]
 fn without_its_primary_a_damaged_replica_says_so_is_not_promoted_and_is_healed_when_the_primary_is_back() {
     let mut pair = Pair::start();
     pair.compacted();

@@ -305,6 +305,14 @@ impl LaneLog {
         }
     }
 
+    /// See [`StandbyStore::settled_bytes`](super::StandbyStore::settled_bytes): all before the first session that is
+    /// beyond the durable epoch, or open.
+    pub(super) fn settled_bytes(&self) -> u64 {
+        let writer = self.writer.lock();
+        let open = writer.open.as_ref().map(|open| open.start);
+        open.into_iter().chain(writer.sessions.first()).min().unwrap_or(u64::MAX)
+    }
+
     /// The bytes of the file that are durable and in it; [`Self::discard`] leaves at least them. For whoever has paused
     /// the journal.
     pub(super) fn durable_bytes(&self) -> Result<u64> {

@@ -66,6 +66,12 @@ impl Sessions {
         self.overflow.is_some() || self.known.iter().any(|(_, known)| *known <= epoch)
     }
 
+    /// Where the first begins that is beyond the durable epoch.
+    pub(super) fn first(&self) -> Option<u64> {
+        let known = self.known.front().map(|(start, _)| *start);
+        known.into_iter().chain(self.overflow.map(|overflow| overflow.from)).min()
+    }
+
     /// `durable` is the durable epoch now.
     pub(super) fn recorded(&mut self, durable: Epoch) {
         if self.overflow.is_some_and(|overflow| overflow.epoch_max <= durable) {
@@ -144,13 +150,14 @@ mod tests {
         for (at, epoch) in [(0, 3), (10, 6), (20, 5), (30, 7), (40, 6)] {
             sessions.begin(at, Epoch(epoch), Epoch(3));
         }
+        assert_eq!(sessions.first(), Some(10));
         assert_eq!(known(&sessions, 3), Changes { marks: vec![], cut_at: Some(10) });
         sessions.recorded(Epoch(5));
         assert_eq!(known(&sessions, 5), Changes { marks: vec![10], cut_at: Some(30) });
         sessions.recorded(Epoch(6));
         assert_eq!(known(&sessions, 6), Changes { marks: vec![30], cut_at: None });
         sessions.recorded(Epoch(7));
-        assert!(sessions.known.is_empty());
+        assert!(sessions.known.is_empty() && sessions.first().is_none());
     }
 
     #[test]
@@ -166,6 +173,7 @@ mod tests {
             encode_end(&mut bytes, epoch);
         }
         assert!(sessions.known.is_empty(), "memory is given back");
+        assert_eq!(sessions.first(), Some(0));
         fs.put(path, &bytes).unwrap();
         let file = fs.open(path, Open::Existing).unwrap();
         sessions.recorded(Epoch(10));

@@ -15,6 +15,7 @@ use crate::types::{BlobId, Epoch};
 use crate::vfs::{crashsafe, Vfs};
 use crate::wal::file_sync::NameSync;
 use crate::wal::journal::Pause;
+use crate::wal::names;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -171,6 +172,14 @@ impl StandbyStore {
     pub fn lane(&self, number: u32) -> Arc<LaneLog> {
         let mut lanes = self.lanes.lock();
         lanes.entry(number).or_insert_with(|| Arc::new(LaneLog::new(self.shared.clone(), number))).clone()
+    }
+
+    /// How many bytes at the begin of the log file of this name are durable, and stay as they are while the directory
+    /// is open; no bound where nobody appends. What the file did not have before the call does not count.
+    pub fn settled_bytes(&self, name: &str) -> u64 {
+        let number = names::channel_of_log(name).filter(|_| names::is_active_log(name));
+        let lane = number.and_then(|number| self.lanes.lock().get(&number).cloned());
+        lane.map_or(u64::MAX, |lane| lane.settled_bytes())
     }
 
     /// Makes `epoch` the durable epoch: every session up to it that was appended is synced first, then the record; with

@@ -49,7 +49,7 @@ pub struct Options {
     pub once: bool,
     /// How what is recorded becomes durable.
     pub commit: Commit,
-    /// How closed log files are read again and again. Default: not at all.
+    /// How log files are read again and again. Default: not at all.
     pub scrubbing: Option<Scrubbing>,
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a replica has found in its closed log files, for its status.
+//! What a replica has found in its log files, for its status.
 
 use crate::lock_order::Mutex;
 use crate::replication::status::ScrubStatus;

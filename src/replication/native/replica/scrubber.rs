@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Reads the closed log files of a running replica again and again, behind everything else that is done on the machine.
-//! One that does not hold any more what it held is replaced by what the primary has: the directory is given up for a
-//! base sync, as `tgreplica repair` does, but that nothing is saved beside: all stays in place until the base sync is
-//! whole. Until then the replica has nothing that counts, and is not promoted without force.
+//! Reads the log files of a running replica, but for what may still be cut off, again and again, behind everything else
+//! that is done on the machine. One that does not hold any more what it held is replaced by what the primary has: the
+//! directory is given up for a base sync, as `tgreplica repair` does, but that nothing is saved beside: all stays in
+//! place until the base sync is whole. Until then the replica has nothing that counts, and is not promoted without
+//! force.
 
 use super::node::Node;
 use crate::datastore::step_back;
 use crate::error::Error;
 use crate::replication::replica_store::StandbyStore;
-use crate::scrub::{Damage, Round, Scrub, Scrubbing, Which};
+use crate::scrub::{Damage, Reading, Round, Scrub, Scrubbing, Which};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -29,11 +30,13 @@ pub(super) fn work(node: &Arc<Node>, scrubbing: Scrubbing) {
             seen = store;
         }
         let which = if Instant::now() >= due { Which::All } else { Which::New };
-        let round = scrub.round(which, scrubbing.rate, &mut |bytes, rest| {
+        let settled = |name: &str| node.store().map_or(0, |store| store.settled_bytes(name));
+        let mut go_on = |bytes, rest| {
             node.scrubbed.read(bytes);
             node.sleep(rest);
             node.is_open_as(&seen)
-        });
+        };
+        let round = scrub.round(which, Reading { rate: scrubbing.rate, settled: &settled, go_on: &mut go_on });
         let Round { damaged, is_complete } = match round {
             Ok(round) => round,
             Err(e) => {
