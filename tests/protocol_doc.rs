@@ -2,7 +2,9 @@
 //! The numbers in `docs/protocol.md` are those of the code.
 
 use limestone_core::replication::native::protocol::frame::{self, FrameKind, MAGIC};
-use limestone_core::replication::native::protocol::message::{Code, CHANNELS_MAX, LANES_MAX, VERSION, VERSION_OLDEST};
+use limestone_core::replication::native::protocol::message::{
+    Code, CHANNELS_MAX, LANES_MAX, VERSION, VERSION_OLDEST, VERSION_USUAL,
+};
 use limestone_core::replication::native::protocol::seal::MAC_LEN;
 use limestone_core::replication::secret;
 use limestone_core::replication::upstream::protocol::codec::Message;
@@ -48,8 +50,9 @@ fn every_code_has_its_number_and_name_on_the_page() {
 
 #[test]
 fn every_constant_has_its_value_on_the_page() {
-    let expected: [(&str, u64); 11] = [
+    let expected: [(&str, u64); 12] = [
         ("VERSION", VERSION.into()),
+        ("VERSION_USUAL", VERSION_USUAL.into()),
         ("VERSION_OLDEST", VERSION_OLDEST.into()),
         ("MAC_LEN", MAC_LEN as u64),
         ("PIECE_BYTES_MAX", frame::PIECE_BYTES_MAX as u64),

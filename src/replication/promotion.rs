@@ -93,15 +93,12 @@ fn check_content(durable: Epoch, entries: u64, location: &Path) -> Result<()> {
     }
 }
 
-/// Whether it lacks what its primary had; whoever has compared all knows whether that was PROPAGATED.
+/// Whoever has compared all knows whether what it lacks was PROPAGATED.
 fn check_behind(found: Option<&DirectoryHistory>, durable: Epoch, location: &Path) -> Result<()> {
-    let begun = found.and_then(|file| file.run()).map_or(0, |run| run.first_epoch);
-    if begun > durable.next().0 {
-        let last = begun - 1;
-        let text = format!("it has epochs up to {durable} only, and the primary had {last} before it last started");
-        return Err(refused(location, &text));
+    match found.and_then(|file| file.known_lack(durable)) {
+        Some(lack) => Err(refused(location, &lack)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn refused(location: &Path, why: &str) -> Error {

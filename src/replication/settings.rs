@@ -5,7 +5,7 @@
 
 pub use super::addresses::{parse_endpoint, Endpoint, Replica};
 use super::addresses::{parse_endpoints, parse_replicas};
-use super::native::protocol::message::{LANES_MAX, VERSION, VERSION_OLDEST};
+use super::native::protocol::message::{LANES_MAX, VERSION, VERSION_OLDEST, VERSION_USUAL};
 use super::native::protocol::Millis;
 use super::net::tls::{Certificates, Files, Part};
 use super::policy::rule;
@@ -226,7 +226,7 @@ impl ReplicationSettings {
             tls: given.certificates()?.map(Arc::new),
             version_min: given
                 .get(VERSION_MIN, |text| parse_number(text, VERSION_OLDEST.into(), VERSION.into(), "a version"))?
-                .map_or(VERSION, |version| version as u16),
+                .map_or(VERSION_USUAL, |version| version as u16),
             lanes: given
                 .get(LANES, |text| parse_number(text, 1, LANES_MAX.into(), "a number of connections"))?
                 .unwrap_or(1) as usize,

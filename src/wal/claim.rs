@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 /// one that was PROPAGATED.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Claim {
-    /// The last term of which the directory has all that its primary began with.
+    /// The last term of which the directory has all that its primary began with. 0 when it says nothing of what else
+    /// there may have been: see [`Self::counts`].
     pub term: u64,
     /// The last epoch that is there and may have been PROPAGATED.
     pub epoch: u64,
@@ -37,7 +38,13 @@ impl Claim {
         }
     }
 
-    /// Whether it says nothing: such a directory may be a new disk.
+    /// Whether the directory counts as heard. One that was empty may be a new disk: it does not before it has
+    /// everything that there was when it began to be filled.
+    pub fn counts(&self) -> bool {
+        self.term > 0
+    }
+
+    /// Whether there is nothing.
     pub fn is_nothing(&self) -> bool {
         *self == Claim::default()
     }

@@ -109,6 +109,11 @@ impl History {
         &self.runs
     }
 
+    /// The run that has an epoch, as far as it is known.
+    pub fn run_at(&self, epoch: Epoch) -> Option<&Run> {
+        self.runs.iter().rev().find(|run| run.first_epoch <= epoch.0)
+    }
+
     /// Whether runs before the first of the list have been forgotten.
     pub fn has_forgotten(&self) -> bool {
         self.forgotten

@@ -57,6 +57,13 @@ pub struct DirectoryHistory {
     /// others may not know of and may have begun as well, or the directory is going back to where it leaves that run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     claimed: Option<Claim>,
+    /// The last epoch that the primary has told its engine of, as this replica, which lacked it, was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) reported: Option<u64>,
+    /// It was empty when it began to follow a primary that had everything up to this epoch, maybe in the place of a
+    /// directory that counted for some of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) counts_from: Option<u64>,
 }
 
 /// `replication_state` of version 1.0.0, as far as it still counts: it knew terms by their numbers only.
@@ -91,6 +98,8 @@ impl DirectoryHistory {
             cut_above: None,
             fenced: None,
             claimed: None,
+            reported: None,
+            counts_from: None,
         }
     }
 
@@ -191,12 +200,19 @@ impl DirectoryHistory {
     /// An engine starts: its run, with `first_epoch` as the first that it may write to, is on the disk when this
     /// returns. On a replica's directory that is a takeover and begins a term.
     ///
-    /// # Errors [`Error::WrongState`] when the directory was fenced or awaits a base sync; [`Error::BrokenMetadata`] or
-    /// [`Error::Io`]. Nothing is changed then.
+    /// # Errors [`Error::WrongState`] when the directory was fenced, awaits a base sync or is known to be behind its
+    /// primary; [`Error::BrokenMetadata`] or [`Error::Io`]. Nothing is changed then.
     pub fn begin_run(place: Place<'_>, durable: Epoch, first_epoch: Epoch) -> Result<DirectoryHistory> {
         let mut file = DirectoryHistory::opened(place, durable)?;
         file.check_start(place.location)?;
         if file.role == Role::Replica {
+            if let Some(lack) = file.known_lack(durable) {
+                let dir = place.location.display();
+                return Err(Error::WrongState(format!(
+                    "{dir} is a replica's, and {lack}; serve it with tgreplica, so that it gets the rest, or, if what \
+                     is here must count, call: tgreplica promote --force {dir}"
+                )));
+            }
             file.promote(durable);
             log::info!("takeover: this directory was a replica's up to epoch {durable} and begins term {}", file.term);
         }
@@ -263,6 +279,7 @@ impl DirectoryHistory {
         self.awaits_base_sync = false;
         self.cut_above = None;
         self.claimed = Some(claim);
+        (self.reported, self.counts_from) = (None, None);
         let run = RunId::random();
         self.history.begin(run, self.term, durable.next());
         run
@@ -285,10 +302,11 @@ impl DirectoryHistory {
     }
 
     /// What the directory has, for comparison with others; `durable` is its durable epoch. Nothing of one that was
-    /// given up.
+    /// given up, and nothing that counts of one that was empty and has not everything yet.
     pub fn claim(&self, durable: Epoch) -> Claim {
         match self.claimed {
             _ if self.is_given_up() => Claim::default(),
+            _ if self.is_filling(durable) => Claim { term: 0, epoch: durable.0 },
             Some(claimed) => claimed.up_to(durable),
             None => Claim::by(&self.history, durable),
         }

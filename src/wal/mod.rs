@@ -11,6 +11,7 @@ pub mod file_sync;
 pub mod history;
 pub mod history_file;
 pub mod journal;
+pub mod known_lack;
 mod late_session;
 pub mod manifest;
 pub mod names;

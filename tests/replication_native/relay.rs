@@ -124,7 +124,8 @@ fn read_one(from: &mut TcpStream, mac_len: usize) -> io::Result<Vec<u8>> {
 }
 
 fn change(frame: &mut [u8], offset: usize, mac_len: usize) {
-    frame[offset] ^= 1;
+    // Of version 4 it makes version 2.
+    frame[offset] ^= 6;
     let end = frame.len() - mac_len - TRAILER_LEN;
     let checksum = crc32fast::hash(&frame[..end]);
     frame[end..end + TRAILER_LEN].copy_from_slice(&checksum.to_le_bytes());

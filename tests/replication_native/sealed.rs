@@ -110,7 +110,7 @@ fn a_cut_inside_a_frame_is_a_lost_link() {
 
 #[test]
 fn nobody_on_the_way_has_two_sides_of_this_version_speak_the_former_one() {
-    // The largest version in Hello, and the one in Challenge: 3 becomes 2.
+    // The largest version in Hello, and the one in Challenge: 4 becomes 2.
     for (kind, offset) in [(FrameKind::Hello, PAYLOAD + 2), (FrameKind::Challenge, PAYLOAD)] {
         let (_root, primary, standby) = places();
         let server = replica(&standby, 2);

@@ -30,12 +30,13 @@ pub struct Events {
     pub rewinds: u64,
     pub base_syncs: u64,
     pub moves: u64,
+    pub new_disks: u64,
 }
 
 impl Events {
-    fn counts(&mut self) -> [&mut u64; 7] {
-        let Events { sessions, propagated, failures, promotions, rewinds, base_syncs, moves } = self;
-        [sessions, propagated, failures, promotions, rewinds, base_syncs, moves]
+    fn counts(&mut self) -> [&mut u64; 8] {
+        let Events { sessions, propagated, failures, promotions, rewinds, base_syncs, moves, new_disks } = self;
+        [sessions, propagated, failures, promotions, rewinds, base_syncs, moves, new_disks]
     }
 
     pub fn add(&mut self, other: &Events) {
@@ -58,6 +59,21 @@ pub struct Node {
     pub(super) propagated: Epoch,
     /// The number of the process.
     pub(super) life: u64,
+    /// What the former disk had, when it has got a new one.
+    pub(super) lost: BTreeSet<usize>,
+}
+
+impl Node {
+    /// Whether what it says of itself counts as heard, or it is the primary.
+    pub(super) fn counts(&self) -> bool {
+        match &self.process {
+            Some(Process::Primary(_)) => true,
+            Some(Process::Replica(replica)) => {
+                replica.history().is_some_and(|known| known.claim(replica.store.durable()).counts())
+            }
+            None => false,
+        }
+    }
 }
 
 pub struct Cluster {
@@ -100,8 +116,14 @@ impl Cluster {
             rewinds: true,
             sabotage,
         };
-        let node =
-            |_| Node { disk: SimFs::new(), process: None, model: Model::default(), propagated: Epoch(0), life: 0 };
+        let node = |_| Node {
+            disk: SimFs::new(),
+            process: None,
+            model: Model::default(),
+            propagated: Epoch(0),
+            life: 0,
+            lost: BTreeSet::new(),
+        };
         Cluster {
             random,
             setup,
@@ -174,6 +196,7 @@ impl Cluster {
                 disk.fail_from(disk.operations() + calls, Fault::PowerCut);
             }
             627..628 if faults => self.move_away(),
+            628..629 if faults => self.replace_disk(at)?,
             628..650 if !faults || self.random.once_in(2) => self.start_replica(at)?,
             650..670 => self.manage(faults)?,
             _ => (0..self.nodes.len()).try_for_each(|at| self.poll(at))?,
@@ -337,6 +360,19 @@ impl Cluster {
         primary.store().shutdown();
         self.end(at);
         self.events.moves += 1;
+    }
+
+    /// A replica gets a new disk while the primary runs and every replica counts, as one after the other may.
+    fn replace_disk(&mut self, at: usize) -> Result<(), String> {
+        let is_replica = matches!(self.nodes[at].process, Some(Process::Replica(_)));
+        if is_replica && self.primary().is_some() && self.nodes.iter().all(Node::counts) {
+            self.nodes.iter_mut().for_each(|node| node.lost.clear());
+            self.nodes[at].lost = self.recover(at, Loss::DropUnsynced)?.sessions;
+            self.kill(at);
+            self.nodes[at].disk = SimFs::new();
+            self.events.new_disks += 1;
+        }
+        Ok(())
     }
 
     /// Lets the power come back where it went.

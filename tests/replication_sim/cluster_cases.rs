@@ -5,11 +5,14 @@ use crate::cluster::Cluster;
 use crate::machine::Process;
 use crate::setup::{Random, Sabotage};
 use limestone_core::types::Epoch;
+use limestone_core::vfs::SimFs;
 
 /// Orders of what goes on at a time.
 const SEEDS: u64 = 10;
 /// Enough that what one side has of them tells the sides apart.
 const EPOCHS: u64 = 12;
+/// In so many without faults whoever can be promoted is.
+const STEPS: u64 = 1000;
 
 impl Cluster {
     /// These are killed and stay down, all others are started again.
@@ -122,6 +125,27 @@ fn same_term(seed: u64, sabotage: Option<Sabotage>) -> Result<(), String> {
     cluster.agree()
 }
 
+/// One of the two that have what was PROPAGATED gets a new disk, and the other one is lost while it fills that. The
+/// third one has less than both.
+fn new_disk(seed: u64, sabotage: Option<Sabotage>) -> Result<(), String> {
+    let mut cluster = Cluster::of(3, 1, Random(seed), sabotage);
+    cluster.begin()?;
+    cluster.down(&[2]);
+    let written = cluster.store(EPOCHS)?;
+    cluster.until("machine 1 has that", |cluster| cluster.durable(1) >= written && cluster.propagated() >= written)?;
+    cluster.kill(1);
+    cluster.nodes[1].disk = SimFs::new();
+    cluster.until("the new disk has something", |cluster| cluster.durable(1) > Epoch(0))?;
+    let is_full = cluster.durable(1) >= written;
+    cluster.down(&[0]);
+    // Whoever is promoted now has all, or the promotion is an error.
+    (0..STEPS).try_for_each(|_| cluster.step(false))?;
+    match cluster.primary() {
+        Some(_) if !is_full => Err("somebody is promoted without all that was PROPAGATED".to_owned()),
+        _ => cluster.agree(),
+    }
+}
+
 type Case = fn(u64, Option<Sabotage>) -> Result<(), String>;
 
 fn holds(case: Case) {
@@ -136,6 +160,16 @@ fn finds(case: Case, sabotage: Sabotage) {
 #[test]
 fn what_counts_in_a_later_term_is_not_lost_to_an_earlier_one_that_nobody_followed() {
     holds(twice_promoted);
+}
+
+#[test]
+fn a_new_disk_does_not_stand_for_what_the_former_one_had() {
+    holds(new_disk);
+}
+
+#[test]
+fn a_new_disk_that_counts_too_early_is_found() {
+    finds(new_disk, Sabotage::CountNewDisk);
 }
 
 #[test]

@@ -26,7 +26,7 @@ impl Cluster {
     }
 
     /// A primary has reported more PROPAGATED. If all machines lost their power now, so many others as the quorum says
-    /// would have all of it.
+    /// would have all of it; a new disk that does not count yet, with what the former one had confirmed.
     pub(super) fn confirmed(&mut self, at: usize, term: u64, epoch: Epoch) -> Result<(), String> {
         let model = &self.nodes[at].model;
         let has = |(_, session): &(&usize, &Session)| session.fate == Fate::Alive && session.epoch <= epoch;
@@ -40,9 +40,15 @@ impl Cluster {
         }
         let loss = self.random.loss();
         if self.random.once_in(4) {
-            let others = (0..self.nodes.len()).filter(|other| *other != at).map(|other| self.recover(other, loss));
-            let others = others.collect::<Result<Vec<_>, _>>()?;
-            let having = others.iter().filter(|found| all.is_subset(&found.sessions)).count();
+            let had = |other: usize| {
+                let mut sessions = self.recover(other, loss)?.sessions;
+                let node = &self.nodes[other];
+                sessions.extend(node.lost.iter().filter(|_| !node.counts()));
+                Ok(sessions)
+            };
+            let others = (0..self.nodes.len()).filter(|other| *other != at).map(had);
+            let others = others.collect::<Result<Vec<_>, String>>()?;
+            let having = others.iter().filter(|sessions| all.is_subset(sessions)).count();
             if having < self.setup.quorum {
                 return Err(format!(
                     "{having} replicas have {epoch} of machine {at}, {} are needed",

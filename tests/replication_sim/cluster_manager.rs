@@ -31,24 +31,27 @@ impl Cluster {
                 if early {
                     history.become_known();
                 }
-                Some((history.claim(replica.store.durable()), at))
+                // Of equal ones the one that can be promoted.
+                Some((history.claim(replica.store.durable()), !history.awaits_base_sync, at))
             }
             _ => None,
         };
-        let mut heard: Vec<(Claim, usize)> = self.nodes.iter().enumerate().filter_map(claim).collect();
+        let mut heard: Vec<(Claim, bool, usize)> = self.nodes.iter().enumerate().filter_map(claim).collect();
         // With all there nothing is missing; of less, an empty directory may be a new disk, and says nothing.
         let are_all_there = heard.len() == self.nodes.len();
-        let is_beginning = are_all_there && heard.iter().all(|(claim, _)| claim.is_nothing());
-        heard.retain(|(claim, _)| is_beginning || !claim.is_nothing());
+        let is_beginning = are_all_there && heard.iter().all(|(claim, ..)| claim.is_nothing());
+        let new_disks_count = self.setup.sabotage == Some(Sabotage::CountNewDisk);
+        heard.retain(|(claim, ..)| is_beginning || claim.counts() || new_disks_count && !claim.is_nothing());
         let needed =
             self.nodes.len() - self.setup.quorum - usize::from(self.setup.sabotage == Some(Sabotage::HearTooFew));
         if heard.is_empty() || (heard.len() < needed && !are_all_there) {
             return Ok(());
         }
         let by_epoch = self.setup.sabotage == Some(Sabotage::ScoreByEpoch);
-        let rank =
-            |(claim, at): &(Claim, usize)| (if by_epoch { 0 } else { claim.term }, claim.epoch, self.nodes.len() - at);
-        let Some((_, at)) = heard.into_iter().max_by_key(rank) else { return Ok(()) };
+        let rank = |(claim, is_whole, at): &(Claim, bool, usize)| {
+            (if by_epoch { 0 } else { claim.term }, claim.epoch, *is_whole, self.nodes.len() - at)
+        };
+        let Some((.., at)) = heard.into_iter().max_by_key(rank) else { return Ok(()) };
         let told = |node: &Node| match &node.process {
             Some(Process::Replica(replica)) => replica.history().map(|history| history.term),
             _ => None,

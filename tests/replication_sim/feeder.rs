@@ -45,6 +45,8 @@ impl Shared {
 pub struct Feeder {
     link: Link,
     session_id: SessionId,
+    /// What the replica was told to be stored when the link was opened.
+    stored: Epoch,
     /// What the replica was told of the term, without a mistake.
     told_unknown: bool,
     /// The machine that the link goes to.
@@ -92,8 +94,8 @@ enum Link {
 
 impl Feeder {
     pub fn new(peer: usize) -> Feeder {
-        let (link, session_id, oldest_shippable) = (Link::Down, [0; 16], Epoch(0));
-        Feeder { link, session_id, told_unknown: false, peer, oldest_shippable, diverged: false, demotions: 0 }
+        let (link, session_id, stored, oldest_shippable) = (Link::Down, [0; 16], Epoch(0), Epoch(0));
+        Feeder { link, session_id, stored, told_unknown: false, peer, oldest_shippable, diverged: false, demotions: 0 }
     }
 
     /// Whether the log goes over it.
@@ -111,11 +113,12 @@ impl Feeder {
         let Some(known) = shared.store.history() else { return };
         let is_unknown = shared.quorum.is_unknown() && shared.setup.sabotage != Some(Sabotage::NotToldUnknown);
         self.told_unknown = shared.quorum.is_unknown();
+        self.stored = shared.store.last_epoch();
         let identity = PrimaryIdentity {
             uuid: shared.store.instance_uuid().to_owned(),
             term: known.term,
             history: seen(&known.history, shared.setup),
-            stored: shared.store.last_epoch(),
+            stored: self.stored,
             oldest_shippable: self.oldest_shippable.max(shared.store.compacted_epoch().next()),
             lanes: shared.setup.lanes,
             max_channels: shared.setup.channels as u32,
@@ -229,7 +232,7 @@ impl Feeder {
         shared.taps.insert(self.peer, queue.clone());
         let fan = Fan(shared.taps.values().cloned().collect());
         let Ok(subscription) = shared.store.subscribe(Arc::new(fan)) else { return Ok(()) };
-        let (stored, stored_before) = (shared.store.last_epoch(), subscription.stored_before);
+        let stored_before = subscription.stored_before;
         // A disk that has lost its power cannot be read either.
         let backlog = Backlog::new(subscription, replica.durable);
         let read = backlog.and_then(|source| source.window(replica.durable).map(|window| (source, window)));
@@ -243,7 +246,7 @@ impl Feeder {
         };
         let lanes = (0..shared.setup.lanes).map(|number| join(ConnectionKind::Lane(number))).collect();
         let blobs = join(ConnectionKind::Blob);
-        let mut session = PrimarySession::new(stored, &replica, TIMEOUT, now);
+        let mut session = PrimarySession::new(self.stored, &replica, TIMEOUT, now);
         // What the subscription itself says; the rest is looked at when the log has been sent.
         if let Some(Event::Stored(stored, last_written)) = queue.0.lock().unwrap().pop_front() {
             session.stored(stored, last_written);
@@ -317,6 +320,8 @@ impl Open {
             Ok(message) => message.iter().for_each(|message| self.control.send(message)),
             Err(reason) => return expected(reason).map(|()| Next::End),
         }
+        let report = self.session.take_report(store.propagated_epoch(), now);
+        report.iter().for_each(|message| self.control.send(message));
         let is_open = self.lanes.iter().chain([&self.blobs]).all(|lane| lane.handshake.is_none());
         if is_open && !self.pump(store, *setup, now) {
             return Ok(Next::End);

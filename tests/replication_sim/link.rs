@@ -137,9 +137,11 @@ impl End {
     /// Goes away without a word, as a machine that loses its power: the other side has to notice by itself.
     pub fn vanish(self) {
         self.input.borrow_mut().deaf = true;
-        let kept_open = self.output.clone();
+        let output = self.output.clone();
+        // What was cut before stays so.
+        let closed = output.borrow().closed;
         drop(self);
-        kept_open.borrow_mut().closed = false;
+        output.borrow_mut().closed = closed;
     }
 }
 

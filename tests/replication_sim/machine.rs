@@ -25,6 +25,8 @@ pub struct Known {
     pub stored: Epoch,
     /// The largest epoch that the present process has reported PROPAGATED.
     pub propagated: Epoch,
+    /// The last epoch with writes that its primary had, where the model does not show it.
+    pub lacked: Epoch,
     /// A primary has been told that everything up to this epoch is here.
     pub guaranteed: Epoch,
     /// The largest term that it was in or has been told of.
@@ -103,6 +105,11 @@ impl Machine {
 }
 
 impl Known {
+    /// The last epoch with writes of the database, as far as it is known here.
+    pub fn last_written(&self) -> Epoch {
+        self.model.last_written(Epoch(u64::MAX)).max(self.lacked)
+    }
+
     /// The directory of a replica has what its primary had, up to its durable epoch, and that covers what the primary
     /// was told.
     pub fn check_replica(&self, found: &Found) -> Result<(), String> {
@@ -122,6 +129,7 @@ impl Known {
             }
             false => self.check_replica(found)?,
         }
+        self.lacked = self.last_written();
         self.model = self.model.of(found);
         (self.stored, self.guaranteed, self.lineage) = (found.durable, found.durable, lineage);
         Ok(())

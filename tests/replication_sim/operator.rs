@@ -185,6 +185,7 @@ impl World {
             return Ok(());
         }
         self.turn(at, Role::Replica);
+        self.hold_followed(at);
         let disk = self.machines[at].disk.clone();
         let found = recover(&disk, Loss::KeepUnsynced).map_err(|e| format!("machine {at}, to take over: {e}"))?;
         let known = &mut self.machines[at].known;
@@ -265,13 +266,15 @@ fn restore(disk: &SimFs, files: &[(PathBuf, Vec<u8>)], number: u64) -> Result<()
 }
 
 /// A takeover is refused for nothing but a reason.
-fn check_refusal(why: &str, known: &Known, found: &Found) -> Result<(), String> {
+pub fn check_refusal(why: &str, known: &Known, found: &Found) -> Result<(), String> {
     let is_right = match why {
-        why if why.contains("a base sync into it") => known.awaits,
+        why if why.contains("a base sync into") => known.awaits,
         why if why.contains("nothing has ever been replicated") => found.sessions.is_empty(),
         why if why.contains("another primary has taken over") => known.fenced,
         why if why.contains("no replica's") => !known.follower,
-        why => why.contains("before it last started"),
+        // Nothing may have been written in what it lacks, but it was not told so.
+        why if why.contains("not known to have all") => known.follower,
+        why => why.contains("and the primary had") && known.last_written() > found.durable,
     };
     match is_right {
         true => Ok(()),

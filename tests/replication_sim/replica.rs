@@ -19,7 +19,6 @@ use limestone_core::replication::replica_store::{BaseStaging, BlobReceiver, Stan
 use limestone_core::replication::secret::Secret;
 use limestone_core::types::Epoch;
 use limestone_core::vfs::{SimFs, Vfs};
-use limestone_core::wal::claim::Claim;
 use limestone_core::wal::history::Common;
 use limestone_core::wal::history_file::{DirectoryHistory, Place, Role};
 use std::path::Path;
@@ -152,7 +151,14 @@ impl Replica {
             Verdict::GoOn => open.poll(&self.store, now)?,
             other => other,
         };
+        let (told, durable) = (open.session.told(), self.store.durable());
+        let next = self.history().and_then(|known| known.told(told, durable));
         match verdict {
+            // The disk has failed.
+            Verdict::GoOn if next.is_some_and(|next| next.save(&self.fs, Path::new(LOCATION)).is_err()) => {
+                self.open = None;
+                Ok(())
+            }
             Verdict::GoOn => Ok(()),
             Verdict::End => {
                 self.open = None;
@@ -236,7 +242,7 @@ impl Replica {
         if self.store.adopt_identity(&primary.uuid).is_err() {
             return Ok(());
         }
-        let follows = followed(&standing, claim, &primary, outcome);
+        let follows = followed(&standing, claim, &primary, outcome).going_on_from(known, standing.durable);
         if follows.save(&**self.store.vfs(), self.store.location()).is_err() {
             return Ok(());
         }
@@ -294,7 +300,8 @@ impl Replica {
 
     /// Takes what has come of a base sync.
     fn poll_base(&mut self, now: Millis) -> Result<Verdict, String> {
-        let claim = self.history().map_or(Claim::default(), |known| known.claim(self.store.durable()));
+        let had = self.store.durable();
+        let known = self.history().unwrap_or_else(|| DirectoryHistory::unknown("", Role::Replica));
         let Some(open) = &mut self.open else { return Ok(Verdict::GoOn) };
         let Some((end, staging)) = &mut open.base else { return Ok(Verdict::GoOn) };
         loop {
@@ -316,7 +323,8 @@ impl Replica {
                     let (_, stored, _) = open.session.primary_epochs();
                     staging.verify(files, &open.primary.uuid, |_| stored).map_err(|e| e.to_string())?;
                     let _paused = self.store.pause_journal().map_err(|e| e.to_string())?;
-                    staging.install(files, &history_of(&open.primary, claim)).map_err(|e| e.to_string())?;
+                    let history = history_of(&open.primary, known.claim(had)).going_on_from(&known, had);
+                    staging.install(files, &history).map_err(|e| e.to_string())?;
                     self.store.close();
                     self.store = opened(&self.fs, self.setup).map_err(|e| e.to_string())?;
                     end.send(&Message::Staged);

@@ -39,6 +39,8 @@ pub enum Sabotage {
     ClaimUnknownTerm,
     /// Replicas are not told that others may have begun the term.
     NotToldUnknown,
+    /// The cluster manager hears what a new disk has before it has everything.
+    CountNewDisk,
     /// What was there before a term counts although the term does not protect it yet.
     CountFormerTerms,
 }

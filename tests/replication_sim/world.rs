@@ -6,7 +6,7 @@ use crate::commits;
 use crate::link::{connect, End, SharedPipe};
 use crate::machine::{Life, Machine, Process};
 use crate::model::{read, recover};
-use crate::operator::Kept;
+use crate::operator::{check_refusal, Kept};
 use crate::primary::{Primary, Start};
 use crate::replica::{News, Replica};
 use crate::setup::{Random, Sabotage, Setup, Tally};
@@ -218,6 +218,8 @@ impl World {
         let is_running = self.machines[primary].life == life;
         if self.machines[at].known.awaits || !(is_running || matches!(news, News::Installed { .. })) {
             // It gets nothing more from one that has ended, but for files that are under way.
+            let theirs = self.machines[primary].known.last_written();
+            self.machines[at].known.lacked = theirs;
             return Ok(());
         }
         // What it had is what the primary has, and from now on it has that only.
@@ -229,7 +231,7 @@ impl World {
             return Err(format!("machine {at} had to have {} and has {}", known.guaranteed, found.durable));
         }
         known.guaranteed = known.guaranteed.min(found.durable);
-        known.companion = Some((primary, theirs.lineage));
+        (known.companion, known.lacked) = (Some((primary, theirs.lineage)), Epoch(0));
         match is_running {
             true => known.follows = Some((primary, life)),
             false => (known.model, known.stored) = (theirs.model, theirs.stored),
@@ -302,11 +304,11 @@ impl World {
                 return Err("it starts, though it is fenced or awaits a base sync".to_owned());
             }
             Start::Runs(primary, durable) => (primary, durable),
-            Start::Refused(_) if machine.known.fenced || machine.known.awaits => {
+            Start::Refused(why) => {
                 machine.role = Role::Replica;
-                return Ok(());
+                let found = recover(&machine.disk, Loss::KeepUnsynced)?;
+                return check_refusal(&why, &machine.known, &found);
             }
-            Start::Refused(why) => return Err(why),
         };
         let found = read(primary.store(), durable)?;
         let known = &mut machine.known;

@@ -2,10 +2,13 @@
 //! The script that makes a replica's directory a primary's.
 
 use crate::primary::Primary;
-use crate::program::{run, status_when, take_over, Replica, Run};
+use crate::program::{run, status_when, take_over, Replica, Run, DEADLINE};
 use limestone_core::datastore::{Datastore, Settings};
+use limestone_core::replication::native::protocol::message::Message;
+use limestone_core::types::Epoch;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 fn script(args: &[&str]) -> Run {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/takeover.sh");
@@ -70,6 +73,44 @@ fn a_promotion_that_is_refused_leaves_the_replica_serving_where_it_was() {
     let (exit, log) = replica.wait();
     assert_eq!(exit, Some(0), "{log}");
     assert!(log.contains("the replica goes on") && log.contains("reason: a rehearsal"), "{log}");
+}
+
+#[test]
+fn what_was_told_that_its_primary_went_on_without_it_is_not_promoted_before_it_has_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_str().unwrap();
+    let (replica, mut primary) = served(dir.path());
+    primary.heartbeat(60, Some(50));
+    primary.control.send(&Message::Reported { epoch: Epoch(50) });
+    let history = dir.path().join("limestone-history.json");
+    let is_noted = || std::fs::read_to_string(&history).unwrap().contains(r#""reported":50"#);
+    let deadline = Instant::now() + DEADLINE;
+    while !is_noted() {
+        assert!(Instant::now() < deadline, "what was told is not on the disk");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // The link is cut, and the power is gone.
+    drop(primary);
+    replica.kill();
+    let refused = run(&["promote", path], &[]);
+    let expected = "up to 41 only, and the primary had told its engine that 50 is durable";
+    assert!(refused.exit == 2 && refused.stderr.contains(expected), "{}", refused.stderr);
+    let engine = Datastore::open(Settings::new(dir.path())).unwrap();
+    let refused = engine.ready().unwrap_err().to_string();
+    assert!(refused.contains(expected) && refused.contains("promote --force"), "{refused}");
+    drop(engine);
+    // It stays so when a primary comes and goes again, and is over with the epoch.
+    let replica = Replica::start(dir.path());
+    drop(Primary::connect(replica.address, 60, 1).unwrap());
+    status_when(dir.path(), |status| status["state"] == "connecting");
+    assert!(is_noted());
+    let mut primary = Primary::connect(replica.address, 60, 1).unwrap();
+    primary.session(0, 50, "later", "v");
+    primary.commit(50, 0);
+    primary.durable(50);
+    let done = run(&["promote", path], &[]);
+    assert_eq!(done.exit, 0, "{}", done.stderr);
+    assert_eq!(take_over(dir.path()).0.into_keys().collect::<Vec<_>>(), ["k", "later"]);
 }
 
 #[test]

@@ -53,12 +53,19 @@ impl Receiver {
 pub(super) struct Sender {
     inner: sender::Sender,
     timeout: Duration,
+    /// Whether the replica knows what a [`Message::Reported`] is.
+    takes_reports: bool,
 }
 
 impl Sender {
     /// For so long a call may wait without anything being taken.
     pub(super) fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    /// Whether a [`Message::Reported`] may be sent.
+    pub(super) fn takes_reports(&self) -> bool {
+        self.takes_reports
     }
 
     /// From now on what is written may wait so many time-outs: a replica takes nothing on a connection while its disk
@@ -101,7 +108,7 @@ pub(super) fn open(
     write.set_deadline(Deadline::Each(timeout));
     let frames = FrameReader::new(BufReader::with_capacity(READ_BYTES, read));
     let mut receiver = Receiver { frames, bytes_max: 0, patience: timeout };
-    let mut sender = Sender { inner: sender::Sender::new(write), timeout };
+    let mut sender = Sender { inner: sender::Sender::new(write), timeout, takes_reports: false };
 
     let mut first = MAGIC.to_vec();
     hello.encode(&mut first);
@@ -120,6 +127,7 @@ pub(super) fn open(
                 if handshake.is_exposed() && replica.is_some() {
                     log::warn!("replication: {peer} speaks version 2: what it is sent can be changed on the way");
                 }
+                sender.takes_reports = handshake.is_told_of_reports();
                 receiver.bytes_max = PAYLOAD_BYTES_MAX;
                 receiver.set_patience(timeout, Deadline::Each(timeout));
                 return Ok((sender, receiver, replica));

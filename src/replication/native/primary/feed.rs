@@ -253,6 +253,12 @@ impl Feed {
         state.machine.tick(self.now())
     }
 
+    /// What the replica is to be told of what the engine was told.
+    pub(super) fn take_report(&self, acknowledged: Epoch) -> Option<Message> {
+        let now = self.now();
+        self.state.lock().machine.take_report(acknowledged, now)
+    }
+
     /// Outside of what the tap tells: everything up to this epoch is stored.
     pub(super) fn has_stored(&self, epoch: Epoch) {
         self.state.lock().machine.stored(epoch, None);

@@ -10,7 +10,7 @@ use crate::lock_order::{Mutex, Rank};
 use crate::replication::addresses::check_another;
 use crate::replication::quorum::{Quorum, Seat};
 use crate::replication::replica_store::directory_id;
-use crate::replication::settings::{Replica, ReplicationSettings};
+use crate::replication::settings::{Mode, Replica, ReplicationSettings};
 use crate::types::Epoch;
 use crate::wal::history_file::DirectoryHistory;
 use std::collections::BTreeMap;
@@ -161,6 +161,16 @@ impl Group {
         }
         if self.awaited.load(SeqCst) {
             self.events.wake();
+        }
+    }
+
+    /// Up to where the engine was told that everything is as durable as the policy promises: what a replica lacks of it
+    /// is lost when it takes over. Without waiting for replicas that is only what they have by now.
+    pub(super) fn acknowledged(&self) -> Epoch {
+        let propagated = self.store.propagated_epoch();
+        match self.settings.mode {
+            Mode::Async => propagated,
+            Mode::Strict | Mode::Degrade(_) => propagated.max(self.store.notified_epoch()),
         }
     }
 

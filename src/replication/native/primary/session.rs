@@ -398,9 +398,10 @@ impl Session {
         let Some(control) = &mut *control else { return Ok(()) };
         let versions = feed.take_versions();
         let heartbeat = feed.tick(self.core.store.switched_epoch()).map_err(End::Stalled)?;
+        let report = control.takes_reports().then(|| feed.take_report(self.core.group.acknowledged())).flatten();
         let boundary = versions.boundary.map(|version| Message::Boundary { version });
         let safe_snapshot = versions.safe_snapshot.map(|version| Message::SafeSnapshot { version });
-        let messages = boundary.into_iter().chain(safe_snapshot).chain(heartbeat);
+        let messages = boundary.into_iter().chain(safe_snapshot).chain(heartbeat).chain(report);
         messages.into_iter().try_for_each(|message| control.send(&message))
     }
 

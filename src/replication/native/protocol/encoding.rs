@@ -28,7 +28,7 @@ impl Message {
         let (epoch, channel) = match self {
             Message::Log(log) => (log.epoch.0, log.channel),
             Message::Channel { channel } | Message::ChannelEnd { channel } => (0, *channel),
-            Message::Commit { epoch, .. } | Message::Durable { epoch } => (epoch.0, 0),
+            Message::Commit { epoch, .. } | Message::Durable { epoch } | Message::Reported { epoch } => (epoch.0, 0),
             Message::Alive(alive) => (alive.durable.0, 0),
             Message::Heartbeat { written, .. } => (written.map_or(0, |written| written.0.saturating_add(1)), 0),
             _ => (0, 0),
@@ -89,6 +89,7 @@ impl Message {
             Message::Channel { .. }
             | Message::ChannelEnd { .. }
             | Message::Durable { .. }
+            | Message::Reported { .. }
             | Message::Bye
             | Message::Sync
             | Message::FileEnd
@@ -102,7 +103,12 @@ impl Message {
         let Frame { kind, epoch, channel, payload } = frame;
         let uses_epoch = matches!(
             kind,
-            FrameKind::Log | FrameKind::Commit | FrameKind::Durable | FrameKind::Alive | FrameKind::Heartbeat
+            FrameKind::Log
+                | FrameKind::Commit
+                | FrameKind::Durable
+                | FrameKind::Alive
+                | FrameKind::Heartbeat
+                | FrameKind::Reported
         );
         let uses_channel = matches!(kind, FrameKind::Log | FrameKind::Channel | FrameKind::ChannelEnd);
         let wrong = |found: String, expected| Err(MessageError { kind, found, expected });
@@ -134,6 +140,7 @@ impl Message {
             }
             FrameKind::Alive => Message::Alive(Alive { durable: epoch, received: p.u64()?, synced: p.u64()? }),
             FrameKind::Durable => Message::Durable { epoch },
+            FrameKind::Reported => Message::Reported { epoch },
             FrameKind::Boundary => Message::Boundary { version: p.version()? },
             FrameKind::SafeSnapshot => Message::SafeSnapshot { version: p.version()? },
             FrameKind::Sync => Message::Sync,

@@ -127,6 +127,7 @@ fn message() -> impl Strategy<Value = Message> {
             synced
         })),
         epoch().prop_map(|epoch| Message::Durable { epoch }),
+        epoch().prop_map(|epoch| Message::Reported { epoch }),
         version().prop_map(|version| Message::Boundary { version }),
         version().prop_map(|version| Message::SafeSnapshot { version }),
         Just(Message::Bye),

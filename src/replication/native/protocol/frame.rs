@@ -93,6 +93,8 @@ frame_kinds! {
     Error = 0x25, 2, 2 + TEXT_BYTES_MAX;
     /// The sender ends the session in good order.
     Bye = 0x26, 0, 0;
+    /// What the primary has told its engine.
+    Reported = 0x27, 0, 0;
     /// A piece of a BLOB.
     Blob = 0x30, 37, 37 + PIECE_BYTES_MAX as u32;
     /// A file of a base sync.

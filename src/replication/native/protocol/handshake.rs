@@ -6,6 +6,7 @@
 use super::frame::FrameKind;
 use super::message::{
     Code, ConnectionKind, Hello, Message, Nonce, Outcome, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, VERSION,
+    VERSION_USUAL,
 };
 use super::proofs::Transcript;
 use super::seal::Seals;
@@ -34,10 +35,10 @@ pub struct Terms {
     pub is_protected: bool,
 }
 
-/// The present version only, on a connection that protects nothing.
+/// No version that has to be allowed, on a connection that protects nothing.
 impl From<Secret> for Terms {
     fn from(secret: Secret) -> Terms {
-        Terms { secret, version_min: VERSION, is_protected: false }
+        Terms { secret, version_min: VERSION_USUAL, is_protected: false }
     }
 }
 
@@ -96,6 +97,11 @@ impl PrimaryHandshake {
         let hello = Hello { version_min: terms.version_min, version_max: VERSION, kind, session_id, nonce };
         let message = Message::Hello(hello.clone());
         (PrimaryHandshake { terms, hello, identity, agreed: None }, message)
+    }
+
+    /// Whether the replica knows [`Message::Reported`].
+    pub fn is_told_of_reports(&self) -> bool {
+        self.agreed.as_ref().is_some_and(|agreed| agreed.version >= 4)
     }
 
     /// What protects the frames behind this side's Identity and the replica's Challenge, from there on. `None` before,
@@ -315,6 +321,7 @@ pub fn followed(replica: &Standing, claim: Claim, primary: &PrimaryIdentity, out
         Outcome::BaseSync => DirectoryHistory::following(&primary.uuid, primary.term, replica.history.clone())
             .claiming(claim)
             .awaiting_base_sync(),
+        Outcome::Stream | Outcome::CatchUp if replica.empty => history_of(primary, claim).filling(primary.stored),
         Outcome::Stream | Outcome::CatchUp => history_of(primary, claim),
     }
 }

@@ -121,18 +121,33 @@ fn messages_out_of_order_end_the_handshake() {
 fn a_version_that_is_not_shared_is_refused() {
     let (mut p, hello) = PrimaryHandshake::start(ConnectionKind::Blob, [5; 16], [1; 32], secret(KEY), None);
     let Message::Hello(hello) = hello else { panic!("a hello") };
-    for (version_min, version_max) in [(1, 1), (1, VERSION - 1), (VERSION + 1, 9)] {
+    for (version_min, version_max) in [(1, 1), (1, VERSION_USUAL - 1), (VERSION + 1, 9)] {
         let mut r = ReplicaHandshake::new([2; 32], secret(KEY));
         let other = Hello { version_min, version_max, ..hello.clone() };
         assert_eq!(r.on_message(Message::Hello(other)).unwrap_err().code, Code::VERSION);
     }
-    for version in [1, VERSION - 1, VERSION + 1] {
+    for version in [1, VERSION_USUAL - 1, VERSION + 1] {
         let other = Message::Challenge { version, nonce: [0; 32], proof: [0; 32] };
         assert_eq!(p.on_message(other).unwrap_err().code, Code::VERSION);
     }
 }
 
-/// A side that speaks the former version as well.
+#[test]
+fn a_side_that_knows_no_reports_is_spoken_to_and_told_of_none() {
+    for (known, is_told) in [(VERSION_USUAL, false), (VERSION, true)] {
+        let (mut p, hello) = PrimaryHandshake::start(ConnectionKind::Blob, [5; 16], [1; 32], secret(KEY), None);
+        let Message::Hello(hello) = hello else { panic!("a hello") };
+        let proof = Transcript::new(&hello, known, &[2; 32]).replica_proof(&secret(KEY));
+        p.on_message(Message::Challenge { version: known, nonce: [2; 32], proof }).unwrap();
+        assert_eq!((p.is_told_of_reports(), p.seals().is_some()), (is_told, true), "version {known}");
+        let mut r = ReplicaHandshake::new([2; 32], secret(KEY));
+        let step = r.on_message(Message::Hello(Hello { version_max: known, ..hello }));
+        assert!(matches!(step, Ok(ReplicaStep::Send(Message::Challenge { version, .. })) if version == known));
+        assert!(r.seals().is_some(), "version {known}");
+    }
+}
+
+/// A side that speaks a version without sealed frames as well.
 fn lenient() -> Terms {
     Terms { version_min: 2, ..secret(KEY).into() }
 }

@@ -9,9 +9,11 @@ use crate::wal::history::History;
 use std::fmt;
 
 /// The version of the protocol that is spoken.
-pub const VERSION: u16 = 3;
-/// The oldest version that can be allowed: as this one, with frames that are never sealed. Version 1 compared terms by
-/// their numbers, which proves nothing.
+pub const VERSION: u16 = 4;
+/// The oldest version that is spoken unless an older one is allowed: as this one, without [`Message::Reported`].
+pub const VERSION_USUAL: u16 = 3;
+/// The oldest version that can be allowed: as the one behind it, with frames that are never sealed. Version 1 compared
+/// terms by their numbers, which proves nothing.
 pub const VERSION_OLDEST: u16 = 2;
 /// Most lanes of a session.
 pub const LANES_MAX: u32 = 64;
@@ -198,6 +200,11 @@ pub enum Message {
         stored: Epoch,
         written: Option<Epoch>,
     },
+    /// The primary has told its engine that everything up to `epoch`, which wrote something, is as durable as it wants
+    /// it to be: a replica that lacks it must not become a primary unless somebody decides so.
+    Reported {
+        epoch: Epoch,
+    },
     Alive(Alive),
     Durable {
         epoch: Epoch,
@@ -248,6 +255,7 @@ impl Message {
             Message::Commit { .. } => FrameKind::Commit,
             Message::Sync => FrameKind::Sync,
             Message::Heartbeat { .. } => FrameKind::Heartbeat,
+            Message::Reported { .. } => FrameKind::Reported,
             Message::Alive(_) => FrameKind::Alive,
             Message::Durable { .. } => FrameKind::Durable,
             Message::Boundary { .. } => FrameKind::Boundary,

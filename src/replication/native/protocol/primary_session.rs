@@ -6,6 +6,10 @@
 use super::clock::{heartbeat_interval, Millis};
 use super::message::{Alive, Code, Message, Reason, ReplicaIdentity};
 use crate::types::Epoch;
+use std::collections::VecDeque;
+
+/// Epochs with writes that may wait for being reported; beyond that the replica hears of fewer.
+const WRITTEN_MAX: usize = 1024;
 
 /// What a message of the replica means.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,6 +33,11 @@ pub struct PrimarySession {
     last_written: Epoch,
     /// `last_written` was told in this session.
     knows_written: bool,
+    /// Epochs that wrote something and are not reported; grows.
+    written: VecDeque<Epoch>,
+    /// The last of them that is, and what the replica was told of that, and when.
+    reported: Epoch,
+    told_reported: Option<(Epoch, Millis)>,
     committed: Epoch,
     confirmed: Epoch,
     propagated: Epoch,
@@ -58,6 +67,9 @@ impl PrimarySession {
             stored,
             last_written: Epoch(0),
             knows_written: false,
+            written: VecDeque::new(),
+            reported: Epoch(0),
+            told_reported: None,
             committed: replica.durable,
             confirmed: replica.durable,
             propagated: replica.durable,
@@ -111,7 +123,12 @@ impl PrimarySession {
     pub fn stored(&mut self, stored: Epoch, last_written: Option<Epoch>) {
         self.stored = self.stored.max(stored);
         self.switched = self.switched.max(stored);
-        self.last_written = self.last_written.max(last_written.unwrap_or_default());
+        if let Some(written) = last_written.filter(|&written| written > self.last_written) {
+            self.last_written = written;
+            if self.written.len() < WRITTEN_MAX {
+                self.written.push_back(written);
+            }
+        }
         self.knows_written |= last_written.is_some();
     }
 
@@ -137,6 +154,21 @@ impl PrimarySession {
         (self.announce, self.sent, self.announced) = (false, now, self.stored);
         let written = self.knows_written.then_some(self.last_written);
         Message::Heartbeat { switched: self.switched, stored: self.stored, written }
+    }
+
+    /// What the replica has to be told when the engine was told that `acknowledged` is durable; nothing before it was
+    /// told that it is stored, and once in a [`heartbeat_interval`].
+    pub fn take_report(&mut self, acknowledged: Epoch, now: Millis) -> Option<Message> {
+        let known = acknowledged.min(self.announced);
+        let count = self.written.partition_point(|epoch| *epoch <= known);
+        self.reported = self.written.drain(..count).next_back().unwrap_or(self.reported);
+        let (told, at) = self.told_reported.unwrap_or_default();
+        let is_due = self.told_reported.is_none() || now.saturating_sub(at) >= heartbeat_interval(self.timeout);
+        if self.reported <= told || !is_due {
+            return None;
+        }
+        self.told_reported = Some((self.reported, now));
+        Some(Message::Reported { epoch: self.reported })
     }
 
     /// The replica has something to take, from now on; outside of COMMITs, for a base sync.

@@ -171,3 +171,22 @@ fn a_silent_replica_is_lost_and_heartbeats_show_growing_epochs() {
 fn every_channel_has_its_lane() {
     assert_eq!((0..6).map(|channel| lane_of(channel, 3)).collect::<Vec<_>>(), [0, 1, 2, 0, 1, 2]);
 }
+
+#[test]
+fn the_replica_is_told_what_the_engine_was_told_of_epochs_with_writes_once_in_an_interval() {
+    let mut session = session(10, 10);
+    let report = |epoch| Some(Message::Reported { epoch: Epoch(epoch) });
+    session.stored(Epoch(12), Some(Epoch(11)));
+    assert_eq!(session.take_report(Epoch(12), 0), None, "it was not told that 11 is stored");
+    session.announce(0).unwrap();
+    assert_eq!(session.take_report(Epoch(10), 0), None, "11 is stored only");
+    assert_eq!(session.take_report(Epoch(12), 0), report(11), "nothing was written in 12");
+    assert_eq!(session.take_report(Epoch(12), TIMEOUT), None, "nothing new");
+    for epoch in [13, 15, 17] {
+        session.stored(Epoch(epoch), Some(Epoch(epoch)));
+    }
+    session.announce(1).unwrap();
+    assert_eq!(session.take_report(Epoch(14), heartbeat_interval(TIMEOUT) - 1), None, "too soon");
+    assert_eq!(session.take_report(Epoch(16), heartbeat_interval(TIMEOUT)), report(15), "16 has nothing, 17 waits");
+    assert_eq!(session.take_report(Epoch(17), 3 * TIMEOUT), report(17));
+}

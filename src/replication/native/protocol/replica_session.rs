@@ -8,6 +8,7 @@ use super::clock::{heartbeat_interval, Millis};
 use super::lane_order::LaneOrder;
 use super::message::{Alive, Code, ConnectionKind, Message, Outcome, PrimaryIdentity, Reason, SessionId, CHANNELS_MAX};
 use crate::types::{Epoch, WriteVersion};
+use crate::wal::known_lack::Told;
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 
@@ -53,6 +54,7 @@ pub struct ReplicaSession {
     switched: Epoch,
     stored: Epoch,
     written: Option<Epoch>,
+    reported: Epoch,
     /// An epoch that was committed and that the primary had not announced as stored then, and when that was.
     unannounced: Option<(Epoch, Millis)>,
     /// What [`Message::Alive`] says besides the durable epoch.
@@ -88,6 +90,7 @@ impl ReplicaSession {
             switched: Epoch(0),
             stored: primary.stored,
             written: None,
+            reported: Epoch(0),
             unannounced: None,
             received: 0,
             synced: 0,
@@ -109,6 +112,11 @@ impl ReplicaSession {
     /// anything.
     pub fn primary_epochs(&self) -> (Epoch, Epoch, Option<Epoch>) {
         (self.switched, self.stored, self.written)
+    }
+
+    /// The same for what the directory says of itself.
+    pub fn told(&self) -> Told {
+        Told { stored: self.stored, written: self.written, reported: self.reported }
     }
 
     /// The number of channels that both sides can do.
@@ -231,6 +239,14 @@ impl ReplicaSession {
                 }
                 (self.switched, self.stored, self.written) = (switched, stored, written.max(self.written));
                 Ok(self.next_record())
+            }
+            Message::Reported { epoch } => {
+                if epoch < self.reported || epoch > self.stored {
+                    let text = format!("reported {epoch} after {}, stored {}", self.reported, self.stored);
+                    return Err(Reason::new(Code::PROTOCOL, text));
+                }
+                self.reported = epoch;
+                Ok(None)
             }
             Message::Boundary { version } => Ok(Some(ReplicaAction::Boundary(version))),
             Message::SafeSnapshot { version } => Ok(Some(ReplicaAction::SafeSnapshot(version))),

@@ -238,3 +238,16 @@ fn the_epochs_of_a_primary_never_go_back() {
     let boundary = session.on_control(Message::Boundary { version }, 1);
     assert_eq!(boundary, Ok(Some(ReplicaAction::Boundary(version))));
 }
+
+#[test]
+fn a_report_is_of_what_is_stored_and_does_not_fall() {
+    let mut session = session_after(Outcome::CatchUp, 1);
+    let report = |epoch| Message::Reported { epoch: Epoch(epoch) };
+    assert_eq!(session.on_control(report(9), 0), Ok(None));
+    assert_eq!(session.on_control(report(10), 0), Ok(None));
+    assert_eq!(session.told().reported, Epoch(10));
+    for (epoch, text) in [(9, "reported 9 after 10"), (11, "stored 10")] {
+        let reason = session.on_control(report(epoch), 0).unwrap_err();
+        assert!(reason.code == Code::PROTOCOL && reason.text.contains(text), "{reason}");
+    }
+}

@@ -12,7 +12,7 @@ use crate::datastore::Commit;
 use crate::error::{Error, Result};
 use crate::lock_order::{Condvar, Mutex, Rank, RwLock};
 use crate::replication::native::protocol::handshake::{check_term, followed, history_of, Standing, Terms};
-use crate::replication::native::protocol::message::{Code, Outcome, PrimaryIdentity, Reason, VERSION};
+use crate::replication::native::protocol::message::{Code, Outcome, PrimaryIdentity, Reason, VERSION_USUAL};
 use crate::replication::native::protocol::Millis;
 use crate::replication::net::tls::Certificates;
 use crate::replication::replica_store::{directory_id, BaseStaging, StandbyStore, SwitchedVersions};
@@ -23,6 +23,7 @@ use crate::types::Epoch;
 use crate::vfs::Vfs;
 use crate::wal::claim::Claim;
 use crate::wal::history_file::{DirectoryHistory, Place, Role};
+use crate::wal::known_lack::Told;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::Arc;
@@ -43,7 +44,7 @@ pub struct Options {
     pub allow_no_secret: bool,
     /// With these, connections are taken over TLS only. Default: none.
     pub tls: Option<Arc<Certificates>>,
-    /// The oldest version of the protocol that is spoken. Default: the present one.
+    /// The oldest version of the protocol that is spoken. Default: [`VERSION_USUAL`].
     pub version_min: u16,
     /// End with the first session of a primary.
     pub once: bool,
@@ -60,7 +61,7 @@ impl Default for Options {
             secret: Secret::default(),
             allow_no_secret: false,
             tls: None,
-            version_min: VERSION,
+            version_min: VERSION_USUAL,
             once: false,
             commit: Commit::default(),
             scrubbing: None,
@@ -208,8 +209,22 @@ impl Node {
         // Also before a base sync, so that nobody of an earlier term is accepted in between.
         store.adopt_identity(&primary.uuid)?;
         let mut known = self.history.lock();
-        let next = followed(standing, known.claim(standing.durable), primary, outcome);
+        let next =
+            followed(standing, known.claim(standing.durable), primary, outcome).going_on_from(&known, standing.durable);
         if *known != next {
+            next.save(&*self.vfs, &self.location)?;
+            *known = next;
+        }
+        Ok(())
+    }
+
+    /// Takes note of what a session's primary has told, unless the directory is being closed or replaced; see
+    /// [`DirectoryHistory::told`].
+    pub(super) fn note_told(&self, told: Told, durable: Epoch) -> Result<()> {
+        let slot = self.store.try_read();
+        let is_open = slot.as_deref().is_some_and(Option::is_some);
+        let mut known = self.history.lock();
+        if let Some(next) = known.told(told, durable).filter(|_| is_open) {
             next.save(&*self.vfs, &self.location)?;
             *known = next;
         }
@@ -228,7 +243,8 @@ impl Node {
         staging.verify(files, &session.primary.uuid, stored)?;
         let mut slot = self.store.write();
         let had = slot.as_ref().map_or(Epoch(0), |store| store.durable());
-        let history = history_of(&session.primary, self.history.lock().claim(had));
+        let known = self.history.lock().clone();
+        let history = history_of(&session.primary, known.claim(had)).going_on_from(&known, had);
         let _paused = slot.as_ref().map(|store| store.pause_journal()).transpose()?;
         staging.install(files, &history)?;
         let own = slot.take();
