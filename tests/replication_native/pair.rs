@@ -12,6 +12,7 @@ use limestone_core::replication::net::listener;
 use limestone_core::replication::secret::Secret;
 use limestone_core::replication::settings::{Endpoint, ReplicationSettings};
 use limestone_core::replication::status::{LinkState, Status};
+use limestone_core::scrub::{Rate, Scrubbing};
 use limestone_core::types::{BlobId, Durability, Epoch, StorageId, WriteVersion};
 use limestone_core::vfs::RealFs;
 use std::collections::BTreeMap;
@@ -23,18 +24,44 @@ use std::time::{Duration, Instant};
 /// No test waits longer than this for anything that has to come.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A server that has taken nothing of its disk for damaged when it goes.
+pub struct Undamaged(pub Server);
+
+impl Drop for Undamaged {
+    fn drop(&mut self) {
+        let scrub = self.0.status().scrub;
+        if !std::thread::panicking() {
+            assert!(scrub.as_ref().is_some_and(|scrub| scrub.found == 0), "{scrub:?}");
+        }
+    }
+}
+
+impl Deref for Undamaged {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.0
+    }
+}
+
+impl DerefMut for Undamaged {
+    fn deref_mut(&mut self) -> &mut Server {
+        &mut self.0
+    }
+}
+
 /// A replica whose status is compared with what it has, all along.
 pub struct Replica {
     // It is ended first.
     _watch: SideWatch,
-    server: Server,
+    server: Undamaged,
 }
 
 impl Replica {
     pub fn of(server: Server) -> Replica {
         let (durable, says) = (server.status_source(), server.status_source());
         let has = move || (None, durable().propagated_epoch);
-        Replica { _watch: SideWatch::start(has, says), server }
+        Replica { _watch: SideWatch::start(has, says), server: Undamaged(server) }
     }
 }
 
@@ -57,9 +84,10 @@ pub fn replica(dir: &Path, port: u16, secret: &Secret) -> Replica {
     replica_with(dir, port, Options { secret: secret.clone(), ..options() })
 }
 
-/// How the replicas of these tests serve.
+/// How the replicas of these tests serve: they look at their disk all the time.
 pub fn options() -> Options {
-    Options { timeout: Duration::from_secs(5), commit: commits::as_told(), ..Options::default() }
+    let scrubbing = Some(Scrubbing { rate: Rate { bytes_per_s: 1 << 30 }, period: Duration::from_millis(100) });
+    Options { timeout: Duration::from_secs(5), commit: commits::as_told(), scrubbing, ..Options::default() }
 }
 
 /// Starts a replica that serves so.

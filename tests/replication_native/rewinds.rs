@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A directory that went another way than the primary becomes a replica again.
 
-use crate::commits;
-use crate::pair::{content, free_port, replica, settings, Engine};
+use crate::pair::{content, free_port, options, replica, settings, Engine, Undamaged};
 use crate::unlocked::unlocked;
 use limestone_core::directory::Keep;
-use limestone_core::replication::native::replica::{self as native, Options, Server};
+use limestone_core::replication::native::replica as native;
 use limestone_core::replication::net::listener;
 use limestone_core::replication::promotion::promote;
 use limestone_core::replication::secret::Secret;
@@ -18,11 +17,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A replica that goes back when it has to.
-fn rewinding(dir: &Path, keep: Keep) -> Server {
-    let timeout = std::time::Duration::from_secs(5);
-    let options = Options { timeout, commit: commits::as_told(), ..Options::default() };
+fn rewinding(dir: &Path, keep: Keep) -> Undamaged {
+    let options = options();
     let listener = listener::listen(&Endpoint { host: "127.0.0.1".to_owned(), port: free_port() }).unwrap();
-    unlocked(|| native::open(Arc::new(RealFs), dir, options.clone())).allow_rewind(keep).serve(listener).unwrap()
+    let opened = unlocked(|| native::open(Arc::new(RealFs), dir, options.clone())).allow_rewind(keep);
+    Undamaged(opened.serve(listener).unwrap())
 }
 
 fn write(engine: &mut Engine, tag: &str, count: usize) -> Epoch {

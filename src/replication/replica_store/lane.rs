@@ -366,6 +366,26 @@ mod tests {
     }
 
     #[test]
+    fn what_may_still_be_cut_off_is_not_settled() {
+        let fs = SimFs::new();
+        let store = StandbyStore::open(Arc::new(fs.clone()), Path::new("/log")).unwrap();
+        let settled = || store.settled_bytes("pwal_0000");
+        let log = store.lane(0);
+        assert_eq!(settled(), u64::MAX, "nobody appends");
+        log.append(Epoch(5), true, true, &session(5, &[])).unwrap();
+        assert_eq!(settled(), 0);
+        store.record(Epoch(5)).unwrap();
+        assert_eq!(settled(), u64::MAX);
+        let end = fs.files()[log.path()].len() as u64;
+        for (first, last, bytes) in [(true, true, session(7, &[])), (true, false, session(7, &[])[..9].to_vec())] {
+            log.append(Epoch(7), first, last, &bytes).unwrap();
+            let mark = Origin::Ours.mark().len() as u64;
+            assert!((end..=end + mark).contains(&settled()), "{}", settled());
+        }
+        assert_eq!(store.settled_bytes("pwal_0000.00000000000001.0"), u64::MAX);
+    }
+
+    #[test]
     fn what_a_failed_sync_may_have_lost_never_counts_as_synced() {
         let fs = SimFs::new();
         let store = StandbyStore::open(Arc::new(fs.clone()), Path::new("/log")).unwrap();
