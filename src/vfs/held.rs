@@ -135,6 +135,30 @@ mod tests {
     }
 
     #[test]
+    fn a_forked_process_does_not_give_back_the_lock_of_its_parent() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, "").unwrap();
+        let lock = RealFs.lock(&path, Lock::Exclusive).unwrap();
+        // SAFETY: the child gives the lock back and ends at once, without what is done at the end of a process.
+        match unsafe { libc::fork() } {
+            0 => {
+                drop(lock);
+                // SAFETY: as above.
+                unsafe { libc::_exit(0) }
+            }
+            child => {
+                // SAFETY: nothing is written but the number of the child.
+                assert_eq!(unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) }, child);
+                assert!(is_held(&path).unwrap());
+                assert!(matches!(RealFs.lock(&path, Lock::Exclusive), Err(LockError::Held)));
+                drop(lock);
+                drop(RealFs.lock(&path, Lock::Exclusive).unwrap());
+            }
+        }
+    }
+
+    #[test]
     fn the_system_tells_who_has_locked_a_file() {
         let line = "7: FLOCK  ADVISORY  READ 15415 fe:00:10133506 0 EOF";
         assert_eq!(process_of(line, "fe:00:10133506"), Some(15415));
