@@ -5,6 +5,7 @@
 
 pub mod catalog;
 pub mod claim;
+pub mod confirmed;
 pub mod entry;
 pub mod epoch_file;
 pub mod file_sync;

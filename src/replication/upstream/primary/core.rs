@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the threads of the primary share, and what becomes of it when a connection is made, fails, or is given up.
 
-use super::confirmed::{self, Kept};
 use super::connection::{Exchange, LinkError};
 use super::queue::Queue;
 use crate::lock_order::{Condvar, Mutex};
@@ -10,6 +9,7 @@ use crate::replication::net::dial::Dialer;
 use crate::replication::settings::ReplicationSettings;
 use crate::types::Epoch;
 use crate::vfs::Vfs;
+use crate::wal::confirmed::{self, Kept};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -3,7 +3,6 @@
 //! one for each log channel that sends sessions and waits for their acknowledgements, one for the control connection,
 //! one that connects again after a loss, and one that reports progress.
 
-use super::confirmed::{self, Kept, Noted};
 use super::connection::Exchange;
 use super::core::{Observer, Phase, Shared, State};
 use super::queue::Queue;
@@ -16,6 +15,7 @@ use crate::replication::settings::{Endpoint, ReplicationSettings};
 use crate::replication::status::{Known, LinkState};
 use crate::types::{Epoch, WriteVersion};
 use crate::vfs::Vfs;
+use crate::wal::confirmed::{self, Kept, Noted};
 use crate::wal::names;
 use std::collections::BTreeMap;
 use std::fmt;

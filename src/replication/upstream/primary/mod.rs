@@ -5,7 +5,6 @@
 //! called propagated before the replica has confirmed it, that every wait ends, and that a replica that fails never
 //! stops the engine.
 
-mod confirmed;
 mod connection;
 mod core;
 mod driver;
@@ -14,6 +13,6 @@ pub mod queue;
 mod record;
 mod threads;
 
-pub use confirmed::{note as note_confirmed, NAME as CONFIRMED_NAME};
+pub use crate::wal::confirmed::{note as note_confirmed, NAME as CONFIRMED_NAME};
 pub use core::{Observer, Phase};
 pub use driver::{Primary, Status};

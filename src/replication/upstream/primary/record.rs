@@ -3,10 +3,10 @@
 //! the truth only sends more; and, while much waits for it, up to which epoch it was asked to have more, so that a run
 //! that follows a kill need not send all of it before anything counts again.
 
-use super::confirmed::{self, Noted};
 use super::core::{Phase, Shared, State};
 use crate::error::Result;
 use crate::types::Epoch;
+use crate::wal::confirmed::{self, Noted};
 use std::time::{Duration, Instant};
 
 /// How often what the replica has confirmed is put on the disk.

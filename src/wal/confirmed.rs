@@ -41,9 +41,9 @@ pub struct Noted {
 
 /// What the file says, and whether the last attempt to change it failed.
 #[derive(Default)]
-pub(super) struct Kept {
-    pub(super) noted: Noted,
-    pub(super) failed: bool,
+pub(crate) struct Kept {
+    pub(crate) noted: Noted,
+    pub(crate) failed: bool,
 }
 
 /// Reads the file; `None` when there is none: no run has replicated.
