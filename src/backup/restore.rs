@@ -7,6 +7,7 @@ use crate::blob::paths;
 use crate::error::{Error, Result};
 use crate::types::Epoch;
 use crate::vfs::{crashsafe, DirEntry, FileKind, Vfs, VfsFile};
+use crate::wal::confirmed::{self, Noted};
 use crate::wal::entry::{marker, tag};
 use crate::wal::history_file::{DirectoryHistory, Place};
 use crate::wal::{catalog, manifest, names};
@@ -97,7 +98,8 @@ impl Target<'_> {
             self.progress.copied(staging.copy(&file.source, &file.name)?);
             Ok(())
         });
-        match copied.and_then(|()| self.stage_epoch(&staging)).and_then(|()| self.stage_history(&staging)) {
+        let staged = copied.and_then(|()| self.stage_epoch(&staging)).and_then(|()| self.stage_history(&staging));
+        match staged.and_then(|()| self.stage_confirmed(&staging)) {
             Ok(()) => staging.decide(),
             Err(e) => {
                 staging.discard();
@@ -143,6 +145,19 @@ impl Target<'_> {
             .save(self.vfs, folder),
             None => Ok(()),
         }
+    }
+
+    /// What a replica of the original's protocol has is of a past that is given up; it cannot be asked, so a later run
+    /// is told.
+    fn stage_confirmed(&self, staging: &Staging<'_>) -> Result<()> {
+        let noted = match confirmed::load(self.vfs, self.location) {
+            Ok(None) => return Ok(()),
+            // Whatever it said, nothing can be relied on.
+            Err(Error::BrokenMetadata(_)) => Noted::default(),
+            noted => noted?.unwrap_or_default(),
+        };
+        let folder = staging.path(OsStr::new(""));
+        confirmed::save(self.vfs, &folder, Noted { set_back: true, ..noted })
     }
 }
 

@@ -8,7 +8,7 @@ use crate::golden_data::Row;
 use crate::peer::DEADLINE;
 use crate::primary::{end_alike, is_end, recovered, standby, SHORT};
 use crate::stand_in::{Answer, StandIn};
-use limestone_core::datastore::{Channel, Settings};
+use limestone_core::datastore::{Channel, Datastore, Settings};
 use limestone_core::engine;
 use limestone_core::replication::native::replica as native;
 use limestone_core::replication::net::listener;
@@ -136,6 +136,42 @@ fn nothing_is_propagated_when_the_log_has_not_all_that_the_replica_lacks() {
         assert!(status.last_error.unwrap().contains("set back"), "the reason is told");
         engine.shutdown();
     }
+}
+
+#[test]
+fn a_restored_directory_goes_on_with_no_replica_of_its_past() {
+    let (dir, saved) = (quick_dir(), quick_dir());
+    let replica = StandIn::start();
+    let engine = Engine::start(dir.path(), replica.address, DEADLINE, 1);
+    write_some(&engine, 1..=3);
+    engine.switch(4);
+    engine.wait_propagated(3);
+    let backup = engine.store.begin_detailed_backup(DEADLINE).unwrap();
+    for file in backup.files() {
+        std::fs::copy(&file.source, saved.path().join(&file.destination)).unwrap();
+    }
+    drop(backup);
+    engine.shutdown();
+    drop(engine);
+    let store = Datastore::open(Settings::new(dir.path())).unwrap();
+    store.restore(saved.path(), true).unwrap();
+    store.shutdown();
+    drop(store);
+    for epoch in [11, 13] {
+        let engine = Engine::start(dir.path(), replica.address, SHORT, 1);
+        write_some(&engine, epoch..=epoch);
+        engine.switch(epoch + 1);
+        assert!(!engine.store.wait_durable(Epoch(epoch), Durability::Propagated, Some(SHORT)).unwrap());
+        assert_eq!(engine.primary.status().phase, Phase::GivenUp);
+        engine.shutdown();
+    }
+    // A person has copied the directory.
+    std::fs::remove_file(dir.path().join(CONFIRMED_NAME)).unwrap();
+    let engine = Engine::start(dir.path(), replica.address, DEADLINE, 1);
+    write_some(&engine, 21..=21);
+    engine.switch(22);
+    engine.wait_propagated(21);
+    engine.shutdown();
 }
 
 /// Every life ends while the replica is silent, so that a copy of the directory is what a killed process leaves.
