@@ -2,6 +2,7 @@
 //! The folder of backups: what stands in it, who may change it, and how a backup gets its place in it.
 
 use super::manifest::{self, BackupManifest};
+use super::times;
 use crate::error::{Error, Result};
 use crate::stderr_log::rfc3339;
 use crate::types::Epoch;
@@ -136,21 +137,19 @@ impl Folder {
         found.ok_or_else(|| Error::NotFound(format!("{} has no backup {name:?}", self.location.display())))
     }
 
-    /// Begins a backup: an empty directory with one for the files in it.
+    /// Begins a backup: an empty directory with one for the files in it. Its name comes behind all that are there, also
+    /// when the clock was set back: who wants the newest gets it, and who keeps the newest does not delete it.
     pub fn begin(&self, begun_at_ms: u64, epoch: Epoch) -> Result<NewBackup<'_>> {
-        let mut ms = begun_at_ms;
-        loop {
-            let name = name_of(ms, epoch);
-            let path = self.location.join(&name);
-            if self.vfs.kind(&path).map_err(|e| Error::io("cannot look at", &path, e))?.is_none() {
-                let directory = self.location.join(format!("{name}{PARTIAL}"));
-                let create =
-                    || self.vfs.create_dir(&directory).and_then(|()| self.vfs.create_dir(&directory.join(FILES)));
-                create().map_err(|e| Error::io("cannot create", &directory, e))?;
-                return Ok(NewBackup { folder: self, name, directory });
-            }
-            ms += 1;
+        let newest = self.backups()?.pop().and_then(|backup| backup.name);
+        let after = newest.as_deref().and_then(time_of).map_or(0, |newest_ms| newest_ms + 1);
+        let name = name_of(begun_at_ms.max(after), epoch);
+        if let Some(newest) = newest.filter(|_| after > begun_at_ms + 1) {
+            log::warn!("the clock says an earlier time than the name of {newest}: this backup is named {name}");
         }
+        let directory = self.location.join(format!("{name}{PARTIAL}"));
+        let create = || self.vfs.create_dir(&directory).and_then(|()| self.vfs.create_dir(&directory.join(FILES)));
+        create().map_err(|e| Error::io("cannot create", &directory, e))?;
+        Ok(NewBackup { folder: self, name, directory })
     }
 
     /// Deletes a backup. It loses its name first, so that what is left of it is none.
@@ -247,6 +246,15 @@ fn name_of(begun_at_ms: u64, epoch: Epoch) -> String {
     format!("{date}T{time}Z-{epoch}")
 }
 
+/// The time in the name of a backup, in milliseconds since 1970.
+fn time_of(name: &str) -> Option<u64> {
+    let at = |from: usize, to: usize| name.get(from..to);
+    let date = format!("{}-{}-{}", at(0, 4)?, at(4, 6)?, at(6, 8)?);
+    let time = format!("{}:{}:{}.{}", at(9, 11)?, at(11, 13)?, at(13, 15)?, at(15, 18)?);
+    let at = times::parse(&format!("{date}T{time}Z")).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    u64::try_from(at.as_millis()).ok()
+}
+
 /// Whether the name is one of a backup: `20260131T120000000Z-42`.
 fn is_backup(name: &str) -> bool {
     let digits = |text: &str, len: usize| text.len() == len && text.bytes().all(|b| b.is_ascii_digit());
@@ -264,6 +272,7 @@ mod tests {
         let name = name_of(1_795_356_604_107, Epoch(42));
         assert_eq!(name, "20261122T141004107Z-42");
         assert!(is_backup(&name));
+        assert_eq!(time_of(&name), Some(1_795_356_604_107));
         for other in ["20261122T141004107Z-", "20261122T141004107Z-x", "2026T141004107Z-1", "files", "", "Z-1", "TZ-1"]
         {
             assert!(!is_backup(other), "{other}");

@@ -52,6 +52,28 @@ fn what_is_restored_is_what_the_engine_had_when_the_backup_was_made() {
     assert_eq!(done(&["verify", text(&target)])["backups"].as_array().unwrap().len(), 1);
 }
 
+/// The names say when a backup was made, by a clock that may be set back.
+#[test]
+fn the_newest_backup_is_the_one_that_was_made_last_whatever_the_clock_said() {
+    let (top, dir, target, mut writer) = wrote(5);
+    let first = create(&dir, &target);
+    let ahead = "29991231T235959998Z-5";
+    std::fs::rename(target.join(first), target.join(ahead)).unwrap();
+    let mut names = vec![ahead.to_owned()];
+    for _ in 0..3 {
+        writer.write(4);
+        names.push(create(&dir, &target));
+    }
+    let listed = done(&["list", text(&target)]);
+    let listed: Vec<_> = listed["backups"].as_array().unwrap().iter().map(|backup| backup["name"].clone()).collect();
+    assert_eq!(listed, names);
+    let restored = top.path().join("restored");
+    assert_eq!(done(&["restore", text(&target), text(&restored)])["name"], *names[3]);
+    assert_eq!(content(&restored), writer.content());
+    done(&["expire", text(&target), "--keep", "1"]);
+    assert_eq!(done(&["list", text(&target)])["backups"][0]["name"], *names[3]);
+}
+
 #[test]
 fn what_the_last_backup_has_is_stored_once_and_a_changed_file_of_the_same_name_and_size_again() {
     let (_top, dir, target, mut writer) = wrote(20);
