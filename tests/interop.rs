@@ -2,15 +2,17 @@
 //! Both ways between upstream and this project on one data directory: the checker agrees with what upstream was seen
 //! doing, and what the engine leaves after a clean shutdown passes the checker.
 
+#[allow(dead_code)]
+mod commits;
 mod data_dir;
 mod engine_run;
 mod golden_data;
 mod upstream_checker;
 
-use data_dir::{begin, put, records, session, DataDir};
+use data_dir::{begin, end, put, records, session, DataDir};
 use engine_run::start;
 use golden_data::{copy_tree, number, rows, text, Row};
-use limestone_core::datastore::{Channel, Datastore, Settings};
+use limestone_core::datastore::{Channel, Commit, Datastore, Settings};
 use limestone_core::types::{BlobId, Epoch, StorageId, WriteVersion};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -58,7 +60,11 @@ fn checker_repeats_what_upstream_did_with_every_case_of_the_parse_matrix() {
 }
 
 fn open(dir: &Path, channels: usize) -> (Arc<Datastore>, Vec<Arc<Channel>>) {
-    let store = Datastore::open(Settings::new(dir)).unwrap();
+    open_with(dir, channels, commits::as_told())
+}
+
+fn open_with(dir: &Path, channels: usize, commit: Commit) -> (Arc<Datastore>, Vec<Arc<Channel>>) {
+    let store = Datastore::open(Settings::new(dir).commit(commit)).unwrap();
     let channels = (0..channels).map(|_| store.create_channel().unwrap()).collect();
     store.ready().unwrap();
     (store, channels)
@@ -225,25 +231,39 @@ fn upstream_reads_sessions_that_were_appended_behind_a_torn_tail() {
     }
 }
 
+/// A hundred times each, in both ways to commit. What upstream writes and changes at a start: a session and its record,
+/// another one that it did not end, one more epoch record.
 #[test]
 fn both_take_turns_on_one_directory() {
-    // What upstream changes at a start: patched markers, one more epoch record, rotated epoch files deleted.
-    let dir = tempfile::tempdir().unwrap();
-    for life in 1..=6u64 {
-        let (store, channels) = open(dir.path(), 2);
-        let epoch = store.last_epoch().0 + 1;
-        store.switch_epoch(Epoch(epoch)).unwrap();
-        write(&channels[0], "key", &life.to_string(), epoch);
-        store.switch_epoch(Epoch(epoch + 1)).unwrap();
-        store.shutdown();
-        upstream_reads(dir.path(), &[row("key", &life.to_string())]);
-        let upstream = upstream_start(dir.path()).unwrap();
-        let mut records = std::fs::read(dir.path().join("epoch")).unwrap();
-        records.extend(data_dir::records(&[upstream.last_epoch]));
-        std::fs::write(dir.path().join("epoch"), records).unwrap();
-        let killed = upstream.last_epoch + 1;
-        let mut log = std::fs::read(dir.path().join("pwal_0001")).unwrap_or_default();
-        log.extend([begin(killed), put("lost", "x", killed)].concat());
-        std::fs::write(dir.path().join("pwal_0001"), log).unwrap();
+    for commit in commits::ways() {
+        let (dir, mut expected) = (engine_run::quick_dir(), BTreeMap::new());
+        for life in 1..=100u64 {
+            let (store, channels) = open_with(dir.path(), 2, commit);
+            let epoch = store.last_epoch().0 + 1;
+            store.switch_epoch(Epoch(epoch)).unwrap();
+            for key in ["key".to_owned(), format!("ours{life}")] {
+                write(&channels[0], &key, &life.to_string(), epoch);
+                expected.insert(key, life.to_string());
+            }
+            store.switch_epoch(Epoch(epoch + 1)).unwrap();
+            if life % 7 == 0 {
+                store.rotate().unwrap();
+            }
+            store.shutdown();
+            upstream_reads(dir.path(), &expected.iter().map(|(key, value)| row(key, value)).collect::<Vec<_>>());
+            let last = upstream_start(dir.path()).unwrap().last_epoch;
+            let (theirs, killed) = (last + 1, last + 2);
+            let key = format!("theirs{life}");
+            let written = [begin(theirs), put(&key, "1", theirs), end(theirs), begin(killed), put("lost", "x", killed)];
+            append(&dir.path().join("pwal_0001"), &written.concat());
+            append(&dir.path().join("epoch"), &records(&[last, theirs]));
+            expected.insert(key, "1".to_owned());
+        }
     }
+}
+
+fn append(path: &Path, bytes: &[u8]) {
+    let mut content = std::fs::read(path).unwrap_or_default();
+    content.extend(bytes);
+    std::fs::write(path, content).unwrap();
 }
