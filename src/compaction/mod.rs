@@ -11,9 +11,12 @@ mod catalog_file;
 mod offline;
 mod online;
 pub mod own;
+mod self_compaction;
 mod writer;
 
 pub use offline::{build, keep_copy, Built};
 
 pub use online::{prepare, Preparation, Prepared};
+pub use self_compaction::SelfCompaction;
+pub(crate) use self_compaction::{step_back, Policy, Sizes};
 pub use writer::RESERVE_BYTES;

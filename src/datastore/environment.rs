@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the environment sets because nobody passes it: neither an engine, nor whoever starts a replica.
 
-use super::self_compaction::SelfCompaction;
 use super::settings::Commit;
+use crate::compaction::SelfCompaction;
 use crate::error::Error;
 use crate::wal::journal;
 use std::ffi::{OsStr, OsString};

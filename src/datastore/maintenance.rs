@@ -3,8 +3,8 @@
 //! when the log has grown and the settings say so.
 
 use super::compactor::{Compactor, Outcome};
-use super::self_compaction::{step_back, Policy};
 use super::settings::Settings;
+use crate::compaction::{step_back, Policy};
 use crate::directory::CompactionRequest;
 use crate::error::Result;
 use crate::lock_order::{Condvar, Mutex};

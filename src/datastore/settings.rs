@@ -2,7 +2,7 @@
 //! How to open a data store.
 
 use super::progress::NotifyLevel;
-use super::self_compaction::SelfCompaction;
+use crate::compaction::SelfCompaction;
 use crate::vfs::{RealFs, Vfs};
 use crate::wal::journal;
 use std::path::PathBuf;

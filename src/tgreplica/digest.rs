@@ -4,9 +4,9 @@
 use super::arguments::Arguments;
 use super::report::{Output, DIRECTORY, DONE, IN_USE, USAGE};
 use super::signals::Signals;
+use crate::compaction::step_back;
 use crate::comparison::digest::{hex, Digest};
 use crate::comparison::{work, How, Side};
-use crate::datastore::step_back;
 use crate::error::{Error, Result};
 use crate::types::Epoch;
 use crate::vfs::RealFs;

@@ -6,7 +6,7 @@
 //! stays below `live * 100 / (100 - share)`, and the smallest log that is worth it, and the new file while it is
 //! written; and the bytes written by compactions stay below `100 / share` for each byte of the log.
 
-use crate::compaction::RESERVE_BYTES;
+use super::RESERVE_BYTES;
 use crate::error::Result;
 use crate::vfs::{Disk, FileKind, Vfs};
 use crate::wal::names;
@@ -54,15 +54,15 @@ impl SelfCompaction {
 
 /// Bytes on the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Sizes {
+pub(crate) struct Sizes {
     /// Of log files that count.
-    pub(super) log: u64,
-    pub(super) compacted: u64,
+    pub(crate) log: u64,
+    pub(crate) compacted: u64,
 }
 
 impl Sizes {
     /// Those of the directory; `is_detached` tells the files that do not count.
-    pub(super) fn of(vfs: &dyn Vfs, location: &Path, is_detached: impl Fn(&str) -> bool) -> Result<Sizes> {
+    pub(crate) fn of(vfs: &dyn Vfs, location: &Path, is_detached: impl Fn(&str) -> bool) -> Result<Sizes> {
         let listing = vfs.list(location).map_err(|e| crate::error::Error::io("cannot list", location, e))?;
         let mut sizes = Sizes::default();
         for entry in listing.iter().filter(|entry| entry.kind == FileKind::File) {
@@ -89,7 +89,7 @@ enum Due {
 
 /// Decides from one look at the directory to the next.
 #[derive(Debug)]
-pub(super) struct Policy {
+pub(crate) struct Policy {
     rule: SelfCompaction,
     /// What the last compaction left in the log: files that are written to, and what somebody else needs there.
     left: u64,
@@ -98,12 +98,12 @@ pub(super) struct Policy {
 }
 
 impl Policy {
-    pub(super) fn new(rule: SelfCompaction) -> Policy {
+    pub(crate) fn new(rule: SelfCompaction) -> Policy {
         Policy { rule, left: 0, not_before: None, space_is_low: false }
     }
 
     /// Whether to compact now. Says so in the log, once, when the disk has no room for it.
-    pub(super) fn is_due(&mut self, sizes: Sizes, disk: Option<Disk>, location: &Path) -> bool {
+    pub(crate) fn is_due(&mut self, sizes: Sizes, disk: Option<Disk>, location: &Path) -> bool {
         if self.not_before.is_some_and(|not_before| Instant::now() < not_before) {
             return false;
         }
@@ -138,7 +138,7 @@ impl Policy {
     }
 
     /// A compaction has ended, with this much left in the log.
-    pub(super) fn ended(&mut self, took: Duration, left: u64) {
+    pub(crate) fn ended(&mut self, took: Duration, left: u64) {
         self.left = left;
         self.not_before = Some(Instant::now() + self.rule.pause.max(took * REST));
     }
