@@ -18,5 +18,5 @@ pub use offline::{build, keep_copy, Built};
 
 pub use online::{prepare, Preparation, Prepared};
 pub use self_compaction::SelfCompaction;
-pub(crate) use self_compaction::{step_back, Policy, Sizes};
+pub(crate) use self_compaction::{behind_others, step_back, Policy, Sizes};
 pub use writer::RESERVE_BYTES;

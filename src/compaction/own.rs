@@ -52,3 +52,10 @@ pub fn delete(vfs: &dyn Vfs, location: &Path, catalog: &Catalog) -> Result<usize
     crashsafe::unlink(vfs, &path).map_err(|e| Error::io("cannot delete", &path, e))?;
     Ok(deleted)
 }
+
+/// At a start: [`delete`] for a compaction that was broken off. What cannot be deleted now is so later.
+pub(crate) fn delete_left(vfs: &dyn Vfs, location: &Path, catalog: &Catalog) {
+    if let Err(e) = delete(vfs, location, catalog) {
+        log::error!("log files that are compacted were not deleted: {e}");
+    }
+}

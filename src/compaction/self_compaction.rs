@@ -6,8 +6,8 @@
 //! stays below `live * 100 / (100 - share)`, and the smallest log that is worth it, and the new file while it is
 //! written; and the bytes written by compactions stay below `100 / share` for each byte of the log.
 
-use super::RESERVE_BYTES;
-use crate::error::Result;
+use super::writer::RESERVE_BYTES;
+use crate::error::{Error, Result};
 use crate::vfs::{Disk, FileKind, Vfs};
 use crate::wal::names;
 use std::path::Path;
@@ -21,6 +21,8 @@ pub struct SelfCompaction {
     pause: Duration,
 }
 
+/// The thread of a compaction that nobody waits for.
+const BACKGROUND_NAME: &str = "cmpctn_self";
 /// As long as a compaction has taken, times this, no other begins by itself.
 const REST: u32 = 10;
 /// When space is low, a log of this part of the smallest is worth it.
@@ -63,7 +65,7 @@ pub(crate) struct Sizes {
 impl Sizes {
     /// Those of the directory; `is_detached` tells the files that do not count.
     pub(crate) fn of(vfs: &dyn Vfs, location: &Path, is_detached: impl Fn(&str) -> bool) -> Result<Sizes> {
-        let listing = vfs.list(location).map_err(|e| crate::error::Error::io("cannot list", location, e))?;
+        let listing = vfs.list(location).map_err(|e| Error::io("cannot list", location, e))?;
         let mut sizes = Sizes::default();
         for entry in listing.iter().filter(|entry| entry.kind == FileKind::File) {
             match entry.name.to_str() {
@@ -157,6 +159,21 @@ pub(crate) fn step_back() {
         libc::setpriority(libc::PRIO_PROCESS, THIS_THREAD as libc::id_t, PROCESSORS);
         libc::syscall(libc::SYS_ioprio_set, OF_A_PROCESS, THIS_THREAD, DISK);
     }
+}
+
+/// Runs this behind all others, on a thread of its own: one that has stepped back may not step forward again.
+pub(crate) fn behind_others<T: Send>(location: &Path, run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let behind = || {
+        step_back();
+        run()
+    };
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().name(BACKGROUND_NAME.to_owned());
+        match builder.spawn_scoped(scope, behind) {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Err(e) => Err(Error::io("cannot start a thread in", location, e)),
+        }
+    })
 }
 
 #[cfg(test)]

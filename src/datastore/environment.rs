@@ -42,13 +42,13 @@ pub fn recovery_memory_bytes() -> Result<u64, Error> {
     value.map_or(Ok(0), |value| parse_mib(RECOVERY_MEMORY_VARIABLE, &value))
 }
 
-/// What bounds the memory of an online compaction, in bytes; 0 when the environment says nothing.
+/// What bounds the memory of a compaction beside writers, in bytes; 0 when the variable is not set. `value` is as for
+/// [`self_compaction`].
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] names the variable.
-pub fn compaction_memory_bytes() -> Result<u64, Error> {
-    let value = std::env::var_os(COMPACTION_MEMORY_VARIABLE);
-    value.map_or(Ok(0), |value| parse_mib(COMPACTION_MEMORY_VARIABLE, &value))
+pub fn compaction_memory_bytes(value: impl Fn(&'static str) -> Option<OsString>) -> Result<u64, Error> {
+    value(COMPACTION_MEMORY_VARIABLE).map_or(Ok(0), |value| parse_mib(COMPACTION_MEMORY_VARIABLE, &value))
 }
 
 /// When the log is compacted without being asked, as these variables say; `None` for never. `value` is for instance

@@ -4,7 +4,7 @@
 
 use super::compactor::{Compactor, Outcome};
 use super::settings::Settings;
-use crate::compaction::{step_back, Policy};
+use crate::compaction::{behind_others, Policy};
 use crate::directory::CompactionRequest;
 use crate::error::Result;
 use crate::lock_order::{Condvar, Mutex};
@@ -16,8 +16,6 @@ use std::time::{Duration, Instant};
 
 /// As in the original.
 const THREAD_NAME: &str = "cmpctn_worker";
-/// The one that nobody asked for runs on a thread of its own, which comes behind all others.
-const BACKGROUND_NAME: &str = "cmpctn_self";
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The thread, from the start to the shutdown.
@@ -111,27 +109,12 @@ impl Background {
             sizes.compacted
         );
         let begun = Instant::now();
-        let outcome = self.run();
+        let outcome = behind_others(&self.location, || self.compactor.run_by_itself());
         // After a failure as after a success: not again at once.
         let left = self.compactor.sizes()?.map_or(0, |sizes| sizes.log);
         if !matches!(outcome, Ok(Outcome::Postponed)) {
             self.policy.ended(begun.elapsed(), left);
         }
         outcome
-    }
-
-    /// On a thread of its own, because a thread that has stepped back may not step forward again.
-    fn run(&self) -> Result<Outcome> {
-        let run = || {
-            step_back();
-            self.compactor.run_by_itself()
-        };
-        std::thread::scope(|scope| {
-            let builder = std::thread::Builder::new().name(BACKGROUND_NAME.to_owned());
-            match builder.spawn_scoped(scope, run) {
-                Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-                Err(e) => Err(crate::error::Error::io("cannot start a thread in", &self.location, e)),
-            }
-        })
     }
 }

@@ -91,9 +91,8 @@ impl Datastore {
         let instance = directory.identity();
         self.begin_run(directory.place(&instance), &found, above_recovered)?;
         // What an open backup lists stays.
-        let own = self.backups.try_change().map(|_change| own::delete(self.vfs(), self.location(), &directory.catalog));
-        if let Some(Err(e)) = own {
-            log::error!("log files that are compacted were not deleted: {e}");
+        if let Some(_change) = self.backups.try_change() {
+            own::delete_left(self.vfs(), self.location(), &directory.catalog);
         }
         let started = self.put_right(found).map_err(|e| self.coordinator.poison(e))?;
         let Started { epoch_file, durable, last_epoch, entries, max_blob_id, snapshot, warnings } = started;

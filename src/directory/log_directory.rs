@@ -5,6 +5,7 @@
 use super::data_directory::{apply, Directory};
 use super::manifest_file::ManifestOnDisk;
 use super::start::{self, Reading, Record, Started};
+use crate::compaction::own;
 use crate::error::Result;
 use crate::types::{BlobId, Epoch};
 use crate::vfs::Vfs;
@@ -53,6 +54,7 @@ impl LogDirectory {
         let instance = directory.identity();
         DirectoryHistory::open_replica(directory.place(&instance), found.durable(), is_empty)?;
         let Started { epoch_file, last_epoch, entries, max_blob_id, .. } = found.put_right(Record::Durable)?;
+        own::delete_left(&*vfs, &location, &directory.catalog);
         let restored = Restored { epoch_file, last_epoch, entries, max_blob_id };
         Ok((LogDirectory { vfs, location, directory }, restored))
     }
@@ -72,9 +74,19 @@ impl LogDirectory {
         self.directory.manifest()
     }
 
-    /// The catalog as it was when the directory was opened.
+    /// The catalog.
     pub fn catalog(&self) -> &Catalog {
         &self.directory.catalog
+    }
+
+    /// The catalog on the disk is this one now.
+    pub(crate) fn set_catalog(&mut self, catalog: Catalog) {
+        self.directory.catalog = catalog;
+    }
+
+    /// Whether every session of it that counts has an end marker.
+    pub(crate) fn has_end_markers(&self) -> bool {
+        self.directory.has_end_markers()
     }
 
     /// Makes the changes to one log file and syncs it.

@@ -90,7 +90,7 @@ pub unsafe extern "C" fn limestone_datastore_open(
             .recovery_memory_bytes(memory)
             .commit(environment::commit(std::env::var_os)?)
             .self_compaction(environment::self_compaction(std::env::var_os)?)
-            .compaction_memory_bytes(environment::compaction_memory_bytes()?)
+            .compaction_memory_bytes(environment::compaction_memory_bytes(std::env::var_os)?)
             .instance_id(given.instance_id)
             .db_name(given.db_name);
         let engine = Engine::open(settings, given.replication)?.metrics_endpoint(metrics_endpoint);

@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 use crate::monitoring::settings::{metrics_endpoint, MetricsEndpoint};
 use crate::monitoring::Monitoring;
 use crate::replication::backup_socket::{BackupSocket, Held, Serves, Serving};
-use crate::replication::native::replica::{open, Options, Server};
+use crate::replication::native::replica::{open, Compaction, Options, Server};
 use crate::replication::net::listener;
 use crate::replication::net::tls::Certificates;
 use crate::replication::replica_store::{begin_backup, StandbyStore};
@@ -25,7 +25,7 @@ use crate::replication::status::{Known, LinkState, Status};
 use crate::replication::upstream;
 use crate::types::Epoch;
 use crate::vfs::{MeteredFs, RealFs, Vfs};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::SeqCst;
@@ -64,7 +64,7 @@ pub fn run(
         }
         Err(Unusable::Other(text)) => return output.fail(USAGE, &text),
     };
-    let Served { settings, commit, secret_file, metrics } = settings;
+    let Served { settings, commit, compaction, secret_file, metrics } = settings;
     let metrics_at = metrics.as_ref();
     // There is at least one, or they would not be there.
     let Some(endpoint) = settings.endpoints.first() else {
@@ -75,7 +75,7 @@ pub fn run(
     }
     let rewind = arguments.rewind || until == Until::Rejoined;
     let secret_file = secret_file.as_deref();
-    let how = How { settings: &settings, commit, secret_file, metrics_at, service, until, rewind };
+    let how = How { settings: &settings, commit, compaction, secret_file, metrics_at, service, until, rewind };
     match settings.protocol {
         Protocol::Native => native(logdir, endpoint, how, signals, output),
         Protocol::Upstream if until != Until::Stopped || rewind => {
@@ -90,6 +90,7 @@ pub fn run(
 struct Served {
     settings: ReplicationSettings,
     commit: Commit,
+    compaction: Compaction,
     secret_file: Option<PathBuf>,
     metrics: Option<MetricsEndpoint>,
 }
@@ -126,17 +127,26 @@ fn settings(arguments: &Arguments, environment: Environment) -> Result<Served, U
     };
     let value = |wanted: &str| variables.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
     let commit = environment::commit(value).map_err(|e| Unusable::Other(e.to_string()))?;
+    let compaction = compaction(value).map_err(|e| Unusable::Other(e.to_string()))?;
     let is_set = variables.iter().any(|(name, _)| name == OsStr::new(ENDPOINT));
     let metrics = metrics_endpoint(value).map_err(|e| Unusable::Other(e.to_string()))?;
     match ReplicationSettings::parse(variables) {
         // Replicas of its own do not say where it listens.
         Ok(Some(settings)) if settings.endpoints.is_empty() => Err(Unusable::NotSet),
-        Ok(Some(settings)) => Ok(Served { settings, commit, secret_file, metrics }),
+        Ok(Some(settings)) => Ok(Served { settings, commit, compaction, secret_file, metrics }),
         Ok(None) if !is_set => Err(Unusable::NotSet),
         Ok(None) => Err(wrong_endpoint()),
         Err(e) if e.variable == ENDPOINT => Err(wrong_endpoint()),
         Err(e) => Err(Unusable::Other(e.to_string())),
     }
+}
+
+fn compaction(value: impl Fn(&'static str) -> Option<OsString>) -> Result<Compaction, Error> {
+    let (by_itself, default) = (environment::self_compaction(&value)?, Compaction::default());
+    Ok(match environment::compaction_memory_bytes(value)? {
+        0 => Compaction { by_itself, ..default },
+        memory_bytes => Compaction { by_itself, memory_bytes },
+    })
 }
 
 fn refused_directory(e: &Error, output: &mut Output<'_>) -> i32 {
@@ -155,6 +165,7 @@ fn listen(endpoint: &Endpoint, output: &mut Output<'_>) -> Result<TcpListener, i
 struct How<'a> {
     settings: &'a ReplicationSettings,
     commit: Commit,
+    compaction: Compaction,
     secret_file: Option<&'a Path>,
     metrics_at: Option<&'a MetricsEndpoint>,
     service: ServiceManager,
@@ -195,7 +206,7 @@ fn serve_once(
     output: &mut Output<'_>,
 ) -> Ended {
     let (disk, metrics) = metered();
-    let mut server = match start(disk, logdir, (endpoint, how), output) {
+    let mut server = match start((disk, metrics.clone()), logdir, (endpoint, how), output) {
         Ok(server) => server,
         Err(exit) => return Ended::Exit(exit),
     };
@@ -243,7 +254,7 @@ fn serve_once(
 
 /// Opens the directory and serves it.
 fn start(
-    disk: Arc<dyn Vfs>,
+    (disk, metrics): (Arc<dyn Vfs>, Arc<Metrics>),
     logdir: &Path,
     (endpoint, how): (&Endpoint, &How<'_>),
     output: &mut Output<'_>,
@@ -257,6 +268,8 @@ fn start(
         once: how.until == Until::FirstSession,
         commit: how.commit,
         scrubbing: how.settings.scrubbing,
+        compaction: how.compaction,
+        metrics,
     };
     let opened = match open(disk, logdir, options) {
         Ok(opened) if how.rewind => opened.allow_rewind(how.settings.keep_cut_off),

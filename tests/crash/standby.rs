@@ -8,14 +8,16 @@ use super::faults::each_fault;
 use super::power_cuts::losses;
 use super::runner::tail;
 use super::sweep::sweep;
+use limestone_core::backup::InProgress;
 use limestone_core::datastore::{Commit, Datastore, Settings};
 use limestone_core::error::{Error, Result};
-use limestone_core::replication::replica_store::StandbyStore;
+use limestone_core::replication::replica_store::{Outcome, StandbyStore, Work};
 use limestone_core::types::{BlobId, Epoch, StorageId, WriteVersion};
 use limestone_core::vfs::{Fault, Loss, SimFs};
 use limestone_core::wal::entry::{encode_end, encode_put, marker, tag};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 
 const DIR: &str = "/log";
@@ -126,6 +128,14 @@ impl<'a> Replica<'a> {
         Ok(replica)
     }
 
+    /// Everything that has come is recorded.
+    fn compact(&mut self) -> Result<()> {
+        let (backups, stopping) = (InProgress::default(), AtomicBool::new(false));
+        let work = Work { backups: &backups, memory_bytes: 1 << 20, stopping: &stopping };
+        assert_eq!(self.store.compact(work, || Some(()))?, Outcome::Done);
+        Ok(())
+    }
+
     fn blob(&mut self, id: u64, content: &[u8]) -> Result<()> {
         let mut receiver = self.store.blob_receiver();
         let crc = crc32fast::hash(content);
@@ -140,7 +150,7 @@ fn blob_content(id: u64) -> Vec<u8> {
     vec![id as u8; 900 + id as usize]
 }
 
-/// Two lanes; sessions out of order of epochs, in pieces, unended, late; lost links; restarts; BLOBs.
+/// Two lanes; sessions out of order of epochs, in pieces, unended, late; lost links; restarts; BLOBs; compactions.
 fn workload(fs: &SimFs, history: &mut History) -> Result<()> {
     let mut replica = Replica::open(fs, history)?;
     replica.store.adopt_identity("01234567-89ab-cdef-0123-456789abcdef")?;
@@ -149,6 +159,7 @@ fn workload(fs: &SimFs, history: &mut History) -> Result<()> {
     replica.whole(1, 1)?;
     replica.sync(0)?;
     replica.commit(1)?;
+    replica.compact()?;
     // An epoch in flight beyond the committed one, before and behind a session of it.
     replica.whole(0, 3)?;
     replica.send(0, 2, 1500, None, None)?;
@@ -179,6 +190,9 @@ fn workload(fs: &SimFs, history: &mut History) -> Result<()> {
     replica.reconnect()?;
     replica.whole(0, 6)?;
     replica.commit(7)?;
+    replica.compact()?;
+    replica.whole(1, 8)?;
+    replica.commit(8)?;
     drop(replica.store);
     Ok(())
 }

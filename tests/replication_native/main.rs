@@ -6,6 +6,7 @@ mod authority;
 #[path = "../commits/mod.rs"]
 #[allow(dead_code)]
 mod commits;
+mod compaction;
 mod faults;
 mod histories;
 mod pair;

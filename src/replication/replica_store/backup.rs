@@ -58,7 +58,7 @@ fn spoiled(store: &Weak<StandbyStore>, renamed: u64) -> Option<String> {
     match store.upgrade() {
         Some(store) => match store.failure() {
             Some(failure) => Some(failure),
-            None if store.is_closed() => Some(format!("the replica's directory was replaced or compacted: {again}")),
+            None if store.is_closed() => Some(format!("the replica's directory was replaced: {again}")),
             None if store.renamed_files() != renamed => {
                 Some(format!("the primary came again with other sessions, and a log file was put aside: {again}"))
             }

@@ -3,6 +3,7 @@
 //! before they are written. A sync holds nobody up who appends meanwhile. With a commit journal what has ended is
 //! handed over to it, and counts as synced here: whoever records an epoch writes the group.
 
+use super::held_back::{HeldBack, Piece};
 use super::sessions::{rescan, Beyond, Changes, Sessions};
 use super::shared::Shared;
 use crate::error::{Error, Result};
@@ -14,7 +15,6 @@ use crate::wal::names;
 use crate::wal::session_file::{Ended, OldContent, SessionFile};
 use crate::wal::sessions::SessionCheck;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::SeqCst;
 use std::sync::Arc;
 
 /// With so much in one sync the replica is catching up, and the log must not take the memory of everything else.
@@ -46,6 +46,7 @@ struct Writer {
     /// The file as the journal knows it.
     journaled: Option<Arc<LogFile>>,
     sessions: Sessions,
+    held_back: HeldBack,
 }
 
 #[derive(Debug)]
@@ -60,7 +61,8 @@ impl LaneLog {
         let path = shared.location.join(names::log_of_channel(lane as usize));
         let file = SessionFile::new(shared.vfs.clone(), path.clone(), shared.names.clone());
         let (open, unsynced, syncing, ended, journaled) = (None, None, None, None, None);
-        let writer = Writer { file, open, unsynced, syncing, ended, journaled, sessions: Sessions::default() };
+        let (sessions, held_back) = (Sessions::default(), HeldBack::default());
+        let writer = Writer { file, open, unsynced, syncing, ended, journaled, sessions, held_back };
         LaneLog { shared, path, turn: Mutex::new(Rank::LaneTurn, ()), writer: Mutex::new(Rank::LaneWriter, writer) }
     }
 
@@ -74,7 +76,49 @@ impl LaneLog {
         if first && bytes.is_empty() {
             return Err(self.wrong(format!("a session of epoch {epoch} begins with an empty piece")));
         }
-        let mut writer = self.writer.lock();
+        let mut piece = Piece { epoch, first, last, bytes: Vec::new() };
+        loop {
+            let mut writer = self.writer.lock();
+            self.let_in(&mut writer)?;
+            let held_back = writer.held_back.first();
+            let Some(closed) = held_back.or((first && self.shared.gate.is_closed_for(epoch)).then_some(epoch)) else {
+                return self.write(&mut writer, epoch, (first, last), bytes);
+            };
+            piece.bytes = bytes.to_vec();
+            match writer.held_back.push(piece) {
+                Ok(()) => return Ok(()),
+                Err(too_much) => piece = too_much,
+            }
+            drop(writer);
+            self.shared.gate.wait(closed);
+        }
+    }
+
+    /// Writes what was held back and is so no more.
+    fn let_in(&self, writer: &mut Writer) -> Result<()> {
+        let may_begin = |epoch| !self.shared.gate.is_closed_for(epoch);
+        while let Some(Piece { epoch, first, last, bytes }) = writer.held_back.next(may_begin) {
+            self.write(writer, epoch, (first, last), &bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Lets what is committed with this epoch into the log, behind a cut when it cannot move.
+    fn let_in_up_to(&self, epoch: Epoch) -> Result<()> {
+        loop {
+            let mut writer = self.writer.lock();
+            self.let_in(&mut writer)?;
+            let Some(first) = writer.held_back.first().filter(|_| writer.held_back.lowest() <= Some(epoch)) else {
+                return Ok(());
+            };
+            drop(writer);
+            if !self.shared.gate.move_behind(epoch) {
+                self.shared.gate.wait(first);
+            }
+        }
+    }
+
+    fn write(&self, writer: &mut Writer, epoch: Epoch, (first, last): (bool, bool), bytes: &[u8]) -> Result<()> {
         match (&mut writer.open, first) {
             (Some(open), true) => {
                 let message = format!("a session of epoch {epoch} begins inside one of epoch {}", open.epoch);
@@ -89,7 +133,7 @@ impl LaneLog {
             (None, true) => {
                 let mut open = OpenSession { epoch, start: 0, check: SessionCheck::new(epoch) };
                 self.feed(&mut open, last, bytes)?;
-                self.begin(&mut writer, open)?;
+                self.begin(writer, open)?;
             }
             (None, false) => return Err(self.wrong(format!("a session of epoch {epoch} goes on that never began"))),
         }
@@ -102,7 +146,7 @@ impl LaneLog {
                 let ended = writer.ended.map_or(ended, |first| first.through(ended));
                 writer.ended = Some(ended);
                 if ended.len >= HAND_OVER_BYTES {
-                    self.hand_over_small(&mut writer)?;
+                    self.hand_over_small(writer)?;
                 }
             }
         }
@@ -163,6 +207,7 @@ impl LaneLog {
     /// [`StandbyStore::record`]: super::StandbyStore::record
     pub fn prepare(&self, epoch: Epoch) -> Result<bool> {
         self.shared.check()?;
+        self.let_in_up_to(epoch)?;
         self.hand_over_small(&mut self.writer.lock())?;
         Ok(self.is_synced_up_to(epoch))
     }
@@ -187,7 +232,7 @@ impl LaneLog {
         Ok(())
     }
 
-    /// All sessions that have ended are on the disk when this returns.
+    /// All sessions that have ended are on the disk when this returns, but for those that a cut of the log holds back.
     pub fn sync(&self) -> Result<()> {
         self.sync_in_turn(&self.turn.lock())
     }
@@ -221,7 +266,7 @@ impl LaneLog {
     pub fn is_synced_up_to(&self, epoch: Epoch) -> bool {
         let writer = self.writer.lock();
         // After a failure `syncing` stays.
-        let smallest = [writer.unsynced, writer.syncing].into_iter().flatten().min();
+        let smallest = [writer.unsynced, writer.syncing, writer.held_back.lowest()].into_iter().flatten().min();
         smallest.is_none_or(|smallest| smallest > epoch) && writer.open.as_ref().is_none_or(|open| open.epoch > epoch)
     }
 
@@ -230,6 +275,7 @@ impl LaneLog {
         if self.is_synced_up_to(epoch) {
             return self.shared.check();
         }
+        self.let_in_up_to(epoch)?;
         // A sync that began before ends before.
         let turn = self.turn.lock();
         self.shared.check()?;
@@ -263,6 +309,7 @@ impl LaneLog {
         let durable = self.shared.recorded();
         let _turn = self.turn.lock();
         let mut writer = self.writer.lock();
+        writer.held_back.clear();
         let Writer { file, open, sessions, .. } = &mut *writer;
         let Some(written) = file.end_offset() else {
             return Ok(());
@@ -289,10 +336,30 @@ impl LaneLog {
         match beyond.marks.is_empty() {
             true => Ok(()),
             false => {
-                // Said before: nobody who copies takes another file of the name for this one.
-                self.shared.renamed.fetch_add(1, SeqCst);
+                self.shared.count_renamed();
                 writer.file.rotate()
             }
+        }
+    }
+
+    /// The last epoch of its sessions beyond the durable epoch.
+    pub(super) fn highest(&self) -> Option<Epoch> {
+        self.writer.lock().sessions.highest()
+    }
+
+    /// Whether no session is open and none is beyond the durable epoch.
+    pub(super) fn is_recorded(&self) -> bool {
+        let writer = self.writer.lock();
+        writer.open.is_none() && writer.ended.is_none() && writer.sessions.highest().is_none()
+    }
+
+    /// Gives the file a rotated name. All in it is recorded, and settled where there is a journal.
+    pub(super) fn rotate(&self) -> Result<()> {
+        let _turn = self.turn.lock();
+        let mut writer = self.writer.lock();
+        match writer.file.end_offset() {
+            Some(_) => writer.file.rotate(),
+            None => Ok(()),
         }
     }
 

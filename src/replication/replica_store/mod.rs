@@ -7,7 +7,10 @@
 
 mod backup;
 mod blobs;
+mod compaction;
 pub mod directory_id;
+mod gate;
+mod held_back;
 mod journaling;
 mod lane;
 mod sessions;
@@ -18,6 +21,7 @@ pub mod versions;
 
 pub use backup::begin_backup;
 pub use blobs::BlobReceiver;
+pub use compaction::{Outcome, Work};
 pub use lane::LaneLog;
 pub use staging::{BaseStaging, STAGING_DIR};
 pub use store::StandbyStore;

@@ -61,6 +61,12 @@ impl Sessions {
         self.known.push_back((start, epoch));
     }
 
+    /// The largest epoch beyond the durable one.
+    pub(super) fn highest(&self) -> Option<Epoch> {
+        let known = self.known.iter().map(|(_, epoch)| *epoch).max();
+        known.max(self.overflow.map(|overflow| overflow.epoch_max))
+    }
+
     /// Whether a session beyond the durable epoch is not beyond `epoch`; also when that is not remembered.
     pub(super) fn any_up_to(&self, epoch: Epoch) -> bool {
         self.overflow.is_some() || self.known.iter().any(|(_, known)| *known <= epoch)

@@ -2,6 +2,7 @@
 //! What the parts of a replica's store share: the directory, how far it is recorded, and the failure after which
 //! everything is refused.
 
+use super::gate::Gate;
 use crate::directory::LogDirectory;
 use crate::error::{Error, Result};
 use crate::lock_order::Mutex;
@@ -41,6 +42,8 @@ pub(crate) struct Shared {
     pub(super) covered: AtomicU64,
     /// Log files that got a rotated name while the store was open.
     pub(super) renamed: AtomicU64,
+    /// Where sessions wait for a cut of the log.
+    pub(super) gate: Gate,
     pub(super) failure: Failure,
     /// Makes durable what the lanes hand over; without it they sync their files.
     pub(super) journal: Option<Arc<Journal>>,
@@ -56,6 +59,16 @@ impl Shared {
             None if self.directory.lock().is_none() => Err(closed()),
             None => Ok(()),
         }
+    }
+
+    /// What the directory says; an error when it is closed.
+    pub(super) fn with_directory<T>(&self, ask: impl FnOnce(&mut LogDirectory) -> T) -> Result<T> {
+        self.directory.lock().as_mut().map(ask).ok_or_else(closed)
+    }
+
+    /// Files are about to get a rotated name: nobody who copies takes others of their names for them.
+    pub(super) fn count_renamed(&self) {
+        self.renamed.fetch_add(1, SeqCst);
     }
 
     /// Notes the failure of a write or sync; nothing is acknowledged from now on. Other errors pass.

@@ -2,6 +2,7 @@
 //! The store as a whole: opened, recorded, put right, closed.
 
 use super::blobs::{self, BlobReceiver};
+use super::gate::Gate;
 use super::journaling;
 use super::lane::LaneLog;
 use super::shared::{closed, Failure, Shared};
@@ -10,7 +11,7 @@ use super::versions::{self, SwitchedVersions};
 use crate::datastore::{Commit, Committer};
 use crate::directory::LogDirectory;
 use crate::error::{Error, Result};
-use crate::lock_order::{Mutex, Rank};
+use crate::lock_order::{Mutex, MutexGuard, Rank};
 use crate::types::{BlobId, Epoch};
 use crate::vfs::{crashsafe, Vfs};
 use crate::wal::file_sync::NameSync;
@@ -27,7 +28,7 @@ const RECOVERY_THREADS: usize = 8;
 /// The data directory of a replica. Calls may come from any thread.
 #[derive(Debug)]
 pub struct StandbyStore {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// Locked by whoever records.
     committer: Mutex<Committer>,
     lanes: Mutex<BTreeMap<u32, Arc<LaneLog>>>,
@@ -78,6 +79,7 @@ impl StandbyStore {
                 recorded: AtomicU64::new(durable.0),
                 covered: AtomicU64::new(durable.0),
                 renamed: AtomicU64::new(0),
+                gate: Gate::default(),
                 failure,
                 journal,
             }),
@@ -182,6 +184,10 @@ impl StandbyStore {
         lane.map_or(u64::MAX, |lane| lane.settled_bytes())
     }
 
+    pub(super) fn lanes(&self) -> Vec<Arc<LaneLog>> {
+        self.lanes.lock().values().cloned().collect()
+    }
+
     /// Makes `epoch` the durable epoch: every session up to it that was appended is synced first, then the record; with
     /// a journal both are one group. All of them must have been appended and ended. An epoch that is covered already
     /// costs nothing.
@@ -196,7 +202,7 @@ impl StandbyStore {
             return Ok(());
         }
         self.shared.covered.store(epoch.0, SeqCst);
-        let lanes: Vec<Arc<LaneLog>> = self.lanes.lock().values().cloned().collect();
+        let lanes = self.lanes();
         let mut record = || {
             lanes.iter().try_for_each(|lane| lane.sync_up_to(epoch))?;
             let recorded = match lanes.iter().any(|lane| lane.has_sessions_up_to(epoch)) {
@@ -214,9 +220,14 @@ impl StandbyStore {
         Ok(())
     }
 
+    /// Lets nobody record an epoch as long as what is returned lives; `None` while somebody does.
+    pub(super) fn pause_recording(&self) -> Option<MutexGuard<'_, Committer>> {
+        self.committer.try_lock()
+    }
+
     /// Syncs every session that has ended, whatever its epoch.
     pub fn sync(&self) -> Result<()> {
-        let lanes: Vec<Arc<LaneLog>> = self.lanes.lock().values().cloned().collect();
+        let lanes = self.lanes();
         // With a journal they are in one group then.
         lanes.iter().try_for_each(|lane| lane.hand_over())?;
         lanes.iter().try_for_each(|lane| lane.sync())
@@ -226,16 +237,19 @@ impl StandbyStore {
     /// content. For each handshake, while no lane is being appended to.
     pub fn discard_beyond_durable(&self) -> Result<()> {
         self.shared.check()?;
-        let lanes: Vec<Arc<LaneLog>> = self.lanes.lock().values().cloned().collect();
-        let discard = || {
-            lanes.iter().try_for_each(|lane| lane.hand_over())?;
-            if let Some(journal) = &self.shared.journal {
-                // What a start would write again must not be cut off.
-                journal.settle()?;
-            }
-            lanes.iter().try_for_each(|lane| lane.discard())
+        let lanes = self.lanes();
+        // What a start would write again must not be cut off.
+        self.settle()?;
+        lanes.iter().try_for_each(|lane| lane.discard()).map_err(|e| self.shared.fail(e))
+    }
+
+    /// Makes everything that has ended durable in its own file, as far as a journal has it.
+    pub(super) fn settle(&self) -> Result<()> {
+        let settle = || {
+            self.lanes().iter().try_for_each(|lane| lane.hand_over())?;
+            self.shared.journal.as_ref().map_or(Ok(()), |journal| journal.settle())
         };
-        discard().map_err(|e| self.shared.fail(e))
+        settle().map_err(|e| self.shared.fail(e))
     }
 
     /// What the primary switched to last, as far as this directory knows.

@@ -14,6 +14,7 @@ mod data;
 mod end;
 mod incoming;
 mod node;
+mod options;
 mod outgoing;
 mod recorder;
 mod rewind;
@@ -23,7 +24,7 @@ mod scrubber;
 mod session;
 mod syncer;
 
-pub use node::Options;
+pub use options::{Compaction, Options};
 
 use crate::directory::{Cut, Keep};
 use crate::error::Result;

@@ -4,21 +4,19 @@
 
 use super::board::Board;
 use super::end::End;
+use super::options::Options;
 use super::rewinds::Rewinds;
 use super::scrubbed::Scrubbed;
 use super::session::Session;
 use crate::backup::InProgress;
-use crate::datastore::Commit;
 use crate::error::{Error, Result};
-use crate::lock_order::{Condvar, Mutex, Rank, RwLock};
+use crate::lock_order::{Condvar, Mutex, Rank, ReadGuard, RwLock};
 use crate::replication::native::protocol::handshake::{check_term, followed, history_of, Standing, Terms};
-use crate::replication::native::protocol::message::{Code, Outcome, PrimaryIdentity, Reason, VERSION_USUAL};
+use crate::replication::native::protocol::message::{Code, Outcome, PrimaryIdentity, Reason};
 use crate::replication::native::protocol::Millis;
-use crate::replication::net::tls::Certificates;
 use crate::replication::replica_store::{directory_id, BaseStaging, StandbyStore, SwitchedVersions};
 use crate::replication::secret::Secret;
 use crate::replication::status::{Known, LinkState, Status};
-use crate::scrub::Scrubbing;
 use crate::types::Epoch;
 use crate::vfs::Vfs;
 use crate::wal::claim::Claim;
@@ -33,42 +31,6 @@ use std::time::{Duration, Instant};
 const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 const LOCK_POLL: Duration = Duration::from_millis(50);
 
-/// How a replica serves.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// For a handshake, for a peer that takes nothing, for a primary that is silent. Default: 10 s.
-    pub timeout: Duration,
-    /// What peers have to know. Default: none.
-    pub secret: Secret,
-    /// Whether a peer elsewhere is accepted without a secret. Default: no.
-    pub allow_no_secret: bool,
-    /// With these, connections are taken over TLS only. Default: none.
-    pub tls: Option<Arc<Certificates>>,
-    /// The oldest version of the protocol that is spoken. Default: [`VERSION_USUAL`].
-    pub version_min: u16,
-    /// End with the first session of a primary.
-    pub once: bool,
-    /// How what is recorded becomes durable.
-    pub commit: Commit,
-    /// How log files are read again and again. Default: not at all.
-    pub scrubbing: Option<Scrubbing>,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            timeout: Duration::from_secs(10),
-            secret: Secret::default(),
-            allow_no_secret: false,
-            tls: None,
-            version_min: VERSION_USUAL,
-            once: false,
-            commit: Commit::default(),
-            scrubbing: None,
-        }
-    }
-}
-
 /// The replica as a whole.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -78,7 +40,7 @@ pub(super) struct Node {
     pub(super) directory: u64,
     pub(super) options: Options,
     secret: RwLock<Secret>,
-    /// Gone while a base sync is put in place, and during a compaction.
+    /// Gone while a base sync is put in place, and during a rewind.
     store: RwLock<Option<Arc<StandbyStore>>>,
     /// What the directory has, and the largest term that it has been told of.
     history: Mutex<DirectoryHistory>,
@@ -176,9 +138,14 @@ impl Node {
         self.options.timeout.as_millis() as Millis
     }
 
-    /// The store; an error while a base sync is being put in place, and during a compaction.
+    /// The store; an error while a base sync is being put in place, and during a rewind.
     pub(super) fn store(&self) -> std::result::Result<Arc<StandbyStore>, Reason> {
-        self.store.read().clone().ok_or_else(|| Reason::new(Code::BUSY, "the directory is being replaced or compacted"))
+        self.store.read().clone().ok_or_else(|| Reason::new(Code::BUSY, "the directory is being replaced"))
+    }
+
+    /// The same; it stays what it is as long as the result lives.
+    pub(super) fn store_slot(&self) -> ReadGuard<'_, Option<Arc<StandbyStore>>> {
+        self.store.read()
     }
 
     pub(super) fn standing(&self, store: &StandbyStore) -> Standing {
@@ -359,6 +326,11 @@ impl Node {
         if let Some(session) = self.session() {
             session.end(End::Told(Reason::new(Code::SHUTDOWN, "the replica is being stopped")));
         }
+    }
+
+    /// Becomes true when the replica is stopped.
+    pub(super) fn stopping(&self) -> &AtomicBool {
+        &self.stopping
     }
 
     pub(super) fn is_stopping(&self) -> bool {

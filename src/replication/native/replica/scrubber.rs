@@ -6,7 +6,7 @@
 //! force.
 
 use super::node::Node;
-use crate::datastore::step_back;
+use crate::compaction::step_back;
 use crate::error::Error;
 use crate::replication::replica_store::StandbyStore;
 use crate::scrub::{Damage, Reading, Round, Scrub, Scrubbing, Which};
