@@ -204,9 +204,16 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_does_not_start_on_what_awaits_a_base_sync() {
-        let fs = replica(41, &follows(&[(1, 0)]).awaiting_base_sync());
-        let error = start(&fs).unwrap_err().to_string();
-        assert!(error.contains("not complete") && error.contains("tgreplica promote --force /log"), "{error}");
+    fn an_engine_does_not_start_on_what_awaits_a_base_sync_or_is_behind() {
+        let behind = follows(&[(1, 0), (2, 30)]);
+        for (fs, why) in [
+            (replica(41, &follows(&[(1, 0)]).awaiting_base_sync()), "not complete"),
+            (replica(20, &behind), "up to 20 only, and the primary had 29"),
+            (replica(20, &follows(&[(1, 0)]).filling(Epoch(30))), "not known to have all"),
+        ] {
+            let error = start(&fs).unwrap_err().to_string();
+            assert!(error.contains(why) && error.contains("tgreplica promote --force /log"), "{error}");
+        }
+        start(&replica(29, &behind)).unwrap();
     }
 }
