@@ -11,7 +11,7 @@ use super::message::{
 use super::proofs::Transcript;
 use super::seal::Seals;
 use crate::replication::secret::Secret;
-use crate::types::Epoch;
+use crate::types::{self, Epoch};
 use crate::wal::claim::Claim;
 use crate::wal::history::{Common, History};
 use crate::wal::history_file::DirectoryHistory;
@@ -280,12 +280,26 @@ pub fn check_term(primary: &PrimaryIdentity, uuid: &str, term: u64) -> Result<()
     Ok(())
 }
 
+/// Refuses numbers that no primary comes to: whoever notes them cannot go on from there.
+fn check_plausible(primary: &PrimaryIdentity, replica: &Standing) -> Result<(), Reason> {
+    let numbers =
+        [("to have stored epoch", primary.stored.0, replica.durable.0), ("to be in term", primary.term, replica.term)];
+    for (what, claimed, known) in numbers {
+        if !types::may_come_to(known, claimed) {
+            let text = format!("the primary claims {what} {claimed}, which cannot be; this replica knows of {known}");
+            return Err(Reason::new(Code::PROTOCOL, text));
+        }
+    }
+    Ok(())
+}
+
 /// Whether and how a replica takes part with a primary. Epochs are compared by the runs that wrote them, never by their
 /// numbers alone.
 pub fn decide(primary: &PrimaryIdentity, replica: &Standing) -> Result<Outcome, Reason> {
     let refuse = |code, text: String| Err(Reason::new(code, text));
     let (durable, stored) = (replica.durable, primary.stored);
     check_term(primary, &replica.uuid, replica.term)?;
+    check_plausible(primary, replica)?;
     let log_reaches = durable.next() >= primary.oldest_shippable;
     if replica.empty {
         return Ok(if log_reaches { Outcome::CatchUp } else { Outcome::BaseSync });

@@ -280,6 +280,19 @@ fn a_replica_that_is_older_than_the_list_gets_a_base_sync() {
 }
 
 #[test]
+fn a_primary_that_leaves_no_room_for_what_follows_is_refused() {
+    let with = |change: fn(&mut PrimaryIdentity)| {
+        let mut primary = primary();
+        change(&mut primary);
+        let empty = Standing { empty: true, history: History::default(), ..standing(1, 0) };
+        [empty, standing(3, 100)].map(|replica| decide(&primary, &replica).map_err(|reason| reason.code))
+    };
+    assert!(with(|primary| primary.stored = Epoch(1 << 62)).iter().all(Result::is_ok));
+    assert_eq!(with(|primary| primary.stored = Epoch(u64::MAX)), [Err(Code::PROTOCOL); 2]);
+    assert_eq!(with(|primary| primary.term = u64::MAX), [Err(Code::PROTOCOL); 2]);
+}
+
+#[test]
 fn what_the_primary_finds_wrong_with_the_proof_is_the_reason_on_the_replica_too() {
     let mut replica = ReplicaHandshake::new([2; 32], Secret::default());
     let (_, hello) = PrimaryHandshake::start(ConnectionKind::Blob, [1; 16], [3; 32], Secret::default(), None);

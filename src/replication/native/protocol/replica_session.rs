@@ -7,7 +7,7 @@
 use super::clock::{heartbeat_interval, Millis};
 use super::lane_order::LaneOrder;
 use super::message::{Alive, Code, ConnectionKind, Message, Outcome, PrimaryIdentity, Reason, SessionId, CHANNELS_MAX};
-use crate::types::{Epoch, WriteVersion};
+use crate::types::{self, Epoch, WriteVersion};
 use crate::wal::known_lack::Told;
 use std::cmp::Ordering;
 use std::collections::VecDeque;
@@ -232,7 +232,10 @@ impl ReplicaSession {
         self.heard(now);
         match message {
             Message::Heartbeat { switched, stored, written } => {
-                if switched < self.switched || stored < self.stored || stored > switched || written > Some(stored) {
+                let is_back = switched < self.switched || stored < self.stored;
+                let is_impossible =
+                    stored > switched || written > Some(stored) || !types::may_come_to(self.durable.0, switched.0);
+                if is_back || is_impossible {
                     let found = format!("switched {switched}, stored {stored} and written {written:?}");
                     let text = format!("{found} after switched {} and stored {}", self.switched, self.stored);
                     return Err(Reason::new(Code::PROTOCOL, text));

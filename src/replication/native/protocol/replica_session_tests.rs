@@ -229,7 +229,8 @@ fn the_epochs_of_a_primary_never_go_back() {
     assert_eq!(session.on_control(beat(12, 11, 8), 1), Ok(None));
     assert_eq!(session.on_control(heartbeat(12, 11), 1), Ok(None));
     assert_eq!(session.primary_epochs(), (Epoch(12), Epoch(11), Some(Epoch(7))), "what is known stays known");
-    for wrong in [heartbeat(11, 11), heartbeat(12, 10), heartbeat(13, 14), beat(12, 11, 13)] {
+    let no_room = heartbeat(u64::MAX, 11);
+    for wrong in [heartbeat(11, 11), heartbeat(12, 10), heartbeat(13, 14), beat(12, 11, 13), no_room] {
         assert_eq!(session.on_control(wrong, 1).unwrap_err().code, Code::PROTOCOL);
     }
     assert_eq!(session.on_control(Message::Bye, 1), Ok(Some(ReplicaAction::Ended)));

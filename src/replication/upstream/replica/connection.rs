@@ -14,16 +14,13 @@ use crate::replication::secret::{self, Secret};
 use crate::replication::upstream::protocol::codec::Message;
 use crate::replication::upstream::protocol::connection::{Action, Connection};
 use crate::replication::upstream::protocol::reader::{Incoming as Received, Reader, WireError};
-use crate::types::Epoch;
+use crate::types::{self, Epoch};
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A restarted primary waits at most this long until the end of its former connections was seen.
 const TAKEOVER_WAIT_MAX: Duration = Duration::from_secs(2);
-/// An epoch so far above the durable one leaves no room for those that follow. Captures of the original have larger
-/// ones than any engine reaches, so this is no sharper.
-const EPOCHS_AHEAD_MAX: u64 = 1 << 62;
 
 /// Why a connection was closed.
 #[derive(Debug, thiserror::Error)]
@@ -173,9 +170,9 @@ impl Served<'_> {
 
     fn check_epoch(&self, message: &str, epoch: Epoch) -> Result<(), Closed> {
         let durable = self.node.store.durable();
-        match epoch.0.saturating_sub(durable.0) {
-            ..=EPOCHS_AHEAD_MAX => Ok(()),
-            _ => Err(Closed::Misuse(format!(
+        match types::may_come_to(durable.0, epoch.0) {
+            true => Ok(()),
+            false => Err(Closed::Misuse(format!(
                 "found {message} of epoch {epoch}, which cannot be: epoch {durable} is durable"
             ))),
         }
