@@ -43,8 +43,8 @@ impl Epoch {
     }
 }
 
-/// Whether a peer that is believed may say this number of an epoch or a term, to somebody who knows of the other one. One
-/// so far above leaves no room for those that follow. Captures of the original have larger ones than any engine
+/// Whether a peer that is believed may say this number of an epoch or a term, to somebody who knows of the other one.
+/// One so far above leaves no room for those that follow. Captures of the original have larger ones than any engine
 /// reaches, so this is no sharper.
 pub(crate) fn may_come_to(known: u64, claimed: u64) -> bool {
     claimed.saturating_sub(known) <= AHEAD_MAX

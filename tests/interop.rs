@@ -60,7 +60,7 @@ fn checker_repeats_what_upstream_did_with_every_case_of_the_parse_matrix() {
 }
 
 fn open(dir: &Path, channels: usize) -> (Arc<Datastore>, Vec<Arc<Channel>>) {
-    open_with(dir, channels, commits::as_told())
+    open_with(dir, channels, Commit::Direct)
 }
 
 fn open_with(dir: &Path, channels: usize, commit: Commit) -> (Arc<Datastore>, Vec<Arc<Channel>>) {

@@ -74,19 +74,34 @@ pub(super) fn read_log(
     reading: Reading,
     onlooker: Option<&dyn Onlooker>,
 ) -> Result<Recovered> {
-    let memory_bytes = reading.snapshot_memory_bytes.unwrap_or_default();
-    let input = Input {
+    let input = input(vfs, location, catalog, end_markers, reading);
+    recovery::read(&input, reading.snapshot_memory_bytes.is_some(), onlooker)
+}
+
+/// The durable epoch of a directory whose log cannot be read; `None` when that cannot be known either.
+pub(super) fn recorded(vfs: &dyn Vfs, location: &Path, catalog: &Catalog) -> Option<Epoch> {
+    let reading = Reading { threads: 1, snapshot_memory_bytes: None };
+    recovery::durable_epoch(&input(vfs, location, catalog, true, reading)).ok()
+}
+
+fn input<'a>(
+    vfs: &'a dyn Vfs,
+    location: &'a Path,
+    catalog: &'a Catalog,
+    end_markers: bool,
+    reading: Reading,
+) -> Input<'a> {
+    Input {
         vfs,
         location,
         catalog,
         end_markers,
         threads: reading.threads,
-        memory_bytes,
+        memory_bytes: reading.snapshot_memory_bytes.unwrap_or_default(),
         releases: false,
         stopping: None,
         pace: None,
-    };
-    recovery::read(&input, reading.snapshot_memory_bytes.is_some(), onlooker)
+    }
 }
 
 impl Found<'_> {

@@ -3,9 +3,10 @@
 //! anything: the same checks of manifest, catalog and history, the same reading of the log.
 
 use super::offline::OfflineDirectory;
-use super::start::{read_log, Reading};
+use super::start::{read_log, recorded, Reading};
 use crate::error::{Error, Result};
 use crate::recovery::{Onlooker, Recovered};
+use crate::types::Epoch;
 
 /// What a start would make of a directory.
 #[derive(Debug)]
@@ -48,7 +49,11 @@ impl OfflineDirectory {
             Err(e @ Error::Io { .. }) => Err(e),
             outcome => {
                 warnings.extend(outcome.iter().flat_map(|recovered| recovered.warnings.iter().cloned()));
-                Ok(Verdict { outcome, barred: self.barred()?, warnings })
+                let durable = match &outcome {
+                    Ok(recovered) => Some(recovered.durable.unwrap_or_default()),
+                    Err(_) => self.catalog().ok().and_then(|it| recorded(&**self.vfs(), self.location(), it)),
+                };
+                Ok(Verdict { outcome, barred: self.barred(durable)?, warnings })
             }
         }
     }
@@ -67,9 +72,9 @@ impl OfflineDirectory {
     }
 
     /// Why the history lets no engine start.
-    fn barred(&self) -> Result<Option<Error>> {
+    fn barred(&self, durable: Option<Epoch>) -> Result<Option<Error>> {
         let checked = self.history().and_then(|history| match history {
-            Some(history) => history.check_start(self.location()),
+            Some(history) => history.check_start(self.location(), durable),
             None => Ok(()),
         });
         match checked {

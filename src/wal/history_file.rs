@@ -204,15 +204,8 @@ impl DirectoryHistory {
     /// primary; [`Error::BrokenMetadata`] or [`Error::Io`]. Nothing is changed then.
     pub fn begin_run(place: Place<'_>, durable: Epoch, first_epoch: Epoch) -> Result<DirectoryHistory> {
         let mut file = DirectoryHistory::opened(place, durable)?;
-        file.check_start(place.location)?;
+        file.check_start(place.location, Some(durable))?;
         if file.role == Role::Replica {
-            if let Some(lack) = file.known_lack(durable) {
-                let dir = place.location.display();
-                return Err(Error::WrongState(format!(
-                    "{dir} is a replica's, and {lack}; serve it with tgreplica, so that it gets the rest, or, if what \
-                     is here must count, call: tgreplica promote --force {dir}"
-                )));
-            }
             file.promote(durable);
             log::info!("takeover: this directory was a replica's up to epoch {durable} and begins term {}", file.term);
         }
@@ -221,11 +214,13 @@ impl DirectoryHistory {
         Ok(file)
     }
 
-    /// Whether an engine may start on the directory at `location`, whose history this is.
+    /// Whether an engine may start on the directory at `location`, whose history this is. `durable` is its durable
+    /// epoch, if it can be known.
     ///
     /// # Errors
-    /// [`Error::WrongState`] when it was fenced, awaits a base sync or is being rewound; says what can be done.
-    pub fn check_start(&self, location: &Path) -> Result<()> {
+    /// [`Error::WrongState`] when it was fenced, awaits a base sync, is being rewound, or is a replica's that is known
+    /// to be behind its primary; says what can be done.
+    pub fn check_start(&self, location: &Path, durable: Option<Epoch>) -> Result<()> {
         let dir = location.display();
         if let Some(reason) = &self.fenced {
             return Err(Error::WrongState(format!(
@@ -245,7 +240,14 @@ impl DirectoryHistory {
                  which completes it, or call: tgreplica promote {dir}"
             )));
         }
-        Ok(())
+        let lack = durable.filter(|_| self.role == Role::Replica).and_then(|durable| self.known_lack(durable));
+        match lack {
+            None => Ok(()),
+            Some(lack) => Err(Error::WrongState(format!(
+                "{dir} is a replica's, and {lack}; serve it with tgreplica, so that it gets the rest, or, if what is \
+                 here must count, call: tgreplica promote --force {dir}"
+            ))),
+        }
     }
 
     /// A replica starts. The file is written only when it says something new.

@@ -175,7 +175,10 @@ impl Watcher {
                 "more PROPAGATED than the replica has",
                 &status,
             );
-            check_growth(&mut self.seen, &mut self.primary_before, (life, status));
+            if let Some((_, earlier)) = self.primary_before.take().filter(|(of, _)| *of == life) {
+                self.check_growth(has_fallen(&earlier, &status), &earlier, &status);
+            }
+            self.primary_before = Some((life, status));
         }
         let confirmed = self.primary_before.as_ref().and_then(|(_, status)| status.propagated_epoch).unwrap_or(0);
         let life = self.watched.replica_lives.now();
@@ -190,8 +193,28 @@ impl Watcher {
         self.check_replica(&status, life % 2 == 1, confirmed);
         if life % 2 == 1 {
             self.check_on_replica(status.propagated_epoch.unwrap_or(0), "more durable than on its disk", &status);
-            check_growth(&mut self.seen, &mut self.replica_before, (life, status));
+            if let Some((_, earlier)) = self.replica_before.take().filter(|(of, _)| *of == life) {
+                let has_fallen = self.has_fallen_on_replica(&earlier, &status);
+                self.check_growth(has_fallen, &earlier, &status);
+            }
+            self.replica_before = Some((life, status));
         }
+    }
+
+    /// Within a life epochs only grow, and nothing that was known is unknown later.
+    fn check_growth(&mut self, has_fallen: bool, earlier: &Status, status: &Status) {
+        if has_fallen {
+            self.seen.faults.push(format!("an epoch has fallen: {status:?} after {earlier:?}"));
+        }
+    }
+
+    /// What the replica was told is of the primary, which may have begun again without epochs in which nothing was
+    /// written.
+    fn has_fallen_on_replica(&mut self, earlier: &Status, status: &Status) -> bool {
+        let told = |status: &Status| status.stored_epoch.unwrap_or(0);
+        let forgotten = status.switched_epoch.is_none() && earlier.switched_epoch.is_some();
+        let lost = self.is_written_between(told(status), told(earlier));
+        forgotten || lost || status.propagated_epoch < earlier.propagated_epoch
     }
 
     /// An answer of one life of the primary.
@@ -282,16 +305,7 @@ fn document_faults(status: &Status) -> Vec<&'static str> {
     expected.into_iter().filter(|(holds, _)| !holds).map(|(_, what)| what).collect()
 }
 
-/// Within a life epochs only grow, and nothing that was known is unknown later.
-fn check_growth(seen: &mut Seen, before: &mut Option<(u64, Status)>, (life, status): (u64, Status)) {
-    if let Some((_, earlier)) = before.as_ref().filter(|(of, _)| *of == life) {
-        if has_fallen(earlier, &status) {
-            seen.faults.push(format!("an epoch has fallen: {status:?} after {earlier:?}"));
-        }
-    }
-    *before = Some((life, status));
-}
-
+/// Whether an epoch is smaller than before, or is not known any more.
 fn has_fallen(earlier: &Status, now: &Status) -> bool {
     let epochs = |status: &Status| [status.switched_epoch, status.stored_epoch, status.propagated_epoch];
     epochs(earlier).into_iter().zip(epochs(now)).any(|(earlier, now)| now < earlier)
