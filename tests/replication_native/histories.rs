@@ -177,3 +177,38 @@ fn a_replica_of_version_1_0_0_gets_one_copy_and_goes_on_without_another_from_the
     assert!(names().is_superset(&copied), "{:?} after {copied:?}", names());
     assert_eq!(content(first.path()), content(second.path()));
 }
+
+#[test]
+fn a_replica_that_lacks_only_epochs_in_which_nothing_was_written_takes_over() {
+    for is_killed in [false, true] {
+        let (primary, standby) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let port = free_port();
+        let server = replica(standby.path(), port, &none());
+        let mut engine = Engine::start(primary.path(), settings(port, &[]));
+        let written = engine.write(&["a", "b"]);
+        (0..40).for_each(|_| engine.next_epoch());
+        engine.wait_propagated(Epoch(engine.epoch - 1));
+        let image = tempfile::tempdir().unwrap();
+        if is_killed {
+            copy(primary.path(), image.path());
+        }
+        engine.shutdown();
+        let primary = if is_killed { image } else { primary };
+        let engine = Engine::start(primary.path(), settings(port, &[]));
+        engine.wait_state(LinkState::Streaming);
+        assert!(engine.epoch > written.0);
+        engine.shutdown();
+        drop(server);
+        let engine = unlocked(|| Datastore::open(Settings::new(standby.path())));
+        engine.ready().unwrap();
+        assert_eq!(engine.snapshot().unwrap().len(), 2, "killed: {is_killed}");
+        engine.shutdown();
+    }
+}
+
+/// Copies the files of a directory, as a power cut would leave them.
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap).filter(|it| it.file_type().unwrap().is_file()) {
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
