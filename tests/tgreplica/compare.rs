@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `tgreplica compare` and `digest`, of a pair that runs and of what it leaves.
 
-use crate::pair::Engine;
+use crate::pair::Pair;
 use crate::program::{command, run, status_when, Replica, Run, DEADLINE};
 use limestone_core::datastore::Outcome;
 use serde_json::Value;
@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 
 pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
@@ -27,21 +26,7 @@ fn digest(args: &[&str]) -> Value {
     serde_json::from_str(&stdout).unwrap()
 }
 
-/// A pair that runs.
-struct Pair {
-    dirs: [TempDir; 2],
-    replica: Replica,
-    engine: Engine,
-}
-
 impl Pair {
-    fn start() -> Pair {
-        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-        let replica = Replica::start(dirs[1].path());
-        let engine = Engine::start(dirs[0].path(), replica.address, &[]);
-        Pair { dirs, replica, engine }
-    }
-
     /// Compacts the log of the primary, which goes on.
     fn compact(&mut self) {
         let store = self.engine.engine.store().clone();
@@ -58,16 +43,6 @@ impl Pair {
         }
         compacting.join().unwrap();
     }
-
-    fn paths(&self) -> [&str; 2] {
-        self.dirs.each_ref().map(|dir| text(dir.path()))
-    }
-
-    fn stop(self) -> [TempDir; 2] {
-        self.engine.stop();
-        self.replica.stop();
-        self.dirs
-    }
 }
 
 /// Flips a bit of the byte there.
@@ -81,7 +56,7 @@ pub fn flip(path: &Path, at: usize) {
 
 #[test]
 fn a_pair_that_runs_is_the_same_at_an_epoch_that_both_have_and_a_flipped_bit_is_named() {
-    let mut pair = Pair::start();
+    let mut pair = Pair::start(&[]);
     pair.engine.write(20, 50);
     pair.engine.propagated();
     // The primary goes on, so that it is ahead when the replica is asked.
@@ -146,7 +121,7 @@ pub fn find_value(dir: &Path, key: &[u8], value: &[u8]) -> (PathBuf, usize) {
 
 #[test]
 fn a_digest_stands_for_a_directory_elsewhere_and_a_side_that_is_behind_is_waited_for() {
-    let mut pair = Pair::start();
+    let mut pair = Pair::start(&[]);
     pair.engine.write(20, 50);
     pair.engine.propagated();
     let paths = pair.paths().map(str::to_owned);
@@ -233,7 +208,7 @@ fn what_cannot_be_told_has_a_code_of_its_own() {
 
 #[test]
 fn a_slow_reading_ends_with_a_signal_and_holds_nobody_up() {
-    let mut pair = Pair::start();
+    let mut pair = Pair::start(&[]);
     pair.engine.write(30, 1 << 20);
     pair.engine.propagated();
     let paths = pair.paths().map(str::to_owned);
@@ -258,7 +233,7 @@ fn a_slow_reading_ends_with_a_signal_and_holds_nobody_up() {
 
 #[test]
 fn a_replica_that_differs_is_repaired_while_it_serves_and_also_when_it_is_stopped() {
-    let mut pair = Pair::start();
+    let mut pair = Pair::start(&[]);
     pair.engine.write(20, 50);
     pair.engine.propagated();
     let replica_dir = pair.dirs[1].path().to_owned();

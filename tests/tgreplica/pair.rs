@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// An engine on a directory, and what it wrote.
 pub struct Engine {
@@ -21,6 +22,34 @@ pub struct Engine {
     channels: Vec<Arc<Channel>>,
     epoch: u64,
     written: BTreeMap<String, String>,
+}
+
+/// A primary, and its replica as the program.
+pub struct Pair {
+    /// Of the primary, and of the replica.
+    pub dirs: [TempDir; 2],
+    pub replica: Replica,
+    pub engine: Engine,
+}
+
+impl Pair {
+    /// Starts both with nothing in them; the replica in this environment.
+    pub fn start(environment: &[(&str, &str)]) -> Pair {
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let replica = Replica::start_with(dirs[1].path(), &[], environment);
+        let engine = Engine::start(dirs[0].path(), replica.address, &[]);
+        Pair { dirs, replica, engine }
+    }
+
+    pub fn paths(&self) -> [&str; 2] {
+        self.dirs.each_ref().map(|dir| dir.path().to_str().unwrap())
+    }
+
+    pub fn stop(self) -> [TempDir; 2] {
+        self.engine.stop();
+        self.replica.stop();
+        self.dirs
+    }
 }
 
 impl Engine {

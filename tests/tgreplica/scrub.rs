@@ -2,33 +2,25 @@
 //! A replica finds what its disk has changed in files that nobody writes to, and gets them anew from its primary.
 
 use crate::compare::{compare, find_value, flip, text};
-use crate::pair::Engine;
+use crate::pair::{Engine, Pair};
 use crate::program::{run, status_when, Replica, DEADLINE};
 use serde_json::Value;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 
 /// As fast as it can, all the time.
 const BUSY: [(&str, &str); 2] =
     [("TSURUGI_REPLICATION_SCRUB_MB_S", "1000"), ("TSURUGI_REPLICATION_SCRUB_PERIOD_S", "1")];
 
-struct Pair {
-    dirs: [TempDir; 2],
-    replica: Replica,
-    engine: Engine,
+/// A pair that has something, and whose replica scrubs.
+fn scrubbing() -> Pair {
+    let mut pair = Pair::start(&BUSY);
+    pair.engine.write(20, 50);
+    pair.engine.propagated();
+    pair
 }
 
 impl Pair {
-    fn start() -> Pair {
-        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-        let replica = Replica::start_with(dirs[1].path(), &[], &BUSY);
-        let mut engine = Engine::start(dirs[0].path(), replica.address, &[]);
-        engine.write(20, 50);
-        engine.propagated();
-        Pair { dirs, replica, engine }
-    }
-
     fn replica_dir(&self) -> &Path {
         self.dirs[1].path()
     }
@@ -42,15 +34,8 @@ impl Pair {
     }
 
     fn assert_same(&self) {
-        let [primary, replica] = self.dirs.each_ref().map(|dir| text(dir.path()));
-        let (exit, found) = compare(&[primary, replica]);
+        let (exit, found) = compare(&self.paths());
         assert_eq!(exit, 0, "{found}");
-    }
-
-    fn stop(self) -> [TempDir; 2] {
-        self.engine.stop();
-        self.replica.stop();
-        self.dirs
     }
 }
 
@@ -85,7 +70,7 @@ fn is_whole(status: &Value) -> bool {
 
 #[test]
 fn a_flipped_bit_in_an_old_file_of_a_replica_is_found_and_healed_from_its_primary() {
-    let mut pair = Pair::start();
+    let mut pair = scrubbing();
     pair.compacted();
     pair.assert_same();
     let name = damage(pair.replica_dir());
@@ -111,7 +96,7 @@ fn a_flipped_bit_in_an_old_file_of_a_replica_is_found_and_healed_from_its_primar
 
 #[test]
 fn a_flipped_bit_in_a_file_that_is_still_appended_to_is_found_and_healed_as_well() {
-    let mut pair = Pair::start();
+    let mut pair = scrubbing();
     wait_for_rounds(pair.replica_dir());
     pair.engine.write(3, 50);
     pair.engine.propagated();
@@ -125,7 +110,7 @@ fn a_flipped_bit_in_a_file_that_is_still_appended_to_is_found_and_healed_as_well
 
 #[test]
 fn without_its_primary_a_damaged_replica_says_so_is_not_promoted_and_is_healed_when_the_primary_is_back() {
-    let mut pair = Pair::start();
+    let mut pair = scrubbing();
     pair.compacted();
     let Pair { dirs, replica, engine } = pair;
     engine.stop();
@@ -155,7 +140,7 @@ fn without_its_primary_a_damaged_replica_says_so_is_not_promoted_and_is_healed_w
 
 #[test]
 fn whatever_is_done_to_a_replica_nothing_is_taken_for_damage() {
-    let mut pair = Pair::start();
+    let mut pair = scrubbing();
     pair.compacted();
     for restarts in 0..3 {
         compact(pair.replica_dir());
