@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
+use std::time::Duration;
 
 const DIR: &str = "/log";
 
@@ -131,7 +132,8 @@ impl<'a> Replica<'a> {
     /// Everything that has come is recorded.
     fn compact(&mut self) -> Result<()> {
         let (backups, stopping) = (InProgress::default(), AtomicBool::new(false));
-        let work = Work { backups: &backups, memory_bytes: 1 << 20, stopping: &stopping };
+        let patience = Duration::from_secs(60);
+        let work = Work { backups: &backups, memory_bytes: 1 << 20, patience, stopping: &stopping };
         assert_eq!(self.store.compact(work, || Some(()))?, Outcome::Done);
         Ok(())
     }

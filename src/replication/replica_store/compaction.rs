@@ -13,8 +13,6 @@ use crate::wal::rotation;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-/// So long later sessions are held back at most: an epoch whose sessions are on their way ends sooner.
-const PATIENCE: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(1);
 
 /// What has become of a compaction.
@@ -34,6 +32,8 @@ pub struct Work<'a> {
     pub backups: &'a InProgress,
     /// Bounds the memory for sorting, in bytes.
     pub memory_bytes: u64,
+    /// How long later sessions are held back at most: an epoch whose sessions are on their way ends sooner.
+    pub patience: Duration,
     /// Breaks it off.
     pub stopping: &'a AtomicBool,
 }
@@ -51,7 +51,7 @@ impl StandbyStore {
         }
         let epoch = {
             let Some(_change) = work.backups.try_change() else { return Ok(Outcome::Postponed) };
-            match self.cut()? {
+            match self.cut(work.patience)? {
                 Some(epoch) => epoch,
                 None => return Ok(Outcome::Postponed),
             }
@@ -107,13 +107,13 @@ impl StandbyStore {
     /// Gives every log file a rotated name at a moment at which all of its sessions are recorded, and returns the
     /// durable epoch of that moment: all sessions of it and of those before are in rotated files. `None` when there was
     /// no such moment soon.
-    fn cut(&self) -> Result<Option<Epoch>> {
+    fn cut(&self, patience: Duration) -> Result<Option<Epoch>> {
         // What takes long is done while sessions come in.
         self.settle()?;
         let closed = self.shared.gate.close_behind(self.highest());
         // What began before it was closed.
         closed.raise(self.highest());
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience;
         let _recording = loop {
             self.shared.check()?;
             // Whoever records a later epoch may wait for the end of this.
@@ -157,6 +157,8 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
+    const LONG: Duration = Duration::from_secs(60);
+
     fn open(fs: &SimFs, commit: Commit) -> Arc<StandbyStore> {
         Arc::new(StandbyStore::open_with(Arc::new(fs.clone()), Path::new(LOCATION), commit).unwrap())
     }
@@ -171,10 +173,33 @@ mod tests {
         store.lane(lane).append(Epoch(epoch), true, true, &bytes).unwrap();
     }
 
-    fn compact(store: &StandbyStore, is_there: bool) -> Outcome {
-        let (backups, stopping) = (InProgress::default(), AtomicBool::new(false));
-        let work = Work { backups: &backups, memory_bytes: 1 << 20, stopping: &stopping };
+    fn compact_beside(store: &StandbyStore, backups: &InProgress, patience: Duration, is_there: bool) -> Outcome {
+        let stopping = AtomicBool::new(false);
+        let work = Work { backups, memory_bytes: 1 << 20, patience, stopping: &stopping };
         store.compact(work, || is_there.then_some(())).unwrap()
+    }
+
+    fn compact(store: &StandbyStore) -> Outcome {
+        compact_beside(store, &InProgress::default(), LONG, true)
+    }
+
+    /// Does this while the log is being cut behind epoch 5, of which a session is there.
+    fn while_it_is_cut(commit: Commit, meanwhile: impl FnOnce(&StandbyStore)) -> (SimFs, Arc<StandbyStore>) {
+        let fs = SimFs::new();
+        let store = open(&fs, commit);
+        append(&store, 0, 4, "older");
+        store.record(Epoch(4)).unwrap();
+        append(&store, 0, 5, "old");
+        std::thread::scope(|scope| {
+            let compacted = scope.spawn(|| compact(&store));
+            while !store.shared.gate.is_closed_for(Epoch(6)) {
+                assert!(!compacted.is_finished());
+                std::thread::yield_now();
+            }
+            meanwhile(&store);
+            assert_eq!(compacted.join().unwrap(), Outcome::Done);
+        });
+        (fs, store)
     }
 
     fn content(fs: &SimFs, store: &StandbyStore) -> Vec<(String, String)> {
@@ -196,15 +221,15 @@ mod tests {
             append(&store, 0, 5, "a");
             append(&store, 1, 5, "b");
             store.record(Epoch(5)).unwrap();
-            assert_eq!(compact(&store, true), Outcome::Done);
+            assert_eq!(compact(&store), Outcome::Done);
             assert_eq!(rotated(&fs), 0, "what was compacted is deleted");
             append(&store, 1, 6, "c");
             store.record(Epoch(6)).unwrap();
             let expected = pairs(&[("0", "a"), ("1", "c"), ("k", "c")]);
             assert_eq!(content(&fs, &store), expected, "{commit:?}");
-            assert_eq!(compact(&store, true), Outcome::Done);
+            assert_eq!(compact(&store), Outcome::Done);
             assert_eq!(content(&fs, &store), expected);
-            assert_eq!(compact(&store, true), Outcome::NothingToDo);
+            assert_eq!(compact(&store), Outcome::NothingToDo);
             store.close();
             let store = open(&fs, commit);
             assert_eq!((content(&fs, &store), store.durable()), (expected, Epoch(6)), "{commit:?}");
@@ -214,25 +239,14 @@ mod tests {
     #[test]
     fn the_log_is_cut_between_two_epochs_while_later_sessions_wait() {
         for commit in ways() {
-            let fs = SimFs::new();
-            let store = open(&fs, commit);
-            append(&store, 0, 4, "older");
-            store.record(Epoch(4)).unwrap();
-            append(&store, 0, 5, "old");
-            std::thread::scope(|scope| {
-                let compacted = scope.spawn(|| compact(&store, true));
-                while !store.shared.gate.is_closed_for(Epoch(6)) {
-                    assert!(!compacted.is_finished());
-                    std::thread::yield_now();
-                }
+            let (fs, store) = while_it_is_cut(commit, |store| {
                 // A session of the epoch that is on its way comes in, and one of the next does not.
-                append(&store, 1, 5, "new");
-                append(&store, 0, 6, "next");
+                append(store, 1, 5, "new");
+                append(store, 0, 6, "next");
                 assert!(!store.lane(0).is_synced_up_to(Epoch(6)), "it is held back");
                 store.lane(0).sync().unwrap();
                 assert!(!store.lane(0).is_synced_up_to(Epoch(6)), "it is held back");
                 store.record(Epoch(5)).unwrap();
-                assert_eq!(compacted.join().unwrap(), Outcome::Done);
             });
             assert_eq!(content(&fs, &store), pairs(&[("0", "old"), ("1", "new"), ("k", "new")]), "{commit:?}");
             store.record(Epoch(6)).unwrap();
@@ -243,28 +257,18 @@ mod tests {
     #[test]
     fn the_cut_moves_behind_epochs_that_are_committed_together_but_once() {
         for commit in ways() {
-            let fs = SimFs::new();
-            let store = open(&fs, commit);
-            append(&store, 0, 4, "older");
-            store.record(Epoch(4)).unwrap();
-            append(&store, 0, 5, "old");
-            std::thread::scope(|scope| {
-                let compacted = scope.spawn(|| compact(&store, true));
-                while !store.shared.gate.is_closed_for(Epoch(6)) {
-                    assert!(!compacted.is_finished());
-                    std::thread::yield_now();
-                }
+            let (fs, store) = while_it_is_cut(commit, |store| {
                 for epoch in 6..=9 {
-                    append(&store, 0, epoch, &epoch.to_string());
+                    append(store, 0, epoch, &epoch.to_string());
                 }
                 store.lane(0).sync_up_to(Epoch(7)).unwrap();
                 assert!(!store.shared.gate.is_closed_for(Epoch(7)) && store.shared.gate.is_closed_for(Epoch(8)));
-                let next = scope.spawn(|| store.lane(0).sync_up_to(Epoch(9)).unwrap());
-                std::thread::sleep(Duration::from_millis(20));
-                assert!(!next.is_finished() && store.shared.gate.is_closed_for(Epoch(8)), "it moves once");
-                store.record(Epoch(7)).unwrap();
-                next.join().unwrap();
-                assert_eq!(compacted.join().unwrap(), Outcome::Done);
+                std::thread::scope(|scope| {
+                    let next = scope.spawn(|| store.lane(0).sync_up_to(Epoch(9)).unwrap());
+                    std::thread::sleep(Duration::from_millis(20));
+                    assert!(!next.is_finished() && store.shared.gate.is_closed_for(Epoch(8)), "it moves once");
+                    store.record(Epoch(7)).unwrap();
+                });
             });
             assert_eq!(content(&fs, &store), pairs(&[("0", "7"), ("k", "7")]), "{commit:?}");
             store.record(Epoch(9)).unwrap();
@@ -280,7 +284,8 @@ mod tests {
         store.record(Epoch(5)).unwrap();
         append(&store, 0, 6, "b");
         let before = fs.files();
-        assert_eq!(compact(&store, true), Outcome::Postponed);
+        let patience = Duration::from_millis(50);
+        assert_eq!(compact_beside(&store, &InProgress::default(), patience, true), Outcome::Postponed);
         append(&store, 0, 7, "c");
         store.record(Epoch(7)).unwrap();
         assert!(fs.files().keys().eq(before.keys()), "nothing has got another name");
@@ -293,15 +298,14 @@ mod tests {
         let store = open(&fs, Commit::Direct);
         append(&store, 0, 5, "a");
         store.record(Epoch(5)).unwrap();
-        assert_eq!(compact(&store, false), Outcome::Postponed);
+        let backups = Arc::new(InProgress::default());
+        assert_eq!(compact_beside(&store, &backups, LONG, false), Outcome::Postponed);
         let compacted = Path::new(LOCATION).join(names::COMPACTED);
         assert!(!fs.files().contains_key(&compacted) && rotated(&fs) == 1);
-        let (backups, stopping) = (Arc::new(InProgress::default()), AtomicBool::new(false));
         let ticket = backups.begin();
-        let work = Work { backups: &backups, memory_bytes: 1 << 20, stopping: &stopping };
-        assert_eq!(store.compact(work, || Some(())).unwrap(), Outcome::Postponed);
+        assert_eq!(compact_beside(&store, &backups, LONG, true), Outcome::Postponed);
         drop(ticket);
-        assert_eq!(store.compact(work, || Some(())).unwrap(), Outcome::Done);
+        assert_eq!(compact_beside(&store, &backups, LONG, true), Outcome::Done);
         assert!(fs.files().contains_key(&compacted) && rotated(&fs) == 0);
     }
 }

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// An epoch whose sessions are on their way ends sooner.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// After one that could not be done now: looking for a cut holds sessions back.
 const REST: Duration = Duration::from_secs(5);
 
@@ -65,7 +67,8 @@ impl Node {
     }
 
     fn work(&self) -> Work<'_> {
-        Work { backups: &self.backups, memory_bytes: self.options.compaction.memory_bytes, stopping: self.stopping() }
+        let memory_bytes = self.options.compaction.memory_bytes;
+        Work { backups: &self.backups, memory_bytes, patience: PATIENCE, stopping: self.stopping() }
     }
 
     /// Compacts when the log has grown enough.
