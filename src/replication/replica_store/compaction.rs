@@ -89,9 +89,11 @@ impl StandbyStore {
         let logs: Vec<String> = prepared.logs().map(str::to_owned).collect();
         own::intend(vfs, location, &logs)?;
         let committed = prepared.commit()?;
+        // Before anything is deleted: what is left of those files must never be merged again, because it would win over
+        // the compacted file.
+        self.shared.with_directory(|directory| directory.set_catalog(committed.clone()))?;
         let deleted = own::delete(vfs, location, &committed)?;
         log::info!("compaction finished; {deleted} log files that were compacted are deleted");
-        self.shared.with_directory(|directory| directory.set_catalog(committed))?;
         Ok(Outcome::Done)
     }
 
@@ -152,7 +154,7 @@ mod tests {
     use crate::datastore::Commit;
     use crate::recovery::fixture::{pairs, put, rows, session, Dir, LOCATION};
     use crate::recovery::recover;
-    use crate::vfs::{SimFs, Vfs};
+    use crate::vfs::{Fault, SimFs, Vfs};
     use crate::wal::{journal, names};
     use std::path::Path;
     use std::sync::Arc;
@@ -273,6 +275,47 @@ mod tests {
             assert_eq!(content(&fs, &store), pairs(&[("0", "7"), ("k", "7")]), "{commit:?}");
             store.record(Epoch(9)).unwrap();
             assert_eq!(content(&fs, &store), pairs(&[("0", "9"), ("k", "9")]), "{commit:?}");
+        }
+    }
+
+    #[test]
+    fn one_that_fails_at_any_call_leaves_what_the_next_one_compacts_rightly() {
+        // The older value is in the file that is deleted last.
+        let prepared = |fs: &SimFs| {
+            let store = open(fs, Commit::Direct);
+            append(&store, 1, 5, "older");
+            store.record(Epoch(5)).unwrap();
+            append(&store, 0, 6, "newer");
+            store.record(Epoch(6)).unwrap();
+            store
+        };
+        let calls = {
+            let fs = SimFs::new();
+            let store = prepared(&fs);
+            let before = fs.operations();
+            assert_eq!(compact(&store), Outcome::Done);
+            fs.operations() - before
+        };
+        for call in 1..=calls {
+            let fs = SimFs::new();
+            let store = prepared(&fs);
+            fs.fail_at(fs.operations() + call, Fault::IoError);
+            let (backups, stopping) = (InProgress::default(), AtomicBool::new(false));
+            let work = Work { backups: &backups, memory_bytes: 1 << 20, patience: LONG, stopping: &stopping };
+            // It may be a call that it can do without.
+            let _ = store.compact(work, || Some(()));
+            let store = match store.failure() {
+                None => store,
+                Some(_) => {
+                    store.close();
+                    open(&fs, Commit::Direct)
+                }
+            };
+            store.lane(2).append(Epoch(7), true, true, &session(7, &[put(b"other", 7, "v")])).unwrap();
+            store.record(Epoch(7)).unwrap();
+            assert_eq!(compact(&store), Outcome::Done, "call {call}");
+            let expected = pairs(&[("0", "newer"), ("1", "older"), ("k", "newer"), ("other", "v")]);
+            assert_eq!(content(&fs, &store), expected, "call {call}");
         }
     }
 
