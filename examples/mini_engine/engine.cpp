@@ -62,18 +62,23 @@ void engine::find_next_sequences() {
     std::string key;
     std::string value;
     while (cursor->next()) {
-        if (cursor->storage() != newest_storage) {
+        if (cursor->storage() != newest_storage && cursor->storage() != oldest_storage) {
             continue;
         }
         cursor->key(key);
         cursor->value(value);
         auto const worker = parse_number(key);
-        auto const newest = parse_number(value);
-        if (!worker || !newest) {
-            throw std::runtime_error("not a directory of the mini engine: entry `" + key + "` in storage 2");
+        auto const sequence = parse_number(value);
+        if (!worker || !sequence) {
+            throw std::runtime_error("not a directory of the mini engine: entry `" + key + "` in storage " +
+                                     std::to_string(cursor->storage()));
         }
         if (*worker < workers_.size()) {
-            workers_[*worker].next_sequence = *newest + 1;
+            if (cursor->storage() == newest_storage) {
+                workers_[*worker].next_sequence = *sequence + 1;
+            } else {
+                workers_[*worker].oldest_sequence = *sequence;
+            }
         }
     }
 }
@@ -156,10 +161,24 @@ void engine::commit_session(worker& self) {
         std::this_thread::sleep_for(2 * options_.epoch);
     }
     channel.add_entry(newest_storage, std::to_string(self.id), std::to_string(last), {epoch, last});
-    channel.end_session();
     self.next_sequence = last + 1;
+    if (options_.kept_sessions > 0) {
+        remove_old(self, epoch);
+    }
+    channel.end_session();
     ++self.sessions;
     self.records += options_.session_records;
+}
+
+// Removes the records of the sessions that are too old, in the session that is open.
+void engine::remove_old(worker& self, epoch_id_type epoch) {
+    auto& channel = *self.channel;
+    auto const kept = options_.kept_sessions * options_.session_records;
+    auto const last = self.next_sequence - 1;
+    for (; self.oldest_sequence + kept < self.next_sequence; ++self.oldest_sequence) {
+        channel.remove_entry(records_storage, record_key(self.id, self.oldest_sequence), {epoch, last});
+    }
+    channel.add_entry(oldest_storage, std::to_string(self.id), std::to_string(self.oldest_sequence), {epoch, last});
 }
 
 // Runs as the persistent callback, one call at a time.

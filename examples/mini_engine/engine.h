@@ -32,6 +32,7 @@ struct engine_options {
     std::chrono::milliseconds epoch{3};        ///< length of an epoch
     std::size_t session_records = 10;          ///< records per session
     std::size_t value_bytes = 100;             ///< size of a value
+    std::size_t kept_sessions = 0;             ///< newest sessions of a worker whose records stay; 0: all stay
     std::size_t long_session_every = 25;       ///< every so many sessions one stays open for two epochs; 0: never
 };
 
@@ -62,6 +63,7 @@ private:
         std::uint64_t id = 0;
         limestone::api::log_channel* channel = nullptr;
         std::uint64_t next_sequence = 0;
+        std::uint64_t oldest_sequence = 0;
         std::uint64_t sessions = 0;
         std::uint64_t records = 0;
     };
@@ -88,6 +90,7 @@ private:
     void advance_epochs();
     void work(worker& self);
     void commit_session(worker& self);
+    void remove_old(worker& self, limestone::api::epoch_id_type epoch);
     void reached(limestone::api::epoch_id_type epoch, limestone::api::durability state);
     [[nodiscard]] bool everything_acknowledged();
     void report() const;

@@ -24,7 +24,7 @@ constexpr char const* usage = R"(usage: mini_engine <command> [options]
 
   run     writes with several workers and acknowledges what is durable
   serve   takes entries from clients, `put <key> <value>` lines over TCP, and answers when they are durable
-  verify  recovers a directory and checks that every acknowledged record is there
+  verify  recovers a directory and checks that every acknowledged record is there and none that was removed
   print   recovers a directory and prints its entries (opening a directory changes it: use a copy)
 
 options:
@@ -40,6 +40,8 @@ options:
   --port P          where clients connect, 1..65535 (serve)
   --name N          what clients are greeted with (serve, default the directory)
   --durable S       when an entry is durable: stored or propagated (serve, default stored)
+  --keep K          a session removes what its worker wrote K sessions before, so that there is garbage, 0: never
+                    (run, default 0; with the same --records in all runs)
   --long-every L    one session in L stays open for two epochs, 0: none (run, default 25)
 
 exit codes: 0 good, 1 acknowledged records lost or sessions incomplete, 2 usage, 3 error; the library aborts the
@@ -96,7 +98,7 @@ std::uint64_t number_option(options const& given, std::string const& name, std::
 int run(std::vector<std::string> const& arguments) {
     auto const given =
         parse_options(arguments, {"--dir", "--ack-file", "--propagated-file", "--report-ms", "--workers", "--seconds",
-                                  "--epoch-ms", "--records", "--value-bytes", "--long-every"});
+                                  "--epoch-ms", "--records", "--value-bytes", "--keep", "--long-every"});
     mini_engine::engine_options engine_options;
     engine_options.directory = text_option(given, "--dir");
     engine_options.acknowledgement_file = text_option(given, "--ack-file");
@@ -109,6 +111,7 @@ int run(std::vector<std::string> const& arguments) {
     engine_options.epoch = std::chrono::milliseconds(number_option(given, "--epoch-ms", 3, 1, 10000));
     engine_options.session_records = number_option(given, "--records", 10, 1, 100000);
     engine_options.value_bytes = number_option(given, "--value-bytes", 100, 0, 1000000);
+    engine_options.kept_sessions = number_option(given, "--keep", 0, 0, 1000000000);
     engine_options.long_session_every = number_option(given, "--long-every", 25, 0, 1000000000);
     mini_engine::engine engine(engine_options);
     auto const result = engine.run();

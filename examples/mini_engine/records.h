@@ -5,6 +5,7 @@
 // names the session that wrote it (its first sequence number and its size) and is otherwise a function of the key, so
 // that a verifier knows every right value and can tell whether all records of a session are there.
 // Storage 2 holds, per worker, the last sequence number written: a key that every session overwrites.
+// Storage 3 holds, per worker that removes its old records, the oldest sequence number that is still there.
 #pragma once
 
 #include <cstddef>
@@ -19,6 +20,7 @@ namespace mini_engine {
 
 constexpr limestone::api::storage_id_type records_storage = 1;
 constexpr limestone::api::storage_id_type newest_storage = 2;
+constexpr limestone::api::storage_id_type oldest_storage = 3;
 
 /// A record and the session it was written in.
 struct record_id {

@@ -58,11 +58,11 @@ public:
                 records_[id->worker].push_back(*id);
                 return;
             }
-        } else if (storage == newest_storage) {
+        } else if (storage == newest_storage || storage == oldest_storage) {
             auto const worker = parse_number(key);
-            auto const newest = parse_number(value);
-            if (worker && newest) {
-                newest_[*worker] = *newest;
+            auto const sequence = parse_number(value);
+            if (worker && sequence) {
+                (storage == newest_storage ? newest_ : oldest_)[*worker] = *sequence;
                 return;
             }
         }
@@ -111,18 +111,31 @@ private:
                      named);
             ++result_.half_sessions;
         }
+        auto const oldest = oldest_of(worker);
+        if (!records.empty() && records.front().sequence < oldest) {
+            complain("worker " + std::to_string(worker) + ": record " + std::to_string(records.front().sequence) +
+                     " is there again, all before " + std::to_string(oldest) + " were removed");
+            ++result_.wrong_entries;
+        }
+    }
+
+    // What a worker has removed is not lost: its own entry, out of the same session, says how far that goes.
+    std::uint64_t oldest_of(std::uint64_t worker) const {
+        auto const entry = oldest_.find(worker);
+        return entry == oldest_.end() ? 0 : entry->second;
     }
 
     void check_acknowledged(std::uint64_t worker, std::uint64_t highest, std::vector<record_id> const& records) {
         result_.acknowledged += highest + 1;
+        auto const removed = std::min(oldest_of(worker), highest + 1);
         auto const end = std::upper_bound(records.begin(), records.end(), highest,
                                           [](std::uint64_t value, record_id const& id) { return value < id.sequence; });
-        // Keys are unique, so a count says whether each of 0..highest is there.
-        auto const present = static_cast<std::uint64_t>(end - records.begin());
+        // Keys are unique, so a count says whether each that is not removed is there.
+        auto const present = static_cast<std::uint64_t>(end - records.begin()) + removed;
         if (present != highest + 1) {
             complain("worker " + std::to_string(worker) + ": " + std::to_string(highest + 1) +
-                     " records acknowledged, " + std::to_string(present) + " of them recovered");
-            result_.lost += highest + 1 - present;
+                     " records acknowledged, " + std::to_string(present) + " of them recovered or removed");
+            result_.lost += highest + 1 - std::min(present, highest + 1);
         }
     }
 
@@ -139,6 +152,7 @@ private:
     int complaints_ = 0;
     std::map<std::uint64_t, std::vector<record_id>> records_;
     std::map<std::uint64_t, std::uint64_t> newest_;
+    std::map<std::uint64_t, std::uint64_t> oldest_;
 };
 
 // Printable ASCII as it is, everything else as \xNN.

@@ -89,27 +89,36 @@ enum Due {
     NoSpace,
 }
 
+/// When the next one may begin.
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    until: Instant,
+    until_when_scarce: Instant,
+}
+
 /// Decides from one look at the directory to the next.
 #[derive(Debug)]
 pub(crate) struct Policy {
     rule: SelfCompaction,
     /// What the last compaction left in the log: files that are written to, and what somebody else needs there.
     left: u64,
-    not_before: Option<Instant>,
+    rest: Option<Rest>,
     space_is_low: bool,
 }
 
 impl Policy {
     pub(crate) fn new(rule: SelfCompaction) -> Policy {
-        Policy { rule, left: 0, not_before: None, space_is_low: false }
+        Policy { rule, left: 0, rest: None, space_is_low: false }
     }
 
     /// Whether to compact now. Says so in the log, once, when the disk has no room for it.
     pub(crate) fn is_due(&mut self, sizes: Sizes, disk: Option<Disk>, location: &Path) -> bool {
-        if self.not_before.is_some_and(|not_before| Instant::now() < not_before) {
+        let free = disk.map(|disk| disk.free_bytes);
+        let until = |rest: Rest| if is_scarce(sizes, free) { rest.until_when_scarce } else { rest.until };
+        if self.rest.is_some_and(|rest| Instant::now() < until(rest)) {
             return false;
         }
-        let due = self.due(sizes, disk.map(|disk| disk.free_bytes));
+        let due = self.due(sizes, free);
         if due == Due::NoSpace && !self.space_is_low {
             log::warn!(
                 "{}: {} bytes of log and {} bytes of compacted log are not compacted because only {} bytes are free on \
@@ -126,8 +135,7 @@ impl Policy {
 
     fn due(&self, sizes: Sizes, free: Option<u64>) -> Due {
         let Sizes { log, compacted } = sizes;
-        let is_scarce = free.is_some_and(|free| free < 2 * (log + compacted));
-        let relief = if is_scarce { EARLIER } else { 1 };
+        let relief = if is_scarce(sizes, free) { EARLIER } else { 1 };
         let grown = log.saturating_sub(self.left) >= self.rule.log_bytes_min / relief;
         let share = u128::from(log) * 100 * u128::from(relief)
             >= u128::from(log + compacted) * u128::from(self.rule.share_percent);
@@ -139,11 +147,17 @@ impl Policy {
         }
     }
 
-    /// A compaction has ended, with this much left in the log.
-    pub(crate) fn ended(&mut self, took: Duration, left: u64) {
+    /// A compaction has ended, with this much left in the log. After one that failed no other begins earlier because
+    /// space is scarce: it might fail again and again.
+    pub(crate) fn ended(&mut self, took: Duration, left: u64, succeeded: bool) {
+        let (now, rest) = (Instant::now(), self.rule.pause.max(took * REST));
         self.left = left;
-        self.not_before = Some(Instant::now() + self.rule.pause.max(took * REST));
+        self.rest = Some(Rest { until: now + rest, until_when_scarce: now + if succeeded { took } else { rest } });
     }
+}
+
+fn is_scarce(Sizes { log, compacted }: Sizes, free: Option<u64>) -> bool {
+    free.is_some_and(|free| free < 2 * (log + compacted))
 }
 
 /// Lets this thread's use of the disk and of processors come behind that of others, and that of the threads it starts,
@@ -202,7 +216,7 @@ mod tests {
     #[test]
     fn what_the_last_one_had_to_leave_does_not_count_again() {
         let mut policy = policy();
-        policy.ended(Duration::ZERO, 500 * MIB);
+        policy.ended(Duration::ZERO, 500 * MIB, true);
         assert_eq!(policy.due(sizes(599, 10), None), Due::No);
         assert_eq!(policy.due(sizes(600, 10), None), Due::Yes);
     }
@@ -221,9 +235,24 @@ mod tests {
         let mut policy = Policy::new(SelfCompaction::default().log_bytes_min(MIB).pause(Duration::ZERO));
         let is_due = |policy: &mut Policy| policy.is_due(sizes(1000, 0), None, Path::new("/log"));
         assert!(is_due(&mut policy));
-        policy.ended(Duration::from_secs(1000), 0);
+        policy.ended(Duration::from_secs(1000), 0, true);
         assert!(!is_due(&mut policy));
-        policy.ended(Duration::ZERO, 0);
+        policy.ended(Duration::ZERO, 0, true);
         assert!(is_due(&mut policy));
+    }
+
+    #[test]
+    fn a_disk_that_fills_does_not_wait_for_the_rest_to_be_over() {
+        let mut policy = Policy::new(SelfCompaction::default().log_bytes_min(MIB));
+        let is_due = |policy: &mut Policy, free| {
+            let disk = Disk { size_bytes: 10_000 * MIB, free_bytes: free * MIB };
+            policy.is_due(sizes(1000, 0), Some(disk), Path::new("/log"))
+        };
+        policy.ended(Duration::ZERO, 0, true);
+        assert!(!is_due(&mut policy, 2000) && is_due(&mut policy, 1999));
+        policy.ended(Duration::ZERO, 0, false);
+        assert!(!is_due(&mut policy, 1999), "it would fail again");
+        policy.ended(Duration::from_secs(1000), 0, true);
+        assert!(!is_due(&mut policy, 1999), "there is time for commits between two");
     }
 }

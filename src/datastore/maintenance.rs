@@ -39,7 +39,7 @@ impl Maintenance {
         let request = CompactionRequest::new(settings.vfs.clone(), &settings.location);
         let background = settings.self_compaction.map(|rule| {
             let policy = Policy::new(rule);
-            Background { compactor: compactor.clone(), location: settings.location.clone(), policy }
+            Background { compactor: compactor.clone(), location: settings.location.clone(), policy, is_put_off: false }
         });
         let thread = std::thread::Builder::new().name(THREAD_NAME.to_owned()).spawn(move || {
             log::info!("online compaction worker started...");
@@ -94,6 +94,8 @@ struct Background {
     compactor: Arc<Compactor>,
     location: PathBuf,
     policy: Policy,
+    /// Which was said, and is not said again at each attempt.
+    is_put_off: bool,
 }
 
 impl Background {
@@ -103,17 +105,20 @@ impl Background {
         if !due {
             return Ok(Outcome::NothingToDo);
         }
-        log::info!(
-            "the log has grown to {} bytes beside {} compacted ones and is compacted",
-            sizes.log,
-            sizes.compacted
-        );
+        if !self.is_put_off {
+            log::info!(
+                "the log has grown to {} bytes beside {} compacted ones and is compacted",
+                sizes.log,
+                sizes.compacted
+            );
+        }
         let begun = Instant::now();
         let outcome = behind_others(&self.location, || self.compactor.run_by_itself());
         // After a failure as after a success: not again at once.
         let left = self.compactor.sizes()?.map_or(0, |sizes| sizes.log);
-        if !matches!(outcome, Ok(Outcome::Postponed)) {
-            self.policy.ended(begun.elapsed(), left);
+        self.is_put_off = matches!(outcome, Ok(Outcome::Postponed));
+        if !self.is_put_off {
+            self.policy.ended(begun.elapsed(), left, outcome.is_ok());
         }
         outcome
     }

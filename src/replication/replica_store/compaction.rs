@@ -13,6 +13,8 @@ use crate::wal::rotation;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+const BACKUP: &str = "a backup is in progress";
+const REPLACED: &str = "the directory was replaced";
 const POLL: Duration = Duration::from_millis(1);
 
 /// What has become of a compaction.
@@ -20,9 +22,8 @@ const POLL: Duration = Duration::from_millis(1);
 pub enum Outcome {
     Done,
     NothingToDo,
-    /// Something was in the way: a backup, an epoch that does not end, or the directory was replaced. To be tried
-    /// again.
-    Postponed,
+    /// This was in the way; to be tried again.
+    Postponed(&'static str),
 }
 
 /// How one is done.
@@ -50,10 +51,10 @@ impl StandbyStore {
             return Ok(Outcome::NothingToDo);
         }
         let epoch = {
-            let Some(_change) = work.backups.try_change() else { return Ok(Outcome::Postponed) };
+            let Some(_change) = work.backups.try_change() else { return Ok(Outcome::Postponed(BACKUP)) };
             match self.cut(work.patience)? {
                 Some(epoch) => epoch,
-                None => return Ok(Outcome::Postponed),
+                None => return Ok(Outcome::Postponed("no epoch has ended in time")),
             }
         };
         let (catalog, end_markers) = self.shared.with_directory(|directory| {
@@ -75,13 +76,15 @@ impl StandbyStore {
             Ok(Preparation::Done(prepared)) => prepared,
             Ok(Preparation::NoLog | Preparation::AllRetained) => return Ok(Outcome::NothingToDo),
             // What was read is gone.
-            Err(_) if hold().is_none() => return Ok(Outcome::Postponed),
+            Err(_) if hold().is_none() => return Ok(Outcome::Postponed(REPLACED)),
             Err(e) => return Err(e),
         };
-        let (Some(_change), Some(_held)) = (work.backups.try_change(), hold()) else {
+        let obstacle = |what| {
             prepared.abandon();
-            return Ok(Outcome::Postponed);
+            Ok(Outcome::Postponed(what))
         };
+        let Some(_change) = work.backups.try_change() else { return obstacle(BACKUP) };
+        let Some(_held) = hold() else { return obstacle(REPLACED) };
         let (vfs, location) = (&**self.vfs(), self.location());
         make_control_directory(vfs, location)?;
         // What is written down from an earlier one would else be taken for what is detached now.
@@ -245,14 +248,28 @@ mod tests {
                 // A session of the epoch that is on its way comes in, and one of the next does not.
                 append(store, 1, 5, "new");
                 append(store, 0, 6, "next");
+                // Of another channel on the same lane.
+                let bytes = session(5, &[put(b"same lane", 5, "v")]);
+                store.lane(0).append(Epoch(5), true, true, &bytes).unwrap();
+                assert!(!store.lane(0).is_synced_up_to(Epoch(5)), "it is written");
+                store.lane(0).sync_up_to(Epoch(5)).unwrap();
+                assert!(store.lane(0).is_synced_up_to(Epoch(5)));
                 assert!(!store.lane(0).is_synced_up_to(Epoch(6)), "it is held back");
                 store.lane(0).sync().unwrap();
                 assert!(!store.lane(0).is_synced_up_to(Epoch(6)), "it is held back");
                 store.record(Epoch(5)).unwrap();
             });
-            assert_eq!(content(&fs, &store), pairs(&[("0", "old"), ("1", "new"), ("k", "new")]), "{commit:?}");
+            assert_eq!(
+                content(&fs, &store),
+                pairs(&[("0", "old"), ("1", "new"), ("k", "new"), ("same lane", "v")]),
+                "{commit:?}"
+            );
             store.record(Epoch(6)).unwrap();
-            assert_eq!(content(&fs, &store), pairs(&[("0", "next"), ("1", "new"), ("k", "next")]), "{commit:?}");
+            assert_eq!(
+                content(&fs, &store),
+                pairs(&[("0", "next"), ("1", "new"), ("k", "next"), ("same lane", "v")]),
+                "{commit:?}"
+            );
         }
     }
 
@@ -328,7 +345,10 @@ mod tests {
         append(&store, 0, 6, "b");
         let before = fs.files();
         let patience = Duration::from_millis(50);
-        assert_eq!(compact_beside(&store, &InProgress::default(), patience, true), Outcome::Postponed);
+        assert_eq!(
+            compact_beside(&store, &InProgress::default(), patience, true),
+            Outcome::Postponed("no epoch has ended in time")
+        );
         append(&store, 0, 7, "c");
         store.record(Epoch(7)).unwrap();
         assert!(fs.files().keys().eq(before.keys()), "nothing has got another name");
@@ -342,11 +362,11 @@ mod tests {
         append(&store, 0, 5, "a");
         store.record(Epoch(5)).unwrap();
         let backups = Arc::new(InProgress::default());
-        assert_eq!(compact_beside(&store, &backups, LONG, false), Outcome::Postponed);
+        assert_eq!(compact_beside(&store, &backups, LONG, false), Outcome::Postponed(REPLACED));
         let compacted = Path::new(LOCATION).join(names::COMPACTED);
         assert!(!fs.files().contains_key(&compacted) && rotated(&fs) == 1);
         let ticket = backups.begin();
-        assert_eq!(compact_beside(&store, &backups, LONG, true), Outcome::Postponed);
+        assert_eq!(compact_beside(&store, &backups, LONG, true), Outcome::Postponed(BACKUP));
         drop(ticket);
         assert_eq!(compact_beside(&store, &backups, LONG, true), Outcome::Done);
         assert!(fs.files().contains_key(&compacted) && rotated(&fs) == 0);

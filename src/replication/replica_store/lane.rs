@@ -3,7 +3,7 @@
 //! before they are written. A sync holds nobody up who appends meanwhile. With a commit journal what has ended is
 //! handed over to it, and counts as synced here: whoever records an epoch writes the group.
 
-use super::held_back::{HeldBack, Piece};
+use super::held_back::{Held, HeldBack};
 use super::sessions::{rescan, Beyond, Changes, Sessions};
 use super::shared::Shared;
 use crate::error::{Error, Result};
@@ -76,44 +76,48 @@ impl LaneLog {
         if first && bytes.is_empty() {
             return Err(self.wrong(format!("a session of epoch {epoch} begins with an empty piece")));
         }
-        let mut piece = Piece { epoch, first, last, bytes: Vec::new() };
         loop {
             let mut writer = self.writer.lock();
             self.let_in(&mut writer)?;
-            let held_back = writer.held_back.first();
-            let Some(closed) = held_back.or((first && self.shared.gate.is_closed_for(epoch)).then_some(epoch)) else {
+            let unfinished = writer.held_back.unfinished();
+            let is_held_back = if first { self.shared.gate.is_closed_for(epoch) } else { unfinished.is_some() };
+            if unfinished.is_some_and(|open| first || open != epoch) {
+                return Err(self.wrong(format!("a piece of epoch {epoch} inside another session")));
+            }
+            if !is_held_back {
                 return self.write(&mut writer, epoch, (first, last), bytes);
-            };
-            piece.bytes = bytes.to_vec();
-            match writer.held_back.push(piece) {
-                Ok(()) => return Ok(()),
-                Err(too_much) => piece = too_much,
+            }
+            if writer.held_back.push(epoch, (first, last), bytes) {
+                return Ok(());
             }
             drop(writer);
-            self.shared.gate.wait(closed);
+            self.shared.gate.wait(epoch);
         }
     }
 
-    /// Writes what was held back and is so no more.
+    /// Writes what was held back and is so no more, unless a session is open: then whoever writes its end, or comes
+    /// next, does that.
     fn let_in(&self, writer: &mut Writer) -> Result<()> {
         let may_begin = |epoch| !self.shared.gate.is_closed_for(epoch);
-        while let Some(Piece { epoch, first, last, bytes }) = writer.held_back.next(may_begin) {
-            self.write(writer, epoch, (first, last), &bytes)?;
+        while writer.open.is_none() {
+            let Some(Held { epoch, bytes, ended }) = writer.held_back.next(may_begin) else { break };
+            self.write(writer, epoch, (true, ended), &bytes)?;
         }
         Ok(())
     }
 
-    /// Lets what is committed with this epoch into the log, behind a cut when it cannot move.
+    /// Lets what is committed with this epoch into the log, behind a cut when that cannot move.
     fn let_in_up_to(&self, epoch: Epoch) -> Result<()> {
         loop {
             let mut writer = self.writer.lock();
             self.let_in(&mut writer)?;
-            let Some(first) = writer.held_back.first().filter(|_| writer.held_back.lowest() <= Some(epoch)) else {
-                return Ok(());
-            };
+            let Some(lowest) = writer.held_back.lowest().filter(|lowest| *lowest <= epoch) else { return Ok(()) };
+            if writer.open.is_some() {
+                return Err(self.wrong(format!("epoch {epoch} is committed while a session is unended")));
+            }
             drop(writer);
             if !self.shared.gate.move_behind(epoch) {
-                self.shared.gate.wait(first);
+                self.shared.gate.wait(lowest);
             }
         }
     }

@@ -25,7 +25,7 @@ pub(super) fn work(node: &Arc<Node>) {
     }
     let mut request = CompactionRequest::new(vfs.clone(), location);
     let mut policy = node.options.compaction.by_itself.map(Policy::new);
-    let mut is_asked = false;
+    let (mut is_asked, mut put_off) = (false, None);
     while !node.is_stopping() {
         is_asked |= request.take();
         let outcome = match (is_asked, &mut policy) {
@@ -33,15 +33,20 @@ pub(super) fn work(node: &Arc<Node>) {
             (false, Some(policy)) => node.compact_if_due(policy),
             (false, None) => Ok(None),
         };
-        is_asked &= matches!(outcome, Ok(Some(Outcome::Postponed)));
-        match outcome {
-            Ok(Some(Outcome::Postponed)) => node.sleep(REST),
+        let obstacle = match outcome {
+            Ok(Some(Outcome::Postponed(what))) => Some(what),
             Err(e) if !node.is_stopping() => {
                 log::error!("failed to compact: {e}; the replica goes on with its directory as it is");
+                None
             }
-            Ok(_) | Err(_) => {}
+            Ok(_) | Err(_) => None,
+        };
+        is_asked &= obstacle.is_some();
+        if let Some(what) = obstacle.filter(|_| put_off != obstacle) {
+            log::info!("the compaction is put off, and tried again: {what}");
         }
-        node.sleep(LOOK_EVERY);
+        put_off = obstacle;
+        node.sleep(if put_off.is_some() { REST } else { LOOK_EVERY });
     }
 }
 
@@ -49,7 +54,9 @@ impl Node {
     /// Compacts what is durable.
     fn compact(&self) -> Result<Outcome> {
         // While a directory is replaced its log is nobody's business.
-        let Some(store) = self.store().ok().filter(|_| !self.awaits_base_sync()) else { return Ok(Outcome::Postponed) };
+        let Some(store) = self.store().ok().filter(|_| !self.awaits_base_sync()) else {
+            return Ok(Outcome::Postponed("the directory is being replaced"));
+        };
         let (metrics, begun) = (&self.options.metrics, Instant::now());
         metrics.running_compactions.set(1);
         let outcome = store.compact(self.work(), || {
@@ -60,7 +67,7 @@ impl Node {
         match outcome {
             Ok(Outcome::Done) => metrics.count_compaction(begun.elapsed()),
             Ok(Outcome::NothingToDo) => log::info!("there is nothing to compact"),
-            Ok(Outcome::Postponed) => {}
+            Ok(Outcome::Postponed(_)) => {}
             Err(_) => metrics.failed_compactions.add(1),
         }
         outcome
@@ -77,17 +84,12 @@ impl Node {
         if !policy.is_due(sizes, Disk::of(self.location()), self.location()) {
             return Ok(None);
         }
-        log::info!(
-            "the log has grown to {} bytes beside {} compacted ones and is compacted",
-            sizes.log,
-            sizes.compacted
-        );
         let begun = Instant::now();
         let outcome = self.compact();
-        if !matches!(outcome, Ok(Outcome::Postponed)) {
+        if !matches!(outcome, Ok(Outcome::Postponed(_))) {
             // After a failure as after a success: not again at once.
             let left = self.store().ok().and_then(|store| store.sizes().ok()).unwrap_or_default();
-            policy.ended(begun.elapsed(), left.log);
+            policy.ended(begun.elapsed(), left.log, outcome.is_ok());
         }
         outcome.map(Some)
     }
