@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # Failures in a real cluster: three nodes of Corosync and Pacemaker in namespaces of this machine, the resource agent of
 # dist/pacemaker, the mini engine, and clients that record what was acknowledged. Needs root.
-# Usage: scripts/test_cluster.sh [--tls] [--limits] [--all | <round>...]
+# Usage: scripts/test_cluster.sh [--tls] [--limits] [--agent | --all | <round>...]
 # With --tls the nodes replicate over TLS, with certificates of their own and a list of revoked ones. The rounds are in
 # tests/cluster/rounds.sh, see --help. Default: the first four, which `.ci/run` does too. After each round there is one
 # primary, all that was acknowledged is there, no two nodes acknowledged at one time, and the time without service is
 # printed; at the end all three nodes have the same content. With --limits it fails when a round takes longer than it
-# may on a machine that does nothing else.
+# may on a machine that does nothing else. With --agent only the resource agent is called by itself, in odd orders.
 set -euo pipefail
 # shellcheck source=scripts/setup.sh
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -15,13 +15,14 @@ set -euo pipefail
 # shellcheck source=tests/cluster/rounds.sh
 . tests/cluster/rounds.sh
 
-usage="usage: scripts/test_cluster.sh [--tls] [--limits] [--all | <round>...]; rounds: ${all[*]}"
-rounds=() tls_dir="" with_limits=""
+usage="usage: scripts/test_cluster.sh [--tls] [--limits] [--agent | --all | <round>...]; rounds: ${all[*]}"
+rounds=() tls_dir="" with_limits="" agent_only=""
 for argument in "$@"; do
     case $argument in
     --help) echo "$usage" && exit 0 ;;
     --tls) tls_dir=/srv/tls ;;
     --limits) with_limits=yes ;;
+    --agent) agent_only=yes ;;
     --all) rounds=("${all[@]}") ;;
     *)
         [[ " ${all[*]} " == *" $argument "* ]] || fail "no such round: $argument; $usage"
@@ -136,7 +137,8 @@ power_switch() {
 begin_cluster() {
     lab stop >/dev/null 2>&1 || true
     rm -rf "$lab"
-    mkdir -p "$lab"/{ocf/tsurugi,sbin,power,clients}
+    mkdir -p "$lab"/{ocf/tsurugi,sbin,bin,power,clients}
+    ln -s "$top/target/release/tgreplica" "$top/build/examples/mini_engine/mini_engine" "$lab/bin"
     install -m 755 dist/pacemaker/limestone "$lab/ocf/tsurugi/limestone"
     install -m 755 tests/cluster/fence_lab "$lab/sbin/fence_lab"
     head -c 32 /dev/urandom | base64 >"$lab/secret"
@@ -147,7 +149,7 @@ begin_cluster() {
 running() { pgrep -x -r D,R,S,T mini_engine; }
 case \$1 in
 start)
-    setsid "$top/build/examples/mini_engine/mini_engine" serve --dir /srv/data --port $port --name "\$(hostname)" \
+    setsid "$lab/bin/mini_engine" serve --dir "\${ENGINE_DIR:-/srv/data}" --port $port --name "\$(hostname)" \
         --durable propagated </dev/null >>/srv/engine.log 2>&1 &
     ;;
 stop)
@@ -166,6 +168,7 @@ ENGINE
     background+=($!)
     local node
     mkdir -p "$lab"/n{1,2,3}/data
+    for node in 1 2 3; do cp -p "$lab/secret" "$lab/n$node/secret"; done
     [[ -z $tls_dir ]] || make_certificates
     for node in 1 2 3; do
         wait_until 90 node_is_online "$node" || not_run "Corosync and Pacemaker do not come up here"
@@ -236,7 +239,7 @@ rsc_defaults migration-threshold=INFINITY failure-timeout=10s resource-stickines
 primitive fence stonith:fence_lab params folder="$lab/power" pcmk_host_list="node1 node2 node3" \
     op monitor interval=60s
 primitive store ocf:tsurugi:limestone \
-    params directory=/srv/data nodes="$nodes" quorum=1 secret_file="$lab/secret" bindir="$top/target/release" \
+    params directory=/srv/data nodes="$nodes" quorum=1 secret_file=/srv/secret bindir="$top/target/release" \
     ${tls_dir:+tls_dir=$tls_dir} \
     timeout_ms=3000 log=/srv/tgreplica.log engine_start="$lab/engine.sh start" engine_stop="$lab/engine.sh stop" \
     engine_check="$lab/engine.sh check" \
@@ -252,8 +255,10 @@ CRM
     on 1 crm --force configure load update "$lab/cluster.crm" || stop_test "the configuration is not accepted"
 }
 
-# What the OCF standard asks of an agent, on a node where nothing is configured yet.
+# What the OCF standard asks of an agent, on a node where nothing is configured yet, and what it does not ask.
 check_agent() {
+    on 1 "$top/tests/cluster/agent.sh" "$lab/ocf/tsurugi/limestone" "$lab" ||
+        stop_test "the agent does what is not expected"
     on 1 "$top/build/examples/mini_engine/mini_engine" run --dir /srv/data --ack-file /srv/tester.acks --seconds 1 \
         2>/dev/null >&2
     on 1 ocf-tester -n tester -o directory=/srv/data -o secret_file="$lab/secret" -o bindir="$top/target/release" \
@@ -358,6 +363,7 @@ say "three nodes"
 begin_cluster
 say "the agent by itself"
 check_agent
+[[ -z $agent_only ]] || exit 0
 configure
 wait_until 90 primary >/dev/null || stop_test "nobody was promoted"
 begin_clients
