@@ -46,7 +46,8 @@ def reigns(paths):
         print(f"  {node} from {begin:.1f} to {end:.1f}, up to epoch {epoch}")
     if not found:
         sys.exit("nothing was acknowledged at all")
-    if len(found) > 12:
+    # Two at one time would take turns all the time; all rounds together change the primary some thirty times.
+    if len(found) > 60:
         sys.exit(f"{len(found)} changes: nodes acknowledged at one time")
 
 
