@@ -174,48 +174,83 @@ fn a_restored_directory_goes_on_with_no_replica_of_its_past() {
     engine.shutdown();
 }
 
-/// Every life ends while the replica is silent, so that a copy of the directory is what a killed process leaves.
-#[test]
-fn lives_that_end_while_they_send_what_is_missing_get_on_all_the_same() {
-    const SESSIONS: u64 = 500;
-    const SESSIONS_EACH: usize = 200;
-    let mut dir = quick_dir();
-    let far = quick_dir();
+/// What the file says up to which everything is confirmed.
+fn noted(dir: &Path) -> u64 {
+    let text = std::fs::read_to_string(dir.join(CONFIRMED_NAME)).unwrap();
+    serde_json::from_str::<serde_json::Value>(&text).unwrap()["epoch"].as_u64().unwrap()
+}
+
+/// A replica that is silent after so many sessions.
+fn silent_after(sessions: usize) -> StandIn {
+    let ends = AtomicUsize::new(0);
+    StandIn::with(move |_, message| match is_end(message) && ends.fetch_add(1, SeqCst) >= sessions {
+        true => Answer::Silence,
+        false => Answer::Usual,
+    })
+}
+
+/// Waits until the replica has what is there up to `epoch`; then what a killed process leaves.
+fn life_up_to(epoch: u64, dir: &Path, replica: &StandIn) -> TempDir {
+    let begin = Instant::now();
+    let engine = Engine::start(dir, replica.address, DEADLINE, 2);
+    while noted(dir) < epoch {
+        assert!(begin.elapsed() < DEADLINE, "the life ends with epoch {}, before {epoch}", noted(dir));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    end_as_killed(&engine, dir)
+}
+
+/// A copy of the directory, made while the replica is silent.
+fn end_as_killed(engine: &Engine, dir: &Path) -> TempDir {
+    let image = copy(dir);
+    engine.primary.shutdown(Duration::ZERO);
+    engine.store.shutdown();
+    image
+}
+
+/// A directory with epochs of a session each, of which the replica has the first.
+fn with_sessions(sessions: u64) -> TempDir {
+    let (dir, far) = (quick_dir(), quick_dir());
     let mut replica = standby(far.path(), None);
     let engine = Engine::start(dir.path(), replica.address(), SHORT, 1);
     write_some(&engine, 1..=1);
     engine.switch(2);
     engine.wait_propagated(1);
     replica.stop();
-    write_some(&engine, 2..=SESSIONS);
-    engine.switch(SESSIONS + 1);
+    write_some(&engine, 2..=sessions);
+    engine.switch(sessions + 1);
     engine.shutdown();
-    drop(engine);
-    let noted = |dir: &Path| {
-        let text = std::fs::read_to_string(dir.join(CONFIRMED_NAME)).unwrap();
-        serde_json::from_str::<serde_json::Value>(&text).unwrap()["epoch"].as_u64().unwrap()
-    };
     assert_eq!(noted(dir.path()), 1);
-    for life in 0..=SESSIONS / SESSIONS_EACH as u64 {
-        let ends = AtomicUsize::new(0);
-        let replica =
-            StandIn::with(move |_, message| match is_end(message) && ends.fetch_add(1, SeqCst) >= SESSIONS_EACH {
-                true => Answer::Silence,
-                false => Answer::Usual,
-            });
-        let (before, begin) = (noted(dir.path()), Instant::now());
-        let engine = Engine::start(dir.path(), replica.address, DEADLINE, 2);
-        while noted(dir.path()) < (before + SESSIONS_EACH as u64 / 2).min(SESSIONS) {
-            assert!(begin.elapsed() < DEADLINE, "life {life} ends where it began, at epoch {before}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let image = copy(dir.path());
-        engine.primary.shutdown(Duration::ZERO);
-        engine.store.shutdown();
-        drop(engine);
-        dir = image;
+    dir
+}
+
+#[test]
+fn lives_that_end_while_they_send_what_is_missing_get_on_all_the_same() {
+    const SESSIONS: u64 = 500;
+    const SESSIONS_EACH: usize = 200;
+    let mut dir = with_sessions(SESSIONS);
+    for _ in 0..=SESSIONS / SESSIONS_EACH as u64 {
+        let wanted = (noted(dir.path()) + SESSIONS_EACH as u64 / 2).min(SESSIONS);
+        dir = life_up_to(wanted, dir.path(), &silent_after(SESSIONS_EACH));
     }
     assert_eq!(noted(dir.path()), SESSIONS);
+}
+
+/// The replica may have all that was stored when the file was found; what is stored later it cannot have.
+#[test]
+fn lives_that_do_not_know_what_was_asked_for_do_not_ask_for_ever_more_at_once() {
+    const SESSIONS: u64 = 100;
+    let mut dir = with_sessions(SESSIONS);
+    std::fs::write(dir.path().join(CONFIRMED_NAME), r#"{"format":1,"epoch":1}"#).unwrap();
+    for life in 1..=2 {
+        let engine = Engine::start(dir.path(), silent_after(0).address, DEADLINE, 2);
+        write_some(&engine, life * SESSIONS + 1..=(life + 1) * SESSIONS);
+        engine.switch((life + 1) * SESSIONS + 1);
+        dir = end_as_killed(&engine, dir.path());
+    }
+    assert_eq!(noted(dir.path()), 1);
+    dir = life_up_to(SESSIONS, dir.path(), &silent_after(2 * SESSIONS as usize));
+    assert!(noted(dir.path()) < 3 * SESSIONS, "all at once");
 }
 
 /// An engine that never waits for the replica at `address`, with one channel, before its start.

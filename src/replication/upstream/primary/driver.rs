@@ -136,11 +136,16 @@ impl Primary {
                 Noted { confirmed: recorded, ..Noted::default() }
             }
         };
-        let noted = Noted { set_back: noted.set_back || noted.confirmed > recorded, ..noted };
+        let noted = Noted {
+            set_back: noted.set_back || noted.confirmed > recorded,
+            // No run can have asked for more. A later run would have to take what this one records for asked for.
+            asked: noted.asked.or(Some(recorded)),
+            ..noted
+        };
         // On the disk before anything is stored that the replica may lack.
         confirmed::save(&*shared.vfs, &shared.location, noted)?;
         shared.kept.lock().noted = noted;
-        let confirmed = noted.confirmed;
+        let (confirmed, asked) = (noted.confirmed, noted.asked.unwrap_or(recorded));
         let missing = match noted.set_back {
             true => Err(format!("it has epoch {confirmed}, and this directory was set back to an earlier one")),
             false => missing_sessions(subscription, confirmed, shared.settings.retain_bytes),
@@ -150,14 +155,14 @@ impl Primary {
             state.ready = true;
             state.stored = state.stored.max(recorded);
             state.recorded = state.recorded.max(recorded);
-            state.asked = noted.asked.unwrap_or(recorded);
+            state.asked = asked;
             match missing {
                 Ok(sessions) => {
                     if !sessions.is_empty() {
                         let count = sessions.len();
                         log::info!("replication: {count} sessions above epoch {confirmed} are sent from the log");
                     }
-                    let (asked, channels) = (state.asked, state.channels);
+                    let channels = state.channels;
                     state.queue.start(confirmed, recorded, asked, (channels, sessions));
                 }
                 Err(reason) => {
