@@ -176,7 +176,7 @@ ended_in_base_sync() {
 
 # The primary is stopped, killed and lost while a replica gets a copy of what it has.
 lost_in_base_sync() {
-    local node=$1 filled
+    local node=$1 filled lose
     for lose in primary_standby process_killed "lab kill"; do
         filled=$((node % 3 + 1))
         begin_base_sync "$node" "$filled"
@@ -186,6 +186,35 @@ lost_in_base_sync() {
         wait_until 120 is_whole || stop_test "not all come back after '$lose' in a base sync"
         node=$(primary)
     done
+}
+
+# Until node `$2` gets a copy of what `$1` has compacted, over a slow link so that it takes some seconds.
+begin_base_sync() {
+    [[ -n $is_filled ]] || fill
+    is_filled=yes
+    touch "$lab/n$1/data/ctrl/start_compaction"
+    wait_until 60 has_compacted "$1" || stop_test "node$1 does not compact"
+    ip netns exec hub tc qdisc replace dev "v$2" root tbf rate 20mbit burst 64k latency 300ms
+    on "$2" bash -c 'rm -rf /srv/data/*; pkill -KILL -x tgreplica'
+    wait_until 60 is_in_base_sync "$2" || stop_test "node$2 gets no base sync"
+}
+
+is_filled=
+fill() {
+    # shellcheck disable=SC2016
+    timeout 120 ip netns exec hub bash -c '
+        exec 3<>"/dev/tcp/$0/$1" && read -r hello <&3 && value=$(openssl rand -hex 30000)
+        for ((i = 0; i < 400; i++)); do
+            echo "put large-$i $value" >&3 && read -r word rest <&3 && [[ $word == ok ]] || exit 1
+        done' "$virtual" "$port" || stop_test "the primary takes no large entries"
+}
+
+has_compacted() {
+    [[ ! -e $lab/n$1/data/ctrl/start_compaction ]] && compgen -G "$lab/n$1/data/*.compacted" >/dev/null
+}
+
+is_in_base_sync() {
+    on "$1" "$lab/bin/tgreplica" status --json /srv/data | grep -q '"state":"base sync"'
 }
 
 # A machine is lost just when another one has come back.
