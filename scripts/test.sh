@@ -11,6 +11,8 @@ build_release -DBUILD_TESTS=ON
 # One of the tests cuts the power of the mini engine.
 export LIMESTONE_MINI_ENGINE=$PWD/build/examples/mini_engine/mini_engine
 unset LIMESTONE_COMMIT
+# Most of those that take long wait for something.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 say "cargo test"
 cargo test --locked --no-fail-fast || status=1
 say "ctest"
