@@ -7,4 +7,4 @@
 mod records;
 mod rounds;
 
-pub use rounds::{Damage, Rate, Reading, Round, Scrub, Scrubbing, Which};
+pub use rounds::{Damage, Rate, Reading, Round, Scrub, Scrubbing, Which, Wrong};

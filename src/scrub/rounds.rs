@@ -8,7 +8,7 @@
 
 use super::records::{About, Record, Records};
 use crate::error::{Error, Result};
-use crate::vfs::{FileKind, Open, Vfs, VfsFile};
+use crate::vfs::{is_lost_by_disk, FileKind, Open, Vfs, VfsFile};
 use crate::wal::{catalog, names};
 use crc32fast::Hasher;
 use std::collections::BTreeSet;
@@ -53,14 +53,23 @@ pub enum Which {
     All,
 }
 
-/// A file that does not hold any more what it held.
+/// A file that does not hold any more what it held, twice in a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
     /// In the directory.
     pub name: String,
-    /// CRC-32 of the content.
-    pub expected: u32,
-    pub found: u32,
+    pub wrong: Wrong,
+}
+
+/// What is wrong with a file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Wrong {
+    /// The CRC-32 of the content is another one.
+    #[error("CRC {expected:08x} expected, {found:08x} found")]
+    Changed { expected: u32, found: u32 },
+    /// The disk does not give it, for this reason.
+    #[error("it cannot be read: {0}")]
+    Unreadable(String),
 }
 
 /// What a round has come to.
@@ -135,21 +144,28 @@ impl Scrub {
         self.seen.clear();
     }
 
-    /// Reads the files, one after the other. A file that cannot be read is said once, and
-    /// passed over.
+    /// Reads the files, one after the other. A file that cannot be read for another reason than its disk is said once,
+    /// and passed over.
     ///
     /// # Errors
     /// [`Error::Io`] when the directory cannot be listed, or the records cannot be written.
     pub fn round(&mut self, which: Which, mut reading: Reading<'_>) -> Result<Round> {
         let mut round = Round { damaged: Vec::new(), is_complete: true };
         for name in self.look()? {
-            match self.check(&name, which, &mut reading) {
+            let checked = match self.check(&name, which, &mut reading) {
+                Err(e) if is_lost_by_disk(&e) => self.check(&name, which, &mut reading),
+                checked => checked,
+            };
+            match checked {
                 Ok(Checked::Damaged(damage)) => round.damaged.push(damage),
                 Ok(Checked::Stopped) => {
                     round.is_complete = false;
                     break;
                 }
                 Ok(Checked::Fine) => drop(self.unreadable.remove(&name)),
+                Err(e) if is_lost_by_disk(&e) => {
+                    round.damaged.push(Damage { name, wrong: Wrong::Unreadable(e.to_string()) });
+                }
                 Err(e) => {
                     if self.unreadable.insert(name.clone()) {
                         log::error!("{} cannot be scrubbed: {e}", self.location.join(&name).display());
@@ -220,8 +236,7 @@ impl Scrub {
         let Some(crc) = reading.checksum(&*file, Hasher::new(), 0..begin)? else { return Ok(Checked::Stopped) };
         let found = crc.clone().finalize();
         if let Some(Record { crc: expected, .. }) = known.filter(|record| record.crc != found) {
-            let damage = Damage { name: name.to_owned(), expected, found };
-            return self.read_again((&*file, about.begin(begin)), damage, reading);
+            return self.read_again(name, (&*file, about.begin(begin)), (expected, found), reading);
         }
         if begin < settled {
             let Some(crc) = reading.checksum(&*file, crc, begin..settled)? else { return Ok(Checked::Stopped) };
@@ -236,21 +251,21 @@ impl Scrub {
     /// What was read once may have been changed on the way.
     fn read_again(
         &mut self,
+        name: &str,
         (file, about): (&dyn VfsFile, About),
-        damage: Damage,
+        (expected, first): (u32, u32),
         reading: &mut Reading<'_>,
     ) -> io::Result<Checked> {
         let Some(crc) = reading.checksum(file, Hasher::new(), 0..about.size)? else { return Ok(Checked::Stopped) };
         let found = crc.finalize();
-        if found != damage.expected {
+        if found != expected {
             // The next process must not take it for a file that somebody has put right.
-            self.records.0.insert(damage.name.clone(), Record { about, crc: damage.expected });
+            self.records.0.insert(name.to_owned(), Record { about, crc: expected });
             self.changed = true;
-            return Ok(Checked::Damaged(Damage { found, ..damage }));
+            return Ok(Checked::Damaged(Damage { name: name.to_owned(), wrong: Wrong::Changed { expected, found } }));
         }
-        let Damage { name, expected, found } = damage;
         let path = self.location.join(name);
-        log::warn!("{} was once read as {found:08x}, and again as {expected:08x}", path.display());
+        log::warn!("{} was once read as {first:08x}, and again as {expected:08x}", path.display());
         Ok(Checked::Fine)
     }
 }

@@ -146,6 +146,28 @@ fn scrub(fs: &SimFs) -> Scrub {
 }
 
 #[test]
+fn a_file_that_the_disk_does_not_give_twice_is_damaged_and_one_that_goes_the_second_time_or_lacks_a_descriptor_is_not()
+{
+    let fs = sim(&[3000]);
+    let mut scrub = scrub(&fs);
+    assert!(damaged(&mut scrub).is_empty(), "the first round records");
+    let before = fs.operations();
+    assert!(damaged(&mut scrub).is_empty());
+    let first_read = fs.trace().iter().skip(before as usize).position(|call| call.starts_with("read /log/pwal"));
+    let at = |fs: &SimFs| fs.operations() + first_read.unwrap() as u64 + 1;
+    fs.fail_at(at(&fs), Fault::IoError);
+    assert!(damaged(&mut scrub).is_empty(), "it was read the second time");
+    assert!(fs.has_failed());
+    fs.fail_from(at(&fs), Fault::IoError);
+    let found = round(&mut scrub, Which::All).unwrap().damaged;
+    let [Damage { wrong: Wrong::Unreadable(_), .. }] = &found[..] else { panic!("{found:?}") };
+    fs.fail_from(fs.operations() + 3, Fault::NoDescriptors);
+    assert!(damaged(&mut scrub).is_empty(), "others have the descriptors");
+    fs.heal();
+    assert!(damaged(&mut scrub).is_empty());
+}
+
+#[test]
 fn it_reads_no_faster_than_it_may_and_stops_at_once() {
     let fs = sim(&[PIECE_BYTES * 3 + 10, 700]);
     let total = PIECE_BYTES as u64 * 3 + 710;

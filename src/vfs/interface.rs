@@ -76,6 +76,12 @@ pub(super) fn not_the_same(path: &Path, found: &str) -> io::Error {
     ))
 }
 
+/// Whether the disk cannot give what it holds: a medium that cannot be read, or content that a file system with
+/// checksums of its own refuses. Not what goes by itself, such as a lack of memory or descriptors.
+pub fn is_lost_by_disk(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EBADMSG | libc::EUCLEAN))
+}
+
 /// A held lock; dropping it gives it back.
 pub trait FileLock: Send + Sync + fmt::Debug {}
 

@@ -22,7 +22,9 @@ mod sim;
 
 pub use disk::Disk;
 pub use held::{holder, is_held};
-pub use interface::{DirEntry, FileKind, FileLock, Lock, LockError, Mapping, Open, Stamp, Vfs, VfsFile};
+pub use interface::{
+    is_lost_by_disk, DirEntry, FileKind, FileLock, Lock, LockError, Mapping, Open, Stamp, Vfs, VfsFile,
+};
 pub use metered::MeteredFs;
 pub use read_only::{FileView, ReadOnly, ReadOnlyFile, View};
 pub use real::RealFs;

@@ -5,7 +5,9 @@ use crate::compare::{compare, find_value, flip, text};
 use crate::pair::{Engine, Pair};
 use crate::program::{run, status_when, Replica, DEADLINE};
 use serde_json::Value;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// As fast as it can, all the time.
@@ -92,6 +94,40 @@ fn a_flipped_bit_in_an_old_file_of_a_replica_is_found_and_healed_from_its_primar
     let log = replica.stop();
     let told = log.lines().filter(|line| line.contains("is damaged: CRC ") && line.contains(" expected, "));
     assert_eq!(told.count(), 2, "{log}");
+}
+
+/// Builds what is preloaded to make a file unreadable.
+fn library(folder: &Path) -> String {
+    let (library, source) = (folder.join("reads.so"), concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tgreplica/reads.c"));
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).args([source, "-ldl"]).status();
+    assert!(built.expect("a C compiler").success());
+    library.into_os_string().into_string().unwrap()
+}
+
+#[test]
+fn a_file_that_the_disk_of_a_replica_does_not_give_any_more_is_said_and_healed_from_its_primary() {
+    let folder = tempfile::tempdir().unwrap();
+    let (library, unreadable) = (library(folder.path()), folder.path().join("unreadable"));
+    let preloaded = [("LD_PRELOAD", library.as_str()), ("LIMESTONE_TEST_UNREADABLE", text(&unreadable))];
+    let mut pair = Pair::start(&[BUSY, preloaded].concat());
+    pair.engine.write(20, 50);
+    pair.engine.propagated();
+    pair.compacted();
+    // Kept open, so that no other file gets its number.
+    let lost = std::fs::File::open(pair.replica_dir().join("pwal_0000.compacted")).unwrap();
+    let number = lost.metadata().unwrap().ino();
+    std::fs::write(&unreadable, format!("{number}\n")).unwrap();
+    status_when(pair.replica_dir(), |status| status["scrub"]["found"] == 1 && is_whole(status));
+    pair.engine.write(3, 50);
+    pair.engine.propagated();
+    wait_for_rounds(pair.replica_dir());
+    let status = status_when(pair.replica_dir(), is_whole);
+    assert_eq!(status["scrub"]["found"], 1, "{status}");
+    pair.assert_same();
+    let Pair { engine, replica, .. } = pair;
+    engine.stop();
+    let log = replica.stop();
+    assert!(log.contains("pwal_0000.compacted is damaged: it cannot be read: "), "{log}");
 }
 
 #[test]

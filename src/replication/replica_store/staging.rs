@@ -16,7 +16,7 @@ use crate::blob::paths;
 use crate::directory::{Access, OfflineDirectory};
 use crate::error::{Error, Result};
 use crate::types::Epoch;
-use crate::vfs::{crashsafe, FileKind, Open, Vfs, VfsFile};
+use crate::vfs::{crashsafe, is_lost_by_disk, FileKind, Open, Vfs, VfsFile};
 use crate::wal::history_file::DirectoryHistory;
 use crate::wal::{manifest, names};
 use std::collections::BTreeSet;
@@ -188,7 +188,13 @@ impl BaseStaging {
                 Ok(file.len()? == size && read_up_to(&*file, size, &mut found)? == size && found.finalize() == crc)
             }
         };
-        read().map_err(|e| Error::io("cannot read", path, e))
+        match read() {
+            Err(e) if is_lost_by_disk(&e) => {
+                log::warn!("{} cannot be read, and comes anew: {e}", path.display());
+                Ok(false)
+            }
+            read => read.map_err(|e| Error::io("cannot read", path, e)),
+        }
     }
 
     /// Every file has come. Returns where they are staged, each under its own name without folders; what an earlier

@@ -151,6 +151,24 @@ fn what_the_directory_has_under_the_same_name_is_not_sent() {
 }
 
 #[test]
+fn what_the_directory_has_and_the_disk_does_not_give_is_sent() {
+    let (fs, files) = (fresh(), files());
+    let name = "pwal_0000.01795356604107.0";
+    fs.put(&Path::new(DIR).join(name), &[5; 3000]).unwrap();
+    let before = fs.operations();
+    let all: u64 = files.iter().map(|(_, content)| content.len() as u64).sum();
+    assert_eq!(sync(&fs, &files).unwrap().1, all - 3000);
+    let is_read = |call: &String| call.starts_with(&format!("read {DIR}/{name}"));
+    let at = fs.trace().iter().skip(before as usize).position(is_read).unwrap() as u64;
+    let fs = fresh();
+    fs.put(&Path::new(DIR).join(name), &[5; 3000]).unwrap();
+    fs.fail_at(fs.operations() + at + 1, Fault::IoError);
+    let (staged, sent) = sync(&fs, &files).unwrap();
+    assert!(fs.has_failed() && sent == all, "{sent} of {all} bytes were sent");
+    check(&fs, &staged, &files);
+}
+
+#[test]
 fn names_that_no_data_directory_has_are_refused() {
     let mut staging = BaseStaging::open(Arc::new(fresh()), Path::new(DIR)).unwrap();
     let bad = ["", "x", "..", "../epoch", "/epoch", "pwal_0000/..", "blob/dir_08/0000000000000007.blob", "a/epoch"];

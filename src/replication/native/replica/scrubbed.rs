@@ -3,40 +3,74 @@
 
 use crate::lock_order::Mutex;
 use crate::replication::status::ScrubStatus;
-use crate::scrub::Damage;
+use crate::scrub::{Damage, Wrong};
+
+/// So often is a file that cannot be read replaced: a disk on which it happens again is broken for good.
+const UNREADABLE_MAX: u32 = 3;
 
 /// Kept by the thread that reads them.
 #[derive(Debug, Default)]
-pub(super) struct Scrubbed(Mutex<ScrubStatus>);
+pub(super) struct Scrubbed(Mutex<Found>);
+
+#[derive(Debug, Default)]
+struct Found {
+    told: ScrubStatus,
+    /// How often a file could not be read.
+    unreadable: u32,
+}
 
 impl Scrubbed {
     pub(super) fn told(&self) -> ScrubStatus {
-        self.0.lock().clone()
+        self.0.lock().told.clone()
     }
 
     /// So many bytes were read.
     pub(super) fn read(&self, bytes: u64) {
-        self.0.lock().bytes += bytes;
+        self.0.lock().told.bytes += bytes;
     }
 
     /// All files were.
     pub(super) fn round(&self) {
-        self.0.lock().rounds += 1;
+        self.0.lock().told.rounds += 1;
     }
 
-    /// A file is damaged; false when that is known.
-    pub(super) fn damaged(&self, damage: &Damage) -> bool {
-        let mut told = self.0.lock();
-        let is_new = !told.damaged.contains(&damage.name);
+    /// A file is damaged. Whether that was not known, and whether the file may be replaced.
+    pub(super) fn damaged(&self, damage: &Damage) -> (bool, bool) {
+        let Found { told, unreadable } = &mut *self.0.lock();
+        let (is_new, is_unreadable) =
+            (!told.damaged.contains(&damage.name), matches!(damage.wrong, Wrong::Unreadable(_)));
         if is_new {
             told.damaged.push(damage.name.clone());
             told.found += 1;
+            *unreadable += u32::from(is_unreadable);
         }
-        is_new
+        (is_new, !is_unreadable || *unreadable <= UNREADABLE_MAX)
     }
 
     /// A base sync has replaced all files.
     pub(super) fn healed(&self) {
-        self.0.lock().damaged.clear();
+        self.0.lock().told.damaged.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_replaced_some_times_and_then_only_said() {
+        let scrubbed = Scrubbed::default();
+        let unreadable = Damage { name: "a".to_owned(), wrong: Wrong::Unreadable("no".to_owned()) };
+        for _ in 0..UNREADABLE_MAX {
+            assert_eq!(scrubbed.damaged(&unreadable), (true, true));
+            assert_eq!(scrubbed.damaged(&unreadable), (false, true));
+            scrubbed.healed();
+        }
+        assert_eq!(scrubbed.damaged(&unreadable), (true, false));
+        assert_eq!(scrubbed.damaged(&unreadable), (false, false));
+        let changed = Damage { name: "b".to_owned(), wrong: Wrong::Changed { expected: 1, found: 2 } };
+        assert_eq!(scrubbed.damaged(&changed), (true, true));
+        let ScrubStatus { found, damaged, .. } = scrubbed.told();
+        assert_eq!((found, damaged), (u64::from(UNREADABLE_MAX) + 2, vec!["a".to_owned(), "b".to_owned()]));
     }
 }

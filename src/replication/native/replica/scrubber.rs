@@ -75,13 +75,17 @@ impl Node {
         if !self.is_open_as(seen) {
             return;
         }
-        let Damage { name, expected, found } = damage;
-        if self.scrubbed.damaged(damage) {
-            log::error!(
-                "replication: {} is damaged: CRC {expected:08x} expected, {found:08x} found; a base sync replaces what \
-                 is here, and until then nothing of it counts",
-                self.location().join(name).display()
-            );
+        let (is_new, may_heal) = self.scrubbed.damaged(damage);
+        if is_new {
+            let Damage { name, wrong } = damage;
+            let what = match may_heal {
+                true => "a base sync replaces what is here, and until then nothing of it counts",
+                false => "it happens again and again, so the file stays as it is: the disk has to be replaced",
+            };
+            log::error!("replication: {} is damaged: {wrong}; {what}", self.location().join(name).display());
+        }
+        if !may_heal {
+            return;
         }
         if self.awaits_base_sync() {
             return;
