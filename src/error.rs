@@ -3,6 +3,7 @@
 
 use crate::types::{BlobId, Epoch};
 use std::io;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -48,6 +49,18 @@ pub enum Error {
     /// An earlier write or sync failed; nothing is acknowledged any more. Restart the process.
     #[error("the data store stopped after a failure and acknowledges nothing any more: {0}")]
     Poisoned(String),
+    /// A defect of this library; nobody knows what the thread has left. Restart the process.
+    #[error("internal error: {0} panicked")]
+    Panicked(String),
+}
+
+/// Does what others wait for or rely on. Whoever calls this with a thread of its own hands the error of a panic to what
+/// stops acknowledgement, as that of a failed write: what the panic has left half done must never count.
+///
+/// # Errors
+/// [`Error::Panicked`] with `what` in its text.
+pub fn catch_panic<T>(what: &str, work: impl FnOnce() -> T) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| Error::Panicked(what.to_owned()))
 }
 
 /// A place in the durable range of the log that cannot be read.

@@ -383,6 +383,11 @@ impl Drop for EndsCut<'_> {
 }
 
 impl Compactor {
+    /// Whoever compacts in the background has failed: nothing is acknowledged any more.
+    pub(super) fn failed(&self, error: Error) {
+        self.coordinator.poison(error);
+    }
+
     /// Says what is in the way when it has to be done later.
     fn cut(&self) -> Result<std::result::Result<Cut, &'static str>> {
         let epoch = {

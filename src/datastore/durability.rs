@@ -56,6 +56,11 @@ impl Datastore {
         self.coordinator.epochs().notified()
     }
 
+    /// Whoever the callers of this data store rely on has failed: nothing is acknowledged any more, for good.
+    pub fn fail(&self, error: Error) {
+        self.coordinator.poison(error);
+    }
+
     /// Takes note that the configured number of replicas has everything up to `epoch` on disk. It counts for what is
     /// stored here, and for the rest as soon as that is stored; the caller checks that it sent what is confirmed.
     /// Raises the propagated epoch, wakes who waits for it, and calls the callbacks, on this thread or on the one that

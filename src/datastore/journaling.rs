@@ -5,13 +5,12 @@ use super::short_turns;
 use crate::blob::paths::Directories;
 use crate::blob::BlobStore;
 use crate::directory::ManifestOnDisk;
-use crate::error::{Error, Result};
+use crate::error::{catch_panic, Error, Result};
 use crate::lock_order::{Condvar, Mutex};
 use crate::vfs::Vfs;
 use crate::wal::epoch_file::EpochFile;
 use crate::wal::journal::{self, Fill, Host, Journal, JournalId, LogFile};
 use crate::wal::session_file::{Ended, SessionFile};
-use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -174,8 +173,8 @@ impl Journaling {
                 Ok(())
             };
             // Whatever fails poisons the data store, which says so to every caller.
-            if std::panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
-                leads.poison(Error::WrongState("a callback panicked on the thread that commits".to_owned()));
+            if let Err(panic) = catch_panic("the thread that commits and calls back", work) {
+                leads.poison(panic);
             }
             self.bell.done(rung.asked);
         }

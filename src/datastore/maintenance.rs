@@ -6,7 +6,7 @@ use super::compactor::{Compactor, Outcome};
 use super::settings::Settings;
 use crate::compaction::{behind_others, Policy};
 use crate::directory::CompactionRequest;
-use crate::error::Result;
+use crate::error::{catch_panic, Result};
 use crate::lock_order::{Condvar, Mutex};
 use crate::vfs::Disk;
 use std::path::PathBuf;
@@ -43,7 +43,9 @@ impl Maintenance {
         });
         let thread = std::thread::Builder::new().name(THREAD_NAME.to_owned()).spawn(move || {
             log::info!("online compaction worker started...");
-            work(&signal, request, &compactor, background);
+            if let Err(panic) = catch_panic(THREAD_NAME, || work(&signal, request, &compactor, background)) {
+                compactor.failed(panic);
+            }
         });
         match thread {
             Ok(thread) => *self.thread.lock() = Some(thread),
@@ -56,9 +58,8 @@ impl Maintenance {
         *self.signal.ended.lock() = true;
         self.signal.changed.notify_all();
         let thread = self.thread.lock().take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            log::error!("the thread {THREAD_NAME} panicked");
-        }
+        // Its panics are caught.
+        let _ = thread.map(JoinHandle::join);
     }
 }
 

@@ -57,6 +57,12 @@ impl upstream::Observer for Arc<Reporter> {
         self.policy.look(&*self.store.upgrade()?, connected, problem);
         self.policy.wait()
     }
+
+    fn failed(&self, panic: Error) {
+        if let Some(store) = self.store.upgrade() {
+            store.fail(panic);
+        }
+    }
 }
 
 impl Replication {

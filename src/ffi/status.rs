@@ -77,6 +77,7 @@ impl From<Error> for Failure {
             Error::Io { .. } | Error::Blob { .. } => LIMESTONE_ERR_IO,
             Error::NotFound(_) | Error::UnknownBlob { .. } => LIMESTONE_ERR_NOT_FOUND,
             Error::Poisoned(_) => LIMESTONE_ERR_POISONED,
+            Error::Panicked(_) => LIMESTONE_ERR_PANIC,
         };
         Failure { status, errno: error.errno(), message: error.to_string() }
     }

@@ -14,6 +14,7 @@ mod faults;
 mod invariants;
 mod late_sessions;
 mod model;
+mod panics;
 mod power_cuts;
 mod random;
 mod restores;

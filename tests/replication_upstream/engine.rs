@@ -3,6 +3,7 @@
 
 use limestone_core::blob::BlobPool;
 use limestone_core::datastore::{Channel, Datastore, NotifyLevel, Settings};
+use limestone_core::error::Error;
 use limestone_core::replication::policy::keeper::PolicyKeeper;
 use limestone_core::replication::settings::{Endpoint, Mode, ReplicationSettings};
 use limestone_core::replication::status::Known;
@@ -45,6 +46,12 @@ impl Observer for Report {
     fn look(&self, connected: bool, problem: Option<&str>) -> Option<Duration> {
         self.1.look(&*self.0.upgrade()?, connected, problem);
         self.1.wait()
+    }
+
+    fn failed(&self, panic: Error) {
+        if let Some(store) = self.0.upgrade() {
+            store.fail(panic);
+        }
     }
 }
 

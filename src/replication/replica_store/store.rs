@@ -278,6 +278,14 @@ impl StandbyStore {
         self.shared.failure.get().cloned()
     }
 
+    /// Who appends to it, or records, has failed: nothing is acknowledged any more.
+    pub fn fail(&self, error: &Error) {
+        self.shared.failure.note(error);
+        if let Some(journal) = &self.shared.journal {
+            journal.refuse(&error.to_string());
+        }
+    }
+
     /// The disk that the directory is on.
     pub fn vfs(&self) -> &Arc<dyn Vfs> {
         &self.shared.vfs

@@ -18,6 +18,8 @@ pub enum Fault {
     NoSpace,
     /// The process has no descriptor left: what would open a file or a directory fails and does nothing.
     NoDescriptors,
+    /// The thread that makes the call panics, as by a defect of the program; the call does nothing.
+    Panic,
 }
 
 /// What a power cut takes of that which was not synced.

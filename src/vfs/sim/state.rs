@@ -46,7 +46,7 @@ impl Call {
             Fault::TornWrite => self.kind == Kind::Write,
             // Such calls do not fail.
             Fault::NoSpace => !matches!(self.kind, Kind::Read | Kind::Unlink),
-            Fault::PowerCut | Fault::NoDescriptors => true,
+            Fault::PowerCut | Fault::NoDescriptors | Fault::Panic => true,
         }
     }
 }
@@ -137,6 +137,7 @@ impl State {
             Some(Fault::NoSpace) if kind == Kind::Write => Err((errno(libc::ENOSPC), part)),
             Some(Fault::NoSpace) => Err((errno(libc::ENOSPC), Outcome::Nothing)),
             Some(Fault::NoDescriptors) => Err((errno(libc::EMFILE), Outcome::Nothing)),
+            Some(Fault::Panic) => panic!("on purpose: {name} {}", path.display()),
             Some(_) => Err((io_error(), Outcome::Nothing)),
         }
     }

@@ -9,7 +9,7 @@ use super::pace::{Pace, PATIENCE};
 use super::segments::{Segment, Settings, Unsettled};
 use super::settler::{Settler, Work};
 use super::{host::Host, redo};
-use crate::error::{Error, Result};
+use crate::error::{catch_panic, Error, Result};
 use crate::lock_order::{Mutex, Rank};
 use crate::types::Epoch;
 use crate::vfs::Vfs;
@@ -92,7 +92,8 @@ impl Journal {
             return Ok(());
         }
         let journal = self.clone();
-        let thread = std::thread::Builder::new().name("lstone_settle".to_owned()).spawn(move || journal.settle_ahead());
+        let thread =
+            std::thread::Builder::new().name("lstone_settle".to_owned()).spawn(move || journal.settle_in_background());
         let failed = |e| Error::io("cannot start the thread that settles the journal of", &self.location, e);
         *self.thread.lock() = Some(thread.map_err(failed)?);
         Ok(())
@@ -184,7 +185,9 @@ impl Journal {
         let mut batch = self.gather.take(std::mem::take(&mut writer.spare), writer.pace.bytes_max());
         if !batch.group.is_empty() || batch.epoch > writer.epoch {
             writer.epoch = batch.epoch;
-            self.write(writer, &mut batch).map_err(|e| self.fail(e))?;
+            // Others wait for the group, whoever writes it.
+            let written = catch_panic("who writes to the commit journal", || self.write(writer, &mut batch));
+            written.and_then(|written| written).map_err(|e| self.fail(e))?;
         }
         self.gather.written(&batch, writer.sequence);
         writer.spare = batch.group;
@@ -314,7 +317,7 @@ impl Journal {
         self.gather.close();
         self.settler.end();
         if let Some(thread) = self.thread.lock().take() {
-            // A panic there has been reported by its hook; there is nothing left to do.
+            // Its panics are caught.
             let _ = thread.join();
         }
         self.put_away(&mut self.writer.lock())
@@ -333,18 +336,21 @@ impl Journal {
         Ok(())
     }
 
+    fn settle_in_background(&self) {
+        let settled = catch_panic("the thread that settles the commit journal", || self.settle_ahead());
+        if let Err(error) = settled.and_then(|settled| settled) {
+            self.host.failed(self.fail(error));
+        }
+    }
+
     /// Settles full segments, prepares others, and settles all when nothing was written for a while, until the end.
-    fn settle_ahead(&self) {
+    fn settle_ahead(&self) -> Result<()> {
         let mut seen = 0;
         loop {
-            let done = match self.settler.wait(self.settings.idle_time()) {
-                Work::Ended => return,
-                Work::Idle => self.settle_if_idle(&mut seen),
-                Work::Segments => self.settler.work().map_err(|e| self.fail(e)),
-            };
-            if let Err(error) = done {
-                self.host.failed(error);
-                return;
+            match self.settler.wait(self.settings.idle_time()) {
+                Work::Ended => return Ok(()),
+                Work::Idle => self.settle_if_idle(&mut seen)?,
+                Work::Segments => self.settler.work()?,
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use super::gather::Gathered;
 use super::segments::{Segment, Settings, Unsettled};
-use crate::error::{Error, Result};
+use crate::error::{catch_panic, Error, Result};
 use crate::lock_order::{Condvar, Mutex, MutexGuard, Rank};
 use crate::types::Epoch;
 use crate::vfs::Vfs;
@@ -153,7 +153,9 @@ impl Settler {
         let Some((unsettled, segment)) = self.turn.lock().full.pop_front() else {
             return Ok(false);
         };
-        self.settle_files(&unsettled).map_err(|e| self.fail(e))?;
+        // What comes next must not count as settled with it.
+        let settled = catch_panic("who settles the commit journal", || self.settle_files(&unsettled));
+        settled.and_then(|settled| settled).map_err(|e| self.fail(e))?;
         self.settled.fetch_max(unsettled.last, SeqCst);
         if let Some(mut segment) = segment {
             segment.used = 0;

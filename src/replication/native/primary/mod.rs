@@ -26,7 +26,7 @@ use self::group::Group;
 use self::keeper::Keeper;
 use self::members::Members;
 use crate::datastore::Datastore;
-use crate::error::{Error, Result};
+use crate::error::{catch_panic, Error, Result};
 use crate::lock_order::Mutex;
 use crate::replication::settings::{Replica, ReplicationSettings};
 use crate::replication::status::{ListedReplica, Status};
@@ -104,9 +104,12 @@ impl Primary {
     }
 
     fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
-        let body = || {
+        let (store, what) = (self.members.group.store.clone(), format!("the thread {name}"));
+        let body = move || {
             session::mark_own_thread();
-            body();
+            if let Err(panic) = catch_panic(&what, body) {
+                store.fail(panic);
+            }
         };
         // A shutdown takes the threads when it has said that nothing begins any more.
         let mut threads = self.threads.lock();
@@ -142,9 +145,8 @@ impl Primary {
         }
         let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
-            if thread.join().is_err() {
-                log::error!("replication: a thread panicked");
-            }
+            // Its panics are caught.
+            let _ = thread.join();
         }
     }
 }

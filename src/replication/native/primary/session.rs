@@ -9,6 +9,7 @@ use super::end::End;
 use super::feed::{Feed, Observer};
 use super::lane::{Item, Lane};
 use super::queue::Queue;
+use crate::error::catch_panic;
 use crate::lock_order::{Condvar, Mutex, Rank};
 use crate::replication::native::protocol::handshake::{PrimaryHandshake, Terms};
 use crate::replication::native::protocol::message::{
@@ -164,7 +165,7 @@ impl Session {
     pub(super) fn finished(&self, threads: Vec<JoinHandle<()>>) -> End {
         self.core.group.taps.remove(&self.core.store, self.core.slot);
         for thread in threads {
-            // A thread that panicked has ended the session.
+            // Its panics are caught.
             let _ = thread.join();
         }
         if let Some(feed) = self.feed.lock().take() {
@@ -249,7 +250,7 @@ impl Session {
         name: &str,
         body: impl FnOnce(&Arc<Session>) -> Result<(), End> + Send + 'static,
     ) -> Result<(), End> {
-        /// Ends the session also when the thread panics.
+        /// Ends the session with the thread.
         struct Finish(Arc<Session>);
         impl Drop for Finish {
             fn drop(&mut self) {
@@ -257,11 +258,15 @@ impl Session {
             }
         }
         let finish = Finish(self.clone());
-        let thread = std::thread::Builder::new().name(format!("repl_{name}")).spawn(move || {
+        let name = format!("repl_{name}");
+        let what = format!("the thread {name}");
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
             mark_own_thread();
             let session = finish.0.clone();
-            if let Err(end) = body(&session) {
-                session.lost(end);
+            match catch_panic(&what, || body(&session)) {
+                Ok(Ok(())) => {}
+                Ok(Err(end)) => session.lost(end),
+                Err(panic) => session.core.group.store.fail(panic),
             }
         });
         threads.push(thread.map_err(|e| End::Local(format!("cannot start a thread: {e}")))?);

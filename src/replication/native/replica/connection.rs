@@ -8,6 +8,7 @@ use super::node::Node;
 use super::outgoing::Outgoing;
 use super::session::Session;
 use super::{control, data};
+use crate::error::catch_panic;
 use crate::replication::native::protocol::frame::{MAGIC, PAYLOAD_BYTES_MAX};
 use crate::replication::native::protocol::handshake::{decide, Identified, ReplicaHandshake, ReplicaStep};
 use crate::replication::native::protocol::message::{Code, ConnectionKind, Message, Outcome, PrimaryIdentity, Reason};
@@ -33,9 +34,12 @@ pub(super) fn serve(node: &Arc<Node>, connection: Connection, guest: &Guest) {
             if let Err(reason) = guest.admit() {
                 return guest.turned_away(refuse(incoming.out(), Reason::new(Code::BUSY, reason)));
             }
-            match identified.primary {
-                Some(primary) => accept_primary(node, incoming, guest, identified.session_id, primary),
+            let served = catch_panic("the thread of a connection", || match &identified.primary {
+                Some(primary) => accept_primary(node, incoming, guest, identified.session_id, primary.clone()),
                 None => join_session(node, incoming, guest, &identified),
+            });
+            if let Err(panic) = served {
+                node.panicked(&panic);
             }
         }
         Ok(None) => {}
@@ -194,7 +198,12 @@ fn record(node: &Arc<Node>, session: &Arc<Session>) -> io::Result<()> {
     session.recorder.begin();
     let body = {
         let (node, session) = (node.clone(), session.clone());
-        move || session.recorder.run(|epoch| record_one(&node, &session, epoch))
+        move || {
+            session.recorder.run(|epoch| {
+                let recorded = catch_panic("the thread that records epochs", || record_one(&node, &session, epoch));
+                recorded.inspect_err(|panic| node.panicked(panic)).unwrap_or(false)
+            });
+        }
     };
     let spawned = std::thread::Builder::new().name("replica-record".to_owned()).spawn(body);
     spawned.map(|_| ()).inspect_err(|_| session.recorder.give_up())

@@ -7,6 +7,7 @@ use super::incoming::Incoming;
 use super::node::Node;
 use super::session::Session;
 use super::syncer::Syncer;
+use crate::error::catch_panic;
 use crate::replication::native::protocol::lane_order::{LaneOrder, LaneStep};
 use crate::replication::native::protocol::message::{BlobPiece, Code, Message, Reason};
 use crate::replication::replica_store::{BaseStaging, LaneLog};
@@ -34,15 +35,18 @@ pub(super) fn lane(
                 Some(epoch) => log.sync_up_to(epoch),
                 None => log.sync(),
             };
-            let result = syncer.run(
-                |upto, bytes| {
-                    sync(upto).map_err(|e| End::Told(node.failed(&e)))?;
-                    session.synced(bytes.max(1));
-                    Ok(())
-                },
-                |epoch, blob_seq| session.lane_synced(number, epoch, blob_seq),
-            );
-            if let Err(end) = result {
+            let run = || {
+                syncer.run(
+                    |upto, bytes| {
+                        sync(upto).map_err(|e| End::Told(node.failed(&e)))?;
+                        session.synced(bytes.max(1));
+                        Ok(())
+                    },
+                    |epoch, blob_seq| session.lane_synced(number, epoch, blob_seq),
+                )
+            };
+            let result = catch_panic("the thread that syncs a lane", run);
+            if let Err(end) = result.map_err(|panic| End::Told(node.failed(&panic))).and_then(|ended| ended) {
                 session.end(end);
             }
         };
@@ -51,12 +55,14 @@ pub(super) fn lane(
             Ok(thread) => thread,
             Err(e) => return Err(End::Lost(format!("cannot start a thread: {e}"))),
         };
-        let result = receive(node, session, incoming, (number, order), (&log, &syncer));
-        syncer.close();
-        match thread.join() {
-            Ok(()) => result,
-            Err(_) => Err(End::Lost("the thread that syncs a lane panicked".to_owned())),
-        }
+        let result = {
+            // However this ends: the thread is waited for.
+            let _closes = syncer.closes();
+            receive(node, session, incoming, (number, order), (&log, &syncer))
+        };
+        // Its panics are caught.
+        let _ = thread.join();
+        result
     })
 }
 

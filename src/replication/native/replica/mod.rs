@@ -27,7 +27,7 @@ mod syncer;
 pub use options::{Compaction, Options};
 
 use crate::directory::{Cut, Keep};
-use crate::error::Result;
+use crate::error::{catch_panic, Result};
 use crate::replication::backup_socket::Held;
 use crate::replication::net::limits::Limits;
 use crate::replication::net::listener::Listener;
@@ -95,8 +95,13 @@ impl Opened {
 
 impl Server {
     fn spawn(&mut self, name: &str, work: impl FnOnce(&Arc<Node>) + Send + 'static) -> io::Result<()> {
-        let node = self.node.clone();
-        self.maintenance.push(std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&node))?);
+        let (node, thread) = (self.node.clone(), name.to_owned());
+        let body = move || {
+            if let Err(panic) = catch_panic(&thread, || work(&node)) {
+                node.panicked(&panic);
+            }
+        };
+        self.maintenance.push(std::thread::Builder::new().name(name.to_owned()).spawn(body)?);
         Ok(())
     }
 
@@ -158,7 +163,7 @@ impl Server {
         self.node.stop();
         self.listener.stop_accepting();
         for thread in self.maintenance.drain(..) {
-            // A thread that panicked has said so.
+            // Its panics are caught.
             let _ = thread.join();
         }
         self.listener.stop();

@@ -350,6 +350,14 @@ impl Node {
         Reason::new(Code::DISK, error.to_string())
     }
 
+    /// A thread has panicked that a session or the directory relies on: the replica ends as when its disk has failed.
+    pub(super) fn panicked(&self, panic: &Error) {
+        let reason = self.failed(panic);
+        if let Some(session) = self.session() {
+            session.end(End::Told(reason));
+        }
+    }
+
     /// Makes the versions that the primary switched to durable. They are told anew when that fails.
     pub(super) fn save_versions(&self, store: &StandbyStore) {
         if let Err(e @ Error::Io { .. }) = store.save_versions() {

@@ -65,6 +65,11 @@ impl Syncer {
         self.synced.notify_one();
     }
 
+    /// Closes it when the result goes, also by a panic.
+    pub(super) fn closes(&self) -> Closes<'_> {
+        Closes(self)
+    }
+
     /// Does what is asked for until it is closed, also what was asked for before. `sync` syncs what was appended, or
     /// only what an epoch needs, and is told how many bytes came since the last time; `committed` is told COMMITs whose
     /// sessions are synced. However this ends, nobody waits for it any more.
@@ -73,7 +78,7 @@ impl Syncer {
         mut sync: impl FnMut(Option<Epoch>, u64) -> Result<(), End>,
         mut committed: impl FnMut(Epoch, u64) -> Result<(), End>,
     ) -> Result<(), End> {
-        let _closes = Closes(self);
+        let _closes = self.closes();
         while let Some(Work { all, commit, bytes }) = self.next() {
             let upto = commit.map(|(epoch, _)| epoch).filter(|_| !all);
             sync(upto, bytes)?;
@@ -107,8 +112,8 @@ struct Work {
     bytes: u64,
 }
 
-/// Closes the syncer when its thread ends, also by a panic.
-struct Closes<'a>(&'a Syncer);
+/// Closes the syncer when it goes.
+pub(super) struct Closes<'a>(&'a Syncer);
 
 impl Drop for Closes<'_> {
     fn drop(&mut self) {

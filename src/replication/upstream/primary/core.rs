@@ -3,6 +3,7 @@
 
 use super::connection::{Exchange, LinkError};
 use super::queue::Queue;
+use crate::error::{catch_panic, Error};
 use crate::lock_order::{Condvar, Mutex};
 use crate::replication::net::connection::Closer;
 use crate::replication::net::dial::Dialer;
@@ -26,6 +27,8 @@ pub trait Observer: Send + Sync {
     /// To look at the epochs, and whether callers are still kept waiting for the replica. `connected`: it gets every
     /// session as it ends. `problem` is what it suffers from. Returns when to look again although nothing happens.
     fn look(&self, connected: bool, problem: Option<&str>) -> Option<Duration>;
+    /// A thread of replication has panicked: nothing may be acknowledged any more.
+    fn failed(&self, panic: Error);
 }
 
 /// What is going on.
@@ -118,8 +121,13 @@ impl Shared {
         name: &str,
         work: impl FnOnce(&Arc<Shared>) + Send + 'static,
     ) -> std::io::Result<()> {
-        let shared = self.clone();
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&shared))?;
+        let (shared, what) = (self.clone(), format!("the thread {name}"));
+        let body = move || {
+            if let Err(panic) = catch_panic(&what, || work(&shared)) {
+                shared.observer.failed(panic);
+            }
+        };
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body)?;
         let mut state = self.state.lock();
         state.threads.retain(|thread| !thread.is_finished());
         state.threads.push(thread);

@@ -256,7 +256,7 @@ impl Primary {
         state.threads = own;
         drop(state);
         for thread in others {
-            // A thread that panicked has said so.
+            // Its panics are caught.
             let _ = thread.join();
         }
     }

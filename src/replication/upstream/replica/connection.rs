@@ -5,7 +5,7 @@ use super::incoming::Incoming;
 use super::node::Node;
 use super::registry::{Holding, Refusal, Wanted};
 use super::session::{Blobs, Collect, Session, SinkError};
-use crate::error::Error;
+use crate::error::{catch_panic, Error};
 use crate::replication::net::connection::{self, WriteHalf};
 use crate::replication::net::deadline::Deadline;
 use crate::replication::net::listener::Guest;
@@ -30,7 +30,7 @@ enum Closed {
     Misuse(String),
     #[error("{0}")]
     Wire(#[from] WireError),
-    #[error("the disk failed, nothing is acknowledged any more: {0}")]
+    #[error("nothing is acknowledged any more: {0}")]
     Store(#[from] Error),
 }
 
@@ -69,7 +69,12 @@ pub(super) fn serve(node: &Node, connection: connection::Connection, guest: &Gue
         blobs: Blobs::new(&node.store),
         session: None,
     };
-    let closed = served.run(&mut reader);
+    let closed = catch_panic("the thread of a connection", || served.run(&mut reader)).unwrap_or_else(|panic| {
+        if served.holding.is_some() {
+            node.store.fail(&panic);
+        }
+        Err(Closed::Store(panic))
+    });
     let (name, peer) = (served.connection.name(), guest.peer());
     let lost = match &served.session {
         Some(session) => format!("; its open session of epoch {} never counts", session.epoch()),
