@@ -266,7 +266,8 @@ impl Session {
             match catch_panic(&what, || body(&session)) {
                 Ok(Ok(())) => {}
                 Ok(Err(end)) => session.lost(end),
-                Err(panic) => session.core.group.store.fail(panic),
+                // What the replica has confirmed is asked anew by the next session; nothing of this one counts.
+                Err(panic) => session.lost(End::Local(panic.to_string())),
             }
         });
         threads.push(thread.map_err(|e| End::Local(format!("cannot start a thread: {e}")))?);
