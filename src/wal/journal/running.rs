@@ -180,14 +180,18 @@ impl Journal {
         error
     }
 
+    /// Writes to the journal: an error or a panic on the way stops it.
+    fn guarded(&self, write: impl FnOnce() -> Result<()>) -> Result<()> {
+        catch_panic("who writes to the commit journal", write).and_then(|written| written).map_err(|e| self.fail(e))
+    }
+
     fn commit_locked(&self, writer: &mut Writer) -> Result<()> {
         self.check()?;
         let mut batch = self.gather.take(std::mem::take(&mut writer.spare), writer.pace.bytes_max());
         if !batch.group.is_empty() || batch.epoch > writer.epoch {
             writer.epoch = batch.epoch;
             // Others wait for the group, whoever writes it.
-            let written = catch_panic("who writes to the commit journal", || self.write(writer, &mut batch));
-            written.and_then(|written| written).map_err(|e| self.fail(e))?;
+            self.guarded(|| self.write(writer, &mut batch))?;
         }
         self.gather.written(&batch, writer.sequence);
         writer.spare = batch.group;
@@ -287,7 +291,7 @@ impl Journal {
         let mut writer = self.writer.lock();
         if writer.open && writer.settled < content {
             self.check()?;
-            self.append_settled(&mut writer).map_err(|e| self.fail(e))?;
+            self.guarded(|| self.append_settled(&mut writer))?;
         }
         Ok(())
     }
@@ -329,7 +333,7 @@ impl Journal {
         self.settle_full()?;
         if std::mem::take(&mut writer.open) {
             let delete = || self.host.set_in_use(None).and_then(|()| redo::delete(&*self.vfs, &self.location));
-            self.settler.put_away(delete).map_err(|e| self.fail(e))?;
+            self.guarded(|| self.settler.put_away(delete))?;
             writer.current = None;
             writer.settled = writer.sequence;
         }

@@ -242,6 +242,34 @@ fn failed_write_or_sync_stops_the_journal_and_loses_nothing_that_was_committed()
 }
 
 #[test]
+fn a_panic_at_any_call_is_an_error_that_stops_the_journal_and_loses_nothing_that_was_committed() {
+    let mut caught = 0;
+    loop {
+        let fs = SimFs::new();
+        let mut bench = Bench::new(&fs).unwrap();
+        bench.session("pwal_0000", 100).unwrap();
+        bench.commit().unwrap();
+        bench.session("pwal_0000", 50).unwrap();
+        bench.session("pwal_0001", 5000).unwrap();
+        fs.fail_at(fs.operations() + caught + 1, Fault::Panic);
+        let commit_settle_close =
+            bench.commit().and_then(|()| bench.journal.settle()).and_then(|()| bench.journal.close());
+        let Err(error) = commit_settle_close else { break };
+        assert!(error.to_string().contains("panicked"), "{error}");
+        caught += 1;
+        let before = fs.operations();
+        // Nobody takes the panic for the end of what was under way.
+        let later = [bench.journal.commit(Some(Epoch(9))), bench.journal.settle(), bench.journal.close()];
+        assert!(later.iter().all(Result::is_err), "call {caught}: {later:?}");
+        assert_eq!(fs.operations(), before, "nothing is tried again");
+        let image = fs.reboot(Loss::DropUnsynced);
+        redo_all(&image).unwrap_or_else(|e| panic!("call {caught}: {e}"));
+        check(&image, &bench.committed);
+    }
+    assert!(caught >= 10, "{caught} calls");
+}
+
+#[test]
 fn a_large_session_whose_sync_failed_is_in_no_group() {
     let fs = SimFs::new();
     let mut bench = Bench::new(&fs).unwrap();
