@@ -123,6 +123,14 @@ impl Error {
         Error::Io { message: format!("{action}: {}", path.display()), source }
     }
 
+    /// What happened first: what [`Error::Poisoned`] is about, else the error itself.
+    pub fn cause(&self) -> String {
+        match self {
+            Error::Poisoned(first) => first.clone(),
+            other => other.to_string(),
+        }
+    }
+
     /// The error number of the system, 0 when there is none.
     pub fn errno(&self) -> i32 {
         match self {
@@ -157,6 +165,14 @@ fn reason(source: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_refused_after_a_failure_names_the_failure_and_not_the_refusal_before() {
+        let failed = Error::io("cannot sync", Path::new("/f"), io::Error::from_raw_os_error(libc::EIO));
+        let refused = Error::Poisoned(failed.cause());
+        assert_eq!(Error::Poisoned(refused.cause()).to_string(), refused.to_string());
+        assert_eq!(refused.cause(), failed.to_string());
+    }
 
     #[test]
     fn an_error_has_the_number_of_the_system_or_none() {

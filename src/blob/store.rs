@@ -341,7 +341,7 @@ impl BlobStore {
             let attempted = !descriptor::is_exhausted(&e);
             let error = failed("cannot sync the directory", directory, e);
             if attempted {
-                let _ = self.failed_sync.set(error.to_string());
+                let _ = self.failed_sync.set(error.cause());
             }
             error
         })

@@ -184,14 +184,16 @@ impl Coordinator {
     /// Stops all acknowledgement for good: after a failed write or sync nobody knows what is on disk. What is due is
     /// not told any more.
     pub(super) fn poison(&self, error: Error) -> Error {
-        let first = self.failure.set(error.to_string()).is_ok();
+        // Whoever was refused for the failure may come here before the one that failed.
+        let cause = error.cause();
+        let first = self.failure.set(cause.clone()).is_ok();
         self.callbacks.close();
         if let Some(journaling) = self.journaling() {
-            journaling.journal.refuse(&error.to_string());
+            journaling.journal.refuse(&cause);
         }
         if first {
             self.metrics.failed.set(1);
-            log::error!("nothing is acknowledged from now on: {error}");
+            log::error!("nothing is acknowledged from now on: {cause}");
             self.progress.wake();
         }
         error

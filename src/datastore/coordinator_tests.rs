@@ -53,3 +53,12 @@ fn an_epoch_that_ends_while_somebody_else_has_the_lead_is_stored_when_it_is_let_
 fn wrong() -> Error {
     Error::WrongState("no".to_owned())
 }
+
+#[test]
+fn whoever_hears_first_of_a_failure_names_what_failed_and_not_the_refusal() {
+    let coordinator = Coordinator::new(NotifyLevel::Stored, false, Arc::default());
+    let failed = Error::io("cannot sync", Path::new("/log"), std::io::Error::from_raw_os_error(libc::EIO));
+    let refused = Error::Poisoned(failed.to_string());
+    coordinator.poison(Error::Poisoned(failed.to_string()));
+    assert_eq!(coordinator.check().unwrap_err().to_string(), refused.to_string());
+}

@@ -33,7 +33,7 @@ impl NameSync {
         check(failure.as_ref())?;
         self.vfs.sync_dir(&self.directory).map_err(|e| {
             let error = Error::io("cannot sync the directory", &self.directory, e);
-            *failure = Some(error.to_string());
+            *failure = Some(error.cause());
             error
         })
     }
@@ -45,7 +45,7 @@ impl NameSync {
         check(failure.as_ref())?;
         rotation::rotate_file(&*self.vfs, path).inspect_err(|error| {
             if !matches!(self.vfs.kind(path), Ok(Some(FileKind::File))) {
-                *failure = Some(error.to_string());
+                *failure = Some(error.cause());
             }
         })
     }
@@ -67,7 +67,7 @@ impl Failure {
 
     pub(super) fn note(&self, error: Error) -> Error {
         // Only the first one says what happened.
-        let _ = self.0.set(error.to_string());
+        let _ = self.0.set(error.cause());
         error
     }
 }

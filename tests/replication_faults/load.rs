@@ -129,7 +129,7 @@ fn twelve_hundred_strangers_cost_a_replica_next_to_nothing() {
     raise_descriptors();
     let pair = Pair::start("strict");
     pair.wait_for_propagated();
-    let (memory, lines) = (pair.replica().memory(), pair.replica_log_lines());
+    let (memory, lines) = (pair.replica().memory(), pair.replica_said().len());
     let (mut strangers, mut descriptors, mut most) = (Vec::new(), 0, 0);
     for number in 0..1200 {
         // One that finds no place is a stranger as well.
@@ -148,7 +148,7 @@ fn twelve_hundred_strangers_cost_a_replica_next_to_nothing() {
     }
     assert!(descriptors < 400, "{descriptors} descriptors");
     assert!(most < memory + 64 * MIB, "{most} bytes, {memory} before");
-    let said = pair.replica_log_lines() - lines;
+    let said = pair.replica_said().len() - lines;
     assert!(said < 60, "{said} lines about strangers");
     drop(strangers);
     pair.wait_for_propagated();

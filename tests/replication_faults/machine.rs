@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the machine lends to a pair: processes, a network of its own, limits.
 
+use crate::nodes::wait_until;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// Ends the process with the test.
@@ -18,6 +20,16 @@ impl Process {
     /// How many descriptors it has open.
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.0.id())).unwrap().count()
+    }
+
+    /// Waits for its end; its exit code, `None` when a signal ended it.
+    pub fn ends(mut self, what: &str) -> Option<i32> {
+        let mut status = None;
+        wait_until(what, || {
+            status = self.0.try_wait().unwrap();
+            status.is_some()
+        });
+        status.and_then(|status| status.code())
     }
 
     pub fn signal(&self, signal: i32) {
@@ -81,6 +93,46 @@ impl Drop for Network {
 fn ip(arguments: &[&str]) -> bool {
     let run = Command::new("ip").args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).status();
     run.is_ok_and(|status| status.success())
+}
+
+/// A disk of its own, in memory, that is soon full. Gone with the last file that is open on it.
+#[derive(Debug)]
+pub struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None` where the machine does not allow it.
+    pub fn mount(path: &Path, bytes: u64) -> Option<SmallDisk> {
+        std::fs::create_dir(path).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "none"]).arg(path);
+        let mounted = mount.stdin(Stdio::null()).stderr(Stdio::null()).status();
+        mounted.is_ok_and(|status| status.success()).then(|| SmallDisk(path.to_owned()))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.0.join("ballast")
+    }
+
+    /// So much of it is taken by somebody else.
+    pub fn fill(&self, bytes: u64) {
+        std::fs::write(self.ballast(), vec![1; bytes as usize]).unwrap();
+    }
+
+    /// There is room again.
+    pub fn empty(&self) {
+        std::fs::remove_file(self.ballast()).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // What a process has open there goes with it.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
 }
 
 pub fn limit_files(bytes: u64) -> std::io::Result<()> {

@@ -32,6 +32,17 @@ pub fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
+/// Builds in `folder` what is preloaded to be the disk of a process, unless it is there.
+pub fn disk_library(folder: &Path) -> PathBuf {
+    let library = folder.join("disk.so");
+    if !library.exists() {
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/replication_faults/disk.c");
+        let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).args([source, "-ldl"]).status();
+        assert!(built.expect("a C compiler").success());
+    }
+    library
+}
+
 /// What a directory that nobody serves tells.
 fn status_of_stopped(replica: &Path) -> Option<Status> {
     let asked = Command::new(env!("CARGO_BIN_EXE_tgreplica")).args(["status", "--json"]).arg(replica).output().unwrap();
@@ -45,11 +56,15 @@ pub struct Setup {
     pub timeout: Duration,
     pub channels: u64,
     pub lanes: u64,
+    /// Whether the primary has the replica.
+    pub replicated: bool,
+    /// How the primary commits; as the environment says unless it says something.
+    pub commit: Option<&'static str>,
 }
 
 impl Default for Setup {
     fn default() -> Setup {
-        Setup { mode: "strict", timeout: TIMEOUT, channels: 3, lanes: 1 }
+        Setup { mode: "strict", timeout: TIMEOUT, channels: 3, lanes: 1, replicated: true, commit: None }
     }
 }
 
@@ -110,7 +125,9 @@ impl Pair {
             home,
         };
         pair.start_replica();
-        pair.watch_status();
+        if setup.replicated {
+            pair.watch_status();
+        }
         pair.start_primary();
         pair
     }
@@ -195,7 +212,7 @@ impl Pair {
             unsafe { command.pre_exec(move || limit_files(bytes)) };
         }
         if self.replica_failing_sync.is_some() || self.replica_may_be_slow {
-            command.env("LD_PRELOAD", self.sync_library());
+            command.env("LD_PRELOAD", disk_library(self.home.path()));
         }
         if let Some(number) = self.replica_failing_sync {
             command.env("LIMESTONE_TEST_FAILING_SYNC", number.to_string());
@@ -235,11 +252,6 @@ impl Pair {
         self.home.path().join("replica.log")
     }
 
-    /// How many lines the replica has logged.
-    pub fn replica_log_lines(&self) -> usize {
-        std::fs::read_to_string(self.replica_log()).unwrap().lines().count()
-    }
-
     pub fn primary(&self) -> &Process {
         self.primary.as_ref().unwrap()
     }
@@ -248,27 +260,46 @@ impl Pair {
         self.replica.as_ref().unwrap()
     }
 
-    fn sync_library(&self) -> PathBuf {
-        let library = self.home.path().join("syncs.so");
-        if !library.exists() {
-            let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/replication_faults/syncs.c");
-            let built =
-                Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).args([source, "-ldl"]).status();
-            assert!(built.expect("a C compiler").success());
-        }
-        library
-    }
-
     /// Ends with the exit code of a replica that gives up by itself.
     pub fn replica_gives_up(&mut self) -> Option<i32> {
         self.replica_lives.is_over();
-        let mut replica = self.replica.take().unwrap();
-        let mut status = None;
-        wait_until("the replica gives up", || {
-            status = replica.0.try_wait().unwrap();
-            status.is_some()
-        });
-        status.unwrap().code()
+        self.replica.take().unwrap().ends("the replica gives up")
+    }
+
+    /// The same of the primary.
+    pub fn primary_gives_up(&mut self) -> Option<i32> {
+        self.primary_lives.is_over();
+        self.primary.take().unwrap().ends("the primary gives up")
+    }
+
+    /// The primary's disk fails as `disk.c` says from here on.
+    pub fn fail_primary_disk(&self, fault: &str) {
+        let new = self.home.path().join("fault.new");
+        std::fs::write(&new, fault).unwrap();
+        std::fs::rename(new, self.primary_fault()).unwrap();
+    }
+
+    /// The primary has another disk, or the same that works again.
+    pub fn heal_primary_disk(&self) {
+        std::fs::remove_file(self.primary_fault()).unwrap();
+    }
+
+    fn primary_fault(&self) -> PathBuf {
+        self.home.path().join("fault")
+    }
+
+    fn primary_log(&self) -> PathBuf {
+        self.home.path().join("primary.log")
+    }
+
+    /// The lines that the primary has logged, in all of its lives.
+    pub fn primary_said(&self) -> Vec<String> {
+        std::fs::read_to_string(self.primary_log()).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    /// The same of the replica.
+    pub fn replica_said(&self) -> Vec<String> {
+        std::fs::read_to_string(self.replica_log()).unwrap().lines().map(str::to_owned).collect()
     }
 
     /// A replica started from now on cannot let a file grow beyond this size.
@@ -291,16 +322,26 @@ impl Pair {
                 format!("tcp://{nobody}:{port},tcp://{replica}:{port}")
             }
         };
-        let child = self
-            .command(Command::new(std::env::current_exe().unwrap()), &endpoint)
+        let mut command = self.command(Command::new(std::env::current_exe().unwrap()), &endpoint);
+        match self.setup.replicated {
+            true => command.env("TSURUGI_REPLICATION_MODE", self.setup.mode),
+            false => command.env_remove("TSURUGI_REPLICATION_ENDPOINT"),
+        };
+        if let Some(commit) = self.setup.commit {
+            command.env("LIMESTONE_COMMIT", commit);
+        }
+        let log = File::options().create(true).append(true).open(self.primary_log()).unwrap();
+        let child = command
             .args(["--exact", "be_the_primary", "--ignored", "--nocapture", "--test-threads=1"])
-            .env("TSURUGI_REPLICATION_MODE", self.setup.mode)
+            .env("LD_PRELOAD", disk_library(self.home.path()))
+            .env("LIMESTONE_TEST_DISK_FAULT", self.primary_fault())
             .env("TSURUGI_REPLICATION_LANES", self.setup.lanes.to_string())
             .env(CHANNELS, self.setup.channels.to_string())
             .env(DIRECTORY, self.primary_directory())
             .env(JOURNAL, self.home.path().join("journal"))
             .env(ALIVE, self.alive())
             .stdout(Stdio::null())
+            .stderr(log)
             .spawn()
             .unwrap();
         self.primary = Some(Process(child));
@@ -353,27 +394,17 @@ impl Pair {
     pub fn end_primary(&mut self) -> Duration {
         std::fs::remove_file(self.alive()).unwrap();
         self.primary_lives.is_over();
-        let mut primary = self.primary.take().unwrap();
-        let mut status = None;
-        wait_until("the primary ends", || {
-            status = primary.0.try_wait().unwrap();
-            status.is_some()
-        });
-        assert!(status.unwrap().success(), "the primary ended with {status:?}");
+        let code = self.primary.take().unwrap().ends("the primary ends");
+        assert_eq!(code, Some(0), "the primary ended");
         Duration::from_millis(self.journal().ended_ms.expect("the primary wrote down its end"))
     }
 
     /// Ends tgreplica with SIGTERM and gives its exit code.
     pub fn end_replica(&mut self) -> Option<i32> {
         self.replica_lives.is_over();
-        let mut replica = self.replica.take().unwrap();
+        let replica = self.replica.take().unwrap();
         replica.signal(libc::SIGTERM);
-        let mut status = None;
-        wait_until("tgreplica ends", || {
-            status = replica.0.try_wait().unwrap();
-            status.is_some()
-        });
-        status.unwrap().code()
+        replica.ends("tgreplica ends")
     }
 
     /// Waits until epochs that were not even switched to when this was called are stored.
@@ -403,9 +434,11 @@ impl Pair {
 impl Drop for Pair {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.replica_log()).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
-            eprintln!("the last lines of the replica:\n{}", lines[lines.len().saturating_sub(50)..].join("\n"));
+            for (who, log) in [("replica", self.replica_log()), ("primary", self.primary_log())] {
+                let log = std::fs::read_to_string(log).unwrap_or_default();
+                let lines: Vec<&str> = log.lines().collect();
+                eprintln!("the last lines of the {who}:\n{}", lines[lines.len().saturating_sub(50)..].join("\n"));
+            }
         }
     }
 }

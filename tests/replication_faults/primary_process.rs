@@ -6,6 +6,7 @@ use crate::commits;
 use crate::journal::{Line, MARKERS};
 use limestone_core::datastore::{Channel, Datastore, Settings};
 use limestone_core::engine::Engine;
+use limestone_core::error::Error;
 use limestone_core::replication::settings::ReplicationSettings;
 use limestone_core::types::{BlobId, Durability, Epoch, StorageId, WriteVersion};
 use std::fs::File;
@@ -40,7 +41,7 @@ fn append(journal: &File, line: Line) {
     journal.write_all(line.to_string().as_bytes()).unwrap();
 }
 
-/// Runs until the file that says so is gone.
+/// Runs until the file that says so is gone, or something fails: then it ends in good order too, and panics at last.
 pub fn run() {
     struct Stderr;
     impl log::Log for Stderr {
@@ -81,23 +82,32 @@ pub fn run() {
     let pause = PAUSE * count.div_ceil(3) as u32;
 
     let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
+    let mut ended = std::thread::scope(|scope| {
         for (worker, channel) in channels.iter().enumerate() {
             let first = next[worker];
             let (stop, store, journal) = (&stop, store, &journal);
-            scope.spawn(move || work((worker as u64, pause), first, store, channel, stop, journal));
+            scope.spawn(move || {
+                if let Err(e) = work((worker as u64, pause), first, store, channel, stop, journal) {
+                    eprintln!("worker {worker}: {e}");
+                }
+                // The others end as well.
+                stop.store(true, Ordering::SeqCst);
+            });
         }
-        while Path::new(&alive).exists() {
+        let mut switched = Ok(());
+        while switched.is_ok() && !stop.load(Ordering::SeqCst) && Path::new(&alive).exists() {
             std::thread::sleep(EPOCH);
             epoch += 1;
-            store.switch_epoch(Epoch(epoch)).unwrap();
+            switched = store.switch_epoch(Epoch(epoch));
         }
         stop.store(true, Ordering::SeqCst);
+        switched
     });
-    store.switch_epoch(Epoch(epoch + 1)).unwrap();
+    ended = ended.and_then(|()| store.switch_epoch(Epoch(epoch + 1)));
     let begin = Instant::now();
     engine.shutdown();
     append(&journal, Line::Ended { ms: begin.elapsed().as_millis() as u64 });
+    ended.expect("nothing failed");
 }
 
 /// The number of the next session of each worker, as the directory says.
@@ -119,17 +129,17 @@ fn work(
     channel: &Channel,
     stop: &AtomicBool,
     journal: &File,
-) {
+) -> Result<(), Error> {
     let pool = store.blob_pool();
     for session in first.. {
         if stop.load(Ordering::SeqCst) {
-            return;
+            break;
         }
-        let epoch = channel.begin_session().unwrap();
+        let epoch = channel.begin_session()?;
         append(journal, Line::Session { worker, session, epoch: epoch.0 });
         let version = WriteVersion { major: epoch.0, minor: session };
         let blobs: Vec<BlobId> = match session % BLOB_EVERY {
-            3 => vec![pool.register_data(&crate::journal::blob_content(worker, session)).unwrap()],
+            3 => vec![pool.register_data(&crate::journal::blob_content(worker, session))?],
             _ => Vec::new(),
         };
         for marker in 0..MARKERS {
@@ -137,9 +147,10 @@ fn work(
             let large = session % LARGE_EVERY == 7;
             let value = crate::journal::value(epoch.0, if large { LARGE_BYTES } else { 30 });
             let blobs = if marker == 0 { &blobs[..] } else { &[] };
-            channel.add_entry(StorageId(1), key.as_bytes(), &value, version, blobs).unwrap();
+            channel.add_entry(StorageId(1), key.as_bytes(), &value, version, blobs)?;
         }
-        channel.end_session().unwrap();
+        channel.end_session()?;
         std::thread::sleep(pause);
     }
+    Ok(())
 }

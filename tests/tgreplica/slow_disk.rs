@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// Builds what is preloaded to make syncs slow.
 fn library(folder: &Path) -> String {
     let library = folder.join("syncs.so");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/replication_faults/syncs.c");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/replication_faults/disk.c");
     let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).args([source, "-ldl"]).status();
     assert!(built.expect("a C compiler").success());
     library.into_os_string().into_string().unwrap()

@@ -25,7 +25,7 @@ impl Failure {
 
     pub(super) fn note(&self, error: &Error) {
         // A later one is a consequence.
-        let _ = self.0.set(error.to_string());
+        let _ = self.0.set(error.cause());
     }
 }
 
@@ -76,7 +76,7 @@ impl Shared {
         if matches!(error, Error::Io { .. } | Error::Blob { .. }) {
             self.failure.note(&error);
             if let Some(journal) = &self.journal {
-                journal.refuse(&error.to_string());
+                journal.refuse(&error.cause());
             }
         }
         error

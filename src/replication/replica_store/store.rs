@@ -282,7 +282,7 @@ impl StandbyStore {
     pub fn fail(&self, error: &Error) {
         self.shared.failure.note(error);
         if let Some(journal) = &self.shared.journal {
-            journal.refuse(&error.to_string());
+            journal.refuse(&error.cause());
         }
     }
 

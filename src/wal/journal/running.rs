@@ -176,7 +176,7 @@ impl Journal {
     }
 
     fn fail(&self, error: Error) -> Error {
-        self.refuse(&error.to_string());
+        self.refuse(&error.cause());
         error
     }
 

@@ -89,7 +89,7 @@ impl Settler {
     }
 
     fn fail(&self, error: Error) -> Error {
-        self.refuse(&error.to_string());
+        self.refuse(&error.cause());
         error
     }
 
