@@ -104,6 +104,7 @@ impl Side {
             releases: true,
             stopping: Some(reading.stopping),
             pace: reading.pace,
+            marks: None,
         };
         let merged = Selected::open(&input, epoch, |_| true)?.merge(Beyond::Dropped)?;
         merged.warnings.iter().for_each(|warning| log::warn!("{warning}"));

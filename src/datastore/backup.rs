@@ -105,7 +105,7 @@ impl Datastore {
         let pause = self.pause_journal()?;
         let directory = self.directory_again()?;
         let (vfs, location) = (&*self.settings.vfs, &self.settings.location);
-        let reading = Reading { threads: self.settings.recovery_threads, snapshot_memory_bytes: None };
+        let reading = Reading { threads: self.settings.recovery_threads, snapshot_memory_bytes: None, marks: None };
         let log_finish = start::read(&directory, reading)?.put_right(Record::Last)?.last_epoch;
         rotation::rotate_idle(vfs, location, |_| true)?;
         epoch_file::write_rotated(vfs, location, log_finish, log_finish)?;

@@ -419,7 +419,8 @@ impl LockedChannel<'_> {
             },
         };
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Some(WrittenLog { name, channel: self.channel.number, file, len }))
+        let marks = self.channel.names.sync().marks().of(&name);
+        Ok(Some(WrittenLog { name, channel: self.channel.number, file, len, marks }))
     }
 
     /// Fails when a session is open, which is in the way of `call`.

@@ -317,6 +317,7 @@ impl Compactor {
             releases: true,
             stopping: Some(&self.stopping),
             pace: None,
+            marks: None,
         }
     }
 

@@ -83,6 +83,7 @@ impl Datastore {
             Reading {
                 threads: self.settings.recovery_threads.min(processors.max(2)),
                 snapshot_memory_bytes: Some(self.settings.recovery_memory_bytes),
+                marks: None,
             },
         )?;
         let blob_files = self.blobs.scan()?;
@@ -95,7 +96,8 @@ impl Datastore {
             own::delete_left(self.vfs(), self.location(), &directory.catalog);
         }
         let started = self.put_right(found).map_err(|e| self.coordinator.poison(e))?;
-        let Started { epoch_file, durable, last_epoch, entries, max_blob_id, snapshot, warnings } = started;
+        let Started { epoch_file, durable, last_epoch, entries, max_blob_id, snapshot, warnings, marks } = started;
+        self.names.sync().marks().replace(marks);
         let report = RecoveryReport { durable_epoch: durable, last_epoch, entries, max_blob_id, warnings };
         *self.max_blob_id.write() = report.max_blob_id;
         let committer = self.committer(directory, epoch_file).map_err(|e| self.coordinator.poison(e))?;

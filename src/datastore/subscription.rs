@@ -88,6 +88,8 @@ impl Datastore {
     /// Adds the log files that no channel of this process writes to.
     fn other_logs(&self, mut logs: Vec<WrittenLog>, channels: &[Arc<Channel>]) -> Result<Vec<WrittenLog>> {
         let location = &self.settings.location;
+        let names_of_files = self.names.sync();
+        let marks = names_of_files.marks();
         let listing = self.settings.vfs.list(location).map_err(|e| Error::io("cannot list", location, e))?;
         for entry in listing.into_iter().filter(|entry| entry.kind == FileKind::File && entry.len > 0) {
             let Some(name) = entry.name.to_str() else { continue };
@@ -108,8 +110,9 @@ impl Datastore {
                 Err(e) => return Err(Error::io("cannot open", &path, e)),
             };
             let channel = names::channel_of_log(name).unwrap_or_default();
-            logs.push(WrittenLog { name: name.to_owned(), channel, file, len });
+            logs.push(WrittenLog { name: name.to_owned(), channel, file, len, marks: marks.of(name) });
         }
+        marks.retain(|name| logs.iter().any(|log| log.name == name));
         Ok(logs)
     }
 }

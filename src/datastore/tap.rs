@@ -6,6 +6,7 @@
 
 use crate::types::{BlobId, Epoch, WriteVersion};
 use crate::vfs::VfsFile;
+use crate::wal::epoch_marks::FileMarks;
 use std::fmt;
 use std::sync::Arc;
 
@@ -64,4 +65,6 @@ pub struct WrittenLog {
     pub file: Arc<dyn VfsFile>,
     /// Whatever stands behind reaches the tap when it ends.
     pub len: u64,
+    /// Where to begin to read it.
+    pub marks: FileMarks,
 }

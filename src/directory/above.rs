@@ -7,8 +7,9 @@ use crate::types::Epoch;
 use crate::vfs::{FileKind, Mapping, Open, Vfs};
 use crate::wal::catalog::Catalog;
 use crate::wal::entry::Entry;
+use crate::wal::epoch_marks::{EpochMarks, LogMarks};
 use crate::wal::names;
-use crate::wal::sessions::{Obstacle, Session, Step, Walk};
+use crate::wal::sessions::{Obstacle, Session, Step};
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
@@ -26,17 +27,23 @@ pub struct Extent {
 }
 
 impl Extent {
-    /// Counts what the directory has above `last`. Nobody appends to its log meanwhile.
+    /// Counts what the directory has above `last`. Nobody appends to its log meanwhile; `marks` say where to begin.
     ///
     /// # Errors
     /// [`Error::BrokenMetadata`] or [`Error::Io`].
-    pub fn survey(vfs: &dyn Vfs, location: &Path, last: Option<Epoch>, durable: Epoch) -> Result<Extent> {
+    pub fn survey(
+        vfs: &dyn Vfs,
+        location: &Path,
+        last: Option<Epoch>,
+        durable: Epoch,
+        marks: &LogMarks,
+    ) -> Result<Extent> {
         let catalog = catalog_file::read(vfs, location)?.content;
         let mut extent = Extent { last, durable, sessions: 0, entries: 0, compacted: None };
         let compacted = compacted_by(vfs, location, &catalog, durable)?;
         extent.compacted = compacted.filter(|compacted| last < Some(*compacted));
         for log in logs(vfs, location, &catalog)? {
-            for_each_part(&log.bytes, last, durable, &mut |part| {
+            for_each_part(&log.bytes, &marks.of(&log.name).now(), last, durable, &mut |part| {
                 match part {
                     Part::Entry(_) => extent.entries += 1,
                     Part::Session { .. } => extent.sessions += 1,
@@ -136,6 +143,7 @@ pub(super) fn logs(vfs: &dyn Vfs, location: &Path, catalog: &Catalog) -> Result<
 /// Goes through the sessions of a log file that are above `last` and count. The file is one that a start accepts.
 pub(super) fn for_each_part(
     bytes: &[u8],
+    marks: &EpochMarks,
     last: Option<Epoch>,
     durable: Epoch,
     visit: &mut dyn FnMut(Part<'_>) -> Result<()>,
@@ -145,7 +153,8 @@ pub(super) fn for_each_part(
     };
     let mut open: Option<Session> = None;
     let mut end = bytes.len();
-    for (offset, step) in Walk::new(bytes) {
+    let (walk, _) = marks.walk(bytes, last.and_then(|last| marks.behind(bytes, last)));
+    for (offset, step) in walk {
         let (next, ended) = match step {
             Ok(Step::Entry(entry)) => {
                 if open.is_some() {
@@ -205,7 +214,7 @@ mod tests {
         ];
         let bytes = sessions.concat();
         let (mut entries, mut found) = (0, Vec::new());
-        for_each_part(&bytes, Some(Epoch(4)), Epoch(7), &mut |part| {
+        for_each_part(&bytes, &EpochMarks::default(), Some(Epoch(4)), Epoch(7), &mut |part| {
             match part {
                 Part::Entry(_) => entries += 1,
                 Part::Session { epoch, range, ended } => found.push((epoch.0, bytes[range].to_vec(), ended)),

@@ -10,10 +10,9 @@ use super::cut_off::{bound, Keep, Origin};
 use super::log_directory::LogDirectory;
 use crate::error::Result;
 use crate::types::Epoch;
-use crate::vfs::Vfs;
+use crate::wal::epoch_marks::LogMarks;
 use crate::wal::history_file::{DirectoryHistory, Place, Role};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 /// A directory that was taken back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,26 +23,27 @@ pub struct Cut {
     pub saved: Option<PathBuf>,
 }
 
-/// Takes the directory at `location` back to `last`, or gives all of it up for a base sync: when `last` is `None`, and
-/// when the log does not say any more what was there at `last`. Nobody has the directory open. What went is kept as
-/// `keep` says. Of a directory that is given up everything stays in place until the base sync is. When this returns an
-/// error the next opening may complete what was begun.
+/// Takes a directory back to `last`, or gives all of it up for a base sync: when `last` is `None`, and when the log
+/// does not say any more what was there at `last`. It is open, its durable epoch is `durable`, and nobody appends to
+/// it; `marks` say where to begin to read. What went is kept as `keep` says. Of a directory that is given up everything
+/// stays in place until the base sync is. It has to be opened again, which completes the cut, also when this returns an
+/// error.
 ///
 /// # Errors
-/// As those of a start; [`Error::Io`](crate::error::Error::Io) when it cannot be saved: then nothing has changed.
-pub fn cut(vfs: &Arc<dyn Vfs>, location: &Path, last: Option<Epoch>, keep: Keep, threads: usize) -> Result<Cut> {
-    let (directory, restored) = LogDirectory::open(vfs.clone(), location, threads)?;
+/// [`Error::Io`](crate::error::Error::Io) when it cannot be saved: then nothing has changed.
+pub fn cut(directory: &LogDirectory, durable: Epoch, marks: &LogMarks, last: Option<Epoch>, keep: Keep) -> Result<Cut> {
     let (vfs, location) = (directory.vfs(), directory.location());
-    let durable = restored.epoch_file.recorded();
-    drop(restored);
-    let extent = Extent::survey(&**vfs, location, last.map(|last| last.min(durable)), durable)?;
+    let extent = Extent::survey(&**vfs, location, last.map(|last| last.min(durable)), durable, marks)?;
     let instance = directory.identity();
     let place = Place { vfs: &**vfs, location, instance: &instance };
     let history = DirectoryHistory::load(place)?;
     let history = history.unwrap_or_else(|| DirectoryHistory::unknown(&instance, Role::Replica));
     let saved = match extent.is_nothing() {
         true => None,
-        false => Some(Origin { vfs, location, catalog: directory.catalog(), history: &history }.save(&extent)?),
+        false => {
+            let catalog = directory.catalog();
+            Some(Origin { vfs, location, catalog, history: &history, marks }.save(&extent)?)
+        }
     };
     match extent.last.filter(|_| !extent.is_all()) {
         Some(last) => history.cutting(last),
@@ -51,6 +51,5 @@ pub fn cut(vfs: &Arc<dyn Vfs>, location: &Path, last: Option<Epoch>, keep: Keep,
     }
     .save(&**vfs, location)?;
     bound(&**vfs, location, keep);
-    drop(directory);
     Ok(Cut { extent, saved })
 }

@@ -12,6 +12,7 @@ use crate::vfs::{crashsafe, FileKind, Open, Vfs, VfsFile};
 use crate::wal::catalog::Catalog;
 use crate::wal::entry::{encode_end, Entry};
 use crate::wal::epoch_file::EpochFile;
+use crate::wal::epoch_marks::LogMarks;
 use crate::wal::history_file::DirectoryHistory;
 use crate::wal::manifest::Manifest;
 use crate::wal::names;
@@ -46,6 +47,8 @@ pub(super) struct Origin<'a> {
     pub location: &'a Path,
     pub catalog: &'a Catalog,
     pub history: &'a DirectoryHistory,
+    /// Where to begin to read the log files.
+    pub marks: &'a LogMarks,
 }
 
 impl Origin<'_> {
@@ -140,10 +143,10 @@ impl Origin<'_> {
     /// The sessions that are above, each log file under its name.
     fn copy_above(&self, partial: &Path, extent: &Extent, mut blobs: Blobs<'_>) -> Result<()> {
         for Log { name, bytes } in logs(&**self.vfs, self.location, self.catalog)? {
-            let path = partial.join(name);
+            let (path, marks) = (partial.join(&name), self.marks.of(&name).now());
             let failed = |e| Error::io("cannot write", &path, e);
             let mut copy: Option<Copy> = None;
-            for_each_part(&bytes, extent.last, extent.durable, &mut |part| match part {
+            for_each_part(&bytes, &marks, extent.last, extent.durable, &mut |part| match part {
                 Part::Entry(Entry::Put { blobs: ids, .. }) => ids.iter().try_for_each(|id| blobs.take(id)),
                 Part::Entry(_) => Ok(()),
                 Part::Session { epoch, range, ended } => {

@@ -11,8 +11,8 @@ use crate::types::{BlobId, Epoch};
 use crate::vfs::Vfs;
 use crate::wal::catalog::Catalog;
 use crate::wal::epoch_file::EpochFile;
+use crate::wal::epoch_marks::{EpochMarks, LogMarks};
 use crate::wal::history_file::DirectoryHistory;
-use crate::wal::rotation;
 use crate::wal::scanner::Edit;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,6 +37,8 @@ pub struct Restored {
     pub entries: u64,
     /// The largest BLOB id that a durable entry or the catalog knows.
     pub max_blob_id: BlobId,
+    /// Where another reader of a log file may begin, by its name.
+    pub marks: Vec<(String, EpochMarks)>,
 }
 
 impl LogDirectory {
@@ -46,16 +48,28 @@ impl LogDirectory {
     /// # Errors
     /// As those of opening and starting a data store; then no log file has been changed.
     pub fn open(vfs: Arc<dyn Vfs>, location: &Path, threads: usize) -> Result<(LogDirectory, Restored)> {
-        let directory = Directory::open(vfs, location)?;
+        LogDirectory::start(
+            Directory::open(vfs, location)?,
+            Reading { threads, snapshot_memory_bytes: None, marks: None },
+        )
+    }
+
+    /// The same for one that is open, when its epoch record or its history says something else than before. Nothing
+    /// has been appended to the log but whole sessions since `marks` were made, which say what need not be read again.
+    pub fn open_again(self, marks: &LogMarks, threads: usize) -> Result<(LogDirectory, Restored)> {
+        LogDirectory::start(self.directory, Reading { threads, snapshot_memory_bytes: None, marks: Some(marks) })
+    }
+
+    fn start(directory: Directory, reading: Reading<'_>) -> Result<(LogDirectory, Restored)> {
         let (vfs, location) = (directory.vfs().clone(), directory.location().to_owned());
         complete_cut(&directory)?;
-        let found = start::read(&directory, Reading { threads, snapshot_memory_bytes: None })?;
+        let found = start::read(&directory, reading)?;
         let is_empty = found.durable() == Epoch(0) && found.recovered.entries == 0;
         let instance = directory.identity();
         DirectoryHistory::open_replica(directory.place(&instance), found.durable(), is_empty)?;
-        let Started { epoch_file, last_epoch, entries, max_blob_id, .. } = found.put_right(Record::Durable)?;
+        let Started { epoch_file, last_epoch, entries, max_blob_id, marks, .. } = found.put_right(Record::Durable)?;
         own::delete_left(&*vfs, &location, &directory.catalog);
-        let restored = Restored { epoch_file, last_epoch, entries, max_blob_id };
+        let restored = Restored { epoch_file, last_epoch, entries, max_blob_id, marks };
         Ok((LogDirectory { vfs, location, directory }, restored))
     }
 
@@ -92,11 +106,6 @@ impl LogDirectory {
     /// Makes the changes to one log file and syncs it.
     pub fn apply(&self, path: &Path, edits: &[Edit]) -> Result<()> {
         apply(&*self.vfs, path, edits)
-    }
-
-    /// Gives a log file that nobody writes to a rotated name, durably.
-    pub fn rotate_file(&self, path: &Path) -> Result<()> {
-        rotation::rotate_file(&*self.vfs, path)
     }
 
     pub fn vfs(&self) -> &Arc<dyn Vfs> {

@@ -10,16 +10,20 @@ use crate::types::{BlobId, Epoch};
 use crate::vfs::Vfs;
 use crate::wal::catalog::Catalog;
 use crate::wal::epoch_file::EpochFile;
+use crate::wal::epoch_marks::{EpochMarks, LogMarks};
+use crate::wal::names;
 use crate::wal::rotation;
 use std::path::Path;
 
 /// How a directory is read.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Reading {
+pub(crate) struct Reading<'a> {
     /// Threads that read the log.
     pub threads: usize,
     /// Bound for the index, in bytes; `None` when no snapshot is wanted.
     pub snapshot_memory_bytes: Option<u64>,
+    /// Where to begin to read the files of a directory that has been open since they were made; without a snapshot.
+    pub marks: Option<&'a LogMarks>,
 }
 
 /// Which epoch a start records.
@@ -53,13 +57,15 @@ pub(crate) struct Started {
     pub max_blob_id: BlobId,
     pub snapshot: Snapshot,
     pub warnings: Vec<String>,
+    /// Where another reader of a log file may begin, by its name.
+    pub marks: Vec<(String, EpochMarks)>,
 }
 
 /// Reads the log of an open directory.
 ///
 /// # Errors
 /// [`Error::Corrupted`](crate::error::Error::Corrupted) when acknowledged data is damaged.
-pub(crate) fn read<'d>(directory: &'d Directory, reading: Reading) -> Result<Found<'d>> {
+pub(crate) fn read<'d>(directory: &'d Directory, reading: Reading<'_>) -> Result<Found<'d>> {
     let (vfs, location) = (&**directory.vfs(), directory.location());
     let recovered = read_log(vfs, location, &directory.catalog, directory.has_end_markers(), reading, None)?;
     Ok(Found { directory, recovered })
@@ -71,7 +77,7 @@ pub(super) fn read_log(
     location: &Path,
     catalog: &Catalog,
     end_markers: bool,
-    reading: Reading,
+    reading: Reading<'_>,
     onlooker: Option<&dyn Onlooker>,
 ) -> Result<Recovered> {
     let input = input(vfs, location, catalog, end_markers, reading);
@@ -80,7 +86,7 @@ pub(super) fn read_log(
 
 /// The durable epoch of a directory whose log cannot be read; `None` when that cannot be known either.
 pub(super) fn recorded(vfs: &dyn Vfs, location: &Path, catalog: &Catalog) -> Option<Epoch> {
-    let reading = Reading { threads: 1, snapshot_memory_bytes: None };
+    let reading = Reading { threads: 1, snapshot_memory_bytes: None, marks: None };
     recovery::durable_epoch(&input(vfs, location, catalog, true, reading)).ok()
 }
 
@@ -89,7 +95,7 @@ fn input<'a>(
     location: &'a Path,
     catalog: &'a Catalog,
     end_markers: bool,
-    reading: Reading,
+    reading: Reading<'a>,
 ) -> Input<'a> {
     Input {
         vfs,
@@ -101,6 +107,7 @@ fn input<'a>(
         releases: false,
         stopping: None,
         pace: None,
+        marks: reading.marks,
     }
 }
 
@@ -122,7 +129,7 @@ impl Found<'_> {
     /// [`Error::Io`](crate::error::Error::Io); the directory must be opened anew then.
     pub fn put_right(self, record: Record) -> Result<Started> {
         let durable = self.durable();
-        let Found { directory, recovered } = self;
+        let Found { directory, mut recovered } = self;
         for warning in &recovered.warnings {
             log::warn!("{warning}");
         }
@@ -148,6 +155,8 @@ impl Found<'_> {
         if all {
             log::info!("WAL rotation completed.");
         }
+        // Those of the files that have another name now.
+        recovered.marks.retain(|(name, _)| !names::is_active_log(name) || !must_not_grow(name));
         Ok(Started {
             epoch_file,
             durable,
@@ -156,6 +165,7 @@ impl Found<'_> {
             max_blob_id: recovered.max_blob_id.max(directory.catalog.max_blob_id),
             snapshot: recovered.snapshot,
             warnings: recovered.warnings,
+            marks: recovered.marks,
         })
     }
 }

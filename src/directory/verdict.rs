@@ -40,7 +40,7 @@ impl OfflineDirectory {
     /// # Errors
     /// As those of [`OfflineDirectory::verdict`].
     pub fn verdict_before(&self, threads: usize, onlooker: &dyn Onlooker) -> Result<Verdict> {
-        self.judge(self.read(Reading { threads, snapshot_memory_bytes: None }, Some(onlooker)))
+        self.judge(self.read(Reading { threads, snapshot_memory_bytes: None, marks: None }, Some(onlooker)))
     }
 
     fn judge(&self, outcome: Result<Recovered>) -> Result<Verdict> {
@@ -63,7 +63,7 @@ impl OfflineDirectory {
     /// # Errors
     /// What a start refuses the log for; [`Error::Io`] when that cannot be known.
     pub fn read_log(&self, threads: usize, snapshot_memory_bytes: Option<u64>) -> Result<Recovered> {
-        self.read(Reading { threads, snapshot_memory_bytes }, None)
+        self.read(Reading { threads, snapshot_memory_bytes, marks: None }, None)
     }
 
     fn read(&self, reading: Reading, onlooker: Option<&dyn Onlooker>) -> Result<Recovered> {

@@ -86,6 +86,7 @@ impl Dir {
             releases: true,
             stopping: None,
             pace: None,
+            marks: None,
         }
     }
 

@@ -4,6 +4,7 @@
 use crate::error::{Error, Result};
 use crate::vfs::{DirEntry, FileKind, Mapping, Open, Vfs};
 use crate::wal::catalog::Catalog;
+use crate::wal::epoch_marks::LogMarks;
 use crate::wal::{epoch_file, names};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,8 @@ pub struct Input<'a> {
     pub stopping: Option<&'a AtomicBool>,
     /// How fast it may be read at most; `None` for as fast as can be.
     pub pace: Option<&'a Pace>,
+    /// Where to begin to read files that were read before; `None` for the begin. Not for a snapshot.
+    pub marks: Option<&'a LogMarks>,
 }
 
 /// A bound for what is read in a second. May be used by several threads.

@@ -30,6 +30,7 @@ pub use snapshot::{Cursor, Row, Snapshot};
 use crate::error::{Damage, Error, Remedy, Result};
 use crate::types::{BlobId, Epoch};
 use crate::vfs::Mapping;
+use crate::wal::epoch_marks::EpochMarks;
 use crate::wal::names;
 use crate::wal::scanner::{Edit, FileScan};
 use input::Source;
@@ -53,6 +54,8 @@ pub struct Recovered {
     pub open_ended: Vec<String>,
     pub warnings: Vec<String>,
     pub entries: u64,
+    /// Where another reader of a log file may begin, by its name.
+    pub marks: Vec<(String, EpochMarks)>,
 }
 
 /// Reads the directory.
@@ -81,8 +84,9 @@ pub fn read(input: &Input<'_>, with_snapshot: bool, onlooker: Option<&dyn Onlook
     // Then zeros are what a power cut left of sessions that were never acknowledged.
     let may_be_zeros = has_content || records.say_nothing_is_durable();
     let mut edits = Vec::new();
-    let mut open_ended = Vec::new();
+    let (mut open_ended, mut marks) = (Vec::new(), Vec::new());
     for (source, scan) in sources.iter().zip(&scans.files) {
+        marks.push((source.name.clone(), scan.marks.clone()));
         check_against_epoch_file(input, source, scan, may_be_zeros, durable)?;
         recovered_epoch = recovered_epoch.max(scan.max_epoch);
         let found = scan.warnings.iter().map(|warning| format!("{}: {warning}", source.path.display()));
@@ -122,7 +126,18 @@ pub fn read(input: &Input<'_>, with_snapshot: bool, onlooker: Option<&dyn Onlook
         false => Snapshot::empty(),
     };
     let last_epoch = recovered_epoch;
-    Ok(Recovered { snapshot, durable, nothing_durable, last_epoch, max_blob_id, edits, open_ended, warnings, entries })
+    Ok(Recovered {
+        snapshot,
+        durable,
+        nothing_durable,
+        last_epoch,
+        max_blob_id,
+        edits,
+        open_ended,
+        warnings,
+        entries,
+        marks,
+    })
 }
 
 /// The durable epoch that the epoch files give, 0 when they hold no record.

@@ -135,7 +135,9 @@ pub(super) fn scan<'a>(
         let scan = if source.compacted {
             compacted::scan(&source.bytes, &source.path, collector)
         } else {
-            scanner::scan(&source.bytes, durable, input.end_markers, &source.path, collector)
+            let known = input.marks.filter(|_| !indexing).map(|marks| marks.of(&source.name).now());
+            let known = known.unwrap_or_default();
+            scanner::scan_again(&source.bytes, durable, input.end_markers, &source.path, &known, collector)
         };
         let follower = collector.follower.take();
         if let Some(error) = collector.error.take() {

@@ -152,29 +152,37 @@ fn walk(log: &WrittenLog, bytes: &[u8], above: Epoch, mut each: impl FnMut(Found
         None => Ok(()),
     };
     let mut has_blobs = false;
-    let mut walk = Walk::new(bytes);
+    let marks = log.marks.now();
+    let (mut walk, mut marker) = marks.walk(bytes, marks.behind(bytes, above));
     while let Some((offset, step)) = walk.next() {
         match step {
             Ok(Step::Begin { session, unended }) => {
+                marker.begin(bytes, &session, unended.is_some());
                 check(unended)?;
                 if !session.invalidated && session.epoch == Epoch(0) && above == Epoch(0) {
                     return Err(NotShippable::BeforeFirstEpoch { log: name() }.into());
                 }
                 has_blobs = false;
             }
-            Ok(Step::Mark { unended }) => check(unended)?,
+            Ok(Step::Mark { unended }) => {
+                marker.another_writer(unended.is_some());
+                check(unended)?;
+            }
             Ok(Step::Entry(Entry::Put { blobs, .. })) => has_blobs |= blobs.iter().next().is_some(),
             Ok(Step::Entry(_)) => {}
-            Ok(Step::End { session, next }) if is_wanted(&session) => {
-                let (epoch, start, len) = (session.epoch, session.offset as u64, (next - session.offset) as u64);
-                each(Found { epoch, log: 0, has_blobs, start, len });
+            Ok(Step::End { session, next }) => {
+                marker.end(session);
+                if is_wanted(&session) {
+                    let (epoch, start, len) = (session.epoch, session.offset as u64, (next - session.offset) as u64);
+                    each(Found { epoch, log: 0, has_blobs, start, len });
+                }
             }
-            Ok(Step::End { .. }) => {}
             // A start leaves such bytes in a rotated file, behind a session that does not count.
             Err(_) if walk.session().is_some_and(|session| session.invalidated) => return Ok(()),
             Err(_) => return Err(BacklogError::Unreadable { log: name(), offset: offset as u64 }),
         }
     }
+    log.marks.learn(marker.done());
     check(walk.session())
 }
 
@@ -185,6 +193,7 @@ mod tests {
     use crate::types::{StorageId, WriteVersion};
     use crate::vfs::{Open, SimFs, Vfs};
     use crate::wal::entry;
+    use crate::wal::epoch_marks::FileMarks;
     use std::path::Path;
 
     fn session(epoch: u64, key: &str, blobs: &[BlobId], ended: bool) -> Vec<u8> {
@@ -204,7 +213,8 @@ mod tests {
             let name = format!("pwal_{channel:04}");
             let file = fs.open(&Path::new("/log").join(&name), Open::New).unwrap();
             file.write_at(0, bytes).unwrap();
-            WrittenLog { name, channel: channel as u32, file: file.into(), len: bytes.len() as u64 }
+            let marks = FileMarks::default();
+            WrittenLog { name, channel: channel as u32, file: file.into(), len: bytes.len() as u64, marks }
         });
         Subscription { logs: logs.collect(), stored_before: Epoch(0), compacted: Epoch(0), channels: 2 }
     }

@@ -2,9 +2,10 @@
 //! Gives a replica's content up for that of its primary: for a directory that was found to differ. The log of a primary
 //! is never given up.
 
-use crate::directory::{cut, Access, Cut, Keep, OfflineDirectory};
+use crate::directory::{cut, Access, Cut, Keep, LogDirectory, OfflineDirectory};
 use crate::error::{Error, Result};
 use crate::vfs::Vfs;
+use crate::wal::epoch_marks::LogMarks;
 use crate::wal::history_file::Role;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,7 +26,8 @@ pub fn repair(vfs: &Arc<dyn Vfs>, location: &Path, keep: Keep) -> Result<Cut> {
         Some(history) if history.is_given_up() => "waits for a base sync already",
         Some(_) => {
             let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-            return cut(vfs, location, None, keep, threads);
+            let (directory, restored) = LogDirectory::open(vfs.clone(), location, threads)?;
+            return cut(&directory, restored.epoch_file.recorded(), &LogMarks::default(), None, keep);
         }
     };
     Err(Error::WrongState(format!("{} {refused}", location.display())))

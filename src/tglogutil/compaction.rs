@@ -63,6 +63,7 @@ pub fn run(
         releases: false,
         stopping: None,
         pace: None,
+        marks: None,
     };
     let built = build(&input, limit, &work.path).inspect_err(|e| log_refusal(e, directory.location()))?;
     if options.dry_run {

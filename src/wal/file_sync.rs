@@ -3,6 +3,7 @@
 //! next sync succeeds and has saved nothing. So one thread at a time syncs a file or the names of a directory, whoever
 //! comes behind a failure fails too, and no failed sync is tried again by anybody.
 
+use super::epoch_marks::LogMarks;
 use super::rotation;
 use crate::error::{Error, Result};
 use crate::lock_order::{Mutex, Rank};
@@ -17,11 +18,18 @@ pub struct NameSync {
     directory: PathBuf,
     /// Why nobody knows any more which names are durable. Locked by whoever syncs.
     failure: Mutex<Option<String>>,
+    marks: LogMarks,
 }
 
 impl NameSync {
     pub fn new(vfs: Arc<dyn Vfs>, directory: &Path) -> NameSync {
-        NameSync { vfs, directory: directory.to_owned(), failure: Mutex::new(Rank::NameSync, None) }
+        let (failure, marks) = (Mutex::new(Rank::NameSync, None), LogMarks::default());
+        NameSync { vfs, directory: directory.to_owned(), failure, marks }
+    }
+
+    /// Where to begin to read the log files that have these names.
+    pub fn marks(&self) -> &LogMarks {
+        &self.marks
     }
 
     /// Makes the names durable that stand in the directory now.
@@ -43,11 +51,13 @@ impl NameSync {
     pub(crate) fn rotate(&self, path: &Path) -> Result<()> {
         let mut failure = self.failure.lock();
         check(failure.as_ref())?;
-        rotation::rotate_file(&*self.vfs, path).inspect_err(|error| {
+        let rotated = rotation::rotate_file(&*self.vfs, path).inspect_err(|error| {
             if !matches!(self.vfs.kind(path), Ok(Some(FileKind::File))) {
                 *failure = Some(error.cause());
             }
-        })
+        })?;
+        rotated.into_iter().for_each(|target| self.marks.renamed(path, &target));
+        Ok(())
     }
 
     /// Whether names could not be made durable.

@@ -8,6 +8,7 @@ pub mod claim;
 pub mod confirmed;
 pub mod entry;
 pub mod epoch_file;
+pub mod epoch_marks;
 pub mod file_sync;
 pub mod history;
 pub mod history_file;

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::vfs::{crashsafe, FileKind, Open, Vfs};
 use crate::wal::catalog::Catalog;
 use crate::wal::names;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 /// The largest time that stands in a name which this process has given or found in a catalog.
@@ -28,8 +28,8 @@ fn unused_ms() -> u128 {
     next(last).into()
 }
 
-/// Gives the file a rotated name, durably.
-pub(crate) fn rename_to_rotated(vfs: &dyn Vfs, path: &Path) -> Result<()> {
+/// Gives the file a rotated name, durably; returns where it is then.
+pub(crate) fn rename_to_rotated(vfs: &dyn Vfs, path: &Path) -> Result<PathBuf> {
     let failed = |e| Error::io("cannot rotate", path, e);
     let directory = crashsafe::parent(path);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -37,22 +37,22 @@ pub(crate) fn rename_to_rotated(vfs: &dyn Vfs, path: &Path) -> Result<()> {
     for k in 0..=u32::MAX {
         let target = directory.join(names::rotated(&name, now, k));
         if vfs.kind(&target).map_err(failed)?.is_none() {
-            return crashsafe::rename(vfs, path, &target).map_err(failed);
+            return crashsafe::rename(vfs, path, &target).map_err(failed).map(|()| target);
         }
     }
     Err(failed(std::io::ErrorKind::AlreadyExists.into()))
 }
 
-/// Rotates a file that no session is writing to, if there is anything in it.
-pub(crate) fn rotate_file(vfs: &dyn Vfs, path: &Path) -> Result<()> {
+/// Rotates a file that no session is writing to, if there is anything in it; returns where it is then.
+pub(crate) fn rotate_file(vfs: &dyn Vfs, path: &Path) -> Result<Option<PathBuf>> {
     let failed = |e| Error::io("cannot rotate", path, e);
     if vfs.kind(path).map_err(failed)? != Some(FileKind::File) {
-        return Ok(());
+        return Ok(None);
     }
     let len = vfs.open(path, Open::Read).and_then(|file| file.len()).map_err(failed)?;
     match len {
-        0 => Ok(()),
-        _ => rename_to_rotated(vfs, path),
+        0 => Ok(None),
+        _ => rename_to_rotated(vfs, path).map(Some),
     }
 }
 

@@ -7,6 +7,7 @@
 //! was acknowledged must read whole. `docs/recovery.md` has a row for each case.
 
 use super::entry::{tag, Entry, Unreadable, END_LEN, END_PLAIN, MARKER_LEN};
+use super::epoch_marks::{EpochMark, EpochMarks, Marker};
 use super::names;
 use super::read_ahead::ReadAhead;
 use super::sessions::{Obstacle, Origin, Session, Step, Walk};
@@ -82,6 +83,8 @@ pub struct FileScan {
     pub invalidated_sessions: u64,
     /// Where sessions beyond the durable epoch stand that an earlier start has invalidated.
     pub marked_beyond: Vec<usize>,
+    /// Where another reader may begin.
+    pub marks: EpochMarks,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,20 +106,20 @@ pub fn scan(
     path: &Path,
     visitor: &mut impl Visitor,
 ) -> Result<FileScan, Box<Damage>> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let mut scanner = Scanner {
-        walk: Walk::new(bytes),
-        bytes,
-        durable,
-        path,
-        rotated: !names::is_active_log(&name),
-        session: None,
-        last_ended: None,
-        ends: 0,
-        behind_mark: false,
-        unended: None,
-        out: FileScan::default(),
-    };
+    scan_again(bytes, durable, end_markers, path, &EpochMarks::default(), visitor)
+}
+
+/// The same for a file that was scanned before and of which nothing was changed since before those of its `marks` that
+/// fit: what is durable there is not read again, and not handed out.
+pub fn scan_again(
+    bytes: &[u8],
+    durable: Epoch,
+    end_markers: bool,
+    path: &Path,
+    marks: &EpochMarks,
+    visitor: &mut impl Visitor,
+) -> Result<FileScan, Box<Damage>> {
+    let mut scanner = Scanner::new(bytes, durable, path, marks);
     let mut counts = false;
     let mut ahead = ReadAhead::default();
     while let Some((offset, step)) = scanner.walk.next() {
@@ -124,6 +127,7 @@ pub fn scan(
             Ok(Step::Entry(entry)) if counts => visitor.entry(offset, entry),
             Ok(Step::Entry(_)) => {}
             Ok(Step::Begin { session, unended }) => {
+                scanner.marker.begin(bytes, &session, unended.is_some());
                 scanner.leave_unended(unended, true)?;
                 scanner.begin(session);
                 counts = scanner.kind(session) == Kind::Durable;
@@ -134,6 +138,7 @@ pub fn scan(
                 if let Some(session) = unended.filter(|&session| scanner.kind(session) == Kind::Durable) {
                     return Err(scanner.without_end(session));
                 }
+                scanner.marker.another_writer(unended.is_some());
                 scanner.leave_unended(unended, true)?;
                 scanner.behind_mark = true;
             }
@@ -175,6 +180,7 @@ pub(crate) fn ended_session_behind(bytes: &[u8], offset: usize, limit: Epoch, ow
 
 struct Scanner<'a> {
     walk: Walk<'a>,
+    marker: Marker,
     bytes: &'a [u8],
     durable: Epoch,
     path: &'a Path,
@@ -191,6 +197,30 @@ struct Scanner<'a> {
     out: FileScan,
 }
 
+impl<'a> Scanner<'a> {
+    fn new(bytes: &'a [u8], durable: Epoch, path: &'a Path, marks: &EpochMarks) -> Scanner<'a> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let known = marks.behind(bytes, durable);
+        let (walk, marker) = marks.walk(bytes, known);
+        let mut scanner = Scanner {
+            walk,
+            marker,
+            bytes,
+            durable,
+            path,
+            rotated: !names::is_active_log(&name),
+            session: None,
+            last_ended: None,
+            ends: 0,
+            behind_mark: false,
+            unended: None,
+            out: FileScan::default(),
+        };
+        known.into_iter().for_each(|mark| scanner.resume(mark));
+        scanner
+    }
+}
+
 impl Scanner<'_> {
     fn kind(&self, session: Session) -> Kind {
         match session.invalidated {
@@ -198,6 +228,13 @@ impl Scanner<'_> {
             false if session.epoch <= self.durable => Kind::Durable,
             false => Kind::Beyond,
         }
+    }
+
+    /// Goes on behind sessions all of which are durable.
+    fn resume(&mut self, mark: &EpochMark) {
+        self.begin(mark.previous);
+        self.end(mark.previous);
+        (self.out.max_epoch, self.out.last_durable) = (mark.last, mark.last_valid);
     }
 
     fn begin(&mut self, Session { offset, epoch, invalidated, .. }: Session) {
@@ -222,6 +259,7 @@ impl Scanner<'_> {
     }
 
     fn end(&mut self, session: Session) {
+        self.marker.end(session);
         let kind = self.kind(session);
         self.ends += 1;
         self.behind_mark = false;
@@ -427,6 +465,7 @@ impl Scanner<'_> {
         // Where nothing says whether the last session was ended, it counts as one that was.
         self.out.has_ended_session |=
             !end_markers && last.is_some_and(|last| !last.invalidated && last.epoch > Epoch(0));
+        self.out.marks = self.marker.done();
         Ok(self.out)
     }
 }

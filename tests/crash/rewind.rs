@@ -7,9 +7,9 @@ use super::faults::each_fault;
 use super::power_cuts::losses;
 use super::runner::tail;
 use super::sweep::sweep;
-use limestone_core::datastore::{Datastore, Settings};
-use limestone_core::directory::{cut, Keep};
-use limestone_core::error::Result;
+use limestone_core::datastore::{Commit, Datastore, Settings};
+use limestone_core::directory::Keep;
+use limestone_core::error::{Error, Result};
 use limestone_core::replication::replica_store::StandbyStore;
 use limestone_core::tglogutil;
 use limestone_core::types::{BlobId, Epoch, StorageId, WriteVersion};
@@ -65,13 +65,13 @@ fn keep() -> Keep {
 
 /// Takes the directory back and goes on with what the primary has in that epoch.
 fn workload(fs: &SimFs) -> Result<()> {
-    let vfs: Arc<dyn Vfs> = Arc::new(fs.clone());
-    let mut store = StandbyStore::open(vfs.clone(), Path::new(DIR))?;
+    let mut store = StandbyStore::open(Arc::new(fs.clone()), Path::new(DIR))?;
     if store.durable() > Epoch(COMMON + 1) {
-        store.close();
-        drop(store);
-        cut(&vfs, Path::new(DIR), Some(Epoch(COMMON)), keep(), 2)?;
-        store = StandbyStore::open(vfs, Path::new(DIR))?;
+        let held = store.hold().ok_or(Error::WrongState("the disk has failed".to_owned()))?;
+        let cut = held.cut(Some(Epoch(COMMON)), keep());
+        // Whatever has become of it.
+        store = StandbyStore::open_held(held, Commit::Direct)?;
+        cut?;
     }
     if store.durable() == Epoch(COMMON) {
         store.lane(0).append(Epoch(COMMON + 1), true, true, &session(COMMON + 1, "of the primary", &[]))?;

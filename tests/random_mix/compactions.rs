@@ -126,6 +126,7 @@ impl World {
             releases: false,
             stopping: None,
             pace: None,
+            marks: None,
         };
         let built = compaction::build(&input, None, &work).map_err(text)?;
         directory.rotate(|_| true).map_err(text)?;

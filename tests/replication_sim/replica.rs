@@ -5,7 +5,7 @@ use crate::link::{Arrival, End};
 use crate::model::LOCATION;
 use crate::setup::{Sabotage, Setup, TIMEOUT};
 use crate::tap::{expected, seen, Step};
-use limestone_core::directory::{self, Keep};
+use limestone_core::directory::Keep;
 use limestone_core::replication::native::protocol::handshake::{
     check_term, decide, followed, history_of, Identified, ReplicaHandshake, ReplicaStep, Standing,
 };
@@ -282,11 +282,12 @@ impl Replica {
             }),
             Common::Nothing | Common::Forgotten => None,
         };
-        self.store.close();
-        let vfs: Arc<dyn Vfs> = Arc::new(self.fs.clone());
-        let cut = directory::cut(&vfs, Path::new(LOCATION), last, Keep::default(), 1);
         // The power may have gone: the machine ends then.
-        let result = cut.and_then(|cut| Ok((cut, opened(&self.fs, self.setup)?)));
+        let Some(held) = self.store.hold() else {
+            return if self.fs.has_failed() { Ok(()) } else { Err("the directory is not held".to_owned()) };
+        };
+        let cut = held.cut(last, Keep::default());
+        let result = cut.and_then(|cut| Ok((cut, StandbyStore::open_held(held, self.setup.commit)?)));
         match result {
             Err(_) if self.fs.has_failed() => Ok(()),
             Err(e) => Err(format!("a rewind to {last:?}: {e}")),

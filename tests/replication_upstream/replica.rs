@@ -277,6 +277,7 @@ fn compact(dir: &Path) {
         releases: true,
         stopping: None,
         pace: None,
+        marks: None,
     };
     let work = dir.join("replica_staging");
     let built = compaction::build(&input, None, &work).unwrap();

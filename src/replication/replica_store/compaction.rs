@@ -71,6 +71,7 @@ impl StandbyStore {
             releases: true,
             stopping: Some(work.stopping),
             pace: None,
+            marks: None,
         };
         let prepared = match compaction::behind_others(self.location(), || compaction::prepare(&input, epoch, None)) {
             Ok(Preparation::Done(prepared)) => prepared,

@@ -3,17 +3,19 @@
 
 use super::blobs::{self, BlobReceiver};
 use super::gate::Gate;
+use super::held::HeldDirectory;
 use super::journaling;
 use super::lane::LaneLog;
 use super::shared::{closed, Failure, Shared};
 use super::staging::STAGING_DIR;
 use super::versions::{self, SwitchedVersions};
 use crate::datastore::{Commit, Committer};
-use crate::directory::LogDirectory;
+use crate::directory::{LogDirectory, Restored};
 use crate::error::{Error, Result};
 use crate::lock_order::{Mutex, MutexGuard, Rank};
 use crate::types::{BlobId, Epoch};
 use crate::vfs::{crashsafe, Vfs};
+use crate::wal::epoch_marks::LogMarks;
 use crate::wal::file_sync::NameSync;
 use crate::wal::journal::Pause;
 use crate::wal::names;
@@ -22,8 +24,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
 
-/// Threads that read the log at a start.
-const RECOVERY_THREADS: usize = 8;
+/// Threads that read the log at a start, at most.
+const RECOVERY_THREADS_MAX: usize = 8;
+
+fn recovery_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get()).min(RECOVERY_THREADS_MAX)
+}
 
 /// The data directory of a replica. Calls may come from any thread.
 #[derive(Debug)]
@@ -54,8 +60,18 @@ impl StandbyStore {
 
     /// The same; `commit` is how what is recorded becomes durable.
     pub fn open_with(vfs: Arc<dyn Vfs>, location: &Path, commit: Commit) -> Result<StandbyStore> {
-        let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let (directory, restored) = LogDirectory::open(vfs, location, RECOVERY_THREADS.min(processors))?;
+        StandbyStore::opened(LogDirectory::open(vfs, location, recovery_threads())?, commit)
+    }
+
+    /// Opens what was [held](Self::hold).
+    ///
+    /// # Errors
+    /// As those of [`Self::open`]; the lock is given back then.
+    pub fn open_held(held: HeldDirectory, commit: Commit) -> Result<StandbyStore> {
+        StandbyStore::opened(held.directory.open_again(held.names.marks(), recovery_threads())?, commit)
+    }
+
+    fn opened((directory, restored): (LogDirectory, Restored), commit: Commit) -> Result<StandbyStore> {
         let (vfs, location) = (directory.vfs().clone(), directory.location().to_owned());
         let staging = location.join(STAGING_DIR);
         let failed = |e| Error::io("cannot open", &staging, e);
@@ -69,10 +85,12 @@ impl StandbyStore {
         let versions = versions::Versions::new(versions::load(&*vfs, &location, &identity));
         let (failure, epoch_file) = (Failure::default(), Arc::new(Mutex::new(Rank::EpochFile, restored.epoch_file)));
         let journal = journaling::start(commit, &directory, epoch_file.clone(), failure.clone())?;
+        let names = Arc::new(NameSync::new(vfs.clone(), &location));
+        names.marks().replace(restored.marks);
         Ok(StandbyStore {
             committer: Mutex::new(Rank::Recorder, Committer::new(epoch_file, journal.clone())),
             shared: Arc::new(Shared {
-                names: Arc::new(NameSync::new(vfs.clone(), &location)),
+                names,
                 vfs,
                 location,
                 directory: Mutex::new(Rank::ReplicaDirectory, Some(directory)),
@@ -151,13 +169,25 @@ impl StandbyStore {
     /// Puts the journal away and gives back the lock of the directory; nothing can be written any more. When the disk
     /// has failed the next start settles the journal.
     pub fn close(&self) {
+        self.take_directory();
+    }
+
+    /// The same, but for the lock of the directory, which what is returned has. `None` when it is closed already, and
+    /// when something has failed, so that the directory is one for a start: then the lock is given back.
+    pub fn hold(&self) -> Option<HeldDirectory> {
+        let directory = self.take_directory()?;
+        let (durable, names) = (self.durable(), self.shared.names.clone());
+        Some(HeldDirectory { directory, durable, names }).filter(|_| self.failure().is_none())
+    }
+
+    fn take_directory(&self) -> Option<LogDirectory> {
         let mut directory = self.shared.directory.lock();
         if let (Some(_), Some(journal)) = (&*directory, &self.shared.journal) {
             if let Err(e) = journal.close().map_err(|e| self.shared.fail(e)) {
                 log::warn!("the commit journal is not settled, which the next start does: {e}");
             }
         }
-        *directory = None;
+        directory.take()
     }
 
     /// Whether it gave back the lock of the directory.
@@ -284,6 +314,11 @@ impl StandbyStore {
         if let Some(journal) = &self.shared.journal {
             journal.refuse(&error.cause());
         }
+    }
+
+    /// Where to begin to read its log files.
+    pub fn marks(&self) -> &LogMarks {
+        self.shared.names.marks()
     }
 
     /// The disk that the directory is on.

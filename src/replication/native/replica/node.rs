@@ -14,7 +14,7 @@ use crate::lock_order::{Condvar, Mutex, Rank, ReadGuard, RwLock};
 use crate::replication::native::protocol::handshake::{check_term, followed, history_of, Standing, Terms};
 use crate::replication::native::protocol::message::{Code, Outcome, PrimaryIdentity, Reason};
 use crate::replication::native::protocol::Millis;
-use crate::replication::replica_store::{directory_id, BaseStaging, StandbyStore, SwitchedVersions};
+use crate::replication::replica_store::{directory_id, BaseStaging, HeldDirectory, StandbyStore, SwitchedVersions};
 use crate::replication::secret::Secret;
 use crate::replication::status::{Known, LinkState, Status};
 use crate::types::Epoch;
@@ -228,21 +228,30 @@ impl Node {
         Ok(())
     }
 
-    /// Gives back the lock of the directory; until [`Self::open_store`] primaries are told to come again.
+    /// Gives back the lock of the directory: primaries are told to come again.
     pub(super) fn close_store(&self) {
-        self.look();
-        if let Some(store) = self.store.write().take() {
-            store.close();
-            if let Some(failure) = store.failure() {
-                self.failure.lock().get_or_insert(failure);
-            }
-        }
+        drop(self.hold_store());
     }
 
-    /// Opens the directory anew.
-    pub(super) fn open_store(&self) -> Result<()> {
+    /// The same until [`Self::open_held`], but nobody else gets the lock meanwhile. `None` when the directory is closed
+    /// already or has failed.
+    pub(super) fn hold_store(&self) -> Option<HeldDirectory> {
+        self.look();
+        let store = self.store.write().take()?;
+        let held = store.hold();
+        if let Some(failure) = store.failure() {
+            self.failure.lock().get_or_insert(failure);
+        }
+        held
+    }
+
+    /// Opens a directory that was held.
+    pub(super) fn open_held(&self, held: HeldDirectory) -> Result<()> {
         // Who asks for the store meanwhile is told that it is away, and does not wait.
-        let store = self.open_directory()?;
+        self.take_store(StandbyStore::open_held(held, self.options.commit)?)
+    }
+
+    fn take_store(&self, store: StandbyStore) -> Result<()> {
         let mut slot = self.store.write();
         *self.history.lock() = read_history(&*self.vfs, &self.location, &store.identity())?;
         *slot = Some(Arc::new(store));

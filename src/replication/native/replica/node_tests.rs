@@ -11,7 +11,7 @@ fn who_only_looks_while_the_directory_is_given_back_does_not_end_the_replica() {
     node.close_store();
     let looking = OfflineDirectory::open(Arc::new(RealFs), dir.path(), Access::Read).unwrap();
     std::thread::scope(|scope| {
-        let opening = scope.spawn(|| node.open_store());
+        let opening = scope.spawn(|| node.open_directory().and_then(|store| node.take_store(store)));
         // Long enough to meet the lock; when it is not, nothing is tested.
         std::thread::sleep(4 * LOCK_POLL);
         assert_eq!(node.store().err().map(|reason| reason.code), Some(Code::BUSY));

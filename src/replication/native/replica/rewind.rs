@@ -5,7 +5,7 @@
 
 use super::node::Node;
 use super::rewinds::Wanted;
-use crate::directory::{self, Cut, Extent, Keep};
+use crate::directory::{Cut, Extent, Keep};
 use crate::replication::native::protocol::handshake::Standing;
 use crate::replication::native::protocol::message::{Code, PrimaryIdentity, Reason};
 use crate::replication::replica_store::StandbyStore;
@@ -44,7 +44,7 @@ impl Node {
             Ok(extent) => extent,
             Err(e) => return Reason::new(Code::DIVERGED, format!("{}; {e}", diverged.text)),
         };
-        let mut state = self.rewinds.lock();
+        let state = self.rewinds.lock();
         let keep = state.told.or(extent.is_nothing().then(Keep::default));
         let Some(keep) = keep else {
             let dir = self.location().display();
@@ -55,9 +55,11 @@ impl Node {
             );
             return Reason::new(Code::DIVERGED, text);
         };
-        state.wanted = Some(Wanted { last, keep });
         drop(state);
-        self.close_store();
+        let Some(held) = self.hold_store() else {
+            return Reason::new(Code::BUSY, "the directory is being closed");
+        };
+        self.rewinds.lock().wanted = Some(Wanted { held, last, keep });
         let to = last.map_or("before its first epoch".to_owned(), |last| format!("to epoch {last}"));
         let text = format!("the directory goes back {to}: {extent}");
         self.board.disconnected(LinkState::Connecting, &text, false);
@@ -69,7 +71,7 @@ impl Node {
         if let Some(extent) = known.filter(|extent| (extent.last, extent.durable) == (last, durable)) {
             return Ok(extent);
         }
-        let extent = Extent::survey(&**store.vfs(), store.location(), last, durable)?;
+        let extent = Extent::survey(&**store.vfs(), store.location(), last, durable, store.marks())?;
         self.rewinds.lock().counted = Some(extent);
         Ok(extent)
     }
@@ -77,9 +79,8 @@ impl Node {
     /// Carries out the rewind that was decided, if one was, and opens the directory again. When it fails the directory
     /// stays as it was, or the next opening completes it.
     pub(super) fn rewind(&self) {
-        let Some(Wanted { last, keep }) = self.rewinds.lock().wanted.take() else { return };
-        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-        match directory::cut(self.vfs(), self.location(), last, keep, threads) {
+        let Some(Wanted { held, last, keep }) = self.rewinds.lock().wanted.take() else { return };
+        match held.cut(last, keep) {
             Ok(cut) => {
                 let saved = match &cut.saved {
                     Some(saved) => format!("it is saved in {}", saved.display()),
@@ -91,7 +92,7 @@ impl Node {
             }
             Err(e) => log::error!("replication: the directory cannot be taken back: {e}"),
         }
-        if let Err(e) = self.open_store() {
+        if let Err(e) = self.open_held(held) {
             self.failed(&e);
         }
     }

@@ -3,6 +3,7 @@
 
 use crate::directory::{Cut, Extent, Keep};
 use crate::lock_order::{Mutex, MutexGuard};
+use crate::replication::replica_store::HeldDirectory;
 use crate::types::Epoch;
 
 /// What is known of rewinds.
@@ -27,8 +28,9 @@ pub(super) struct State {
     pub(super) done: Option<Cut>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Wanted {
+    pub(super) held: HeldDirectory,
     pub(super) last: Option<Epoch>,
     pub(super) keep: Keep,
 }
