@@ -6,7 +6,7 @@ use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(50);
 /// A replica that is back should not have to wait for its primary.
-const LONGEST: Duration = Duration::from_millis(500);
+const LONGEST: Duration = Duration::from_millis(250);
 
 /// The waiting times of one connection.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ mod tests {
     fn times_grow_up_to_the_bound_and_begin_anew_after_a_success() {
         let mut backoff = Backoff::new(Duration::from_millis(300));
         let times: Vec<Duration> = std::iter::repeat_with(|| backoff.next()).take(8).collect();
-        for (time, expected) in times.iter().zip([50, 100, 200, 300, 300, 300, 300, 300]) {
+        for (time, expected) in times.iter().zip([50, 100, 200, 250, 250, 250, 250, 250]) {
             let expected = Duration::from_millis(expected);
             assert!((expected / 2..=expected).contains(time), "{times:?}");
         }

@@ -49,10 +49,15 @@ impl End {
     /// Whether a person has to act before another attempt can succeed.
     pub(super) fn is_refusal(&self) -> bool {
         match self {
-            // Over by itself: another session ends, a compaction is done, the replica is started again.
-            End::Refused(reason) => !matches!(reason.code, Code::BUSY | Code::SHUTDOWN),
+            // Over by itself: the replica is started again.
+            End::Refused(reason) => !self.is_busy() && reason.code != Code::SHUTDOWN,
             end => matches!(end, End::Rejected(_) | End::Insecure(_) | End::Protocol(_) | End::Fenced),
         }
+    }
+
+    /// Whether the replica is there and will be ready by itself: another session ends, a compaction or rewind is done.
+    pub(super) fn is_busy(&self) -> bool {
+        matches!(self, End::Refused(reason) if reason.code == Code::BUSY)
     }
 
     /// Whether the replica has seen a later term: this primary has been replaced for good.

@@ -38,7 +38,7 @@ impl Keeper {
     pub(super) fn keep_connected(&self) {
         let core = &self.core;
         let mut backoff = Backoff::new(core.settings.timeout);
-        let mut planned = 0;
+        let (mut planned, mut was_busy) = (0, false);
         while !core.is_over() {
             core.attempts();
             let begun = Instant::now();
@@ -47,9 +47,11 @@ impl Keeper {
                 Err(end) => (end, false),
             };
             core.failed(&end, begun.elapsed());
-            if progressed {
+            // One that begins to answer is soon ready, however long it was away.
+            if progressed || (end.is_busy() && !was_busy) {
                 backoff.reset();
             }
+            was_busy = end.is_busy();
             match &end {
                 End::NotShippable { oldest, .. } => core.raise_oldest_shippable(*oldest),
                 End::Stopped => break,
