@@ -196,6 +196,7 @@ impl Peers {
             PrimaryHandshake::start(kind, [0; 16], [0; 32], secret.clone(), Some(identity.clone()));
         let mut replica = ReplicaSession::new([0; 16], &identity, (Outcome::CatchUp, Epoch(0)), 1000, 0);
         let lane = replica.attach([0; 16], ConnectionKind::Lane(0)).expect("a lane").expect("its order");
+        let _ = replica.ask();
         Peers {
             primary_handshake,
             replica_handshake: ReplicaHandshake::new([0; 32], secret),

@@ -3,6 +3,7 @@
 //! a start does to the directory's role, and what ends before it does.
 
 mod backups;
+mod digests;
 mod replicas;
 mod replication;
 

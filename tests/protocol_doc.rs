@@ -50,12 +50,13 @@ fn every_code_has_its_number_and_name_on_the_page() {
 
 #[test]
 fn every_constant_has_its_value_on_the_page() {
-    let expected: [(&str, u64); 12] = [
+    let expected: [(&str, u64); 13] = [
         ("VERSION", VERSION.into()),
         ("VERSION_USUAL", VERSION_USUAL.into()),
         ("VERSION_OLDEST", VERSION_OLDEST.into()),
         ("MAC_LEN", MAC_LEN as u64),
         ("PIECE_BYTES_MAX", frame::PIECE_BYTES_MAX as u64),
+        ("DIGEST_PIECE_BYTES_MAX", frame::DIGEST_PIECE_BYTES_MAX as u64),
         ("TEXT_BYTES_MAX", frame::TEXT_BYTES_MAX.into()),
         ("NAME_BYTES_MAX", frame::NAME_BYTES_MAX.into()),
         ("HISTORY_LEN_MAX", frame::HISTORY_LEN_MAX.into()),

@@ -10,7 +10,7 @@ use std::io::Read;
 /// The form of the document, and how entries are put into ranges and hashed.
 pub const FORMAT: u32 = 1;
 /// Room for the ranges of some thousand million entries; more is no digest.
-const BYTES_MAX: u64 = 1 << 30;
+pub const BYTES_MAX: u64 = 1 << 30;
 
 /// The content of a directory at an epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

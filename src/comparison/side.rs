@@ -8,7 +8,7 @@ use crate::blob::paths;
 use crate::directory::{compacted_up_to, Access, OfflineDirectory};
 use crate::error::{Error, Result};
 use crate::recovery::{Beyond, Input, Pace, Selected};
-use crate::replication::backup_socket::OpenBackup;
+use crate::replication::backup_socket::{HeldFile, OpenBackup, Serves};
 use crate::types::{BlobId, Epoch};
 use crate::vfs::{Open, ReadOnly, Vfs};
 use crate::wal::names;
@@ -65,16 +65,25 @@ impl Side {
             Err(e) => return Err(Error::WrongState(format!("the files of {} are not held: {e}", path.display()))),
         };
         let (directory, high) = match &held {
-            Some(open) => {
-                let view = Arc::new(ReadOnly(HeldView::new(vfs.clone(), &absolute, &open.files)));
-                (OfflineDirectory::open(view, &absolute, Access::Read)?, open.epoch)
-            }
+            Some(open) => (of_held(vfs, &absolute, &open.files)?, open.epoch),
             None => {
                 let directory = OfflineDirectory::open(vfs.clone(), &absolute, Access::Read)?;
                 let durable = directory.read_log(threads(), None)?.durable.unwrap_or_default();
                 (directory, durable)
             }
         };
+        Side::of(directory, path, high, held)
+    }
+
+    /// A directory whose files this process holds, up to this epoch; they have to be held as long as the result lives.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn of_held(vfs: &Arc<dyn Vfs>, location: &Path, (epoch, files): (Epoch, &[HeldFile])) -> Result<Side> {
+        Side::of(of_held(vfs, location, files)?, location, epoch, None)
+    }
+
+    fn of(directory: OfflineDirectory, path: &Path, high: Epoch, held: Option<OpenBackup>) -> Result<Side> {
         directory.warnings().iter().for_each(|warning| log::warn!("{}: {warning}", path.display()));
         if directory.history()?.is_some_and(|history| history.is_given_up()) {
             let text = format!("what {} has was given up: a base sync has to replace it", path.display());
@@ -82,6 +91,11 @@ impl Side {
         }
         let low = compacted_up_to(&**directory.vfs(), directory.location(), high)?.unwrap_or_default();
         Ok(Side { path: path.to_owned(), span: Span { low, high }, directory, held })
+    }
+
+    /// Who serves the directory and holds its files, if somebody does.
+    pub fn served_by(&self) -> Option<Serves> {
+        self.held.as_ref().map(|held| held.serves)
     }
 
     /// What the directory has at an epoch of its span.
@@ -159,7 +173,12 @@ impl Reading<'_> {
     }
 }
 
+fn of_held(vfs: &Arc<dyn Vfs>, location: &Path, files: &[HeldFile]) -> Result<OfflineDirectory> {
+    let view = Arc::new(ReadOnly(HeldView::new(vfs.clone(), location, files)));
+    OfflineDirectory::open(view, location, Access::Read)
+}
+
 /// Threads that read a log.
-pub(super) fn threads() -> usize {
+fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get())
 }

@@ -21,7 +21,8 @@ pub(super) fn listen(store: &Arc<Datastore>) -> Option<BackupSocket> {
         .ok()
 }
 
-fn begin(store: &Weak<Datastore>) -> Result<Held, String> {
+/// Begins a backup; it is open until the result is dropped.
+pub(super) fn begin(store: &Weak<Datastore>) -> Result<Held, String> {
     let store = store.upgrade().ok_or("the engine ends")?;
     let backup = store.begin_detailed_backup(PATIENCE).map_err(|e| e.to_string())?;
     let given = store.as_given(store.location());

@@ -2,6 +2,7 @@
 //! Replication of an engine's data store: what has to be set before that is opened, what begins with it, and what ends
 //! before it does.
 
+use super::digests::OwnDigests;
 use crate::datastore::{Datastore, NotifyLevel, RecoveryReport, Retained, Settings};
 use crate::error::{Error, Result};
 use crate::lock_order::{Mutex, Rank};
@@ -125,7 +126,7 @@ impl Replication {
             Role::NotStarted | Role::Native(_) => {
                 // Until the end nobody notes what the replicas have, and they may be others than before.
                 upstream::note_confirmed(store.vfs(), store.location(), Epoch(0))?;
-                let primary = Primary::start(store.clone(), self.settings.clone(), history)?;
+                let primary = Primary::start(store.clone(), self.settings.clone(), history, OwnDigests::of(store))?;
                 self.set_role(Role::Native(Arc::new(primary)));
                 Ok(())
             }

@@ -9,6 +9,7 @@ use crate::wal::{epoch_file, names};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Who waits sees after this whether he shall give up.
@@ -40,13 +41,18 @@ pub struct Input<'a> {
 pub struct Pace {
     bytes_per_second: u64,
     begun: Instant,
-    read: AtomicU64,
+    read: Arc<AtomicU64>,
 }
 
 impl Pace {
     /// From now on; 0 is 1 byte.
     pub fn new(bytes_per_second: u64) -> Pace {
-        Pace { bytes_per_second: bytes_per_second.max(1), begun: Instant::now(), read: AtomicU64::new(0) }
+        Pace::counting(Some(bytes_per_second), Arc::default())
+    }
+
+    /// The same, or as fast as can be; `read` is how much has been read, for others to look at.
+    pub fn counting(bytes_per_second: Option<u64>, read: Arc<AtomicU64>) -> Pace {
+        Pace { bytes_per_second: bytes_per_second.unwrap_or(u64::MAX).max(1), begun: Instant::now(), read }
     }
 
     /// So much more has been read: waits until it may have been. To be called now and then, since it does not wait

@@ -2,17 +2,16 @@
 //! Lets a person tell a running engine or `tgreplica` what to do: a local socket in the control directory, for the
 //! owner of the process only. Whoever connects sends one line, gets one line, and the connection ends.
 
-use super::local_socket::{self, is_timeout, LocalSocket, Name};
+use super::local_socket::{self, is_timeout, read_line, LocalSocket, Name};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const NAME: Name = Name { file: "control.sock", thread: "control", owner_only: true };
 /// For a peer to send its line, or to take one.
 const LINE_TIMEOUT: Duration = Duration::from_secs(1);
 /// For whoever is asked to do it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
-const LINE_BYTES_MAX: usize = 1 << 16;
 
 /// Takes commands while it lives.
 #[derive(Debug)]
@@ -42,30 +41,6 @@ impl ControlSocket {
     }
 }
 
-/// Reads up to the first line end, within the time.
-fn read_line(read: impl Fn(&mut [u8], Duration) -> io::Result<usize>, timeout: Duration) -> io::Result<String> {
-    let deadline = Instant::now() + timeout;
-    let mut line = Vec::new();
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        let mut piece = [0; 1024];
-        let got = read(&mut piece, left)?;
-        line.extend_from_slice(&piece[..got]);
-        if let Some(end) = line.iter().position(|&byte| byte == b'\n') {
-            line.truncate(end);
-            return String::from_utf8(line).map_err(|e| io::Error::new(ErrorKind::InvalidData, e));
-        }
-        match got {
-            0 => return Err(ErrorKind::UnexpectedEof.into()),
-            _ if line.len() > LINE_BYTES_MAX => return Err(ErrorKind::InvalidData.into()),
-            _ => {}
-        }
-    }
-}
-
 /// Tells the process that serves the directory; `None` when there is none that takes commands. The answer may take ten
 /// minutes.
 ///
@@ -90,6 +65,7 @@ mod tests {
     use crate::wal::names;
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixStream;
+    use std::time::Instant;
 
     #[test]
     fn a_command_gets_its_answer_and_who_says_nothing_holds_nobody_up() {

@@ -14,10 +14,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// After an error of the listening socket.
 const PAUSE: Duration = Duration::from_millis(100);
+/// A longer line is none.
+const LINE_BYTES_MAX: usize = 1 << 16;
 
 /// Device and number of a file.
 type Inode = (u64, u64);
@@ -116,6 +118,33 @@ pub(super) fn connect(location: &Path, name: Name, timeout: Duration) -> io::Res
     match socket.connect(&SockAddr::unix(place.path())?) {
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => Ok(None),
         connected => connected.map(|()| Some(socket)),
+    }
+}
+
+/// Reads up to the first line end, within the time.
+pub(super) fn read_line(
+    read: impl Fn(&mut [u8], Duration) -> io::Result<usize>,
+    timeout: Duration,
+) -> io::Result<String> {
+    let deadline = Instant::now() + timeout;
+    let mut line = Vec::new();
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        let mut piece = [0; 1024];
+        let got = read(&mut piece, left)?;
+        line.extend_from_slice(&piece[..got]);
+        if let Some(end) = line.iter().position(|&byte| byte == b'\n') {
+            line.truncate(end);
+            return String::from_utf8(line).map_err(|e| io::Error::new(ErrorKind::InvalidData, e));
+        }
+        match got {
+            0 => return Err(ErrorKind::UnexpectedEof.into()),
+            _ if line.len() > LINE_BYTES_MAX => return Err(ErrorKind::InvalidData.into()),
+            _ => {}
+        }
     }
 }
 

@@ -31,6 +31,10 @@ replica again: it waits for the primary, saves what the directory has above the 
 is TSURUGI_REPLICATION_REPLICAS. How many of them must have an epoch stays as it was. Refused is a replica that cannot \
 be told from another one, and to remove one when fewer than that would be left.
 
+`tgreplica compare <LOGDIR>` says whether a replica has the same content as its primary, while both run: the tgreplica \
+that serves the directory asks its primary over their connection. It is the content at the last epoch that the replica \
+has. The primary makes its side of it behind everything else that it does.
+
 `tgreplica compare <A> <B>` says whether two data directories have the same content at an epoch that both have, while \
 an engine and a replica use them: the same keys with the same values and BLOBs. Each of A and B is a directory, or a \
 file that `tgreplica digest` has written, or - for one from stdin, so that the other side can be another machine: \
@@ -87,6 +91,7 @@ pub const COMPARE: &str = "compare";
                       \x20      tgreplica rejoin [OPTIONS] <LOGDIR>\n\
                       \x20      tgreplica replicas [--json] <LOGDIR> \
                       [list | add [NAME=]tcp://HOST:PORT | remove NAME]\n\
+                      \x20      tgreplica compare [OPTIONS] <LOGDIR>\n\
                       \x20      tgreplica compare [OPTIONS] <A> <B>\n\
                       \x20      tgreplica digest [OPTIONS] <LOGDIR>\n\
                       \x20      tgreplica repair [--json] <LOGDIR>"
@@ -142,7 +147,7 @@ pub struct Arguments {
     /// With compare and digest: read at most so much in a second.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub mib_per_second: Option<u64>,
-    /// With compare: wait so long for a side that is behind [default: 30].
+    /// With compare of A and B: wait so long for a side that is behind [default: 30].
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub wait: Option<u64>,
     /// With digest: of the content at this epoch.
@@ -174,6 +179,8 @@ pub enum Wanted<'a> {
     Replicas(&'a Path, Request),
     Digest(&'a Path),
     Compare(&'a Path, &'a Path),
+    /// A replica's directory with what its primary has.
+    CompareWithPrimary(&'a Path),
 }
 
 impl Arguments {
@@ -185,7 +192,12 @@ impl Arguments {
             [word, logdir] if word == Path::new("metrics") => Ok(Wanted::Metrics(logdir)),
             [word, logdir] if word == Path::new("digest") && self.wait.is_none() => Ok(Wanted::Digest(logdir)),
             [word, a, b] if word == Path::new(COMPARE) && self.epoch.is_none() => Ok(Wanted::Compare(a, b)),
-            [word, ..] if word == Path::new(COMPARE) => Err("expected: tgreplica compare [OPTIONS] <A> <B>".to_owned()),
+            [word, logdir] if word == Path::new(COMPARE) && self.epoch.is_none() && self.wait.is_none() => {
+                Ok(Wanted::CompareWithPrimary(logdir))
+            }
+            [word, ..] if word == Path::new(COMPARE) => {
+                Err("expected: tgreplica compare [OPTIONS] <LOGDIR>, or <A> <B>, of which one may be behind".to_owned())
+            }
             _ if self.epoch.is_some() => Err("--epoch is for: tgreplica digest".to_owned()),
             _ if self.wait.is_some() => Err("--wait is for: tgreplica compare".to_owned()),
             _ if self.blobs || self.mib_per_second.is_some() => {

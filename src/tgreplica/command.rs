@@ -65,7 +65,9 @@ pub fn run(
             };
             serve::run(logdir, &arguments, until, environment, signals, &mut output)
         }
-        (Wanted::Digest(_) | Wanted::Compare(..), _) => digest::run(logdir, &arguments, signals, &mut output),
+        (Wanted::Digest(_) | Wanted::Compare(..) | Wanted::CompareWithPrimary(_), _) => {
+            digest::run(logdir, &arguments, signals, &mut output)
+        }
         (Wanted::Repair(_), _) => repair::run(logdir, environment, &mut output),
         (Wanted::Replicas(_, request), _) => replicas::run(logdir, request, &mut output),
         (Wanted::Metrics(_), _) => status::metrics(logdir, arguments.openmetrics, &mut output),

@@ -2,6 +2,8 @@
 //! `tgreplica compare`: whether two directories have the same content at an epoch that both have.
 
 use super::arguments::{Arguments, Wanted};
+use super::with_primary;
+
 use super::digest::how;
 use super::report::Output;
 use super::signals::Signals;
@@ -44,8 +46,12 @@ impl Operand {
 /// Compares and says what differs.
 pub fn run(arguments: &Arguments, signals: &Signals, output: &mut Output<'_>) -> i32 {
     step_back();
-    let Ok(Wanted::Compare(a, b)) = arguments.wanted() else { return CANNOT_TELL };
-    match compare([a, b], arguments, signals) {
+    let compared = match arguments.wanted() {
+        Ok(Wanted::Compare(a, b)) => compare([a, b], arguments, signals),
+        Ok(Wanted::CompareWithPrimary(logdir)) => with_primary::compare(logdir, how(arguments), &signals.stop),
+        _ => return CANNOT_TELL,
+    };
+    match compared {
         Ok((digests, epoch)) => report(&digests, epoch, output),
         Err(e) => output.fail(CANNOT_TELL, &e.to_string()),
     }

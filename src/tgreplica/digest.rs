@@ -34,7 +34,8 @@ pub fn run(logdir: &Path, arguments: &Arguments, signals: &Signals, output: &mut
 
 /// How the options say that directories are read.
 pub fn how(arguments: &Arguments) -> How {
-    How { with_blobs: arguments.blobs, bytes_per_second: arguments.mib_per_second.map(|mib| mib << 20) }
+    let bytes_per_second = arguments.mib_per_second.map(|mib| mib << 20);
+    How { with_blobs: arguments.blobs, bytes_per_second, ..How::default() }
 }
 
 fn digest(logdir: &Path, arguments: &Arguments, signals: &Signals) -> Result<Digest> {

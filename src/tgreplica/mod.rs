@@ -16,3 +16,4 @@ pub mod signals;
 mod status;
 mod tell;
 mod told;
+mod with_primary;

@@ -14,6 +14,7 @@ use crate::metrics::Metrics;
 use crate::monitoring::settings::{metrics_endpoint, MetricsEndpoint};
 use crate::monitoring::Monitoring;
 use crate::replication::backup_socket::{BackupSocket, Held, Serves, Serving};
+use crate::replication::compare_socket::CompareSocket;
 use crate::replication::native::replica::{open, Compaction, Options, Server};
 use crate::replication::net::listener;
 use crate::replication::net::tls::Certificates;
@@ -218,6 +219,7 @@ fn serve_once(
     tls.map(&note_expiry);
     let answers = answer(logdir, (how.metrics_at, metrics), server.status_source());
     let backups = let_copy(logdir, server.backup_source(), server.durable_source());
+    let comparing = let_compare(logdir, &server);
     if told.is_none() {
         *told = Some(Told::listen(logdir));
         announce(output, server.address(), how.until == Until::Rejoined && output.json);
@@ -241,14 +243,14 @@ fn serve_once(
             log::info!("{} is to be {}: the replica ends", logdir.display(), pending.what());
             server.stop();
             // With the last of these the lock of the directory is given back.
-            drop((answers, backups, server));
+            drop((answers, backups, comparing, server));
             return Ended::Told(pending);
         }
         how.service.alive();
         std::thread::sleep(POLL);
     }
     how.service.stopping();
-    drop(backups);
+    drop((backups, comparing));
     Ended::Exit(end(logdir, server, how.until, signals, output))
 }
 
@@ -348,6 +350,13 @@ fn let_copy(
 ) -> Option<BackupSocket> {
     BackupSocket::start(logdir, Serving { serves: Serves::Replica, begin, durable })
         .inspect_err(|e| log::warn!("{} lets nobody make backups: {e}", logdir.display()))
+        .ok()
+}
+
+/// Lets the primary be asked what it has, until the result is dropped; the replica serves all the same without.
+fn let_compare(logdir: &Path, server: &Server) -> Option<CompareSocket> {
+    CompareSocket::start(logdir, server.digest_source())
+        .inspect_err(|e| log::warn!("{} cannot be compared with its primary: {e}", logdir.display()))
         .ok()
 }
 

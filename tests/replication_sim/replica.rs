@@ -419,7 +419,7 @@ impl Open {
                 ReplicaAction::Send(message) => self.control.send(&message),
                 ReplicaAction::Record(epoch) => self.recording = Some(epoch),
                 ReplicaAction::Ended => return false,
-                ReplicaAction::Boundary(_) | ReplicaAction::SafeSnapshot(_) => {}
+                ReplicaAction::Boundary(_) | ReplicaAction::SafeSnapshot(_) | ReplicaAction::Digest(_) => {}
             }
         }
         true

@@ -188,7 +188,9 @@ fn what_cannot_be_told_has_a_code_of_its_own() {
     let no_digest = dirs[0].path().join("x");
     std::fs::write(&no_digest, "{}").unwrap();
     for (args, why) in [
-        (vec![a], "expected: tgreplica compare"),
+        (vec![], "expected: tgreplica compare"),
+        (vec![a], "manifest"),
+        (vec!["--wait", "3", a], "expected: tgreplica compare"),
         (vec![a, b, a], "expected: tgreplica compare"),
         (vec![a, a], "compared with itself"),
         (vec!["-", "-"], "only one"),

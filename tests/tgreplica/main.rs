@@ -23,3 +23,4 @@ mod scrub;
 mod sessions;
 mod slow_disk;
 mod takeover;
+mod with_primary;

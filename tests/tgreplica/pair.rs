@@ -86,6 +86,19 @@ impl Engine {
         }
     }
 
+    /// Writes one session with these keys in an epoch of its own.
+    pub fn write_keys(&mut self, keys: impl Iterator<Item = String>) {
+        let (channel, version) = (&self.channels[0], WriteVersion { major: self.epoch, minor: 0 });
+        channel.begin_session().unwrap();
+        for key in keys {
+            channel.add_entry(StorageId(2), key.as_bytes(), b"v", version, &[]).unwrap();
+            self.written.insert(key, "v".to_owned());
+        }
+        channel.end_session().unwrap();
+        self.epoch += 1;
+        self.engine.store().switch_epoch(Epoch(self.epoch)).unwrap();
+    }
+
     /// Waits until everything written is on the replica.
     pub fn propagated(&self) {
         let last = Epoch(self.epoch - 1);

@@ -5,8 +5,10 @@ use crate::program::DEADLINE;
 use limestone_core::replication::native::protocol::frame::{FrameReader, MAGIC, PAYLOAD_BYTES_MAX};
 use limestone_core::replication::native::protocol::handshake::{PrimaryHandshake, PrimaryStep};
 use limestone_core::replication::native::protocol::message::{
-    BlobPiece, ConnectionKind, Log, Message, Outcome, PrimaryIdentity, Reason, ReplicaIdentity, SessionId,
+    BlobPiece, ConnectionKind, Hello, Log, Message, Outcome, PrimaryIdentity, Reason, ReplicaIdentity, SessionId,
+    VERSION_USUAL,
 };
+use limestone_core::replication::native::protocol::proofs::Transcript;
 use limestone_core::replication::native::protocol::seal::Seal;
 use limestone_core::replication::secret::Secret;
 use limestone_core::types::{BlobId, Epoch, StorageId, WriteVersion};
@@ -96,6 +98,29 @@ pub fn connect(
             PrimaryStep::Refused(reason) => return Err(reason),
         }
     }
+}
+
+/// A control connection without a secret, of a primary that speaks this version at the latest.
+pub fn connect_in_version(address: SocketAddr, version: u16, identity: &PrimaryIdentity) -> Connection {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(&MAGIC).unwrap();
+    let frames = FrameReader::new(stream.try_clone().unwrap());
+    let mut connection = Connection { stream, frames, seal: None };
+    let hello = Hello {
+        version_min: VERSION_USUAL,
+        version_max: version,
+        kind: ConnectionKind::Control,
+        session_id: *uuid::Uuid::new_v4().as_bytes(),
+        nonce: [3; 32],
+    };
+    connection.send(&Message::Hello(hello.clone()));
+    let Some(Message::Challenge { version: spoken, nonce, .. }) = connection.receive() else { panic!("a challenge") };
+    assert_eq!(spoken, version);
+    let proof = Transcript::new(&hello, version, &nonce).primary_proof(&Secret::default(), Some(identity));
+    connection.send(&Message::Identity { proof, primary: Some(identity.clone()) });
+    assert!(matches!(connection.receive(), Some(Message::Answer { replica: Some(_) })));
+    connection
 }
 
 /// A session with its lanes.

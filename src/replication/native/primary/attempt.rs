@@ -4,7 +4,7 @@
 use super::connection::{Receiver, Sender};
 use super::end::End;
 use super::session::Session;
-use super::{base_sync, catch_up};
+use super::{base_sync, catch_up, digests};
 use crate::replication::native::protocol::message::{
     ConnectionKind, Outcome, PrimaryIdentity, ReplicaIdentity, CHANNELS_MAX,
 };
@@ -99,7 +99,8 @@ fn send(session: &Arc<Session>, opened: Opened, threads: &mut Vec<JoinHandle<()>
         let feed = feed.clone();
         move |session| {
             // Nobody says more than this one hears.
-            session.receive(receiver, &feed).inspect_err(|end| session.finish(end.clone()))
+            let hear = |asks| digests::hear(session, asks);
+            session.receive(receiver, &feed, hear).inspect_err(|end| session.finish(end.clone()))
         }
     })?;
     if is_base_sync {

@@ -55,6 +55,8 @@ pub(super) struct Sender {
     timeout: Duration,
     /// Whether the replica knows what a [`Message::Reported`] is.
     takes_reports: bool,
+    /// Whether the replica may ask for digests.
+    takes_digests: bool,
 }
 
 impl Sender {
@@ -66,6 +68,11 @@ impl Sender {
     /// Whether a [`Message::Reported`] may be sent.
     pub(super) fn takes_reports(&self) -> bool {
         self.takes_reports
+    }
+
+    /// Whether the replica may ask for digests.
+    pub(super) fn takes_digests(&self) -> bool {
+        self.takes_digests
     }
 
     /// From now on what is written may wait so many time-outs: a replica takes nothing on a connection while its disk
@@ -108,7 +115,7 @@ pub(super) fn open(
     write.set_deadline(Deadline::Each(timeout));
     let frames = FrameReader::new(BufReader::with_capacity(READ_BYTES, read));
     let mut receiver = Receiver { frames, bytes_max: 0, patience: timeout };
-    let mut sender = Sender { inner: sender::Sender::new(write), timeout, takes_reports: false };
+    let mut sender = Sender { inner: sender::Sender::new(write), timeout, takes_reports: false, takes_digests: false };
 
     let mut first = MAGIC.to_vec();
     hello.encode(&mut first);
@@ -128,6 +135,7 @@ pub(super) fn open(
                     log::warn!("replication: {peer} speaks version 2: what it is sent can be changed on the way");
                 }
                 sender.takes_reports = handshake.is_told_of_reports();
+                sender.takes_digests = handshake.takes_digests();
                 receiver.bytes_max = PAYLOAD_BYTES_MAX;
                 receiver.set_patience(timeout, Deadline::Each(timeout));
                 return Ok((sender, receiver, replica));

@@ -235,15 +235,15 @@ impl Feed {
         }
     }
 
-    /// Takes a message of the control connection. Returns up to where the replica has everything, and whether it ended.
-    pub(super) fn on_control(&self, message: Message) -> Result<(Epoch, bool), Reason> {
+    /// Takes a message of the control connection. Returns up to where the replica has everything, and what it said.
+    pub(super) fn on_control(&self, message: Message) -> Result<(Epoch, PrimaryEvent), Reason> {
         let mut state = self.state.lock();
         let event = state.machine.on_control(message, self.now())?;
         let confirmed = state.machine.confirmed();
         while state.unconfirmed.front().is_some_and(|&(epoch, _)| epoch <= confirmed) {
             state.unconfirmed.pop_front();
         }
-        Ok((state.machine.propagated(), event == PrimaryEvent::Ended))
+        Ok((state.machine.propagated(), event))
     }
 
     /// What the time asks for.

@@ -8,6 +8,7 @@ use crate::datastore::Datastore;
 use crate::error::{Error, Result};
 use crate::lock_order::{Mutex, Rank};
 use crate::replication::addresses::check_another;
+use crate::replication::digests::MakesDigests;
 use crate::replication::quorum::{Quorum, Seat};
 use crate::replication::replica_store::directory_id;
 use crate::replication::settings::{Mode, Replica, ReplicationSettings};
@@ -34,10 +35,18 @@ pub(super) struct Group {
     awaited: AtomicBool,
     /// It was said that the term cannot be noted.
     told: AtomicBool,
+    /// Makes digests for replicas, and whether it makes one: one at a time.
+    pub(super) digests: Arc<dyn MakesDigests>,
+    pub(super) making_digest: AtomicBool,
 }
 
 impl Group {
-    pub(super) fn new(store: Arc<Datastore>, settings: ReplicationSettings, state: DirectoryHistory) -> Group {
+    pub(super) fn new(
+        store: Arc<Datastore>,
+        settings: ReplicationSettings,
+        state: DirectoryHistory,
+        digests: Arc<dyn MakesDigests>,
+    ) -> Group {
         let quorum = Arc::new(Quorum::new(settings.quorum, settings.replicas.len()));
         if state.is_unknown() {
             quorum.hold(state.term_began_with());
@@ -55,6 +64,8 @@ impl Group {
             fenced: AtomicBool::new(false),
             awaited: AtomicBool::new(false),
             told: AtomicBool::new(false),
+            digests,
+            making_digest: AtomicBool::new(false),
         }
     }
 

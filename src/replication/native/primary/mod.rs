@@ -11,6 +11,8 @@ mod blobs;
 mod catch_up;
 mod connection;
 mod core;
+mod digest_desk;
+mod digests;
 mod end;
 mod events;
 mod feed;
@@ -28,6 +30,7 @@ use self::members::Members;
 use crate::datastore::Datastore;
 use crate::error::{catch_panic, Error, Result};
 use crate::lock_order::Mutex;
+use crate::replication::digests::MakesDigests;
 use crate::replication::settings::{Replica, ReplicationSettings};
 use crate::replication::status::{ListedReplica, Status};
 use crate::types::Epoch;
@@ -43,12 +46,17 @@ pub struct Primary {
 
 impl Primary {
     /// Begins to replicate; never waits for the replica. `state` is what the start of the engine made of the
-    /// directory's role.
+    /// directory's role; `digests` answers replicas that compare both sides.
     ///
     /// # Errors
     /// [`Error::Io`] when the system gives no threads.
-    pub fn start(store: Arc<Datastore>, settings: ReplicationSettings, state: DirectoryHistory) -> Result<Primary> {
-        let members = Arc::new(Members::new(Group::new(store, settings, state)));
+    pub fn start(
+        store: Arc<Datastore>,
+        settings: ReplicationSettings,
+        state: DirectoryHistory,
+        digests: Arc<dyn MakesDigests>,
+    ) -> Result<Primary> {
+        let members = Arc::new(Members::new(Group::new(store, settings, state, digests)));
         let primary = Primary { members: members.clone(), threads: Mutex::default() };
         // Of its own for each replica: one that takes nothing holds up nobody else.
         let kept = members.all().iter().try_for_each(|member| primary.keep(member));

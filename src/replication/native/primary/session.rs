@@ -5,6 +5,7 @@
 use super::blobs::Blobs;
 use super::connection::{self, Receiver, Sender};
 use super::core::Core;
+use super::digest_desk::Digests;
 use super::end::End;
 use super::feed::{Feed, Observer};
 use super::lane::{Item, Lane};
@@ -13,9 +14,10 @@ use crate::error::catch_panic;
 use crate::lock_order::{Condvar, Mutex, Rank};
 use crate::replication::native::protocol::handshake::{PrimaryHandshake, Terms};
 use crate::replication::native::protocol::message::{
-    Code, ConnectionKind, Message, Nonce, Outcome, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, CHANNELS_MAX,
+    Code, ConnectionKind, DigestMessage, Message, Nonce, Outcome, PrimaryIdentity, Reason, ReplicaIdentity, SessionId,
+    CHANNELS_MAX,
 };
-use crate::replication::native::protocol::primary_session::PrimarySession;
+use crate::replication::native::protocol::primary_session::{PrimaryEvent, PrimarySession};
 use crate::replication::net::connection::{Closer, Connection};
 use crate::replication::net::deadline::Deadline;
 use crate::replication::net::dial;
@@ -82,6 +84,7 @@ pub(super) struct Session {
     joining: Mutex<usize>,
     joined: Condvar,
     progressed: AtomicBool,
+    pub(super) digests: Digests,
 }
 
 impl Observer for Session {
@@ -111,6 +114,7 @@ impl Session {
             joining: Mutex::default(),
             joined: Condvar::new(),
             progressed: AtomicBool::new(false),
+            digests: Digests::default(),
         })
     }
 
@@ -124,6 +128,7 @@ impl Session {
         self.closers.lock().iter().for_each(Closer::close);
         self.lanes.lock().iter().for_each(|lane| lane.close());
         self.blobs.close();
+        self.digests.close();
         self.ended.notify_all();
     }
 
@@ -168,6 +173,7 @@ impl Session {
             // Its panics are caught.
             let _ = thread.join();
         }
+        self.digests.join();
         if let Some(feed) = self.feed.lock().take() {
             feed.close();
             self.progressed.store(feed.has_progressed(), SeqCst);
@@ -355,17 +361,24 @@ impl Session {
         self.feed.lock().clone()
     }
 
-    /// What comes on the control connection.
-    pub(super) fn receive(&self, mut receiver: Receiver, feed: &Feed) -> Result<(), End> {
+    /// What comes on the control connection; `hear` takes what is about digests.
+    pub(super) fn receive(
+        &self,
+        mut receiver: Receiver,
+        feed: &Feed,
+        hear: impl Fn(DigestMessage) -> Result<(), End>,
+    ) -> Result<(), End> {
         loop {
             let message = receiver.next()?;
             self.core.heard();
-            let (propagated, ended) = feed.on_control(message).map_err(|reason| match reason.code {
+            let (propagated, event) = feed.on_control(message).map_err(|reason| match reason.code {
                 Code::PROTOCOL => End::Protocol(reason.text),
                 _ => End::Ended(reason),
             })?;
-            if ended {
-                return Err(End::Ended(Reason::new(Code::SHUTDOWN, "it ends")));
+            match event {
+                PrimaryEvent::Ended => return Err(End::Ended(Reason::new(Code::SHUTDOWN, "it ends"))),
+                PrimaryEvent::Digest(asks) => hear(asks)?,
+                PrimaryEvent::Alive | PrimaryEvent::Confirmed(_) => {}
             }
             self.core.group.confirm(feed.seat(), propagated);
             self.check_counted(feed)?;
@@ -380,6 +393,16 @@ impl Session {
             (Some(control), Some(message)) => control.send(&message),
             _ => Ok(()),
         }
+    }
+
+    /// Sends on the control connection, when there is one.
+    pub(super) fn say(&self, message: &Message) -> Result<(), End> {
+        self.control.lock().as_mut().map_or(Ok(()), |control| control.send(message))
+    }
+
+    /// Whether the replica may ask what this side has.
+    pub(super) fn takes_digests(&self) -> bool {
+        self.control.lock().as_ref().is_some_and(Sender::takes_digests)
     }
 
     /// To be called now and then: shows the replica that this side is alive, and looks whether it takes what it gets.

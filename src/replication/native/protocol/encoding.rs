@@ -2,12 +2,11 @@
 //! How each message fills a frame. Decoding is strict: every message has exactly one encoding, so what is decoded and
 //! encoded again gives the same bytes.
 
-use super::frame::{
-    write_frame, Frame, FrameKind, FLAG_FIRST, FLAG_LAST, HISTORY_LEN_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX,
-};
+use super::digest_message::Unlike;
+use super::frame::{cut, write_frame, Frame, FrameKind, FLAG_FIRST, FLAG_LAST, HISTORY_LEN_MAX, NAME_BYTES_MAX};
 use super::message::{
-    is_base_name, Alive, BlobPiece, ConnectionKind, Hello, Log, Message, Offer, Outcome, PrimaryIdentity,
-    ReplicaIdentity, LANES_MAX,
+    is_base_name, Alive, BlobPiece, ConnectionKind, DigestMessage, Hello, Log, Message, Offer, Outcome,
+    PrimaryIdentity, ReplicaIdentity, LANES_MAX,
 };
 use super::reason::{Code, Reason};
 use crate::types::{BlobId, Epoch, WriteVersion};
@@ -30,6 +29,7 @@ impl Message {
             Message::Channel { channel } | Message::ChannelEnd { channel } => (0, *channel),
             Message::Commit { epoch, .. } | Message::Durable { epoch } | Message::Reported { epoch } => (epoch.0, 0),
             Message::Alive(alive) => (alive.durable.0, 0),
+            Message::Digest(digest) => (digest.epoch().0, 0),
             Message::Heartbeat { written, .. } => (written.map_or(0, |written| written.0.saturating_add(1)), 0),
             _ => (0, 0),
         };
@@ -86,6 +86,7 @@ impl Message {
             Message::Done { files } => {
                 p.u64(*files);
             }
+            Message::Digest(digest) => digest.payload(&mut p.0),
             Message::Channel { .. }
             | Message::ChannelEnd { .. }
             | Message::Durable { .. }
@@ -109,6 +110,7 @@ impl Message {
                 | FrameKind::Alive
                 | FrameKind::Heartbeat
                 | FrameKind::Reported
+                | FrameKind::DigestWant
         );
         let uses_channel = matches!(kind, FrameKind::Log | FrameKind::Channel | FrameKind::ChannelEnd);
         let wrong = |found: String, expected| Err(MessageError { kind, found, expected });
@@ -152,6 +154,15 @@ impl Message {
             FrameKind::FileEnd => Message::FileEnd,
             FrameKind::Done => Message::Done { files: p.u64()? },
             FrameKind::Staged => Message::Staged,
+            FrameKind::DigestWant
+            | FrameKind::DigestNext
+            | FrameKind::DigestEnd
+            | FrameKind::DigestWork
+            | FrameKind::DigestPiece
+            | FrameKind::DigestFailed => {
+                let decoded = DigestMessage::decode(kind, epoch, p.rest());
+                decoded.map(Message::Digest).or_else(|Unlike { found, expected }| wrong(found, expected))?
+            }
         };
         match p.rest.len() {
             0 => Ok(message),
@@ -188,15 +199,6 @@ fn encode_identity(p: &mut Writer, primary: Option<&PrimaryIdentity>) {
     };
     p.u8(1).name(&id.uuid).u64(id.term).history(&id.history);
     p.u64(id.stored.0).u64(id.oldest_shippable.0).u32(id.lanes).u32(id.max_channels).u64(id.capabilities);
-}
-
-/// As much of the text as may be sent.
-fn cut(text: &str) -> &str {
-    let mut end = text.len().min(TEXT_BYTES_MAX as usize);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }
 
 struct Writer(Vec<u8>);

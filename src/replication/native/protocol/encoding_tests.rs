@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use super::*;
-use crate::replication::native::protocol::frame::{read_frame, LogFrame, PAYLOAD_BYTES_MAX, PIECE_BYTES_MAX};
+use crate::replication::digests::DigestWanted;
+use crate::replication::native::protocol::frame::{
+    read_frame, LogFrame, DIGEST_PIECE_BYTES_MAX, PAYLOAD_BYTES_MAX, PIECE_BYTES_MAX,
+};
+use crate::replication::native::protocol::message::DigestPiece;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -96,6 +100,27 @@ fn blob() -> impl Strategy<Value = BlobPiece> {
     )
 }
 
+fn digest() -> impl Strategy<Value = DigestMessage> {
+    let numbers = any::<(u64, u64)>();
+    let bytes = prop_oneof![vec(any::<u8>(), 1..200), Just(vec![7; DIGEST_PIECE_BYTES_MAX])];
+    prop_oneof![
+        (any::<u64>(), epoch(), any::<bool>(), proptest::option::of(1..=u64::MAX)).prop_map(
+            |(number, epoch, with_blobs, bytes_per_second)| DigestMessage::Want {
+                number,
+                wanted: DigestWanted { epoch, with_blobs, bytes_per_second }
+            }
+        ),
+        numbers.prop_map(|(number, offset)| DigestMessage::Next { number, offset }),
+        numbers.prop_map(|(number, _)| DigestMessage::End { number }),
+        numbers.prop_map(|(number, read)| DigestMessage::Work { number, read }),
+        (numbers, any::<bool>(), bytes).prop_map(|((number, offset), last, bytes)| DigestMessage::Piece {
+            number,
+            piece: DigestPiece { offset, last, bytes }
+        }),
+        (any::<u64>(), "\\PC{0,100}").prop_map(|(number, text)| DigestMessage::Failed { number, text }),
+    ]
+}
+
 fn message() -> impl Strategy<Value = Message> {
     let hello = (any::<(u16, u16)>(), connection_kind(), any::<[u8; 16]>(), any::<[u8; 32]>());
     prop_oneof![
@@ -140,6 +165,7 @@ fn message() -> impl Strategy<Value = Message> {
         Just(Message::FileEnd),
         any::<u64>().prop_map(|files| Message::Done { files }),
         Just(Message::Staged),
+        digest().prop_map(Message::Digest),
     ]
 }
 

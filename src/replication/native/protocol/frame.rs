@@ -17,6 +17,8 @@ pub const HEADER_LEN: usize = 17;
 pub const TRAILER_LEN: usize = 4;
 /// The largest piece of a session, a BLOB or a file in one frame.
 pub const PIECE_BYTES_MAX: usize = 256 * 1024;
+/// The largest piece of a digest in one frame: it shares the control connection with heartbeats.
+pub const DIGEST_PIECE_BYTES_MAX: usize = 64 * 1024;
 /// A bound for every payload of the protocol; each type has a tighter one of its own.
 pub const PAYLOAD_BYTES_MAX: u32 = PIECE_BYTES_MAX as u32 + 64;
 
@@ -109,6 +111,18 @@ frame_kinds! {
     Done = 0x44, 8, 8;
     /// The replica has swapped the files in.
     Staged = 0x45, 0, 0;
+    /// The replica wants the digest of the primary's content at an epoch.
+    DigestWant = 0x50, 17, 17;
+    /// From where on the replica wants more of it.
+    DigestNext = 0x51, 16, 16;
+    /// The replica does not want it any more.
+    DigestEnd = 0x52, 8, 8;
+    /// The primary works on it.
+    DigestWork = 0x53, 16, 16;
+    /// A piece of it.
+    DigestPiece = 0x54, 17, 17 + DIGEST_PIECE_BYTES_MAX as u32;
+    /// Why there is none.
+    DigestFailed = 0x55, 8, 8 + TEXT_BYTES_MAX;
 }
 
 /// Why no frame could be read.
@@ -179,6 +193,15 @@ fn header(kind: FrameKind, epoch: u64, channel: u32, len: usize) -> [u8; HEADER_
     bytes[5..13].copy_from_slice(&epoch.to_le_bytes());
     bytes[13..].copy_from_slice(&channel.to_le_bytes());
     bytes
+}
+
+/// As much of the text as may be sent.
+pub(super) fn cut(text: &str) -> &str {
+    let mut end = text.len().min(TEXT_BYTES_MAX as usize);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 /// Appends a frame. The payload must be within the bounds of its type.

@@ -6,7 +6,7 @@
 use super::frame::FrameKind;
 use super::message::{
     Code, ConnectionKind, Hello, Message, Nonce, Outcome, PrimaryIdentity, Reason, ReplicaIdentity, SessionId, VERSION,
-    VERSION_USUAL,
+    VERSION_DIGESTS, VERSION_USUAL,
 };
 use super::proofs::Transcript;
 use super::seal::Seals;
@@ -104,6 +104,11 @@ impl PrimaryHandshake {
         self.agreed.as_ref().is_some_and(|agreed| agreed.version >= 4)
     }
 
+    /// Whether the replica may ask for digests.
+    pub fn takes_digests(&self) -> bool {
+        self.agreed.as_ref().is_some_and(|agreed| agreed.version >= VERSION_DIGESTS)
+    }
+
     /// What protects the frames behind this side's Identity and the replica's Challenge, from there on. `None` before,
     /// and where frames are not sealed.
     pub fn seals(&self) -> Option<Seals> {
@@ -183,6 +188,8 @@ pub enum ReplicaStep {
 pub struct Identified {
     pub kind: ConnectionKind,
     pub session_id: SessionId,
+    /// The version that is spoken.
+    pub version: u16,
     /// There on the control connection and on no other.
     pub primary: Option<PrimaryIdentity>,
 }
@@ -235,7 +242,8 @@ impl ReplicaHandshake {
                 if primary.is_some() != (hello.kind == ConnectionKind::Control) {
                     return Err(Reason::new(Code::PROTOCOL, "an Identity for another kind of connection"));
                 }
-                Ok(ReplicaStep::Identified(Identified { kind: hello.kind, session_id: hello.session_id, primary }))
+                let (kind, session_id, version) = (hello.kind, hello.session_id, agreed.version);
+                Ok(ReplicaStep::Identified(Identified { kind, session_id, version, primary }))
             }
             // The primary has found the fault first, such as another secret.
             (Message::Error(reason), Some(_)) => Err(reason),

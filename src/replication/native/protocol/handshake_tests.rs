@@ -69,7 +69,7 @@ fn both_sides_open_each_kind_of_connection() {
     for kind in [ConnectionKind::Control, ConnectionKind::Lane(1), ConnectionKind::Blob, ConnectionKind::Base] {
         let (mut p, verdict) = shake(kind, KEY, KEY);
         let control = kind == ConnectionKind::Control;
-        let identified = Identified { kind, session_id: [5; 16], primary: control.then(primary) };
+        let identified = Identified { kind, session_id: [5; 16], version: VERSION, primary: control.then(primary) };
         assert_eq!(verdict, Ok(ReplicaStep::Identified(identified)));
         let reply = if control { answer(90, Outcome::CatchUp) } else { Message::Answer { replica: None } };
         assert!(matches!(p.on_message(reply), Ok(PrimaryStep::Accepted(id)) if id.is_some() == control));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The messages of the native protocol. How each fills a frame is in `encoding.rs`.
 
+pub use super::digest_message::{DigestMessage, DigestPiece};
 use super::frame::{FrameKind, NAME_BYTES_MAX};
 pub use super::reason::{Code, Reason};
 use crate::replication::secret::Proof;
@@ -9,8 +10,11 @@ use crate::wal::history::History;
 use std::fmt;
 
 /// The version of the protocol that is spoken.
-pub const VERSION: u16 = 4;
-/// The oldest version that is spoken unless an older one is allowed: as this one, without [`Message::Reported`].
+pub const VERSION: u16 = 5;
+/// The first version in which a replica may ask what its primary has, see [`DigestMessage`].
+pub const VERSION_DIGESTS: u16 = 5;
+/// The oldest version that is spoken unless an older one is allowed: as this one, without digests and
+/// [`Message::Reported`].
 pub const VERSION_USUAL: u16 = 3;
 /// The oldest version that can be allowed: as the one behind it, with frames that are never sealed. Version 1 compared
 /// terms by their numbers, which proves nothing.
@@ -231,6 +235,7 @@ pub enum Message {
         files: u64,
     },
     Staged,
+    Digest(DigestMessage),
 }
 
 /// Whether a file of this name may be part of a base sync: relative, without `.` or `..`, of harmless characters.
@@ -269,6 +274,7 @@ impl Message {
             Message::FileEnd => FrameKind::FileEnd,
             Message::Done { .. } => FrameKind::Done,
             Message::Staged => FrameKind::Staged,
+            Message::Digest(digest) => digest.kind(),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! module, the simulation in `tests/replication_sim/` carries it out in one thread.
 
 mod clock;
+mod digest_message;
 pub mod encoding;
 pub mod frame;
 pub mod handshake;

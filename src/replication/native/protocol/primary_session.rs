@@ -4,7 +4,7 @@
 //! stored and every session up to e has been put on its lane, and only for epochs that had writes.
 
 use super::clock::{heartbeat_interval, Millis};
-use super::message::{Alive, Code, Message, Reason, ReplicaIdentity};
+use super::message::{Alive, Code, DigestMessage, Message, Reason, ReplicaIdentity};
 use crate::types::Epoch;
 use std::collections::VecDeque;
 
@@ -18,6 +18,8 @@ pub enum PrimaryEvent {
     Alive,
     /// The replica has confirmed more; [`PrimarySession::propagated`] may have grown.
     Confirmed(Epoch),
+    /// The replica asks what this side has, or goes on with that.
+    Digest(DigestMessage),
     /// The replica ended the session in good order.
     Ended,
 }
@@ -200,6 +202,9 @@ impl PrimarySession {
         match message {
             Message::Durable { epoch } => self.confirm(epoch, now),
             Message::Alive(alive) => self.alive(alive, now),
+            Message::Digest(
+                asks @ (DigestMessage::Want { .. } | DigestMessage::Next { .. } | DigestMessage::End { .. }),
+            ) => Ok(PrimaryEvent::Digest(asks)),
             Message::Bye => Ok(PrimaryEvent::Ended),
             Message::Error(reason) => Err(reason),
             other => {

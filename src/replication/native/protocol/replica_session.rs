@@ -6,7 +6,10 @@
 
 use super::clock::{heartbeat_interval, Millis};
 use super::lane_order::LaneOrder;
-use super::message::{Alive, Code, ConnectionKind, Message, Outcome, PrimaryIdentity, Reason, SessionId, CHANNELS_MAX};
+use super::message::{
+    Alive, Code, ConnectionKind, DigestMessage, Message, Outcome, PrimaryIdentity, Reason, SessionId,
+};
+use super::message::{CHANNELS_MAX, VERSION, VERSION_DIGESTS};
 use crate::types::{self, Epoch, WriteVersion};
 use crate::wal::known_lack::Told;
 use std::cmp::Ordering;
@@ -24,6 +27,8 @@ pub enum ReplicaAction {
     Record(Epoch),
     Boundary(WriteVersion),
     SafeSnapshot(WriteVersion),
+    /// What the primary says to a question, see [`ReplicaSession::ask`].
+    Digest(DigestMessage),
     /// The primary ended the session in good order.
     Ended,
 }
@@ -55,6 +60,10 @@ pub struct ReplicaSession {
     stored: Epoch,
     written: Option<Epoch>,
     reported: Epoch,
+    /// The version that is spoken.
+    version: u16,
+    /// How many digests were asked for.
+    asked: u64,
     /// An epoch that was committed and that the primary had not announced as stored then, and when that was.
     unannounced: Option<(Epoch, Millis)>,
     /// What [`Message::Alive`] says besides the durable epoch.
@@ -91,6 +100,8 @@ impl ReplicaSession {
             stored: primary.stored,
             written: None,
             reported: Epoch(0),
+            version: VERSION,
+            asked: 0,
             unannounced: None,
             received: 0,
             synced: 0,
@@ -98,6 +109,27 @@ impl ReplicaSession {
             heard: now,
             sent: now,
         }
+    }
+
+    /// The same in another version than the present one.
+    pub fn in_version(self, version: u16) -> ReplicaSession {
+        ReplicaSession { version, ..self }
+    }
+
+    /// The number of a question about the primary's content, which the caller sends, or why it cannot be asked.
+    pub fn ask(&mut self) -> Result<u64, String> {
+        if self.outcome == Outcome::BaseSync {
+            return Err("the primary is filling this replica by a base sync just now".to_owned());
+        }
+        if self.version < VERSION_DIGESTS {
+            return Err(format!(
+                "the primary speaks version {} of the protocol, and tells what it has from version {VERSION_DIGESTS} \
+                 on: update it, or compare with what `tgreplica digest --json` prints there",
+                self.version
+            ));
+        }
+        self.asked += 1;
+        Ok(self.asked)
     }
 
     pub fn id(&self) -> SessionId {
@@ -253,6 +285,11 @@ impl ReplicaSession {
             }
             Message::Boundary { version } => Ok(Some(ReplicaAction::Boundary(version))),
             Message::SafeSnapshot { version } => Ok(Some(ReplicaAction::SafeSnapshot(version))),
+            Message::Digest(
+                answer @ (DigestMessage::Work { number, .. }
+                | DigestMessage::Piece { number, .. }
+                | DigestMessage::Failed { number, .. }),
+            ) if (1..=self.asked).contains(&number) => Ok(Some(ReplicaAction::Digest(answer))),
             Message::Bye => Ok(Some(ReplicaAction::Ended)),
             Message::Error(reason) => Err(reason),
             other => {

@@ -241,6 +241,25 @@ fn the_epochs_of_a_primary_never_go_back() {
 }
 
 #[test]
+fn a_digest_is_asked_for_only_of_a_primary_that_knows_it_and_nothing_is_told_that_was_not_asked_for() {
+    let work = |number| Message::Digest(DigestMessage::Work { number, read: 1 });
+    let mut session = session_after(Outcome::CatchUp, 1);
+    assert_eq!(session.on_control(work(1), 0).unwrap_err().code, Code::PROTOCOL);
+    assert_eq!((session.ask(), session.ask()), (Ok(1), Ok(2)));
+    for number in [1, 2] {
+        let told = DigestMessage::Work { number, read: 1 };
+        assert_eq!(session.on_control(work(number), 0), Ok(Some(ReplicaAction::Digest(told))));
+    }
+    let of_a_replica = Message::Digest(DigestMessage::End { number: 1 });
+    for wrong in [work(0), work(3), of_a_replica] {
+        assert_eq!(session.on_control(wrong, 0).unwrap_err().code, Code::PROTOCOL);
+    }
+    let mut older = session_after(Outcome::CatchUp, 1).in_version(VERSION_DIGESTS - 1);
+    assert!(older.ask().unwrap_err().contains("version 4"));
+    assert!(session_after(Outcome::BaseSync, 1).ask().unwrap_err().contains("base sync"));
+}
+
+#[test]
 fn a_report_is_of_what_is_stored_and_does_not_fall() {
     let mut session = session_after(Outcome::CatchUp, 1);
     let report = |epoch| Message::Reported { epoch: Epoch(epoch) };

@@ -35,7 +35,7 @@ pub(super) fn serve(node: &Arc<Node>, connection: Connection, guest: &Guest) {
                 return guest.turned_away(refuse(incoming.out(), Reason::new(Code::BUSY, reason)));
             }
             let served = catch_panic("the thread of a connection", || match &identified.primary {
-                Some(primary) => accept_primary(node, incoming, guest, identified.session_id, primary.clone()),
+                Some(primary) => accept_primary(node, incoming, guest, &identified, primary.clone()),
                 None => join_session(node, incoming, guest, &identified),
             });
             if let Err(panic) = served {
@@ -167,11 +167,11 @@ fn accept_primary(
     node: &Arc<Node>,
     mut incoming: Incoming,
     guest: &Guest,
-    session_id: crate::replication::native::protocol::message::SessionId,
+    identified: &Identified,
     primary: PrimaryIdentity,
 ) {
     let peer = guest.peer();
-    match begin_session(node, incoming.out(), peer, session_id, primary) {
+    match begin_session(node, incoming.out(), peer, identified, primary) {
         Ok(session) => {
             incoming.set_timeout(control::interval(node));
             let end = match record(node, &session) {
@@ -227,7 +227,7 @@ fn begin_session(
     node: &Arc<Node>,
     out: &Outgoing,
     peer: SocketAddr,
-    session_id: crate::replication::native::protocol::message::SessionId,
+    identified: &Identified,
     primary: PrimaryIdentity,
 ) -> Result<Arc<Session>, Reason> {
     let _accepting = node.accepting.lock();
@@ -250,7 +250,9 @@ fn begin_session(
     let outcome = decide(&primary, &standing).map_err(|e| node.answer_to_diverged(&store, &primary, &standing, e))?;
     node.adopt(&store, &standing, &primary, outcome).map_err(|e| node.failed(&e))?;
     let now = node.now();
-    let session = ReplicaSession::new(session_id, &primary, (outcome, standing.durable), node.timeout_ms(), now);
+    let begun = (outcome, standing.durable);
+    let session = ReplicaSession::new(identified.session_id, &primary, begun, node.timeout_ms(), now)
+        .in_version(identified.version);
     let answer = ReplicaIdentity {
         uuid: if standing.empty { String::new() } else { standing.uuid },
         term: standing.term,

@@ -5,12 +5,14 @@
 //! the durable epoch stays, that nothing a peer does ends the program or makes it wait for ever, and that a failed disk
 //! does end it.
 
+mod answers;
 mod backup;
 mod board;
 mod compaction;
 mod connection;
 mod control;
 mod data;
+mod digests;
 mod end;
 mod incoming;
 mod node;
@@ -29,6 +31,7 @@ pub use options::{Compaction, Options};
 use crate::directory::{Cut, Keep};
 use crate::error::{catch_panic, Result};
 use crate::replication::backup_socket::Held;
+use crate::replication::digests::{DigestWanted, Tell};
 use crate::replication::net::limits::Limits;
 use crate::replication::net::listener::Listener;
 use crate::replication::secret::Secret;
@@ -125,6 +128,12 @@ impl Server {
     pub fn backup_source(&self) -> impl Fn() -> std::result::Result<Held, String> + Send + 'static {
         let node = self.node.clone();
         move || node.begin_backup()
+    }
+
+    /// Calls get a digest from the primary, as long as this lives; see [`CompareSocket::start`].
+    pub fn digest_source(&self) -> impl Fn(DigestWanted, Tell<'_>) -> std::result::Result<(), String> + Send + 'static {
+        let node = self.node.clone();
+        move |wanted, tell| digests::ask(&node, wanted, tell)
     }
 
     /// Calls say up to which epoch everything is durable, as long as this lives.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The session of the one primary: its connections, the threads that serve them, and how all of them end together.
 
+use super::answers::Answers;
 use super::end::End;
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
@@ -43,6 +44,7 @@ pub(super) struct Session {
     received: Arc<AtomicU64>,
     synced: AtomicU64,
     pub(super) recorder: Recorder,
+    pub(super) answers: Answers,
 }
 
 /// A thread of a connection that is a part of the session.
@@ -81,6 +83,7 @@ impl Session {
             received: Arc::default(),
             synced: AtomicU64::new(0),
             recorder: Recorder::default(),
+            answers: Answers::default(),
         }
     }
 
@@ -209,6 +212,7 @@ impl Session {
                 ReplicaAction::SafeSnapshot(version) => {
                     self.store.raise_versions(SwitchedVersions { safe_snapshot: Some(version), ..Default::default() });
                 }
+                ReplicaAction::Digest(answer) => self.answers.put(answer),
                 ReplicaAction::Ended => return Err(End::Bye),
             }
         }
