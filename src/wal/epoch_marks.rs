@@ -6,6 +6,7 @@
 //! Marks live in memory only, as long as the lock of the directory is held that was there when they were made. Each
 //! knows the bytes before it: in a file that has other ones there it is none.
 
+use super::entry::MARKER_LEN;
 use super::names;
 use super::sessions::{Origin, Session, Walk};
 use crate::lock_order::Mutex;
@@ -42,7 +43,9 @@ impl EpochMarks {
     /// The last mark with nothing above `epoch` before it. Epoch 0 is that of sessions that have none.
     pub fn behind(&self, bytes: &[u8], epoch: Epoch) -> Option<&EpochMark> {
         let below = self.0.partition_point(|mark| mark.last <= epoch);
-        let fits = |mark: &&EpochMark| mark.offset <= bytes.len() && mark.checksum == checksum(bytes, mark.offset);
+        let fits = |mark: &&EpochMark| {
+            mark.offset <= bytes.len() && mark.checksum == checksum(bytes, &mark.previous, mark.offset)
+        };
         self.0[..below].last().filter(|_| epoch > Epoch(0)).filter(fits)
     }
 
@@ -82,7 +85,7 @@ impl Marker {
         if let Some(previous) = self.previous.take().filter(|_| !self.odd) {
             if session.offset >= self.marks.reach() + STEP_BYTES {
                 let Session { offset, origin, .. } = *session;
-                let checksum = checksum(bytes, offset);
+                let checksum = checksum(bytes, &previous, offset);
                 self.marks.0.push(EpochMark {
                     offset,
                     origin,
@@ -117,8 +120,12 @@ impl Marker {
     }
 }
 
-fn checksum(bytes: &[u8], end: usize) -> u32 {
-    crc32fast::hash(&bytes[end.saturating_sub(COMPARED_BYTES)..end])
+/// Of the bytes before `end`, and of the begin marker of the session there: it may be made invalid.
+fn checksum(bytes: &[u8], previous: &Session, end: usize) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&bytes[previous.offset..(previous.offset + MARKER_LEN).min(end)]);
+    hasher.update(&bytes[end.saturating_sub(COMPARED_BYTES)..end]);
+    hasher.finalize()
 }
 
 /// The marks of a log file, for all who walk over it.
@@ -286,6 +293,16 @@ mod tests {
         changed[mark.offset - COMPARED_BYTES] ^= 1;
         assert_eq!(marks.behind(&changed, Epoch(90)), None);
         assert_eq!(marks.behind(&bytes[..mark.offset - 1], Epoch(90)), None, "it ends before");
+    }
+
+    #[test]
+    fn a_mark_is_none_when_the_session_before_it_does_not_count_any_more() {
+        let session = |epoch, bytes| Piece::Session { epoch, bytes, valid: true };
+        let mut bytes = file(&[session(1, 2 * COMPARED_BYTES), session(2, 10)]);
+        let (_, marks) = walk(&EpochMarks::default(), &bytes, Epoch(0));
+        assert!(marks.behind(&bytes, Epoch(1)).is_some());
+        bytes[0] = tag::INVALIDATED;
+        assert_eq!(marks.behind(&bytes, Epoch(1)), None, "it would be confirmed as one that counts");
     }
 
     #[test]
