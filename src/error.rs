@@ -131,6 +131,11 @@ impl Error {
         }
     }
 
+    /// Whether the disk has no room: with room the same can be done again.
+    pub fn lacks_room(&self) -> bool {
+        matches!(self.errno(), libc::ENOSPC | libc::EDQUOT)
+    }
+
     /// The error number of the system, 0 when there is none.
     pub fn errno(&self) -> i32 {
         match self {

@@ -2,7 +2,7 @@
 //! `tgreplica digest`: what the content of a directory comes to.
 
 use super::arguments::Arguments;
-use super::report::{Output, DIRECTORY, DONE, IN_USE, USAGE};
+use super::report::{exit_of, Output, DONE, IN_USE, USAGE};
 use super::signals::Signals;
 use crate::compaction::step_back;
 use crate::comparison::digest::{hex, Digest};
@@ -23,8 +23,8 @@ pub fn run(logdir: &Path, arguments: &Arguments, signals: &Signals, output: &mut
         Err(e) => {
             let exit = match e {
                 Error::InvalidArgument(_) => USAGE,
-                Error::Locked { .. } | Error::WrongState(_) => IN_USE,
-                _ => DIRECTORY,
+                Error::WrongState(_) => IN_USE,
+                ref e => exit_of(e),
             };
             return output.fail(exit, &e.to_string());
         }

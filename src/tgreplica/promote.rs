@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Makes a replica's directory a primary's: a stopped one here, one that a `tgreplica` serves by telling that.
 
-use super::report::{Output, DIRECTORY, DONE, IN_USE};
+use super::report::{exit_of, Output, DONE};
 use super::tell::Answer;
-use crate::error::Error;
 use crate::replication::promotion::{promote, Promotion};
 use crate::vfs::RealFs;
 use serde::{Deserialize, Serialize};
@@ -52,10 +51,7 @@ impl Request {
             Ok(Promotion { durable, term, run }) => {
                 Answer::Done(Promoted { durable_epoch: durable.0, term, run: run.to_string() })
             }
-            Err(e) => {
-                let exit = if matches!(e, Error::Locked { .. }) { IN_USE } else { DIRECTORY };
-                Answer::Failed { error: e.to_string(), exit }
-            }
+            Err(e) => Answer::Failed { error: e.to_string(), exit: exit_of(&e) },
         }
     }
 }

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Lets a replica's directory get its content anew: a stopped one here, one that a `tgreplica` serves by telling that.
 
-use super::report::{Environment, Output, DIRECTORY, DONE, IN_USE, USAGE};
+use super::report::{exit_of, Environment, Output, DONE, USAGE};
 use super::tell::Answer;
 use crate::directory::Keep;
-use crate::error::Error;
 use crate::replication::repair::repair;
 use crate::replication::settings::ReplicationSettings;
 use crate::vfs::RealFs;
@@ -41,10 +40,7 @@ pub fn carry_out(logdir: &Path, keep: Keep) -> Answer<GivenUp> {
             entries: cut.extent.entries,
             saved: cut.saved.map(|saved| saved.display().to_string()),
         }),
-        Err(e) => {
-            let exit = if matches!(e, Error::Locked { .. }) { IN_USE } else { DIRECTORY };
-            Answer::Failed { error: e.to_string(), exit }
-        }
+        Err(e) => Answer::Failed { error: e.to_string(), exit: exit_of(&e) },
     }
 }
 

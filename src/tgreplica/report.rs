@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Exit codes of the program, and how it says how it is used.
 
+use crate::error::Error;
 pub use crate::program_output::Output;
 use std::ffi::OsString;
 
@@ -12,7 +13,7 @@ pub const USAGE: i32 = 1;
 pub const DIRECTORY: i32 = 2;
 /// Another process has the directory.
 pub const IN_USE: i32 = 3;
-/// The disk failed while serving.
+/// The disk failed or is full.
 pub const DISK: i32 = 4;
 /// `--once`: the session did not end in good order.
 pub const SESSION: i32 = 5;
@@ -20,6 +21,16 @@ pub const SESSION: i32 = 5;
 pub const NOT_RUNNING: i32 = 6;
 /// `status`: who has the directory does not answer.
 pub const NO_ANSWER: i32 = 7;
+
+/// How the program ends that cannot use a directory for this reason. With a full disk it can be tried again before a
+/// person has looked: others may make room.
+pub fn exit_of(error: &Error) -> i32 {
+    match error {
+        Error::Locked { .. } => IN_USE,
+        error if error.lacks_room() => DISK,
+        _ => DIRECTORY,
+    }
+}
 
 impl Output<'_> {
     /// Says how it is used.

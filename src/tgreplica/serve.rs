@@ -2,7 +2,7 @@
 //! Serves a directory as the replica of a primary until the program is to end.
 
 use super::arguments::Arguments;
-use super::report::{Environment, Output, DIRECTORY, DISK, DONE, ENDPOINT, IN_USE, SECRET_FILE, SESSION, USAGE};
+use super::report::{exit_of, Environment, Output, DISK, DONE, ENDPOINT, SECRET_FILE, SESSION, USAGE};
 use super::report::{TLS_CA, TLS_CERT, TLS_CRL, TLS_KEY, TLS_PEER_NAME};
 use super::service_manager::ServiceManager;
 use super::signals::Signals;
@@ -151,8 +151,7 @@ fn compaction(value: impl Fn(&'static str) -> Option<OsString>) -> Result<Compac
 }
 
 fn refused_directory(e: &Error, output: &mut Output<'_>) -> i32 {
-    let exit = if matches!(e, Error::Locked { .. }) { IN_USE } else { DIRECTORY };
-    output.fail(exit, &e.to_string())
+    output.fail(exit_of(e), &e.to_string())
 }
 
 fn listen(endpoint: &Endpoint, output: &mut Output<'_>) -> Result<TcpListener, i32> {
@@ -289,13 +288,13 @@ fn end(logdir: &Path, mut server: Server, until: Until, signals: &Signals, outpu
     let durable = server.durable();
     let once = until == Until::FirstSession;
     match (server.failure(), server.first_session()) {
-        (failure @ Some(_), _) => end_of_store(failure, durable),
+        (Some(_), _) => end_of_store(true, durable),
         (None, Some(Err(reason))) if once && !signals.stop.load(SeqCst) => {
             log::error!("tgreplica ends, durable epoch {durable}: {reason}");
             SESSION
         }
         (None, _) if until == Until::Rejoined => rejoin::report(logdir, &status, server.rewound(), output),
-        _ => end_of_store(None, durable),
+        _ => end_of_store(false, durable),
     }
 }
 
@@ -378,10 +377,10 @@ fn of_upstream(logdir: &Path, endpoint: &Endpoint, how: How<'_>, signals: &Signa
         ..Default::default()
     };
     let mut replica = match upstream::replica::Replica::start(listener, store.clone(), options) {
-        Ok(replica) => Arc::new(replica),
+        Ok(replica) => replica,
         Err(e) => return output.fail(USAGE, &format!("cannot serve: {e}")),
     };
-    let answers = answer(logdir, (metrics_at, metrics), status_of_upstream(logdir, &store, &replica));
+    let answers = answer(logdir, (metrics_at, metrics), status_of_upstream(logdir, &store, replica.held_source()));
     let backups = {
         let (store, asked) = (store.clone(), store.clone());
         let begin = move || begin_backup(&store).map_err(|e| e.to_string());
@@ -395,40 +394,35 @@ fn of_upstream(logdir: &Path, endpoint: &Endpoint, how: How<'_>, signals: &Signa
     }
     service.stopping();
     drop(backups);
-    if let Some(replica) = Arc::get_mut(&mut replica) {
-        replica.stop();
-    }
-    let synced = store.sync();
+    replica.stop();
+    // A failure is kept by the store.
+    let _ = store.sync();
     store.close();
+    replica.say_failure();
     // Whoever asked meanwhile was answered.
     drop(answers);
-    end_of_store(store.failure().or(synced.err().map(|e| e.to_string())), store.durable())
+    end_of_store(store.failure().is_some(), store.durable())
 }
 
 fn status_of_upstream(
     logdir: &Path,
     store: &Arc<StandbyStore>,
-    replica: &Arc<upstream::replica::Replica>,
+    held: impl Fn() -> usize + Send + Sync + 'static,
 ) -> impl Fn() -> Status + Send + Sync + 'static {
-    let (store, served, logdir) = (store.clone(), Arc::downgrade(replica), logdir.to_owned());
+    let (store, logdir) = (store.clone(), logdir.to_owned());
     move || {
-        let connected = served.upgrade().is_some_and(|replica| replica.held() > 0);
-        let state = if connected { LinkState::Streaming } else { LinkState::Connecting };
+        let state = if held() > 0 { LinkState::Streaming } else { LinkState::Connecting };
         let known = Known { protocol: Some("upstream"), state, last_error: store.failure(), ..Known::default() };
         status::of_replica(&logdir, known, store.durable(), store.identity())
     }
 }
 
-/// Says why the program ends when it is only the disk that can have failed.
-fn end_of_store(failure: Option<String>, durable: Epoch) -> i32 {
-    match failure {
-        Some(failure) => {
-            log::error!("tgreplica ends, durable epoch {durable}: {failure}");
-            DISK
-        }
-        None => {
-            log::info!("tgreplica ends, durable epoch {durable}");
-            DONE
-        }
+/// The end when it is only the disk that can have failed, of which the log has a line then.
+fn end_of_store(failed: bool, durable: Epoch) -> i32 {
+    log::info!("tgreplica ends, durable epoch {durable}");
+    if failed {
+        DISK
+    } else {
+        DONE
     }
 }

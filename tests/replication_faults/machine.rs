@@ -2,6 +2,7 @@
 //! What the machine lends to a pair: processes, a network of its own, limits.
 
 use crate::nodes::wait_until;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -120,6 +121,13 @@ impl SmallDisk {
     /// So much of it is taken by somebody else.
     pub fn fill(&self, bytes: u64) {
         std::fs::write(self.ballast(), vec![1; bytes as usize]).unwrap();
+    }
+
+    /// Somebody else takes all that is left.
+    pub fn fill_up(&self) {
+        let mut ballast = std::fs::File::create(self.ballast()).unwrap();
+        // Until that is full.
+        while ballast.write_all(&[1; 4096]).is_ok() {}
     }
 
     /// There is room again.

@@ -2,7 +2,7 @@
 //! A primary and a replica as processes with a proxy between them.
 
 use crate::journal::{check, Journal, Tail};
-use crate::machine::{limit_files, Network, Process};
+use crate::machine::{limit_files, Network, Process, SmallDisk};
 use crate::primary_process::{ALIVE, CHANNELS, DIRECTORY, JOURNAL};
 use crate::proxy::Proxy;
 use crate::status_watch::{Lives, StatusWatch, Watched};
@@ -60,11 +60,21 @@ pub struct Setup {
     pub replicated: bool,
     /// How the primary commits; as the environment says unless it says something.
     pub commit: Option<&'static str>,
+    /// The replica has a disk of its own with so many bytes, see [`Pair::replica_disk`].
+    pub replica_disk: Option<u64>,
 }
 
 impl Default for Setup {
     fn default() -> Setup {
-        Setup { mode: "strict", timeout: TIMEOUT, channels: 3, lanes: 1, replicated: true, commit: None }
+        Setup {
+            mode: "strict",
+            timeout: TIMEOUT,
+            channels: 3,
+            lanes: 1,
+            replicated: true,
+            commit: None,
+            replica_disk: None,
+        }
     }
 }
 
@@ -88,6 +98,8 @@ pub struct Pair {
     replica_set_back: Arc<AtomicBool>,
     /// Compares what both sides say of themselves with what is known here.
     watch: Option<StatusWatch>,
+    /// Where the machine allows it and one was asked for.
+    replica_disk: Option<SmallDisk>,
     /// Removed when the processes are gone.
     home: TempDir,
 }
@@ -122,8 +134,11 @@ impl Pair {
             replica_lives: Arc::default(),
             replica_set_back: Arc::default(),
             watch: None,
+            replica_disk: None,
             home,
         };
+        let directory = pair.replica_directory();
+        pair.replica_disk = setup.replica_disk.and_then(|bytes| SmallDisk::mount(&directory, bytes));
         pair.start_replica();
         if setup.replicated {
             pair.watch_status();
@@ -192,10 +207,29 @@ impl Pair {
         command
     }
 
+    /// The disk of the replica, if it has one of its own.
+    pub fn replica_disk(&self) -> Option<&SmallDisk> {
+        self.replica_disk.as_ref()
+    }
+
+    /// Starts a replica that ends before it listens; its exit code.
+    pub fn replica_refuses(&self) -> Option<i32> {
+        let child = self.replica_command().spawn().unwrap();
+        Process(child).ends("the replica ends")
+    }
+
     pub fn start_replica(&mut self) {
+        self.replica_lives.begins(0);
+        let mut child = self.replica_command().spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        self.replica = Some(Process(child));
+        let listens = BufReader::new(stdout).lines().any(|line| line.unwrap().contains("listening"));
+        assert!(listens, "tgreplica ended before it listened");
+    }
+
+    fn replica_command(&self) -> Command {
         let directory = self.replica_directory();
         std::fs::create_dir_all(&directory).unwrap();
-        self.replica_lives.begins(0);
         let program = env!("CARGO_BIN_EXE_tgreplica");
         let mut command = match &self.network {
             None => self.command(Command::new(program), &format!("tcp://{}", self.replica_address)),
@@ -220,11 +254,7 @@ impl Pair {
         if self.replica_may_be_slow {
             command.env("LIMESTONE_TEST_SLOW_SYNCS", self.slow()).env("LIMESTONE_TEST_SLOW_PART", "/blob/");
         }
-        let mut child = command.spawn().unwrap();
-        let stdout = child.stdout.take().unwrap();
-        self.replica = Some(Process(child));
-        let listens = BufReader::new(stdout).lines().any(|line| line.unwrap().contains("listening"));
-        assert!(listens, "tgreplica ended before it listened");
+        command
     }
 
     /// The sync with this number of a replica that is started from now on fails; `None`: all work.

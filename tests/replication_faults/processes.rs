@@ -2,7 +2,7 @@
 //! Faults of the processes and of the replica's disk.
 
 use crate::journal::check;
-use crate::nodes::{wait_until, Pair, TIMEOUT};
+use crate::nodes::{wait_until, Pair, Setup, TIMEOUT};
 use std::time::Duration;
 
 /// Repeatable pseudo-random numbers (xorshift64*); the seed is printed.
@@ -147,6 +147,32 @@ fn a_full_disk_of_the_replica_confirms_nothing() {
 }
 
 #[test]
+fn a_replica_whose_disk_was_full_goes_on_by_itself_when_it_is_started_and_there_is_room() {
+    for mode in ["strict", "degrade 200"] {
+        let mut pair = Pair::start_with(Setup { mode, replica_disk: Some(512 << 20), ..Setup::default() });
+        if pair.replica_disk().is_none() {
+            println!("NOT RUN: this machine does not allow to mount a disk");
+            return;
+        }
+        pair.wait_for_propagated();
+        pair.replica_disk().unwrap().fill_up();
+        assert_eq!(pair.replica_gives_up(), Some(4));
+        let about = |text: &str| pair.replica_said().into_iter().filter(|line| line.contains(text)).collect::<Vec<_>>();
+        assert!(about("No space left").len() == 1 && about("ERROR").len() == 1, "{:#?}", about(""));
+        let stuck = pair.journal().propagated;
+        pair.wait_for_stored();
+        assert!(pair.journal().propagated <= stuck + 1, "nobody is there to confirm");
+        // As long as there is no room it ends with the same code, so that whoever starts it tries again.
+        assert_eq!((pair.replica_refuses(), pair.replica_refuses()), (Some(4), Some(4)), "{:#?}", pair.replica_said());
+        pair.wait_for_stored();
+        pair.replica_disk().unwrap().empty();
+        pair.start_replica();
+        pair.wait_for_propagated();
+        pair.check();
+    }
+}
+
+#[test]
 fn a_sync_that_fails_on_the_replica_ends_it_and_nothing_after_it_is_confirmed() {
     let mut pair = Pair::start("strict");
     pair.wait_for_propagated();
@@ -154,8 +180,12 @@ fn a_sync_that_fails_on_the_replica_ends_it_and_nothing_after_it_is_confirmed() 
     for number in [9, 12, 13, 20, 31, 60] {
         pair.kill_replica();
         pair.fail_replica_sync(Some(number));
+        let lines = pair.replica_said().len();
         pair.start_replica();
         assert_eq!(pair.replica_gives_up(), Some(4), "sync {number}");
+        let said = pair.replica_said().split_off(lines);
+        let failed: Vec<_> = said.iter().filter(|line| line.contains("Input/output error")).collect();
+        assert!(failed.len() == 1 && failed[0].contains("ERROR"), "{said:#?}");
         pair.fail_replica_sync(None);
         // What was confirmed before may still be on its way.
         pair.wait_for_stored();

@@ -10,6 +10,7 @@ mod command_line;
 #[allow(dead_code)]
 mod commits;
 mod compare;
+mod disk;
 mod ending;
 mod metrics;
 mod openmetrics;
@@ -21,6 +22,5 @@ mod primary;
 mod program;
 mod scrub;
 mod sessions;
-mod slow_disk;
 mod takeover;
 mod with_primary;

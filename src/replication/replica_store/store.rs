@@ -166,8 +166,8 @@ impl StandbyStore {
         paused.map_err(|e| self.shared.fail(e))
     }
 
-    /// Puts the journal away and gives back the lock of the directory; nothing can be written any more. When the disk
-    /// has failed the next start settles the journal.
+    /// Puts the journal away and gives back the lock of the directory; nothing can be written any more. When that
+    /// fails, which [`Self::failure`] says then, or the disk has failed before, the next start settles the journal.
     pub fn close(&self) {
         self.take_directory();
     }
@@ -183,9 +183,8 @@ impl StandbyStore {
     fn take_directory(&self) -> Option<LogDirectory> {
         let mut directory = self.shared.directory.lock();
         if let (Some(_), Some(journal)) = (&*directory, &self.shared.journal) {
-            if let Err(e) = journal.close().map_err(|e| self.shared.fail(e)) {
-                log::warn!("the commit journal is not settled, which the next start does: {e}");
-            }
+            // Kept as the failure, if there was none before.
+            let _ = journal.close().map_err(|e| self.shared.fail(e));
         }
         directory.take()
     }

@@ -85,12 +85,19 @@ impl Board {
     /// The session is over, or a peer was turned away.
     pub(super) fn disconnected(&self, state: LinkState, reason: &str, is_error: bool) {
         let mut facts = self.0.lock();
-        facts.peer = None;
-        (facts.received, facts.committed, facts.durable, facts.behind_since) = (0, 0, 0, None);
+        facts.over();
         if is_error {
             facts.last_error = Some(reason.to_owned());
         }
         facts.enter(state, reason);
+    }
+
+    /// The session is over because of a failure of which the log has its line: the program ends.
+    pub(super) fn failed(&self, reason: &str) {
+        let mut facts = self.0.lock();
+        facts.over();
+        facts.last_error = Some(reason.to_owned());
+        (facts.state, facts.since) = (LinkState::Connecting, Instant::now());
     }
 
     /// Bytes of the log came.
@@ -174,6 +181,12 @@ impl Board {
 }
 
 impl Facts {
+    /// Nobody is connected.
+    fn over(&mut self) {
+        self.peer = None;
+        (self.received, self.committed, self.durable, self.behind_since) = (0, 0, 0, None);
+    }
+
     /// Whether the state is still right.
     fn look(&mut self, durable: Epoch) {
         let Some(told) = self.told else { return };

@@ -5,7 +5,7 @@
 use super::node::Node;
 use crate::compaction::Policy;
 use crate::directory::{make_control_directory, CompactionRequest};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::replication::replica_store::{Outcome, Work};
 use crate::vfs::Disk;
 use std::sync::Arc;
@@ -35,7 +35,8 @@ pub(super) fn work(node: &Arc<Node>) {
         };
         let obstacle = match outcome {
             Ok(Some(Outcome::Postponed(what))) => Some(what),
-            Err(e) if !node.is_stopping() => {
+            // What has failed before is said elsewhere.
+            Err(e) if !node.is_stopping() && !matches!(e, Error::Poisoned(_)) => {
                 log::error!("failed to compact: {e}; the replica goes on with its directory as it is");
                 None
             }

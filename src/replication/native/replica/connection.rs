@@ -183,6 +183,10 @@ fn accept_primary(
         Err(reason) => {
             let needs_person = !matches!(reason.code, Code::BUSY | Code::SHUTDOWN);
             let told = refuse(incoming.out(), reason);
+            if node.failure().is_some() {
+                // The log says why.
+                return;
+            }
             node.rewind();
             guest.turned_away(format!("the primary is refused: {told}"));
             // One that comes while another is served is no trouble of this side.
@@ -294,6 +298,9 @@ fn finish(node: &Arc<Node>, session: &Arc<Session>, end: End) {
     }
     node.save_versions(&session.store);
     node.release(session, || {
+        if let Some(failure) = node.failure() {
+            return node.board.failed(&failure);
+        }
         let (reason, is_error) = match &end {
             End::Bye => ("the primary has ended the session".to_owned(), false),
             End::Told(reason) if reason.code == Code::SHUTDOWN => (reason.to_string(), false),

@@ -152,7 +152,8 @@ impl Server {
         self.node.durable()
     }
 
-    /// The failure of the disk after which nothing is acknowledged any more.
+    /// The failure of the disk after which nothing is acknowledged any more. After [`Self::stop`] the log has a line
+    /// that says so.
     pub fn failure(&self) -> Option<String> {
         self.node.failure()
     }

@@ -14,7 +14,9 @@ use crate::lock_order::{Condvar, Mutex, Rank, ReadGuard, RwLock};
 use crate::replication::native::protocol::handshake::{check_term, followed, history_of, Standing, Terms};
 use crate::replication::native::protocol::message::{Code, Outcome, PrimaryIdentity, Reason};
 use crate::replication::native::protocol::Millis;
-use crate::replication::replica_store::{directory_id, BaseStaging, HeldDirectory, StandbyStore, SwitchedVersions};
+use crate::replication::replica_store::{
+    directory_id, BaseStaging, Fault, HeldDirectory, StandbyStore, SwitchedVersions,
+};
 use crate::replication::secret::Secret;
 use crate::replication::status::{Known, LinkState, Status};
 use crate::types::Epoch;
@@ -59,7 +61,7 @@ pub(super) struct Node {
     stopping: AtomicBool,
     stopped: Mutex<bool>,
     stop_signal: Condvar,
-    failure: Mutex<Option<String>>,
+    fault: Fault,
     /// How the first session ended, with `once`.
     outcome: Mutex<Option<std::result::Result<(), String>>>,
 }
@@ -110,7 +112,7 @@ impl Node {
             stopping: AtomicBool::new(false),
             stopped: Mutex::new(Rank::Leaf, false),
             stop_signal: Condvar::new(),
-            failure: Mutex::default(),
+            fault: Fault::default(),
             outcome: Mutex::default(),
             vfs,
         })
@@ -239,9 +241,7 @@ impl Node {
         self.look();
         let store = self.store.write().take()?;
         let held = store.hold();
-        if let Some(failure) = store.failure() {
-            self.failure.lock().get_or_insert(failure);
-        }
+        self.fault.note_of_store(store.failure());
         held
     }
 
@@ -351,12 +351,8 @@ impl Node {
         if let Error::InvalidArgument(text) | Error::WrongState(text) = error {
             return Reason::new(Code::PROTOCOL, text.clone());
         }
-        let mut failure = self.failure.lock();
-        if failure.is_none() {
-            log::error!("replication: {error}; nothing is acknowledged any more, the program ends");
-            *failure = Some(error.to_string());
-        }
-        Reason::new(Code::DISK, error.to_string())
+        self.fault.note(error);
+        Reason::new(Code::DISK, error.cause())
     }
 
     /// A thread has panicked that a session or the directory relies on: the replica ends as when its disk has failed.
@@ -376,8 +372,9 @@ impl Node {
 
     /// The failure that ends the program; it may have come in the background.
     pub(super) fn failure(&self) -> Option<String> {
-        let own = self.failure.lock().clone();
-        own.or_else(|| self.store.try_read().as_deref().and_then(Option::as_ref).and_then(|store| store.failure()))
+        self.fault
+            .get()
+            .or_else(|| self.store.try_read().as_deref().and_then(Option::as_ref).and_then(|store| store.failure()))
     }
 
     pub(super) fn session_ended(&self, end: &End) {

@@ -81,6 +81,7 @@ pub(super) fn serve(node: &Node, connection: connection::Connection, guest: &Gue
         None => String::new(),
     };
     match closed {
+        Err(Closed::Store(e)) if node.store.failure().is_some() => node.fault.note(&e),
         Err(Closed::Store(e)) => log::error!("replication: {name} from {peer} is closed: {e}{lost}"),
         // One that came and went without a word, or was sent away for others.
         Ok(()) if !served.connection.is_established() => {}

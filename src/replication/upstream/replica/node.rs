@@ -4,7 +4,7 @@
 use super::registry::Registry;
 use crate::lock_order::RwLock;
 use crate::replication::net::limits::Limits;
-use crate::replication::replica_store::StandbyStore;
+use crate::replication::replica_store::{Fault, StandbyStore};
 use crate::replication::upstream::protocol::reader::Budget;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::Arc;
@@ -33,6 +33,7 @@ impl Default for Options {
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) store: Arc<StandbyStore>,
+    pub(super) fault: Fault,
     pub(super) options: Options,
     pub(super) registry: Arc<Registry>,
     /// Held for reading while a session is appended, for writing while an epoch is recorded: a session is either whole

@@ -6,7 +6,7 @@ use super::node::{Node, Options};
 use crate::lock_order::{Rank, RwLock};
 use crate::replication::net::limits::Limits;
 use crate::replication::net::listener::Listener;
-use crate::replication::replica_store::StandbyStore;
+use crate::replication::replica_store::{Fault, StandbyStore};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -36,6 +36,7 @@ impl Replica {
         };
         let node = Arc::new(Node {
             store,
+            fault: Fault::default(),
             options,
             registry: Arc::default(),
             recording: RwLock::new(Rank::Recording, ()),
@@ -56,6 +57,17 @@ impl Replica {
     /// How many connections a primary holds.
     pub fn held(&self) -> usize {
         self.node.registry.held()
+    }
+
+    /// Calls say the same, as long as this lives.
+    pub fn held_source(&self) -> impl Fn() -> usize + Send + Sync + 'static {
+        let registry = self.node.registry.clone();
+        move || registry.held()
+    }
+
+    /// Says in the log what has failed, unless it does already.
+    pub fn say_failure(&self) {
+        self.node.fault.note_of_store(self.node.store.failure());
     }
 
     /// Ends all connections and waits for their threads. What was acknowledged is on the disk already.

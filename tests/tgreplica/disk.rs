@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the program says while its disk takes its time.
+//! What the program says while its disk takes its time, and when it fails.
 
+use crate::pair::Engine;
 use crate::primary::Primary;
 use crate::program::{take_over, Replica, DEADLINE};
 use limestone_core::replication::native::protocol::message::Code;
@@ -60,4 +61,48 @@ fn a_primary_that_comes_back_hears_of_the_epoch_that_was_being_recorded_when_the
     drop(again);
     replica.stop();
     assert_eq!(take_over(dir.path()).0.len(), 2);
+}
+
+/// Lines of the log that say that something has failed.
+fn errors(log: &str) -> Vec<&str> {
+    log.lines().filter(|line| line.contains("ERROR") || line.contains("Input/output error")).collect()
+}
+
+#[test]
+fn a_disk_that_fails_is_one_line_of_the_log_in_both_protocols_and_ways_to_commit() {
+    for (protocol, commit, fault) in [
+        ("native", "journal", "sync 5 1 /limestone-journal"),
+        ("native", "journal", "write 5 1000000 /pwal_"),
+        ("native", "direct", "sync 5 1 /pwal_"),
+        ("native", "direct", "sync 5 1000000 /epoch"),
+        ("upstream", "journal", "sync 5 1000000 /limestone-journal"),
+        ("upstream", "direct", "sync 5 1 /pwal_"),
+        ("upstream", "direct", "write 5 1000000 /pwal_"),
+    ] {
+        let (near, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        let (library, failing) = (library(folder.path()), folder.path().join("fault"));
+        let protocol = ("TSURUGI_REPLICATION_PROTOCOL", protocol);
+        let environment = [
+            ("LD_PRELOAD", library.as_str()),
+            ("LIMESTONE_TEST_DISK_FAULT", failing.to_str().unwrap()),
+            ("LIMESTONE_COMMIT", commit),
+            protocol,
+        ];
+        let replica = Replica::start_with(dir.path(), &[], &environment);
+        let more = [protocol, ("TSURUGI_REPLICATION_MODE", "async"), ("TSURUGI_REPLICATION_TIMEOUT_MS", "1000")];
+        let mut engine = Engine::start(near.path(), replica.address, &more);
+        engine.write(6, 100);
+        engine.propagated();
+        std::fs::write(&failing, fault).unwrap();
+        engine.write(6, 100);
+        let (exit, log) = replica.wait();
+        assert_eq!(exit, Some(4), "{protocol:?}, {commit}, {fault}: {log}");
+        let said = errors(&log);
+        assert!(said.len() == 1, "{protocol:?}, {commit}, {fault}: {said:#?}");
+        assert!(said[0].contains("nothing is acknowledged any more, the program ends"), "{said:?}");
+        let last = log.lines().last().unwrap();
+        assert!(last.contains("INFO: tgreplica ends, durable epoch"), "{log}");
+        engine.stop();
+    }
 }
