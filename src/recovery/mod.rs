@@ -74,7 +74,6 @@ pub fn read(input: &Input<'_>, with_snapshot: bool, onlooker: Option<&dyn Onlook
     let sources = input.open_logs(&listing, |_| true)?;
     let scans = scan::scan(input, &sources, durable.unwrap_or_default(), with_snapshot, onlooker)?;
 
-    let mut recovered_epoch = durable.unwrap_or_default();
     let has_content = sources
         .iter()
         .zip(&scans.files)
@@ -83,14 +82,40 @@ pub fn read(input: &Input<'_>, with_snapshot: bool, onlooker: Option<&dyn Onlook
         && !sources.iter().zip(&scans.files).any(|(source, scan)| source.compacted || scan.has_durable_session);
     // Then zeros are what a power cut left of sessions that were never acknowledged.
     let may_be_zeros = has_content || records.say_nothing_is_durable();
-    let mut edits = Vec::new();
-    let (mut open_ended, mut marks) = (Vec::new(), Vec::new());
-    for (source, scan) in sources.iter().zip(&scans.files) {
-        marks.push((source.name.clone(), scan.marks.clone()));
-        check_against_epoch_file(input, source, scan, may_be_zeros, durable)?;
-        recovered_epoch = recovered_epoch.max(scan.max_epoch);
+    let mut recovered = Recovered {
+        snapshot: Snapshot::empty(),
+        durable,
+        nothing_durable,
+        last_epoch: durable.unwrap_or_default(),
+        max_blob_id: scans.max_blob_id,
+        edits: Vec::new(),
+        open_ended: Vec::new(),
+        warnings,
+        entries: scans.entries,
+        marks: Vec::new(),
+    };
+    for (source, scan) in sources.iter().zip(scans.files) {
+        check_against_epoch_file(input, source, &scan, may_be_zeros, durable)?;
+        recovered.add(source, scan);
+    }
+    if with_snapshot {
+        let compacted = sources.first().is_some_and(|source| source.compacted);
+        let files: Vec<Mapping> = sources.into_iter().map(|source| source.bytes).collect();
+        for file in &files {
+            file.advise(false);
+        }
+        let live = merge::merge(scans.index, &scans.clears, &files, compacted, input)?;
+        recovered.snapshot = Snapshot::new(files, live);
+    }
+    Ok(recovered)
+}
+
+impl Recovered {
+    /// Adds what a log file holds besides its entries.
+    fn add(&mut self, source: &Source, scan: FileScan) {
+        self.last_epoch = self.last_epoch.max(scan.max_epoch);
         let found = scan.warnings.iter().map(|warning| format!("{}: {warning}", source.path.display()));
-        warnings.extend(found);
+        self.warnings.extend(found);
         if scan.invalidated_sessions > 0 {
             log::info!("{}: {} sessions are marked as invalid", source.path.display(), scan.invalidated_sessions);
         }
@@ -98,46 +123,20 @@ pub fn read(input: &Input<'_>, with_snapshot: bool, onlooker: Option<&dyn Onlook
         // may be the last change of a file that is appended to: it is synced.
         let mut changes: Vec<Edit> = scan.marked_beyond.iter().map(|&offset| Edit::Invalidate { offset }).collect();
         changes.extend(&scan.edits);
-        if let Some(confirmed) = scan.to_confirm {
-            changes.push(Edit::Confirm { offset: confirmed.0, epoch: confirmed.1 });
+        if let Some((offset, epoch)) = scan.to_confirm {
+            changes.push(Edit::Confirm { offset, epoch });
         }
         let invalidates = changes.iter().any(|edit| matches!(edit, Edit::Invalidate { .. }));
         let active = names::is_active_log(&source.name);
         if active || !changes.is_empty() {
-            edits.push((source.path.clone(), changes));
+            self.edits.push((source.path.clone(), changes));
         }
         // Behind the marker of an invalidated session may be bytes that a failed sync lost: nothing is appended there.
         if active && (scan.open_end || invalidates || scan.ends_invalidated) {
-            open_ended.push(source.name.clone());
+            self.open_ended.push(source.name.clone());
         }
+        self.marks.push((source.name.clone(), scan.marks));
     }
-
-    let (max_blob_id, entries) = (scans.max_blob_id, scans.entries);
-    let snapshot = match with_snapshot {
-        true => {
-            let compacted = sources.first().is_some_and(|source| source.compacted);
-            let files: Vec<Mapping> = sources.into_iter().map(|source| source.bytes).collect();
-            for file in &files {
-                file.advise(false);
-            }
-            let live = merge::merge(scans.index, &scans.clears, &files, compacted, input)?;
-            Snapshot::new(files, live)
-        }
-        false => Snapshot::empty(),
-    };
-    let last_epoch = recovered_epoch;
-    Ok(Recovered {
-        snapshot,
-        durable,
-        nothing_durable,
-        last_epoch,
-        max_blob_id,
-        edits,
-        open_ended,
-        warnings,
-        entries,
-        marks,
-    })
 }
 
 /// The durable epoch that the epoch files give, 0 when they hold no record.

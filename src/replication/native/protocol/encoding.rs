@@ -102,24 +102,7 @@ impl Message {
     /// The message in a frame.
     pub fn decode(frame: Frame) -> Result<Message, MessageError> {
         let Frame { kind, epoch, channel, payload } = frame;
-        let uses_epoch = matches!(
-            kind,
-            FrameKind::Log
-                | FrameKind::Commit
-                | FrameKind::Durable
-                | FrameKind::Alive
-                | FrameKind::Heartbeat
-                | FrameKind::Reported
-                | FrameKind::DigestWant
-        );
-        let uses_channel = matches!(kind, FrameKind::Log | FrameKind::Channel | FrameKind::ChannelEnd);
-        let wrong = |found: String, expected| Err(MessageError { kind, found, expected });
-        if epoch != 0 && !uses_epoch {
-            return wrong(format!("epoch {epoch}"), "0");
-        }
-        if channel != 0 && !uses_channel {
-            return wrong(format!("channel {channel}"), "0");
-        }
+        check_header(kind, epoch, channel)?;
         let epoch = Epoch(epoch);
         if kind == FrameKind::Log {
             return decode_log(epoch, channel, payload).map(Message::Log);
@@ -161,7 +144,11 @@ impl Message {
             | FrameKind::DigestPiece
             | FrameKind::DigestFailed => {
                 let decoded = DigestMessage::decode(kind, epoch, p.rest());
-                decoded.map(Message::Digest).or_else(|Unlike { found, expected }| wrong(found, expected))?
+                decoded.map(Message::Digest).map_err(|Unlike { found, expected }| MessageError {
+                    kind,
+                    found,
+                    expected,
+                })?
             }
         };
         match p.rest.len() {
@@ -169,6 +156,29 @@ impl Message {
             more => p.wrong(format!("{more} more bytes"), "the end of the payload"),
         }
     }
+}
+
+/// Whether epoch and channel stand only in frames that have them.
+fn check_header(kind: FrameKind, epoch: u64, channel: u32) -> Result<(), MessageError> {
+    let uses_epoch = matches!(
+        kind,
+        FrameKind::Log
+            | FrameKind::Commit
+            | FrameKind::Durable
+            | FrameKind::Alive
+            | FrameKind::Heartbeat
+            | FrameKind::Reported
+            | FrameKind::DigestWant
+    );
+    let uses_channel = matches!(kind, FrameKind::Log | FrameKind::Channel | FrameKind::ChannelEnd);
+    let wrong = |found: String, expected| Err(MessageError { kind, found, expected });
+    if epoch != 0 && !uses_epoch {
+        return wrong(format!("epoch {epoch}"), "0");
+    }
+    if channel != 0 && !uses_channel {
+        return wrong(format!("channel {channel}"), "0");
+    }
+    Ok(())
 }
 
 /// The piece of the log is moved, not copied.
