@@ -18,9 +18,14 @@ use std::sync::Arc;
 
 /// A replica that goes back when it has to.
 fn rewinding(dir: &Path, keep: Keep) -> Undamaged {
+    served(dir, |opened| opened.allow_rewind(keep))
+}
+
+/// A replica whose durable epoch may go down.
+fn served(dir: &Path, told: impl Fn(native::Opened) -> native::Opened) -> Undamaged {
     let options = options();
     let listener = listener::listen(&Endpoint { host: "127.0.0.1".to_owned(), port: free_port() }).unwrap();
-    let opened = unlocked(|| native::open(Arc::new(RealFs), dir, options.clone())).allow_rewind(keep);
+    let opened = told(unlocked(|| native::open(Arc::new(RealFs), dir, options.clone())));
     Undamaged(opened.serve(listener).unwrap())
 }
 
@@ -114,6 +119,47 @@ fn epochs_in_which_nothing_was_written_are_no_reason_to_refuse() {
     follow(new, server, "there");
     assert_eq!(keys(first.path()), tags(&[("shared", 5), ("there", 3)]));
     assert_eq!(saved(first.path()), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn what_would_go_is_counted_again_once_the_directory_has_gone_back() {
+    let [first, second, third] = std::array::from_fn(|_| tempfile::tempdir().unwrap());
+    let server = replica(second.path(), 0, &Secret::default());
+    let mut former = Engine::start(first.path(), settings(server.address().port(), &[]));
+    let shared = write(&mut former, "shared", 2);
+    former.wait_propagated(shared);
+    drop(server);
+    (0..20).for_each(|_| _ = former.write(&[]));
+    former.shutdown();
+    copy_files(second.path(), third.path());
+    for (told, dir) in [(1, second.path()), (2, third.path())] {
+        unlocked(|| promote(Arc::new(RealFs), dir, false, Some(told)));
+    }
+    let server = served(first.path(), |opened| opened);
+    let durable = server.durable();
+    // The sessions of its last epochs wrote nothing: it goes back without being told to.
+    let mut new = Engine::start(second.path(), settings(server.address().port(), &[]));
+    new.wait_state(LinkState::Streaming);
+    (new.epoch..durable.0).for_each(|_| new.next_epoch());
+    assert_eq!(write(&mut new, "there", 1), durable);
+    new.wait_propagated(durable);
+    new.shutdown();
+    assert_eq!((server.durable(), server.rewound().is_some()), (durable, true), "it is as far as before");
+    let newest = Engine::recovered(third.path(), settings(server.address().port(), &[]));
+    let error = newest.wait_state(LinkState::Refused).last_error.unwrap();
+    assert!(error.contains("1 entries"), "{error}");
+    newest.shutdown();
+    drop(server);
+    assert_eq!(keys(first.path()), tags(&[("shared", 2), ("there", 1)]));
+}
+
+/// The files of a directory without BLOBs.
+fn copy_files(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_file() {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
 }
 
 #[test]

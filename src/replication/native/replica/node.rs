@@ -226,6 +226,7 @@ impl Node {
         log::info!("replication: the base sync is in place, {files} files, durable epoch {}", store.durable());
         *slot = Some(Arc::new(store));
         *self.history.lock() = history;
+        self.rewinds.forget_count();
         self.scrubbed.healed();
         Ok(())
     }
@@ -254,6 +255,7 @@ impl Node {
     fn take_store(&self, store: StandbyStore) -> Result<()> {
         let mut slot = self.store.write();
         *self.history.lock() = read_history(&*self.vfs, &self.location, &store.identity())?;
+        self.rewinds.forget_count();
         *slot = Some(Arc::new(store));
         Ok(())
     }

@@ -14,6 +14,11 @@ impl Rewinds {
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock()
     }
+
+    /// The directory has another content, of which nothing was counted.
+    pub(super) fn forget_count(&self) {
+        self.0.lock().counted = None;
+    }
 }
 
 #[derive(Debug, Default)]
