@@ -115,7 +115,7 @@ impl Asked {
         socket.set_read_timeout(Some(TURN_TIMEOUT))?;
         let mut asked = Asked { lines: BufReader::new(socket) };
         // Before anything that takes long, the process says whether there will be an answer.
-        match asked.line()? {
+        match asked.line().map_err(|e| in_words(e, ": another one may be asking it"))? {
             Line::Working => Ok(Some(asked)),
             Line::Failed(text) => Err(io::Error::other(text)),
             other => Err(unexpected(&format!("{other:?}"))),
@@ -133,12 +133,12 @@ impl Asked {
             if stop.load(SeqCst) {
                 return Err(io::Error::new(ErrorKind::Interrupted, "the question was broken off"));
             }
-            match self.line()? {
+            match self.line().map_err(|e| in_words(e, " any more"))? {
                 Line::Working => {}
                 Line::Bytes(len) if (document.len() + len) as u64 <= bytes_max => {
                     let begin = document.len();
                     document.resize(begin + len, 0);
-                    self.lines.read_exact(&mut document[begin..]).map_err(in_words)?;
+                    self.lines.read_exact(&mut document[begin..]).map_err(|e| in_words(e, " any more"))?;
                 }
                 Line::Bytes(_) => return Err(unexpected(&format!("more than {bytes_max} bytes"))),
                 Line::Done => return Ok(document),
@@ -149,7 +149,7 @@ impl Asked {
 
     fn line(&mut self) -> io::Result<Line> {
         let mut line = Vec::new();
-        (&mut self.lines).take(LINE_BYTES_MAX).read_until(b'\n', &mut line).map_err(in_words)?;
+        (&mut self.lines).take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
         match line.last() {
             Some(b'\n') => serde_json::from_slice(&line).map_err(|e| unexpected(&e.to_string())),
             _ => Err(io::Error::new(ErrorKind::UnexpectedEof, "the process has ended the answer")),
@@ -157,11 +157,10 @@ impl Asked {
     }
 }
 
-fn in_words(error: io::Error) -> io::Error {
+/// What it means that nothing came in time.
+fn in_words(error: io::Error, meaning: &str) -> io::Error {
     match is_timeout(&error) {
-        true => {
-            io::Error::new(ErrorKind::TimedOut, "the process does not answer in time: another one may be asking it")
-        }
+        true => io::Error::new(ErrorKind::TimedOut, format!("the process does not answer in time{meaning}")),
         false => error,
     }
 }

@@ -54,7 +54,7 @@ pub(super) fn ask(node: &Node, wanted: DigestWanted, tell: Tell<'_>) -> Result<(
     let session = node.session().ok_or("no primary is connected to this replica: compare when one is")?;
     let question = Question::ask(session, wanted)?;
     let number = question.number;
-    let mut tell = |step: Step<'_>| tell(step).map_err(|e| format!("whoever asked has gone: {e}"));
+    let mut tell = |step: Step<'_>| tell(step).map_err(|e| format!("the question is over: {e}"));
     let (mut offset, mut read_last) = (0, 0);
     let (mut heard, mut moved) = (Instant::now(), Instant::now());
     loop {
