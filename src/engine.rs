@@ -6,6 +6,7 @@ mod backups;
 mod digests;
 mod replicas;
 mod replication;
+mod scrubber;
 
 use crate::datastore::{Channel, Datastore, RecoveryReport, Settings};
 use crate::error::Result;
@@ -18,7 +19,9 @@ use crate::replication::policy::degraded_intervals;
 use crate::replication::report::Report;
 use crate::replication::settings::ReplicationSettings;
 use crate::replication::status::{Known, LinkState, Status};
+use crate::scrub::{Scrubbed, Scrubbing};
 use replication::Replication;
+use scrubber::Scrubber;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
@@ -33,6 +36,10 @@ pub struct Engine {
     monitoring: Mutex<Option<Monitoring>>,
     control: Mutex<Option<ControlSocket>>,
     backups: Mutex<Option<BackupSocket>>,
+    /// When log files are read again, what that has found, and who does it between ready and shutdown.
+    scrubbing: Option<Scrubbing>,
+    scrubbed: Option<Arc<Scrubbed>>,
+    scrubber: Mutex<Option<Scrubber>>,
 }
 
 impl Engine {
@@ -48,7 +55,18 @@ impl Engine {
         };
         let store = Datastore::open(settings)?;
         let (monitoring, control, backups) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let engine = Engine { store, replication, metrics_endpoint: None, monitoring, control, backups };
+        let (scrubbing, scrubbed, scrubber) = (None, None, Mutex::default());
+        let engine = Engine {
+            store,
+            replication,
+            metrics_endpoint: None,
+            monitoring,
+            control,
+            backups,
+            scrubbing,
+            scrubbed,
+            scrubber,
+        };
         if let Some(replication) = &engine.replication {
             replication.opened(&engine.store)?;
         }
@@ -58,6 +76,14 @@ impl Engine {
     /// Serves metrics over HTTP between ready and shutdown. Default: it does not.
     pub fn metrics_endpoint(mut self, endpoint: Option<MetricsEndpoint>) -> Engine {
         self.metrics_endpoint = endpoint;
+        self
+    }
+
+    /// Reads log files again between ready and shutdown, and says when one does not hold any more what it held.
+    /// Default: it does not.
+    pub fn scrubbing(mut self, scrubbing: Option<Scrubbing>) -> Engine {
+        self.scrubbed = scrubbing.map(|_| Arc::default());
+        self.scrubbing = scrubbing;
         self
     }
 
@@ -110,6 +136,7 @@ impl Engine {
         *self.monitoring.lock() = Some(self.monitor());
         *self.control.lock() = self.listen();
         *self.backups.lock() = backups::listen(&self.store);
+        *self.scrubber.lock() = self.scrub();
         Ok(report)
     }
 
@@ -137,18 +164,27 @@ impl Engine {
 
     /// What is going on, with replication and without.
     pub fn status(&self) -> Status {
-        status(&self.store, self.replication.as_deref())
+        let status = status(&self.store, self.replication.as_deref());
+        Status { scrub: scrubber::told(self.scrubbed.as_ref()), ..status }
+    }
+
+    /// Scrubs until the result is dropped; the engine works without.
+    fn scrub(&self) -> Option<Scrubber> {
+        let scrubber = Scrubber::start(&self.store, self.scrubbed.as_ref()?, self.scrubbing?);
+        scrubber.inspect_err(|e| log::error!("{e}; the log files are not scrubbed")).ok()
     }
 
     /// Answers for the directory until the result is dropped.
     fn monitor(&self) -> Monitoring {
         let (store, replication) = (Arc::downgrade(&self.store), self.replication.as_ref().map(Arc::downgrade));
         let (location, metrics) = (self.store.location().to_owned(), self.store.metrics().clone());
+        let scrubbed = self.scrubbed.clone();
         let report = move || {
             let status = match store.upgrade() {
                 Some(store) => status(&store, replication.as_ref().and_then(Weak::upgrade).as_deref()),
                 None => Known::default().document(),
             };
+            let status = Status { scrub: scrubber::told(scrubbed.as_ref()), ..status };
             Report::new(status, metrics.snapshot(), &location)
         };
         Monitoring::start(self.store.location(), self.metrics_endpoint.as_ref(), report)
@@ -167,6 +203,8 @@ impl Engine {
     /// within a callback that a shutdown elsewhere waits for it leaves all to that one.
     pub fn shutdown(&self) {
         let Some(turn) = self.store.turn_to_shut_down() else { return };
+        let scrubber = self.scrubber.lock().take();
+        drop(scrubber);
         // Replicas get what has ended by now; a failure has poisoned the data store, which says so itself.
         let _ = self.store.drain();
         if let Some(replication) = &self.replication {

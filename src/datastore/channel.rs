@@ -256,6 +256,11 @@ impl Channel {
         LockedChannel { channel: self, writer: self.writer.lock() }
     }
 
+    /// Where what has ended ends in the present file; `None` when this process has not written to it.
+    pub(super) fn settled_bytes(&self) -> Option<u64> {
+        self.writer.lock().file.ended().map(|(_, ended)| ended)
+    }
+
     /// Takes the tap away.
     pub(super) fn detach(&self) {
         self.writer.lock().tap = None;

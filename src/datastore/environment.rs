@@ -4,6 +4,7 @@
 use super::settings::Commit;
 use crate::compaction::SelfCompaction;
 use crate::error::Error;
+use crate::scrub::Scrubbing;
 use crate::wal::journal;
 use std::ffi::{OsStr, OsString};
 
@@ -23,6 +24,10 @@ const COMPACTION_VARIABLE: &str = "LIMESTONE_COMPACTION";
 const COMPACTION_MIN_VARIABLE: &str = "LIMESTONE_COMPACTION_MIN_MIB";
 /// The share of the log in log and compacted file from which on it is, in percent; default 50.
 const COMPACTION_SHARE_VARIABLE: &str = "LIMESTONE_COMPACTION_SHARE";
+
+/// How fast log files are read again, in MiB a second, and how long after they were last, in seconds; 0 MiB: never.
+const SCRUB_VARIABLE: &str = "LIMESTONE_SCRUB_MIB_S";
+const SCRUB_PERIOD_VARIABLE: &str = "LIMESTONE_SCRUB_PERIOD_S";
 
 /// How commits become durable, as these variables say; the default is a journal. `value` is for instance that of
 /// [`std::env::var_os`].
@@ -76,6 +81,24 @@ pub fn self_compaction(value: impl Fn(&'static str) -> Option<OsString>) -> Resu
             Err(Error::InvalidArgument(format!("{COMPACTION_VARIABLE} is {text:?}, \"auto\" or \"off\" was expected")))
         }
     }
+}
+
+/// When log files are read again, as these variables say; `None` for never. `value` is as for [`self_compaction`].
+///
+/// # Errors
+/// [`Error::InvalidArgument`] names the variable.
+pub fn scrubbing(value: impl Fn(&'static str) -> Option<OsString>) -> Result<Option<Scrubbing>, Error> {
+    let number = |variable, (min, max): (u64, u64), default| -> Result<u64, Error> {
+        let Some(given) = value(variable) else { return Ok(default) };
+        let parsed = given.to_str().and_then(|text| text.parse().ok()).filter(|number| (min..=max).contains(number));
+        parsed.ok_or_else(|| {
+            let expected = format!("a whole number from {min} to {max} was expected");
+            Error::InvalidArgument(format!("{variable} is {given:?}, {expected}"))
+        })
+    };
+    let rate = number(SCRUB_VARIABLE, (0, Scrubbing::MIB_PER_S_MAX), Scrubbing::DEFAULT_MIB_PER_S)?;
+    let period = number(SCRUB_PERIOD_VARIABLE, (1, Scrubbing::PERIOD_S_MAX), Scrubbing::DEFAULT_PERIOD_S)?;
+    Ok(Scrubbing::at(rate, period))
 }
 
 fn parse_commit(commit: Option<&OsStr>, journal_mib: Option<&OsStr>) -> Result<Commit, Error> {
@@ -134,6 +157,21 @@ mod tests {
         for (name, value) in wrong {
             let message = given(&[(name, value)]).unwrap_err().to_string();
             assert!(message.contains(name) && message.contains(value), "{message}");
+        }
+    }
+
+    #[test]
+    fn log_files_are_scrubbed_each_day_unless_that_is_off() {
+        let given = |rate: Option<&str>, period: Option<&str>| {
+            let of = |name| if name == SCRUB_VARIABLE { rate } else { period };
+            scrubbing(|name| of(name).map(OsString::from))
+        };
+        assert_eq!(given(None, None).unwrap(), Scrubbing::at(8, 86_400));
+        assert_eq!(given(Some("20"), Some("60")).unwrap(), Scrubbing::at(20, 60));
+        assert_eq!(given(Some("0"), None).unwrap(), None);
+        for (rate, period) in [(Some("-1"), None), (Some("8m"), None), (None, Some("0")), (None, Some("99999999999"))] {
+            let message = given(rate, period).unwrap_err().to_string();
+            assert!(message.contains("LIMESTONE_SCRUB_") && message.contains("was expected"), "{message}");
         }
     }
 

@@ -186,6 +186,15 @@ impl Datastore {
         self.coordinator.is_shut_down()
     }
 
+    /// How many bytes at the begin of the log file of this name stay as they are while the directory is open: what is
+    /// in a session that has not ended may be cut off. No bound where nobody appends. What the file did not have
+    /// before the call does not count.
+    pub fn settled_bytes(&self, name: &str) -> u64 {
+        let number = names::channel_of_log(name).filter(|_| names::is_active_log(name));
+        let channel = number.and_then(|number| self.channels.read().get(number as usize).cloned());
+        channel.and_then(|channel| channel.settled_bytes()).unwrap_or(u64::MAX)
+    }
+
     /// How many channels were made.
     pub fn channel_count(&self) -> usize {
         self.channels.read().len()

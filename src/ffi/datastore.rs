@@ -93,7 +93,8 @@ pub unsafe extern "C" fn limestone_datastore_open(
             .compaction_memory_bytes(environment::compaction_memory_bytes(std::env::var_os)?)
             .instance_id(given.instance_id)
             .db_name(given.db_name);
-        let engine = Engine::open(settings, given.replication)?.metrics_endpoint(metrics_endpoint);
+        let scrubbing = environment::scrubbing(std::env::var_os)?;
+        let engine = Engine::open(settings, given.replication)?.metrics_endpoint(metrics_endpoint).scrubbing(scrubbing);
         *out = handle::create(closable(Arc::new(engine)));
         Ok(())
     })

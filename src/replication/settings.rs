@@ -11,7 +11,7 @@ use super::net::tls::{Certificates, Files, Part};
 use super::policy::rule;
 use super::secret::Secret;
 use crate::directory::Keep;
-use crate::scrub::{Rate, Scrubbing};
+use crate::scrub::Scrubbing;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -72,11 +72,6 @@ const TIMEOUT_DEFAULT_MS: u64 = 10_000;
 /// A day; more is a mistake.
 const TIMEOUT_MAX_MS: u64 = 86_400_000;
 const RETAIN_DEFAULT_MB: u64 = 4096;
-const SCRUB_DEFAULT_MB_S: u64 = 8;
-/// A day.
-const SCRUB_PERIOD_DEFAULT_S: u64 = 86_400;
-/// A year; more is a mistake.
-const SCRUB_PERIOD_MAX_S: u64 = 31_536_000;
 
 /// A variable that is not understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -321,11 +316,11 @@ impl Variables {
     }
 
     fn scrubbing(&self) -> Result<Option<Scrubbing>, SettingsError> {
-        let megabytes = |text: &str| parse_number(text, 0, 1 << 20, "a number of megabytes (2^20 bytes) per second");
-        let seconds = |text: &str| parse_number(text, 1, SCRUB_PERIOD_MAX_S, "a number of seconds");
-        let bytes_per_s = self.get(SCRUB_MB_S, megabytes)?.unwrap_or(SCRUB_DEFAULT_MB_S) << 20;
-        let period = Duration::from_secs(self.get(SCRUB_PERIOD_S, seconds)?.unwrap_or(SCRUB_PERIOD_DEFAULT_S));
-        Ok((bytes_per_s > 0).then_some(Scrubbing { rate: Rate { bytes_per_s }, period }))
+        let expected = "a number of megabytes (2^20 bytes) per second";
+        let megabytes = |text: &str| parse_number(text, 0, Scrubbing::MIB_PER_S_MAX, expected);
+        let seconds = |text: &str| parse_number(text, 1, Scrubbing::PERIOD_S_MAX, "a number of seconds");
+        let rate = self.get(SCRUB_MB_S, megabytes)?.unwrap_or(Scrubbing::DEFAULT_MIB_PER_S);
+        Ok(Scrubbing::at(rate, self.get(SCRUB_PERIOD_S, seconds)?.unwrap_or(Scrubbing::DEFAULT_PERIOD_S)))
     }
 
     /// All that TLS needs, or nothing of it.

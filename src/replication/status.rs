@@ -4,6 +4,7 @@
 //! and `switched >= stored >= propagated` in each document.
 
 use crate::datastore::{Datastore, HeldBack};
+use crate::scrub::ScrubStatus;
 use crate::types::{Epoch, WriteVersion};
 use crate::wal::claim::Claim;
 use serde::{Deserialize, Serialize};
@@ -239,19 +240,6 @@ impl Known {
             last_error: replica.last_error.as_deref().map(printable),
         }
     }
-}
-
-/// What a replica has found in its log files since it was started.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ScrubStatus {
-    /// Whole rounds over all files.
-    pub rounds: u64,
-    /// That were read.
-    pub bytes: u64,
-    /// Times that damage was found.
-    pub found: u64,
-    /// The files that are damaged and not replaced yet.
-    pub damaged: Vec<String>,
 }
 
 /// One of several replicas of a primary; the fields mean what they do in [`Status`].

@@ -4,7 +4,11 @@
 //! renamed, compacted or restored is never taken for a damaged one, and that nothing depends on what it has written
 //! down. Knows nothing of what is done about a damaged file.
 
+mod keeper;
 mod records;
 mod rounds;
+mod scrubbed;
 
+pub use keeper::{keep, Host};
 pub use rounds::{Damage, Rate, Reading, Round, Scrub, Scrubbing, Which, Wrong};
+pub use scrubbed::{ScrubStatus, Scrubbed};

@@ -45,6 +45,21 @@ pub struct Scrubbing {
     pub period: Duration,
 }
 
+impl Scrubbing {
+    /// The rate in MiB a second, and the period in seconds, when nothing else is set.
+    pub const DEFAULT_MIB_PER_S: u64 = 8;
+    pub const DEFAULT_PERIOD_S: u64 = 86_400;
+    /// What may be set.
+    pub const MIB_PER_S_MAX: u64 = 1 << 20;
+    pub const PERIOD_S_MAX: u64 = 31_536_000;
+
+    /// At so many MiB a second, with so many seconds between rounds; `None` for a rate of 0.
+    pub fn at(mib_per_s: u64, period_s: u64) -> Option<Scrubbing> {
+        let (bytes_per_s, period) = (mib_per_s << 20, Duration::from_secs(period_s));
+        (mib_per_s > 0).then_some(Scrubbing { rate: Rate { bytes_per_s }, period })
+    }
+}
+
 /// Which files a round reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {

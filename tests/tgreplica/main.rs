@@ -21,6 +21,7 @@ mod ports;
 mod primary;
 mod program;
 mod scrub;
+mod scrub_engine;
 mod sessions;
 mod takeover;
 mod with_primary;

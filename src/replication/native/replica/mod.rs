@@ -21,7 +21,6 @@ mod outgoing;
 mod recorder;
 mod rewind;
 mod rewinds;
-mod scrubbed;
 mod scrubber;
 mod session;
 mod syncer;

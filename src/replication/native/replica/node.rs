@@ -6,7 +6,6 @@ use super::board::Board;
 use super::end::End;
 use super::options::Options;
 use super::rewinds::Rewinds;
-use super::scrubbed::Scrubbed;
 use super::session::Session;
 use crate::backup::InProgress;
 use crate::error::{Error, Result};
@@ -19,6 +18,7 @@ use crate::replication::replica_store::{
 };
 use crate::replication::secret::Secret;
 use crate::replication::status::{Known, LinkState, Status};
+use crate::scrub::Scrubbed;
 use crate::types::Epoch;
 use crate::vfs::Vfs;
 use crate::wal::claim::Claim;

@@ -7,70 +7,47 @@
 
 use super::node::Node;
 use crate::compaction::step_back;
-use crate::error::Error;
 use crate::replication::replica_store::StandbyStore;
-use crate::scrub::{Damage, Reading, Round, Scrub, Scrubbing, Which};
+use crate::scrub::{keep, Damage, Host, Scrubbed, Scrubbing};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
-
-/// How often new files are looked for.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+use std::time::Duration;
 
 /// Scrubs until the replica is stopped.
 pub(super) fn work(node: &Arc<Node>, scrubbing: Scrubbing) {
     step_back();
-    let mut scrub = Scrub::open(node.vfs().clone(), node.location());
-    let (mut seen, mut due, mut failure) = (Weak::new(), Instant::now(), None);
-    while !node.is_stopping() {
-        node.sleep(LOOK_EVERY.min(scrubbing.period));
-        // While it is away somebody changes the directory.
-        let Ok(store) = node.store().map(|store| Arc::downgrade(&store)) else { continue };
-        if !seen.ptr_eq(&store) {
-            scrub.reopened();
-            seen = store;
-        }
-        let which = if Instant::now() >= due { Which::All } else { Which::New };
-        let settled = |name: &str| node.store().map_or(0, |store| store.settled_bytes(name));
-        let mut go_on = |bytes, rest| {
-            node.scrubbed.read(bytes);
-            node.sleep(rest);
-            node.is_open_as(&seen)
-        };
-        let round = scrub.round(which, Reading { rate: scrubbing.rate, settled: &settled, go_on: &mut go_on });
-        let Round { damaged, is_complete } = match round {
-            Ok(round) => round,
-            Err(e) => {
-                note(&mut failure, &e);
-                continue;
-            }
-        };
-        failure = None;
-        damaged.iter().for_each(|damage| node.heal(damage, &seen));
-        if is_complete && which == Which::All {
-            node.scrubbed.round();
-            due = Instant::now() + scrubbing.period;
-        }
-    }
+    keep(&**node, (node.vfs().clone(), node.location()), scrubbing);
 }
 
-/// Says what has failed, once.
-fn note(failure: &mut Option<String>, error: &Error) {
-    let text = error.to_string();
-    if failure.as_ref() != Some(&text) {
-        log::warn!("replication: the log files are not scrubbed: {text}");
-    }
-    *failure = Some(text);
-}
+impl Host for Node {
+    type Opening = Weak<StandbyStore>;
 
-impl Node {
-    /// Whether the directory has been open without a break since it was opened as this store, and is to stay so.
+    fn opening(&self) -> Option<Weak<StandbyStore>> {
+        self.store().ok().map(|store| Arc::downgrade(&store))
+    }
+
     fn is_open_as(&self, seen: &Weak<StandbyStore>) -> bool {
-        !self.is_stopping() && self.store().is_ok_and(|store| seen.ptr_eq(&Arc::downgrade(&store)))
+        !Node::is_stopping(self) && self.store().is_ok_and(|store| seen.ptr_eq(&Arc::downgrade(&store)))
+    }
+
+    fn is_stopping(&self) -> bool {
+        Node::is_stopping(self)
+    }
+
+    fn sleep(&self, time: Duration) {
+        Node::sleep(self, time);
+    }
+
+    fn settled_bytes(&self, name: &str) -> u64 {
+        self.store().map_or(0, |store| store.settled_bytes(name))
+    }
+
+    fn scrubbed(&self) -> &Scrubbed {
+        &self.scrubbed
     }
 
     /// Has the content of the directory replaced by that of the primary, unless somebody has done so since it was
     /// `seen`.
-    fn heal(&self, damage: &Damage, seen: &Weak<StandbyStore>) {
+    fn damaged(&self, damage: &Damage, seen: &Weak<StandbyStore>) {
         let _accepting = self.accepting.lock();
         if !self.is_open_as(seen) {
             return;
@@ -84,10 +61,7 @@ impl Node {
             };
             log::error!("replication: {} is damaged: {wrong}; {what}", self.location().join(name).display());
         }
-        if !may_heal {
-            return;
-        }
-        if self.awaits_base_sync() {
+        if !may_heal || self.awaits_base_sync() {
             return;
         }
         self.end_session("a log file of the replica is damaged");

@@ -1,16 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a replica has found in its log files, for its status.
+//! What was found in the log files of a directory, for its status.
 
+use super::rounds::{Damage, Wrong};
 use crate::lock_order::Mutex;
-use crate::replication::status::ScrubStatus;
-use crate::scrub::{Damage, Wrong};
+use serde::{Deserialize, Serialize};
 
 /// So often is a file that cannot be read replaced: a disk on which it happens again is broken for good.
 const UNREADABLE_MAX: u32 = 3;
 
+/// What was found in the log files since the directory was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubStatus {
+    /// Whole rounds over all files.
+    pub rounds: u64,
+    /// That were read.
+    pub bytes: u64,
+    /// Times that damage was found.
+    pub found: u64,
+    /// The files that are damaged and not replaced yet.
+    pub damaged: Vec<String>,
+}
+
 /// Kept by the thread that reads them.
 #[derive(Debug, Default)]
-pub(super) struct Scrubbed(Mutex<Found>);
+pub struct Scrubbed(Mutex<Found>);
 
 #[derive(Debug, Default)]
 struct Found {
@@ -20,22 +33,22 @@ struct Found {
 }
 
 impl Scrubbed {
-    pub(super) fn told(&self) -> ScrubStatus {
+    pub fn told(&self) -> ScrubStatus {
         self.0.lock().told.clone()
     }
 
     /// So many bytes were read.
-    pub(super) fn read(&self, bytes: u64) {
+    pub fn read(&self, bytes: u64) {
         self.0.lock().told.bytes += bytes;
     }
 
     /// All files were.
-    pub(super) fn round(&self) {
+    pub fn round(&self) {
         self.0.lock().told.rounds += 1;
     }
 
     /// A file is damaged. Whether that was not known, and whether the file may be replaced.
-    pub(super) fn damaged(&self, damage: &Damage) -> (bool, bool) {
+    pub fn damaged(&self, damage: &Damage) -> (bool, bool) {
         let Found { told, unreadable } = &mut *self.0.lock();
         let (is_new, is_unreadable) =
             (!told.damaged.contains(&damage.name), matches!(damage.wrong, Wrong::Unreadable(_)));
@@ -48,7 +61,7 @@ impl Scrubbed {
     }
 
     /// A base sync has replaced all files.
-    pub(super) fn healed(&self) {
+    pub fn healed(&self) {
         self.0.lock().told.damaged.clear();
     }
 }
