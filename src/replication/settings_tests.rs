@@ -28,11 +28,8 @@ fn what_demands_a_replica_is_an_error_without_an_endpoint_and_all_else_is_not() 
 
 #[test]
 fn closed_log_files_are_read_again_each_day_unless_that_is_switched_off() {
-    let scrubbing = |mb_s: u64, period_s| {
-        Some(Scrubbing { rate: Rate { bytes_per_s: mb_s << 20 }, period: Duration::from_secs(period_s) })
-    };
-    assert_eq!(parsed(&[]).scrubbing, scrubbing(8, 86_400));
-    assert_eq!(parsed(&[(SCRUB_MB_S, "1"), (SCRUB_PERIOD_S, "60")]).scrubbing, scrubbing(1, 60));
+    assert_eq!(parsed(&[]).scrubbing, Scrubbing::at(8, 86_400));
+    assert_eq!(parsed(&[(SCRUB_MB_S, "1"), (SCRUB_PERIOD_S, "60")]).scrubbing, Scrubbing::at(1, 60));
     assert_eq!(parsed(&[(SCRUB_MB_S, "0")]).scrubbing, None);
     for (variable, value) in [(SCRUB_MB_S, "fast"), (SCRUB_PERIOD_S, "0")] {
         let endpoint = (ENDPOINT, "tcp://localhost:1234");
