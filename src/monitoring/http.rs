@@ -6,6 +6,7 @@ use super::request::{self, Request};
 use super::settings::MetricsEndpoint;
 use super::text::{self, Form};
 use super::{families, health};
+use crate::error::Error;
 use crate::replication::net::connection::{close_in_order, Connection};
 use crate::replication::net::deadline::Deadline;
 use crate::replication::net::limits::Limits;
@@ -42,7 +43,8 @@ impl Server {
         report: impl Fn() -> Report + Send + Sync + 'static,
     ) -> io::Result<Server> {
         let serve = move |connection: Connection, _: &_| answer(connection, &report);
-        Listener::start(listen(&endpoint.0)?, CONNECTIONS, serve).map(Server)
+        let panicked = |panic: &Error| log::error!("metrics are not served any more: {panic}");
+        Listener::start(listen(&endpoint.0)?, CONNECTIONS, serve, panicked).map(Server)
     }
 
     /// Where it listens.

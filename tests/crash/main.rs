@@ -17,6 +17,7 @@ mod model;
 mod panics;
 mod power_cuts;
 mod random;
+mod replication_panics;
 mod restores;
 mod rewind;
 mod runner;

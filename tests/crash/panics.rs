@@ -21,7 +21,7 @@ use std::sync::{mpsc, Arc};
 use std::time::{Duration, Instant};
 
 /// Nothing that has to come takes longer than this.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 const EPOCHS: u64 = 12;
 
 /// A journal as small as it may be, with its thread.
@@ -30,7 +30,7 @@ fn journal_with_thread() -> Commit {
 }
 
 /// Does `work` on a thread of its own, which must end.
-fn within_patience(what: &str, work: impl FnOnce() + Send + 'static) {
+pub fn within_patience(what: &str, work: impl FnOnce() + Send + 'static) {
     let (ended, end) = mpsc::channel();
     std::thread::spawn(move || {
         work();
@@ -39,7 +39,7 @@ fn within_patience(what: &str, work: impl FnOnce() + Send + 'static) {
     end.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{what} does not end"));
 }
 
-fn write_epoch(store: &Datastore, channel: &Channel, epoch: u64) -> Result<()> {
+pub fn write_epoch(store: &Datastore, channel: &Channel, epoch: u64) -> Result<()> {
     store.switch_epoch(Epoch(epoch))?;
     channel.begin_session()?;
     let key = format!("k{epoch}");

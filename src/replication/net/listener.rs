@@ -7,6 +7,7 @@ use super::connection::{Closer, Connection};
 use super::dial::resolve;
 use super::limits::Limits;
 use super::tally::Tally;
+use crate::error::{catch_panic, Error};
 use crate::lock_order::{Condvar, Mutex};
 use crate::replication::settings::Endpoint;
 use crate::vfs::descriptor::{above_standard_streams, is_exhausted};
@@ -81,6 +82,8 @@ struct Shared {
     left: Condvar,
     turned_away: Tally,
     stopping: AtomicBool,
+    #[cfg(test)]
+    panics: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -167,7 +170,8 @@ impl Drop for Guest {
 }
 
 impl Listener {
-    /// Calls `serve` for each connection, on a thread of its own.
+    /// Calls `serve` for each connection, on a thread of its own, and `panicked` when nobody can come any more because
+    /// the thread that accepts them has panicked.
     ///
     /// # Errors
     /// When the system gives no thread.
@@ -175,6 +179,7 @@ impl Listener {
         listener: TcpListener,
         limits: Limits,
         serve: impl Fn(Connection, &Guest) + Send + Sync + 'static,
+        panicked: impl FnOnce(&Error) + Send + 'static,
     ) -> io::Result<Listener> {
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
@@ -183,11 +188,19 @@ impl Listener {
             left: Condvar::new(),
             turned_away: Tally::default(),
             stopping: AtomicBool::new(false),
+            #[cfg(test)]
+            panics: AtomicBool::new(false),
         });
         let acceptor = {
             let (shared, serve) = (shared.clone(), Arc::new(serve));
             let name = "replica-accept".to_owned();
-            std::thread::Builder::new().name(name).spawn(move || shared.accept(&listener, &serve))?
+            let accept = move || {
+                let accepted = catch_panic("the thread that accepts connections", || shared.accept(&listener, &serve));
+                if let Err(panic) = accepted {
+                    panicked(&panic);
+                }
+            };
+            std::thread::Builder::new().name(name).spawn(accept)?
         };
         Ok(Listener { shared, address, acceptor: Some(acceptor) })
     }
@@ -201,7 +214,7 @@ impl Listener {
     pub fn stop_accepting(&mut self) {
         self.shared.stopping.store(true, SeqCst);
         if let Some(acceptor) = self.acceptor.take() {
-            // A thread that panicked has said so.
+            // Its panics are caught.
             let _ = acceptor.join();
         }
     }
@@ -232,6 +245,8 @@ impl Shared {
         // Given up for a moment when there is no descriptor left, so that who waits is not a stranger for ever.
         let mut spare = spare_descriptor();
         while !self.stopping.load(SeqCst) {
+            #[cfg(test)]
+            assert!(!self.panics.load(SeqCst), "on purpose");
             match accept(listener, POLL) {
                 Ok(None) => {}
                 Ok(Some(connection)) => {

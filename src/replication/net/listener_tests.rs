@@ -22,8 +22,25 @@ fn echo(connection: Connection, guest: &Guest) {
 }
 
 fn start(limits: Limits) -> Listener {
+    start_with(limits, |panic| panic!("{panic}"))
+}
+
+fn start_with(limits: Limits, panicked: impl FnOnce(&Error) + Send + 'static) -> Listener {
     let endpoint = Endpoint { host: "127.0.0.1".to_owned(), port: 0 };
-    Listener::start(listen(&endpoint).unwrap(), limits, echo).unwrap()
+    Listener::start(listen(&endpoint).unwrap(), limits, echo, panicked).unwrap()
+}
+
+#[test]
+fn whoever_listens_hears_that_the_thread_that_accepts_has_panicked_and_is_not_waited_for() {
+    let (said, told) = std::sync::mpsc::channel();
+    let mut listener = start_with(LIMITS, move |panic| said.send(panic.to_string()).unwrap());
+    let known = connect(&listener);
+    assert!(is_answered(&known, 1));
+    listener.shared.panics.store(true, SeqCst);
+    let panic = told.recv_timeout(Duration::from_secs(30)).unwrap();
+    assert_eq!(panic, "internal error: the thread that accepts connections panicked");
+    assert!(is_answered(&known, 7), "who was accepted before is served on");
+    listener.stop();
 }
 
 fn connect(listener: &Listener) -> TcpStream {

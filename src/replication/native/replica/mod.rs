@@ -83,8 +83,9 @@ impl Opened {
         let Opened(node) = self;
         let limits = Limits::of_this_process(DESCRIPTORS_EACH, CONNECTIONS_MAX)?;
         let listener = {
-            let node = node.clone();
-            Listener::start(listener, limits, move |connection, guest| connection::serve(&node, connection, guest))?
+            let (node, panicked) = (node.clone(), node.clone());
+            let serve = move |connection, guest: &_| connection::serve(&node, connection, guest);
+            Listener::start(listener, limits, serve, move |panic| panicked.panicked(panic))?
         };
         let mut server = Server { node, listener, maintenance: Vec::new() };
         server.spawn("replica-compact", compaction::work)?;

@@ -43,8 +43,9 @@ impl Replica {
             stopping: AtomicBool::new(false),
         });
         let listener = {
-            let node = node.clone();
-            Listener::start(listener, limits, move |connection, guest| connection::serve(&node, connection, guest))?
+            let (node, panicked) = (node.clone(), node.clone());
+            let serve = move |connection, guest: &_| connection::serve(&node, connection, guest);
+            Listener::start(listener, limits, serve, move |panic| panicked.store.fail(panic))?
         };
         Ok(Replica { node, listener })
     }
