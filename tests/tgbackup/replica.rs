@@ -13,13 +13,19 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
+const PROTOCOL: &str = "TSURUGI_REPLICATION_PROTOCOL";
+
 struct Replica(Child);
 
 impl Replica {
     fn start(dir: &Path, port: u16) -> Replica {
+        Replica::start_by(dir, port, "native")
+    }
+
+    fn start_by(dir: &Path, port: u16, protocol: &str) -> Replica {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tgreplica"));
         command.arg(dir).arg("--listen").arg(format!("tcp://127.0.0.1:{port}")).stdout(Stdio::null());
-        let child = command.spawn().unwrap();
+        let child = command.env(PROTOCOL, protocol).spawn().unwrap();
         wait_until("the replica can be asked", || dir.join("ctrl/backup.sock").exists());
         Replica(child)
     }
@@ -33,7 +39,12 @@ impl Drop for Replica {
 }
 
 fn settings(port: u16) -> Option<ReplicationSettings> {
-    let variables = [("TSURUGI_REPLICATION_ENDPOINT", format!("tcp://127.0.0.1:{port}"))];
+    settings_of(port, "native")
+}
+
+fn settings_of(port: u16, protocol: &str) -> Option<ReplicationSettings> {
+    let endpoint = format!("tcp://127.0.0.1:{port}");
+    let variables = [("TSURUGI_REPLICATION_ENDPOINT", endpoint), (PROTOCOL, protocol.to_owned())];
     ReplicationSettings::parse(variables.map(|(name, value)| (name.into(), value.into()))).unwrap()
 }
 
@@ -71,6 +82,47 @@ fn a_replica_is_backed_up_while_it_follows() {
     let written = (1..=last.0).rfind(|epoch| !epoch.is_multiple_of(5));
     assert!(newest["from"] == "replica" && newest["epoch"].as_u64() >= written, "{newest}");
     assert_eq!(json(&["verify", text(&target)]).0, 0);
+    drop(replica);
+    writer.stop();
+}
+
+#[test]
+fn both_sides_of_the_protocol_of_the_original_are_backed_up_while_they_run() {
+    let top = tempfile::tempdir().unwrap();
+    let dirs = [top.path().join("primary"), top.path().join("replica")];
+    let targets = [top.path().join("of_primary"), top.path().join("of_replica")];
+    std::fs::create_dir(&dirs[1]).unwrap();
+    let port = free_port();
+    let replica = Replica::start_by(&dirs[1], port, "upstream");
+    let mut writer = Writer::start_with(&dirs[0], settings_of(port, "upstream"));
+    writer.write(5);
+    let (mut writer, mut names) = std::thread::scope(|scope| {
+        let backups = scope.spawn(|| {
+            let both = (0..2).map(|side| (0..2).map(|_| create(&dirs[side], &targets[side])).collect::<Vec<_>>());
+            both.collect::<Vec<_>>()
+        });
+        while !backups.is_finished() {
+            writer.write(2);
+        }
+        (writer, backups.join().unwrap())
+    });
+    let last = Epoch(writer.epoch - 1);
+    assert!(writer.engine.store().wait_durable(last, Durability::Propagated, Some(DEADLINE)).unwrap());
+    (0..2).for_each(|side| names[side].push(create(&dirs[side], &targets[side])));
+    let mut after = writer.after.clone();
+    after.insert(0, Default::default());
+    for (side, names) in names.iter().enumerate() {
+        assert_eq!(json(&["verify", text(&targets[side])]).0, 0);
+        for name in names {
+            let restored = top.path().join(format!("{side}.{name}"));
+            let epoch = done(&["restore", text(&targets[side]), name, text(&restored)])["epoch"].as_u64().unwrap();
+            assert_eq!(content(&restored), after[&epoch], "{name} of {}", dirs[side].display());
+        }
+    }
+    // It goes on as before.
+    writer.write(2);
+    let last = Epoch(writer.epoch - 1);
+    assert!(writer.engine.store().wait_durable(last, Durability::Propagated, Some(DEADLINE)).unwrap());
     drop(replica);
     writer.stop();
 }
