@@ -200,6 +200,26 @@ fn a_session_reaches_the_tap_with_its_blobs_before_its_epoch_is_stored() {
     assert!(store.subscribe(recorder).is_err());
 }
 
+/// The replica would be told that the epoch of the backup was reported, and seem to lack something without it.
+#[test]
+fn an_epoch_that_only_a_backup_has_recorded_is_none_with_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let vfs: Arc<dyn Vfs> = Arc::new(RealFs);
+    let store = open(&vfs, dir.path());
+    let channel = store.create_channel().unwrap();
+    store.ready().unwrap();
+    store.switch_epoch(Epoch(5)).unwrap();
+    channel.begin_session().unwrap();
+    channel.end_session().unwrap();
+    store.switch_epoch(Epoch(9)).unwrap();
+    drop(store.begin_detailed_backup(Duration::ZERO).unwrap());
+    assert_eq!(store.recorded_epoch(), Epoch(8));
+    let recorder = Arc::new(Recorder::default());
+    store.subscribe(recorder.clone()).unwrap();
+    assert_eq!(*recorder.stored.lock(), [(Epoch(8), Some(Epoch(5)), 0)]);
+    store.shutdown();
+}
+
 #[test]
 fn sessions_cannot_begin_before_the_start_has_said_which_epochs_are_taken() {
     let dir = tempfile::tempdir().unwrap();

@@ -342,6 +342,7 @@ impl Coordinator {
             committer.confirm_place().map_err(|e| self.poison(e))?;
         }
         self.measure(ended, &self.metrics.stored);
+        last_written.into_iter().for_each(|written| self.epochs().raise_written(written));
         self.progress.raise_stored(ended);
         if let Some(tap) = self.tap() {
             if let Some(confirmed) = tap.0.stored(ended, last_written) {

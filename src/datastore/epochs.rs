@@ -7,7 +7,8 @@
 //!            ended ≥ recorded      stored ≥ notified      confirmed: what replicas say, bounded by nothing here
 //! ```
 //!
-//! *Recorded* is what the epoch file says, which grows with writes only; *stored* grows with every epoch that ends.
+//! *Recorded* is what the epoch file says, which grows with writes and with backups; *stored* grows with every epoch
+//! that ends; *written* is the last one of these that had writes, and is raised before it.
 //! Whoever leads (see the coordinator) raises all but `switched` and `confirmed`; everybody may read.
 
 use crate::types::Epoch;
@@ -20,6 +21,7 @@ pub(super) struct Epochs {
     ended: Counter,
     recorded: Counter,
     stored: Counter,
+    written: Counter,
     confirmed: Counter,
     propagated: Counter,
     notified: Counter,
@@ -47,18 +49,19 @@ impl fmt::Debug for Counter {
 impl Epochs {
     /// Between two runs: nothing has been switched. The smaller ones first, so that the order stands.
     pub(super) fn reset(&self) {
-        let Epochs { switched, ended, recorded, stored, confirmed, propagated, notified } = self;
-        for counter in [confirmed, propagated, notified, stored, recorded, ended, switched] {
+        let Epochs { switched, ended, recorded, stored, written, confirmed, propagated, notified } = self;
+        for counter in [confirmed, propagated, notified, written, stored, recorded, ended, switched] {
             counter.0.store(0, SeqCst);
         }
     }
 
-    /// The recovered epoch is stored and needs no notice; `recorded` is in the epoch file.
+    /// The recovered epoch is stored and needs no notice; `recorded` is in the epoch file, and may have had writes.
     pub(super) fn start(&self, recovered: Epoch, recorded: Epoch) {
         self.switched.raise(recovered);
         self.ended.raise(recovered);
         self.recorded.raise(recorded);
         self.stored.raise(recovered);
+        self.written.raise(recorded.min(recovered));
         self.notified.raise(recovered);
         self.check();
     }
@@ -97,6 +100,17 @@ impl Epochs {
     pub(super) fn raise_stored(&self, epoch: Epoch) {
         self.stored.raise(epoch);
         self.check();
+    }
+
+    /// The last epoch with writes that is stored, or is about to be. Whoever reads it behind [`Self::stored`] misses
+    /// none up to there: that a replica has everything must not be said of one that lacks such an epoch.
+    pub(super) fn written(&self) -> Epoch {
+        self.written.get()
+    }
+
+    /// To be called before it is stored.
+    pub(super) fn raise_written(&self, epoch: Epoch) {
+        self.written.raise(epoch);
     }
 
     /// Notes what the replicas have, which may be more than is stored here; [`Self::next_propagated`] lets it count.

@@ -58,7 +58,9 @@ impl Datastore {
         self.coordinator.set_tap(Some(TapHandle(tap.clone())));
         // Read after all channels have the tap: each of these sessions is in the logs or was given to the tap.
         let stored = self.last_epoch();
-        if let Some(confirmed) = tap.stored(stored, Some(self.recorded_epoch().min(stored))) {
+        // A later epoch that a backup has recorded had no writes: the replica would be said to lack something.
+        let written = self.coordinator.epochs().written().min(stored);
+        if let Some(confirmed) = tap.stored(stored, Some(written)) {
             self.coordinator.epochs().confirm(confirmed);
         }
         Ok(Subscription { logs, stored_before, compacted, channels: channels.len() as u32 })
