@@ -6,7 +6,9 @@ use crate::machine::{limit_files, Network, Process, SmallDisk};
 use crate::primary_process::{ALIVE, CHANNELS, DIRECTORY, JOURNAL};
 use crate::proxy::Proxy;
 use crate::status_watch::{Lives, StatusWatch, Watched};
+use limestone_core::replication::promotion::promote;
 use limestone_core::replication::status::Status;
+use limestone_core::vfs::RealFs;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -456,6 +458,10 @@ impl Pair {
         self.kill_replica();
         let journal = self.journal();
         check(&journal, &self.primary_directory(), &journal.stored_sessions);
+        if self.setup.mode != "strict" {
+            // The engine may have been told of more without it, so that it takes a person to let it count.
+            promote(Arc::new(RealFs), &self.replica_directory(), true, None).unwrap();
+        }
         check(&journal, &self.replica_directory(), &journal.propagated_sessions);
         assert!(!journal.propagated_sessions.is_empty(), "nothing was ever propagated");
     }

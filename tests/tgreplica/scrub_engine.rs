@@ -67,7 +67,7 @@ impl Scrubbed {
         let deadline = Instant::now() + DEADLINE;
         let store = self.engine.store().clone();
         let compacting = std::thread::spawn(move || {
-            while store.compact().unwrap() != Outcome::Done {
+            while store.compact_and_delete().unwrap() != Outcome::Done {
                 assert!(Instant::now() < deadline, "it is not compacted");
             }
         });
