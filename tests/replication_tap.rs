@@ -2,7 +2,7 @@
 //! The hand-over from the log on disk to the tap: however channels write, rotate and are made, each session is either
 //! in the logs of the subscription or reaches the tap, and never both.
 
-use limestone_core::datastore::{Datastore, EndedSession, SafeSnapshot, Settings, Tap};
+use limestone_core::datastore::{Channel, Datastore, EndedSession, SafeSnapshot, Settings, Tap};
 use limestone_core::replication::backlog::Backlog;
 use limestone_core::types::{BlobId, Epoch, StorageId, WriteVersion};
 use limestone_core::vfs::{RealFs, SimFs, Vfs};
@@ -68,6 +68,14 @@ fn keys(session: &EndedSession) -> Vec<u64> {
 
 fn open(vfs: &Arc<dyn Vfs>, location: &Path) -> Arc<Datastore> {
     Datastore::open(Settings::new(location).vfs(vfs.clone()).replicated(true)).unwrap()
+}
+
+/// One that has begun, with a channel.
+fn started(location: &Path) -> (Arc<Datastore>, Arc<Channel>) {
+    let store = open(&(Arc::new(RealFs) as Arc<dyn Vfs>), location);
+    let channel = store.create_channel().unwrap();
+    store.ready().unwrap();
+    (store, channel)
 }
 
 /// `pause` slows the writers down: the simulated disk keeps everything that was ever written.
@@ -172,10 +180,7 @@ fn nothing_is_lost_or_doubled_on_the_simulated_disk() {
 #[test]
 fn a_session_reaches_the_tap_with_its_blobs_before_its_epoch_is_stored() {
     let dir = tempfile::tempdir().unwrap();
-    let vfs: Arc<dyn Vfs> = Arc::new(RealFs);
-    let store = open(&vfs, dir.path());
-    let channel = store.create_channel().unwrap();
-    store.ready().unwrap();
+    let (store, channel) = started(dir.path());
     let recorder = Arc::new(Recorder::default());
     store.switch_epoch(Epoch(5)).unwrap();
     channel.begin_session().unwrap();
@@ -204,10 +209,7 @@ fn a_session_reaches_the_tap_with_its_blobs_before_its_epoch_is_stored() {
 #[test]
 fn an_epoch_that_only_a_backup_has_recorded_is_none_with_writes() {
     let dir = tempfile::tempdir().unwrap();
-    let vfs: Arc<dyn Vfs> = Arc::new(RealFs);
-    let store = open(&vfs, dir.path());
-    let channel = store.create_channel().unwrap();
-    store.ready().unwrap();
+    let (store, channel) = started(dir.path());
     store.switch_epoch(Epoch(5)).unwrap();
     channel.begin_session().unwrap();
     channel.end_session().unwrap();
@@ -234,10 +236,7 @@ fn sessions_cannot_begin_before_the_start_has_said_which_epochs_are_taken() {
 #[test]
 fn an_aborted_session_never_reaches_the_tap() {
     let dir = tempfile::tempdir().unwrap();
-    let vfs: Arc<dyn Vfs> = Arc::new(RealFs);
-    let store = open(&vfs, dir.path());
-    let channel = store.create_channel().unwrap();
-    store.ready().unwrap();
+    let (store, channel) = started(dir.path());
     let recorder = Arc::new(Recorder::default());
     store.subscribe(recorder.clone()).unwrap();
     store.switch_epoch(Epoch(1)).unwrap();

@@ -11,6 +11,9 @@ use std::sync::{Arc, Weak};
 /// The engine has the memory for other things; beyond that sorted pieces go to unnamed files.
 const MEMORY_BYTES: u64 = 64 << 20;
 
+/// It is read at least so fast, whatever was asked for: the files are held meanwhile, as for a backup.
+const BYTES_PER_SECOND_MIN: u64 = 1 << 20;
+
 /// Makes them as long as the data store lives.
 pub(super) struct OwnDigests(Weak<Datastore>);
 
@@ -32,7 +35,7 @@ impl MakesDigests for OwnDigests {
         let side = Side::of_held(&vfs, &location, (held.epoch, &held.files)).map_err(text)?;
         let how = How {
             with_blobs: wanted.with_blobs,
-            bytes_per_second: wanted.bytes_per_second,
+            bytes_per_second: rate(wanted),
             memory_bytes: MEMORY_BYTES,
             threads: 1,
             read: watched.read.clone(),
@@ -41,5 +44,21 @@ impl MakesDigests for OwnDigests {
         // Until here nothing of what was read was deleted or replaced.
         drop(held);
         serde_json::to_vec(&digest).map_err(|e| e.to_string())
+    }
+}
+
+fn rate(wanted: DigestWanted) -> Option<u64> {
+    wanted.bytes_per_second.map(|bytes| bytes.max(BYTES_PER_SECOND_MIN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Epoch;
+
+    #[test]
+    fn a_replica_cannot_let_the_files_be_held_for_any_time() {
+        let asked = |bytes_per_second| rate(DigestWanted { epoch: Epoch(1), with_blobs: false, bytes_per_second });
+        assert_eq!([asked(None), asked(Some(1)), asked(Some(9 << 20))], [None, Some(1 << 20), Some(9 << 20)]);
     }
 }

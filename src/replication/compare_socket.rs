@@ -135,7 +135,7 @@ impl Asked {
             }
             match self.line().map_err(|e| in_words(e, " any more"))? {
                 Line::Working => {}
-                Line::Bytes(len) if (document.len() + len) as u64 <= bytes_max => {
+                Line::Bytes(len) if len as u64 <= bytes_max.saturating_sub(document.len() as u64) => {
                     let begin = document.len();
                     document.resize(begin + len, 0);
                     self.lines.read_exact(&mut document[begin..]).map_err(|e| in_words(e, " any more"))?;
@@ -175,6 +175,17 @@ mod tests {
     use crate::types::Epoch;
 
     const WANTED: DigestWanted = DigestWanted { epoch: Epoch(7), with_blobs: true, bytes_per_second: None };
+
+    #[test]
+    fn a_piece_of_any_length_that_somebody_tells_is_refused_beyond_the_bound() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        send(&theirs, &Line::Bytes(4)).unwrap();
+        (&theirs).write_all(b"some").unwrap();
+        send(&theirs, &Line::Bytes(usize::MAX)).unwrap();
+        let asked = Asked { lines: BufReader::new(std::os::fd::OwnedFd::from(ours).into()) };
+        let error = asked.document(100, &AtomicBool::new(false)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidData, "{error}");
+    }
 
     #[test]
     fn a_document_comes_in_pieces_and_a_question_ends_with_either_side() {

@@ -33,6 +33,14 @@ impl Scrubbed {
         scrubbed
     }
 
+    /// One with some sessions, and the key of one of them.
+    fn with_content(dir: &Path) -> (Scrubbed, String) {
+        let mut scrubbed = Scrubbed::start(dir);
+        scrubbed.write(20, 50);
+        let key = format!("{}.1", scrubbed.epoch - 3);
+        (scrubbed, key)
+    }
+
     fn switch(&mut self) {
         self.epoch += 1;
         self.engine.store().switch_epoch(Epoch(self.epoch)).unwrap();
@@ -109,9 +117,7 @@ fn has(damaged: &[&str]) -> impl Fn(&Value) -> bool {
 #[test]
 fn a_flipped_bit_in_an_old_file_of_an_engine_is_found_and_said_and_found_again_by_the_next_one() {
     let dir = tempfile::tempdir().unwrap();
-    let mut scrubbed = Scrubbed::start(dir.path());
-    scrubbed.write(20, 50);
-    let key = format!("{}.1", scrubbed.epoch - 3);
+    let (mut scrubbed, key) = Scrubbed::with_content(dir.path());
     scrubbed.rotate();
     scrubbed.wait_for_rounds();
     let name = damage(dir.path(), &key);
@@ -139,9 +145,7 @@ fn a_flipped_bit_in_an_old_file_of_an_engine_is_found_and_said_and_found_again_b
 #[test]
 fn a_flipped_bit_in_a_compacted_file_of_an_engine_is_found() {
     let dir = tempfile::tempdir().unwrap();
-    let mut scrubbed = Scrubbed::start(dir.path());
-    scrubbed.write(20, 50);
-    let key = format!("{}.1", scrubbed.epoch - 3);
+    let (mut scrubbed, key) = Scrubbed::with_content(dir.path());
     scrubbed.compact();
     scrubbed.wait_for_rounds();
     assert_eq!(damage(dir.path(), &key), "pwal_0000.compacted");
