@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A new term with several replicas: what they claim, and when it counts.
 
-use super::pair::{all_settings, replica, Engine};
+use super::pair::{all_settings, free_port, replica, settings, write_before_replication, Engine};
 use super::several::{is_propagated_soon, wait_row};
 use super::streaming::none;
 use crate::unlocked::unlocked;
@@ -55,4 +55,29 @@ fn a_term_is_claimed_and_counts_when_as_many_replicas_as_are_needed_have_noted_i
     }
     engine.shutdown();
     drop((former, other));
+}
+
+#[test]
+fn one_that_was_empty_counts_as_soon_as_all_is_propagated() {
+    for round in 0..4 {
+        // The log reaches back, or there is a base sync first; and something is written meanwhile, or not.
+        let (needs_base_sync, is_idle) = (round % 2 == 1, round < 2);
+        let [primary, standby] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        if needs_base_sync {
+            write_before_replication(primary.path());
+        }
+        let port = free_port();
+        let mut engine = Engine::start(primary.path(), settings(port, &[]));
+        let mut written = engine.write(&["a"]);
+        let server = replica(standby.path(), port, &none());
+        if !is_idle {
+            written = engine.write(&["b"]);
+        }
+        engine.wait_propagated(written);
+        // Whether or not the primary ever says another word.
+        let claim = claim(standby.path(), written);
+        assert!(claim.counts() && claim.epoch == written.0, "round {round}: {claim:?}");
+        engine.shutdown();
+        drop(server);
+    }
 }

@@ -221,6 +221,12 @@ fn record_one(node: &Node, session: &Session, epoch: Epoch) -> bool {
         return false;
     }
     node.board.durable(epoch);
+    // Before it is confirmed: a replica that makes an epoch PROPAGATED has to count, also when the primary is gone in
+    // the next moment.
+    if let Err(e) = node.note_told(session) {
+        session.end(End::Told(node.failed(&e)));
+        return false;
+    }
     if let Err(end) = session.recorded(epoch, node.now()) {
         session.end(end);
     }

@@ -6,6 +6,7 @@ use crate::replication::native::replica::Options;
 use crate::replication::net::dial;
 use crate::vfs::SimFs;
 use crate::wal::history::{History, Run, RunId};
+use crate::wal::history_file::{DirectoryHistory, Place};
 use std::io::BufReader;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -76,6 +77,25 @@ fn the_durable_epoch_that_a_replica_tells_never_falls_whoever_tells_it() {
         // What else was told finds its way out.
         std::thread::spawn(move || std::io::copy(frames.get_mut(), &mut std::io::sink()));
     });
+}
+
+#[test]
+fn one_that_was_empty_counts_before_it_confirms_the_last_epoch_with_writes() {
+    let fs = SimFs::new();
+    let node = Node::new(Arc::new(fs.clone()), Path::new("/replica"), Options::default()).unwrap();
+    let (session, _heard) = session_heard_by(&node, 1);
+    let stored = Epoch(9);
+    let primary = PrimaryIdentity { stored, ..session.primary.clone() };
+    let standing = node.standing(&session.store);
+    node.adopt(&session.store, &standing, &primary, Outcome::CatchUp).unwrap();
+    let told = Message::Heartbeat { switched: stored, stored, written: Some(Epoch(7)) };
+    session.machine.lock().on_control(told, 0).unwrap();
+    for (epoch, counts) in [(6, false), (7, true)].map(|(epoch, counts)| (Epoch(epoch), counts)) {
+        session.machine.lock().lane_synced(0, epoch, 0).unwrap();
+        assert!(record_one(&node, &session, epoch));
+        let saved = DirectoryHistory::load(Place { vfs: &fs, location: Path::new("/replica"), instance: "u" });
+        assert_eq!(saved.unwrap().unwrap().claim(epoch).counts(), counts, "{epoch}");
+    }
 }
 
 #[test]

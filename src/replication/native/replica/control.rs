@@ -49,8 +49,7 @@ pub(super) fn run(node: &Node, session: &Session, incoming: &mut Incoming) -> En
         } else {
             node.board.tick(durable);
         }
-        let told = session.machine.lock().told();
-        if let Err(e) = node.note_told(told, durable) {
+        if let Err(e) = node.note_told(session) {
             return End::Told(node.failed(&e));
         }
     }

@@ -23,7 +23,6 @@ use crate::types::Epoch;
 use crate::vfs::Vfs;
 use crate::wal::claim::Claim;
 use crate::wal::history_file::{DirectoryHistory, Place, Role};
-use crate::wal::known_lack::Told;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::Arc;
@@ -189,7 +188,9 @@ impl Node {
 
     /// Takes note of what a session's primary has told, unless the directory is being closed or replaced; see
     /// [`DirectoryHistory::told`].
-    pub(super) fn note_told(&self, told: Told, durable: Epoch) -> Result<()> {
+    pub(super) fn note_told(&self, session: &Session) -> Result<()> {
+        let told = session.machine.lock().told();
+        let durable = session.store.durable();
         let slot = self.store.try_read();
         let is_open = slot.as_deref().is_some_and(Option::is_some);
         let mut known = self.history.lock();
