@@ -13,6 +13,7 @@ pub struct StorageId(pub u64);
 
 /// Names the content of one large object; ids start at 1 and are never issued twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
 pub struct BlobId(pub u64);
 
 /// Orders the writes of one key: `major` first, then `minor`, both unsigned.

@@ -124,7 +124,7 @@ pub unsafe extern "C" fn limestone_datastore_mark_blobs(
     count: usize,
 ) -> i32 {
     guard(|| unsafe {
-        store(datastore)?.blobs().mark_persistent(&handle::blob_ids(blob_ids, count)?);
+        store(datastore)?.blobs().mark_persistent(handle::blob_ids(blob_ids, count)?);
         Ok(())
     })
 }
@@ -140,7 +140,7 @@ pub unsafe extern "C" fn limestone_datastore_unmark_blobs(
     count: usize,
 ) -> i32 {
     guard(|| unsafe {
-        store(datastore)?.blobs().unmark_persistent(&handle::blob_ids(blob_ids, count)?);
+        store(datastore)?.blobs().unmark_persistent(handle::blob_ids(blob_ids, count)?);
         Ok(())
     })
 }

@@ -80,8 +80,11 @@ pub unsafe extern "C" fn limestone_channel_add_entry(
     major: u64,
     minor: u64,
 ) -> i32 {
-    let none = std::ptr::null();
-    limestone_channel_add_entry_with_blobs(channel, storage, key, key_len, value, value_len, major, minor, none, 0)
+    guard(|| unsafe {
+        let key = handle::bytes(key, key_len, "the key")?;
+        let value = handle::bytes(value, value_len, "the value")?;
+        Ok(self::channel(channel)?.add_entry(StorageId(storage), key, value, version(major, minor), &[])?)
+    })
 }
 
 /// Appends an upsert that refers to BLOBs. With no ids it is the same as `limestone_channel_add_entry`.
@@ -105,7 +108,7 @@ pub unsafe extern "C" fn limestone_channel_add_entry_with_blobs(
         let key = handle::bytes(key, key_len, "the key")?;
         let value = handle::bytes(value, value_len, "the value")?;
         let blobs = handle::blob_ids(blob_ids, blob_count)?;
-        Ok(self::channel(channel)?.add_entry(StorageId(storage), key, value, version(major, minor), &blobs)?)
+        Ok(self::channel(channel)?.add_entry(StorageId(storage), key, value, version(major, minor), blobs)?)
     })
 }
 

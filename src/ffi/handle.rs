@@ -139,14 +139,15 @@ impl<T> std::ops::DerefMut for Opened<'_, T> {
 ///
 /// # Safety
 /// `handle` is null or was returned by [`create`], for whichever kind.
+#[inline]
 pub(super) unsafe fn stub<'a, H: Handle + 'a>(handle: *const H) -> Result<&'a Stub<H::Content>, Failure> {
     if handle.is_null() {
-        return Err(Failure::handle(format!("the {} handle is null", H::NAME)));
+        return Err(Failure::null(H::NAME));
     }
     // SAFETY: every stub begins with its kind and is never freed.
     let kind = unsafe { handle.cast::<u64>().read() };
     if kind != H::KIND as u64 {
-        return Err(Failure::handle(format!("the handle is not a {}", H::NAME)));
+        return Err(Failure::kind(H::NAME));
     }
     // SAFETY: the kind says that it is an `H`.
     let stub = unsafe { &*handle }.stub();
@@ -218,10 +219,10 @@ pub(super) unsafe fn bytes<'a, T>(data: *const T, len: usize, what: &str) -> Res
         return Ok(&[]);
     }
     if data.is_null() {
-        return Err(Failure::argument(&format!("{what} is null but has length {len}")));
+        return Err(Failure::length(what, "is null but has length", len));
     }
     if len > isize::MAX as usize / std::mem::size_of::<T>() {
-        return Err(Failure::argument(&format!("{what} has the impossible length {len}")));
+        return Err(Failure::length(what, "has the impossible length", len));
     }
     // SAFETY: the caller's promise; the length was checked.
     Ok(unsafe { std::slice::from_raw_parts(data, len) })
@@ -231,10 +232,10 @@ pub(super) unsafe fn bytes<'a, T>(data: *const T, len: usize, what: &str) -> Res
 ///
 /// # Safety
 /// As for [`bytes`].
-pub(super) unsafe fn blob_ids(ids: *const u64, count: usize) -> Result<Vec<BlobId>, Failure> {
-    // SAFETY: the caller's promise.
-    let ids = unsafe { bytes(ids, count, "the list of BLOB ids") }?;
-    Ok(ids.iter().map(|&id| BlobId(id)).collect())
+#[inline]
+pub(super) unsafe fn blob_ids<'a>(ids: *const u64, count: usize) -> Result<&'a [BlobId], Failure> {
+    // SAFETY: the caller's promise; an id is laid out as its number.
+    unsafe { bytes(ids.cast::<BlobId>(), count, "the list of BLOB ids") }
 }
 
 /// Makes a struct with a stub a handle.

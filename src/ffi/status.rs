@@ -2,6 +2,7 @@
 //! Status codes, the last error of each thread, and the border that catches panics.
 
 use crate::error::Error;
+use std::any::Any;
 use std::cell::RefCell;
 use std::ffi::{c_char, CStr, CString};
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -49,10 +50,27 @@ impl Failure {
         Failure { status: LIMESTONE_ERR_INVALID_ARGUMENT, errno: 0, message: message.to_owned() }
     }
 
+    /// Out of the way of calls that are made for each entry, as those below.
+    #[cold]
+    pub(super) fn length(what: &str, is_wrong: &str, len: usize) -> Failure {
+        Failure::argument(&format!("{what} {is_wrong} {len}"))
+    }
+
+    #[cold]
+    pub(super) fn null(kind: &str) -> Failure {
+        Failure::handle(format!("the {kind} handle is null"))
+    }
+
+    #[cold]
+    pub(super) fn kind(kind: &str) -> Failure {
+        Failure::handle(format!("the handle is not a {kind}"))
+    }
+
     pub(super) fn too_large(message: String) -> Failure {
         Failure { status: LIMESTONE_ERR_TOO_LARGE, errno: 0, message }
     }
 
+    #[cold]
     pub(super) fn forked(kind: &str) -> Failure {
         let message =
             format!("the {kind} was made by the process that this one was forked from, and is of no use here");
@@ -87,25 +105,30 @@ thread_local! {
     static LAST: RefCell<(CString, i32)> = RefCell::default();
 }
 
-fn remember(failure: &Failure) {
+/// Keeps a failure for this thread and returns its status.
+#[cold]
+fn remember(failure: Failure) -> i32 {
     let text = failure.message.replace('\0', "\u{fffd}");
     // In the destructors of a thread that ends there may be no place any more: the status must do.
     let _ = LAST.try_with(|last| *last.borrow_mut() = (CString::new(text).unwrap_or_default(), failure.errno));
+    failure.status
+}
+
+#[cold]
+fn panicked(panic: &(dyn Any + Send)) -> Failure {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
+    Failure { status: LIMESTONE_ERR_PANIC, errno: 0, message: format!("internal error: {text}") }
 }
 
 /// Runs the body of an exported function: a failure is remembered for this thread, a panic becomes a status.
+#[inline]
 pub(super) fn guard(body: impl FnOnce() -> Result<(), Failure>) -> i32 {
-    let failure = match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(Ok(())) => return LIMESTONE_OK,
-        Ok(Err(failure)) => failure,
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
-            Failure { status: LIMESTONE_ERR_PANIC, errno: 0, message: format!("internal error: {text}") }
-        }
-    };
-    remember(&failure);
-    failure.status
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(())) => LIMESTONE_OK,
+        Ok(Err(failure)) => remember(failure),
+        Err(panic) => remember(panicked(&*panic)),
+    }
 }
 
 /// Version of the library, `major.minor.patch`. The text lives as long as the process.
