@@ -19,7 +19,7 @@ use crate::replication::policy::degraded_intervals;
 use crate::replication::report::Report;
 use crate::replication::settings::ReplicationSettings;
 use crate::replication::status::{Known, LinkState, Status};
-use crate::scrub::{Scrubbed, Scrubbing};
+use crate::scrub::Scrubbing;
 use replication::Replication;
 use scrubber::Scrubber;
 use std::net::SocketAddr;
@@ -36,9 +36,8 @@ pub struct Engine {
     monitoring: Mutex<Option<Monitoring>>,
     control: Mutex<Option<ControlSocket>>,
     backups: Mutex<Option<BackupSocket>>,
-    /// When log files are read again, what that has found, and who does it between ready and shutdown.
+    /// When log files are read again, and who does it between ready and shutdown.
     scrubbing: Option<Scrubbing>,
-    scrubbed: Option<Arc<Scrubbed>>,
     scrubber: Mutex<Option<Scrubber>>,
 }
 
@@ -55,18 +54,9 @@ impl Engine {
         };
         let store = Datastore::open(settings)?;
         let (monitoring, control, backups) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let (scrubbing, scrubbed, scrubber) = (None, None, Mutex::default());
-        let engine = Engine {
-            store,
-            replication,
-            metrics_endpoint: None,
-            monitoring,
-            control,
-            backups,
-            scrubbing,
-            scrubbed,
-            scrubber,
-        };
+        let (scrubbing, scrubber) = (None, Mutex::default());
+        let engine =
+            Engine { store, replication, metrics_endpoint: None, monitoring, control, backups, scrubbing, scrubber };
         if let Some(replication) = &engine.replication {
             replication.opened(&engine.store)?;
         }
@@ -82,7 +72,6 @@ impl Engine {
     /// Reads log files again between ready and shutdown, and says when one does not hold any more what it held.
     /// Default: it does not.
     pub fn scrubbing(mut self, scrubbing: Option<Scrubbing>) -> Engine {
-        self.scrubbed = scrubbing.map(|_| Arc::default());
         self.scrubbing = scrubbing;
         self
     }
@@ -165,12 +154,12 @@ impl Engine {
     /// What is going on, with replication and without.
     pub fn status(&self) -> Status {
         let status = status(&self.store, self.replication.as_deref());
-        Status { scrub: scrubber::told(self.scrubbed.as_ref()), ..status }
+        Status { scrub: scrubber::told(&self.store, self.scrubbing), ..status }
     }
 
     /// Scrubs until the result is dropped; the engine works without.
     fn scrub(&self) -> Option<Scrubber> {
-        let scrubber = Scrubber::start(&self.store, self.scrubbed.as_ref()?, self.scrubbing?);
+        let scrubber = Scrubber::start(&self.store, self.scrubbing?);
         scrubber.inspect_err(|e| log::error!("{e}; the log files are not scrubbed")).ok()
     }
 
@@ -178,13 +167,15 @@ impl Engine {
     fn monitor(&self) -> Monitoring {
         let (store, replication) = (Arc::downgrade(&self.store), self.replication.as_ref().map(Arc::downgrade));
         let (location, metrics) = (self.store.location().to_owned(), self.store.metrics().clone());
-        let scrubbed = self.scrubbed.clone();
+        let scrubbing = self.scrubbing;
         let report = move || {
             let status = match store.upgrade() {
-                Some(store) => status(&store, replication.as_ref().and_then(Weak::upgrade).as_deref()),
+                Some(store) => {
+                    let status = status(&store, replication.as_ref().and_then(Weak::upgrade).as_deref());
+                    Status { scrub: scrubber::told(&store, scrubbing), ..status }
+                }
                 None => Known::default().document(),
             };
-            let status = Status { scrub: scrubber::told(scrubbed.as_ref()), ..status };
             Report::new(status, metrics.snapshot(), &location)
         };
         Monitoring::start(self.store.location(), self.metrics_endpoint.as_ref(), report)

@@ -84,6 +84,8 @@ pub enum Remedy {
     Repair,
     /// There is nothing to cut off: the file has to come from a backup.
     RestoreFile,
+    /// The log itself cannot tell what is wrong: another copy of the directory has to take its place.
+    OtherCopy,
     /// Nothing is wrong with the log: the epoch file has to come back.
     RestoreEpochFile,
 }
@@ -91,10 +93,11 @@ pub enum Remedy {
 impl std::fmt::Display for Damage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Damage { file, offset, epoch, reason, found, expected, remedy } = self;
-        write!(f, "{reason} (file \"{}\", offset {offset}, ", file.display())?;
+        write!(f, "{reason} (file \"{}\"", file.display())?;
         match epoch {
-            Some(epoch) => write!(f, "epoch {epoch}")?,
-            None => write!(f, "outside a session")?,
+            Some(epoch) => write!(f, ", offset {offset}, epoch {epoch}")?,
+            None if *remedy == Remedy::OtherCopy => {}
+            None => write!(f, ", offset {offset}, outside a session")?,
         }
         write!(f, ": found {found}, expected {expected}; nothing was changed; ")?;
         let directory = file.parent().unwrap_or(Path::new("."));
@@ -103,6 +106,9 @@ impl std::fmt::Display for Damage {
                 write!(f, "keep a copy, then run: tglogutil repair \"{}\")", directory.display())
             }
             Remedy::RestoreFile => write!(f, "restore this file or the whole directory from a backup)"),
+            Remedy::OtherCopy => {
+                write!(f, "switch over to a replica or restore a backup, see \"Scrub\" in the manual)")
+            }
             Remedy::RestoreEpochFile => {
                 let epoch_file = directory.join("epoch");
                 write!(

@@ -33,8 +33,16 @@ pub enum Preparation<'a> {
 
 /// Merges the compacted file and all log files under rotated names, whose sessions must all be in epochs up to
 /// `durable` and durable. Files with sessions beyond `retained_epoch` stay in the log, because somebody else needs them
-/// there.
-pub fn prepare<'a>(input: &'a Input<'a>, durable: Epoch, retained_epoch: Option<Epoch>) -> Result<Preparation<'a>> {
+/// there. `compare` gets the name of each file before it is used; when it does not agree, nothing is made of any.
+///
+/// # Errors
+/// Those of `compare`, [`Error::Corrupted`], [`Error::WrongState`] and [`Error::Io`].
+pub fn prepare<'a>(
+    input: &'a Input<'a>,
+    durable: Epoch,
+    retained_epoch: Option<Epoch>,
+    compare: &dyn Fn(&str) -> Result<()>,
+) -> Result<Preparation<'a>> {
     let mut selected = Selected::open(input, durable, |name| !names::is_active_log(name))?;
     let all = selected.logs().count();
     if let Some(floor) = retained_epoch {
@@ -45,6 +53,7 @@ pub fn prepare<'a>(input: &'a Input<'a>, durable: Epoch, retained_epoch: Option<
         return Ok(if all == 0 { Preparation::NoLog } else { Preparation::AllRetained });
     }
     log::info!("compaction of {} log files up to epoch {durable}, {} bytes", logs.len(), selected.bytes());
+    selected.names().try_for_each(compare)?;
     let merged = selected.merge(Beyond::Refused)?;
     for warning in &merged.warnings {
         log::warn!("{warning}");
@@ -160,6 +169,10 @@ mod tests {
     const ROTATED: &str = "pwal_0000.00000000000001.0";
     const LATER: &str = "pwal_0001.00000000000002.0";
 
+    fn any(_: &str) -> Result<()> {
+        Ok(())
+    }
+
     fn done(preparation: Result<Preparation<'_>>) -> Prepared<'_> {
         match preparation {
             Ok(Preparation::Done(prepared)) => prepared,
@@ -177,7 +190,7 @@ mod tests {
         let dir = dir();
         let before = recover(&dir.input()).map(|found| rows(&found.snapshot)).unwrap();
         let input = dir.input();
-        let prepared = done(prepare(&input, Epoch(5), None));
+        let prepared = done(prepare(&input, Epoch(5), None, &any));
         assert!(dir.content(names::COMPACTED).is_none() && dir.content(names::CATALOG).is_none());
         assert_eq!(recover(&dir.input()).map(|found| rows(&found.snapshot)).unwrap(), before);
         dir.fs.unlink(&Path::new(LOCATION).join(LATER)).unwrap();
@@ -192,20 +205,36 @@ mod tests {
     fn work_that_is_given_up_leaves_nothing_and_there_is_none_without_rotated_files() {
         let dir = dir();
         let before = dir.fs.files();
-        done(prepare(&dir.input(), Epoch(5), None)).abandon();
+        done(prepare(&dir.input(), Epoch(5), None, &any)).abandon();
         assert_eq!(dir.fs.files(), before);
         let dir = Dir::new(5).with("pwal_0000", &session(5, &[put(b"k", 5, "v")]));
-        assert!(matches!(prepare(&dir.input(), Epoch(5), None), Ok(Preparation::NoLog)));
+        assert!(matches!(prepare(&dir.input(), Epoch(5), None, &any), Ok(Preparation::NoLog)));
+    }
+
+    #[test]
+    fn with_a_file_that_does_not_agree_with_what_it_was_nothing_is_made_of_any() {
+        let dir = dir().with(names::COMPACTED, &compacted(&[put(b"k", 0, "oldest")]));
+        let before = dir.fs.files();
+        let input = dir.input();
+        for damaged in [names::COMPACTED, ROTATED, LATER] {
+            let compare = |name: &str| match name == damaged {
+                true => Err(Error::NotFound(name.to_owned())),
+                false => Ok(()),
+            };
+            let refused = prepare(&input, Epoch(5), None, &compare);
+            assert!(matches!(refused, Err(Error::NotFound(name)) if name == damaged));
+            assert_eq!(dir.fs.files(), before);
+        }
     }
 
     #[test]
     fn what_somebody_else_needs_in_the_log_stays_there() {
         let dir = dir();
         let input = dir.input();
-        let prepared = done(prepare(&input, Epoch(5), Some(Epoch(3))));
+        let prepared = done(prepare(&input, Epoch(5), Some(Epoch(3)), &any));
         assert!(prepared.leaves_files_out());
         assert!(prepared.commit().unwrap().detached.iter().eq([ROTATED]));
-        assert!(matches!(prepare(&input, Epoch(5), Some(Epoch(2))), Ok(Preparation::AllRetained)));
+        assert!(matches!(prepare(&input, Epoch(5), Some(Epoch(2)), &any), Ok(Preparation::AllRetained)));
     }
 
     #[test]

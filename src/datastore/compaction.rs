@@ -6,7 +6,9 @@ use super::retention::{HeldBack, Retained};
 use super::store::Datastore;
 use crate::backup::Ticket;
 use crate::error::{Error, Result};
+use crate::scrub::{Damage, Known, Scrubbed};
 use crate::types::{Epoch, WriteVersion};
+use std::sync::Arc;
 
 impl Datastore {
     /// Merges all log files but those that are being written into the compacted file, and takes them out of the log:
@@ -20,7 +22,8 @@ impl Datastore {
     ///
     /// # Errors [`Error::WrongState`] before [`Self::ready`], after or because of a shutdown, before the first epoch,
     /// and within a callback; [`Error::Io`] and [`Error::Corrupted`]. Nothing is lost then, and the data store works on
-    /// unless the error is one of writing the log.
+    /// unless the error is one of writing the log. When a log file does not hold any more what was written, it is kept
+    /// and nothing is compacted; that is done when the file is whole again.
     pub fn compact(&self) -> Result<Outcome> {
         self.compactor.run()
     }
@@ -81,6 +84,21 @@ impl Datastore {
     /// Log beyond this epoch is needed, as [`Self::retain`] was told last.
     pub fn retained_epoch(&self) -> Option<Epoch> {
         self.compactor.retained_epoch()
+    }
+
+    /// The log files that do not hold any more what was written. Any thread.
+    pub fn scrubbed(&self) -> &Arc<Scrubbed> {
+        self.compactor.known().scrubbed()
+    }
+
+    /// Takes note of what log files hold, for compactions until the shutdown.
+    pub fn know(&self, known: &Arc<Known>) {
+        self.compactor.known().know(known);
+    }
+
+    /// A log file does not hold any more what was written: says so, once, and compacts nothing before it does.
+    pub fn found_damage(&self, damage: &Damage) {
+        self.compactor.known().found(damage);
     }
 
     /// Who holds back a compaction that was asked for; `None` when nobody does. Any thread.

@@ -9,6 +9,7 @@
 use super::channel::Channel;
 use super::coordinator::Coordinator;
 use super::file_names::FileNames;
+use super::known_files::KnownFiles;
 use super::retention::{HeldBack, Retained, Retention};
 use super::settings::Settings;
 use crate::backup::InProgress;
@@ -64,6 +65,7 @@ pub(super) struct Compactor {
     retention: Retention,
     /// Of sessions up to this epoch some may no longer be in the log; raised before they go.
     compacted: AtomicU64,
+    known: KnownFiles,
 }
 
 const BACKUP: &str = "a backup";
@@ -108,6 +110,7 @@ impl Compactor {
             boundary: Mutex::default(),
             retention: Retention::default(),
             compacted: AtomicU64::new(0),
+            known: KnownFiles::new(&settings.location),
         }
     }
 
@@ -127,6 +130,12 @@ impl Compactor {
     pub(super) fn stop(&self) {
         self.give_up();
         *self.start.lock() = None;
+        self.known.forget();
+    }
+
+    /// Whether a running compaction was told to break off.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(SeqCst)
     }
 
     /// After a shutdown, before the next start.
@@ -143,7 +152,11 @@ impl Compactor {
 
     /// Whether nobody needs the files as they are.
     pub(super) fn may_start(&self) -> bool {
-        self.is_without_backup() && self.held_back().is_none()
+        self.is_without_backup() && self.held_back().is_none() && !self.known.is_damaged()
+    }
+
+    pub(super) fn known(&self) -> &KnownFiles {
+        &self.known
     }
 
     fn is_without_backup(&self) -> bool {
@@ -267,7 +280,7 @@ impl Compactor {
         self.wait_for_replica(needed);
         let retained = self.retained_epoch();
         let input = self.input(catalog, end_markers);
-        let prepared = match compaction::prepare(&input, cut.epoch, retained)? {
+        let prepared = match self.prepare(&input, cut.epoch, retained, wanted)? {
             Preparation::Done(prepared) => prepared,
             Preparation::AllRetained if self.hold_back(needed, wanted) => return Ok(Outcome::Postponed),
             Preparation::AllRetained | Preparation::NoLog => {
@@ -303,6 +316,23 @@ impl Compactor {
             self.delete_listed(catalog)?;
         }
         Ok(Outcome::Done)
+    }
+
+    /// One that was asked for is kept when a file is damaged: it is done when that is no more.
+    fn prepare<'a>(
+        &self,
+        input: &'a Input<'a>,
+        epoch: Epoch,
+        retained: Option<Epoch>,
+        wanted: Wanted,
+    ) -> Result<Preparation<'a>> {
+        let comparison = self.known.comparison(&*self.vfs, &self.stopping);
+        let prepared = compaction::prepare(input, epoch, retained, &|name| comparison.check(name));
+        if let Some(damage) = comparison.damage() {
+            self.known.found(&damage);
+            self.postponed.fetch_or(wanted != Wanted::ByItself, SeqCst);
+        }
+        prepared
     }
 
     fn input<'a>(&'a self, catalog: &'a Catalog, end_markers: bool) -> Input<'a> {

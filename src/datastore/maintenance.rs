@@ -6,7 +6,7 @@ use super::compactor::{Compactor, Outcome};
 use super::settings::Settings;
 use crate::compaction::{behind_others, Policy};
 use crate::directory::CompactionRequest;
-use crate::error::{catch_panic, Result};
+use crate::error::{catch_panic, Error, Result};
 use crate::lock_order::{Condvar, Mutex};
 use crate::vfs::Disk;
 use std::path::PathBuf;
@@ -84,7 +84,9 @@ fn work(signal: &Signal, mut request: CompactionRequest, compactor: &Compactor, 
         };
         match result {
             Ok(Outcome::Done | Outcome::NothingToDo | Outcome::Postponed) => {}
-            Err(_) if *signal.ended.lock() => {}
+            Err(_) if compactor.is_stopping() => log::info!("the compaction was broken off by the shutdown"),
+            // That was said.
+            Err(Error::Corrupted(_)) if compactor.known().is_damaged() => {}
             Err(e) => log::error!("failed to compact with online: {e}"),
         }
     }

@@ -17,6 +17,7 @@ mod events;
 mod file_names;
 mod history;
 mod journaling;
+mod known_files;
 mod maintenance;
 mod open_sessions;
 mod pauses;

@@ -7,7 +7,7 @@ use crate::compaction::step_back;
 use crate::datastore::Datastore;
 use crate::error::{catch_panic, Error, Result};
 use crate::lock_order::{Condvar, Mutex};
-use crate::scrub::{keep, Damage, Host, ScrubStatus, Scrubbed, Scrubbing};
+use crate::scrub::{keep, Damage, Host, Known, ScrubStatus, Scrubbed, Scrubbing};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
@@ -23,7 +23,7 @@ pub(super) struct Scrubber {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Of the engine's life: what was found stays known when it starts again.
+/// Of one run of the engine.
 #[derive(Debug)]
 struct Shared {
     store: Weak<Datastore>,
@@ -35,15 +35,15 @@ struct Shared {
 }
 
 impl Scrubber {
-    /// Begins; `found` is told what comes of it.
+    /// Begins; the store is told what comes of it.
     ///
     /// # Errors
     /// When the system gives no thread; the engine works without.
-    pub(super) fn start(store: &Arc<Datastore>, found: &Arc<Scrubbed>, scrubbing: Scrubbing) -> Result<Scrubber> {
+    pub(super) fn start(store: &Arc<Datastore>, scrubbing: Scrubbing) -> Result<Scrubber> {
         let shared = Arc::new(Shared {
             store: Arc::downgrade(store),
             location: store.location().to_owned(),
-            scrubbed: found.clone(),
+            scrubbed: store.scrubbed().clone(),
             stopping: AtomicBool::new(false),
             stopped: Mutex::default(),
             signal: Condvar::new(),
@@ -106,19 +106,20 @@ impl Host for Shared {
     }
 
     fn damaged(&self, damage: &Damage, (): &()) {
-        let (is_new, _) = self.scrubbed.damaged(damage);
-        if is_new {
-            let (path, wrong) = (self.location.join(&damage.name), &damage.wrong);
-            log::error!(
-                "{} is damaged: {wrong}; it stays as it is, and the next start reads it so: switch over to a replica, \
-                 or restore a backup (\"tglogutil verify\" on a copy says what a start would make of it)",
-                path.display()
-            );
+        if let Some(store) = self.store.upgrade() {
+            store.found_damage(damage);
+        }
+    }
+
+    fn knows(&self, known: &Arc<Known>, (): &()) {
+        if let Some(store) = self.store.upgrade() {
+            store.know(known);
         }
     }
 }
 
-/// What was found so far, for the status.
-pub(super) fn told(found: Option<&Arc<Scrubbed>>) -> Option<ScrubStatus> {
-    found.map(|found| found.told())
+/// What was found so far, for the status; `None` when nobody looks and nothing was found all the same.
+pub(super) fn told(store: &Datastore, scrubbing: Option<Scrubbing>) -> Option<ScrubStatus> {
+    let told = store.scrubbed().told();
+    (scrubbing.is_some() || told.found > 0).then_some(told)
 }

@@ -66,6 +66,11 @@ impl<'a> Selected<'a> {
         self.sources.iter().filter(|source| !source.compacted).map(|source| source.name.as_str())
     }
 
+    /// The same, and that of the compacted file.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.sources.iter().map(|source| source.name.as_str())
+    }
+
     /// Total size in bytes.
     pub fn bytes(&self) -> u64 {
         self.sources.iter().map(|source| source.bytes.len() as u64).sum()

@@ -400,7 +400,7 @@ impl fmt::Display for Status {
         if let Some(ScrubStatus { rounds, bytes, found, damaged }) = &self.scrub {
             write!(f, "\nscrub:      {rounds} rounds, {bytes} bytes, damage found {found} times")?;
             if !damaged.is_empty() {
-                write!(f, ", waits for a base sync: {}", damaged.join(", "))?;
+                write!(f, ", not compacted until they are whole: {}", damaged.join(", "))?;
             }
         }
         if let Some(quorum) = self.quorum {

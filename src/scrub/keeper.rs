@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Rounds one after the other, as long as somebody has the directory.
 
-use super::rounds::{Damage, Reading, Round, Scrub, Scrubbing, Which};
+use super::damage::Damage;
+use super::known::Known;
+use super::rounds::{Reading, Round, Scrub, Scrubbing, Which};
 use super::scrubbed::Scrubbed;
 use crate::error::Error;
 use crate::vfs::Vfs;
@@ -35,6 +37,8 @@ pub trait Host {
     /// What is told of it.
     fn scrubbed(&self) -> &Scrubbed;
 
+    /// What files are known to hold as long as the directory stays open, for those who make other files of them.
+    fn knows(&self, known: &Arc<Known>, opening: &Self::Opening);
     /// A file is damaged, in this opening of the directory.
     fn damaged(&self, damage: &Damage, opening: &Self::Opening);
 }
@@ -53,6 +57,7 @@ pub fn keep(host: &impl Host, (vfs, location): (Arc<dyn Vfs>, &Path), scrubbing:
             Some(seen) => seen,
             None => {
                 scrub.reopened();
+                host.knows(scrub.known(), &opening);
                 opening
             }
         };
@@ -75,7 +80,7 @@ pub fn keep(host: &impl Host, (vfs, location): (Arc<dyn Vfs>, &Path), scrubbing:
         failure = None;
         damaged.iter().for_each(|damage| host.damaged(damage, &opening));
         if is_complete && which == Which::All {
-            host.scrubbed().round();
+            host.scrubbed().round(&damaged);
             due = Instant::now() + scrubbing.period;
         }
     }

@@ -4,11 +4,15 @@
 //! renamed, compacted or restored is never taken for a damaged one, and that nothing depends on what it has written
 //! down. Knows nothing of what is done about a damaged file.
 
+mod damage;
 mod keeper;
+mod known;
 mod records;
 mod rounds;
 mod scrubbed;
 
+pub use damage::{Damage, Wrong};
 pub use keeper::{keep, Host};
-pub use rounds::{Damage, Rate, Reading, Round, Scrub, Scrubbing, Which, Wrong};
+pub use known::{Comparison, Known};
+pub use rounds::{Rate, Reading, Round, Scrub, Scrubbing, Which};
 pub use scrubbed::{ScrubStatus, Scrubbed};

@@ -9,7 +9,7 @@
 use crate::error::{Error, Result};
 use crate::vfs::{crashsafe, Stamp, Vfs, VfsFile};
 use crate::wal::names;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
@@ -33,6 +33,11 @@ impl About {
     /// The first bytes of it.
     pub(super) fn begin(self, size: u64) -> About {
         About { size, ..self }
+    }
+
+    /// The number of the file, which is another file's when it is gone.
+    pub(super) fn inode(&self) -> u64 {
+        self.stamp.inode
     }
 
     /// Whether `now` is the same file, or begins with what it was, whoever may have written to it.
@@ -78,6 +83,11 @@ impl Records {
                 Records::default()
             }
         }
+    }
+
+    /// The records by the number of the file.
+    pub(super) fn by_inode(&self) -> HashMap<u64, Record> {
+        self.0.values().map(|record| (record.about.inode(), *record)).collect()
     }
 
     /// Puts the file in place.

@@ -6,6 +6,8 @@
 //! changes there meanwhile is damage, whether the disk did it or a program. While the directory is closed others may
 //! have put files right (a start, a rewind, a restore): a file that was written to then is recorded anew.
 
+use super::damage::{Damage, Wrong, PIECE_BYTES};
+use super::known::Known;
 use super::records::{About, Record, Records};
 use crate::error::{Error, Result};
 use crate::vfs::{is_lost_by_disk, FileKind, Open, Vfs, VfsFile};
@@ -18,8 +20,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Bytes that are read at a time.
-const PIECE_BYTES: usize = 256 << 10;
 /// After so many bytes of newly recorded files the records are written.
 const SAVE_BYTES: u64 = 1 << 30;
 
@@ -66,25 +66,6 @@ pub enum Which {
     /// Those that are not recorded.
     New,
     All,
-}
-
-/// A file that does not hold any more what it held, twice in a row.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damage {
-    /// In the directory.
-    pub name: String,
-    pub wrong: Wrong,
-}
-
-/// What is wrong with a file.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Wrong {
-    /// The CRC-32 of the content is another one.
-    #[error("CRC {expected:08x} expected, {found:08x} found")]
-    Changed { expected: u32, found: u32 },
-    /// The disk does not give it, for this reason.
-    #[error("it cannot be read: {0}")]
-    Unreadable(String),
 }
 
 /// What a round has come to.
@@ -137,8 +118,9 @@ pub struct Scrub {
     vfs: Arc<dyn Vfs>,
     location: PathBuf,
     records: Records,
-    /// Files that were seen since the directory was opened.
+    /// Files that were seen since the directory was opened, and what those are known to hold.
     seen: BTreeSet<String>,
+    known: Arc<Known>,
     /// Those that could not be read, which has been said.
     unreadable: BTreeSet<String>,
     /// Whether the records are others than those on the disk, and bytes of the files that are new among them.
@@ -150,13 +132,19 @@ impl Scrub {
     /// Reads what earlier processes have recorded.
     pub fn open(vfs: Arc<dyn Vfs>, location: &Path) -> Scrub {
         let records = Records::load(&*vfs, location);
-        let (seen, unreadable) = Default::default();
-        Scrub { vfs, location: location.to_owned(), records, seen, unreadable, changed: false, unsaved: 0 }
+        let (seen, known, unreadable) = Default::default();
+        Scrub { vfs, location: location.to_owned(), records, seen, known, unreadable, changed: false, unsaved: 0 }
     }
 
     /// The directory was closed and is open again.
     pub fn reopened(&mut self) {
         self.seen.clear();
+        self.known = Arc::default();
+    }
+
+    /// What files are known to hold until the directory is closed: goes on growing.
+    pub fn known(&self) -> &Arc<Known> {
+        &self.known
     }
 
     /// Reads the files, one after the other. A file that cannot be read for another reason than its disk is said once,
@@ -204,22 +192,36 @@ impl Scrub {
     }
 
     /// The names of the files that count. What was recorded of files that are gone or were written to while the
-    /// directory was closed is forgotten.
+    /// directory was closed is forgotten; a file that has another name now is the same.
     fn look(&mut self) -> Result<BTreeSet<String>> {
         let listing = self.vfs.names(&self.location).map_err(|e| Error::io("cannot list", &self.location, e))?;
         let detached = self.detached();
         let files = listing.into_iter().filter(|(_, kind)| *kind == FileKind::File);
         let files = files.filter_map(|(name, _)| name.into_string().ok());
         let logs: BTreeSet<String> = files.filter(|name| names::is_log(name) && !detached.contains(name)).collect();
-        let before = self.records.0.len();
+        let before = self.records.clone();
+        let by_inode = before.by_inode();
         self.records.0.retain(|name, _| logs.contains(name));
         self.seen.retain(|name| logs.contains(name));
-        for name in &logs {
-            if self.seen.insert(name.clone()) && !self.is_untouched(name) {
-                self.records.0.remove(name);
-            }
+        for name in logs.iter().filter(|name| !self.seen.contains(*name)) {
+            let about = self.vfs.open(&self.location.join(name), Open::Read).and_then(|file| About::of(&*file)).ok();
+            let same = about.and_then(|about| {
+                // Since it was seen nobody may have written to it, whatever its name was then.
+                let known = self.known.of(&about);
+                known.or_else(|| {
+                    by_inode.get(&about.inode()).filter(|record| record.about.is_untouched(&about)).copied()
+                })
+            });
+            match same {
+                Some(record) => {
+                    self.known.note(record);
+                    self.records.0.insert(name.clone(), record)
+                }
+                None => self.records.0.remove(name),
+            };
         }
-        self.changed |= self.records.0.len() != before;
+        self.seen.extend(logs.iter().cloned());
+        self.changed |= self.records != before;
         Ok(logs)
     }
 
@@ -227,12 +229,6 @@ impl Scrub {
     fn detached(&self) -> BTreeSet<String> {
         let bytes = self.vfs.read(&self.location.join(names::CATALOG), catalog::MAX_BYTES);
         bytes.ok().and_then(|bytes| catalog::parse(&bytes).ok()).unwrap_or_default().detached.into_iter().collect()
-    }
-
-    fn is_untouched(&self, name: &str) -> bool {
-        let about = self.vfs.open(&self.location.join(name), Open::Read).and_then(|file| About::of(&*file));
-        let Some(record) = self.records.0.get(name) else { return false };
-        about.is_ok_and(|about| record.about.is_untouched(&about))
     }
 
     fn check(&mut self, name: &str, which: Which, reading: &mut Reading<'_>) -> io::Result<Checked> {
@@ -255,12 +251,16 @@ impl Scrub {
         }
         if begin < settled {
             let Some(crc) = reading.checksum(&*file, crc, begin..settled)? else { return Ok(Checked::Stopped) };
-            let record = Record { about: about.begin(settled), crc: crc.finalize() };
-            self.records.0.insert(name.to_owned(), record);
+            self.record(name, Record { about: about.begin(settled), crc: crc.finalize() });
             self.unsaved += settled - begin;
-            self.changed = true;
         }
         Ok(Checked::Fine)
+    }
+
+    fn record(&mut self, name: &str, record: Record) {
+        self.known.note(record);
+        self.records.0.insert(name.to_owned(), record);
+        self.changed = true;
     }
 
     /// What was read once may have been changed on the way.
@@ -275,8 +275,7 @@ impl Scrub {
         let found = crc.finalize();
         if found != expected {
             // The next process must not take it for a file that somebody has put right.
-            self.records.0.insert(name.to_owned(), Record { about, crc: expected });
-            self.changed = true;
+            self.record(name, Record { about, crc: expected });
             return Ok(Checked::Damaged(Damage { name: name.to_owned(), wrong: Wrong::Changed { expected, found } }));
         }
         let path = self.location.join(name);

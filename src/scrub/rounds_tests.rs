@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 use super::*;
+use crate::scrub::Comparison;
 use crate::vfs::{Fault, Loss, RealFs, SimFs};
 use crate::wal::catalog::Catalog;
+use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 use tempfile::TempDir;
 
@@ -112,6 +114,71 @@ fn a_file_that_was_replaced_renamed_or_deleted_gives_no_alarm() {
         assert!(dir.damaged().is_empty());
         assert!(dir.damaged().is_empty());
     }
+}
+
+#[test]
+fn a_file_is_the_same_under_another_name() {
+    const OTHER: &str = "pwal_0001.01795356604107.0";
+    for reopen in [|_: &mut Dir| (), |dir: &mut Dir| dir.restart(), |dir: &mut Dir| dir.scrub.reopened()] {
+        let mut dir = Dir::new();
+        dir.rot();
+        std::fs::rename(dir.path(), dir.home.path().join(OTHER)).unwrap();
+        std::fs::write(dir.path(), "another one").unwrap();
+        reopen(&mut dir);
+        assert_eq!(dir.damaged(), [OTHER]);
+    }
+}
+
+/// What somebody is told who makes another file of this one.
+fn compared(dir: &Dir, seen: Option<Arc<Known>>, name: &str) -> Option<Wrong> {
+    let comparison = Comparison::new(&RealFs, dir.home.path(), seen, None);
+    let checked = comparison.check(name);
+    let damage = comparison.damage();
+    assert_eq!(checked.is_err(), damage.is_some(), "{checked:?}");
+    damage.map(|damage| damage.wrong)
+}
+
+#[test]
+fn whoever_makes_another_file_of_one_is_told_what_has_changed_in_it_also_when_it_got_another_name() {
+    let mut dir = Dir::new();
+    let seen = Some(dir.scrub.known().clone());
+    std::fs::rename(dir.path(), dir.path().with_extension("9")).unwrap();
+    std::fs::write(dir.path(), "another one").unwrap();
+    let name = "pwal_0000.01795356604107.9";
+    let both = |dir: &Dir| [compared(dir, None, name).is_some(), compared(dir, seen.clone(), name).is_some()];
+    assert_eq!(both(&dir), [false, false]);
+    std::fs::rename(dir.path().with_extension("9"), dir.path()).unwrap();
+    dir.rot();
+    std::fs::rename(dir.path(), dir.path().with_extension("9")).unwrap();
+    assert_eq!(both(&dir), [true, true]);
+    // With what was seen since the directory was opened also when somebody wrote to it.
+    let written = std::fs::File::options().write(true).open(dir.path().with_extension("9")).unwrap();
+    written.set_modified(SystemTime::now() + Duration::from_secs(60)).unwrap();
+    assert_eq!(both(&dir), [false, true]);
+    dir.scrub.reopened();
+    assert!(dir.damaged().is_empty(), "whoever wrote to it meanwhile knew what he did");
+    assert_eq!(compared(&dir, Some(dir.scrub.known().clone()), name), None);
+}
+
+#[test]
+fn what_the_disk_does_not_give_is_damage_and_not_the_end_of_whoever_reads_it() {
+    let fs = sim(&[3000]);
+    let location = Path::new("/log");
+    let name = "pwal_0000.00000000000001.0";
+    let check = |stopping: Option<&AtomicBool>| {
+        let comparison = Comparison::new(&fs, location, None, stopping);
+        fs.fail_from(fs.operations() + 1, Fault::IoError);
+        let checked = comparison.check(name);
+        fs.heal();
+        (checked, comparison.damage())
+    };
+    let (checked, damage) = check(None);
+    assert!(matches!(checked, Err(Error::Corrupted(_))), "{checked:?}");
+    assert!(matches!(damage.unwrap().wrong, Wrong::Unreadable(_)));
+    let stopping = AtomicBool::new(true);
+    assert!(matches!(check(Some(&stopping)), (Err(Error::WrongState(_)), None)));
+    let comparison = Comparison::new(&fs, location, None, None);
+    assert!(matches!(comparison.check("pwal_0009"), Err(Error::Io { .. })) && comparison.damage().is_none());
 }
 
 #[test]

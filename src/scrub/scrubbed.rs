@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What was found in the log files of a directory, for its status.
 
-use super::rounds::{Damage, Wrong};
+use super::damage::{Damage, Wrong};
 use crate::lock_order::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -42,9 +42,16 @@ impl Scrubbed {
         self.0.lock().told.bytes += bytes;
     }
 
-    /// All files were.
-    pub fn round(&self) {
-        self.0.lock().told.rounds += 1;
+    /// All files were, and these are damaged: others have been put right since.
+    pub fn round(&self, damaged: &[Damage]) {
+        let Found { told, .. } = &mut *self.0.lock();
+        told.rounds += 1;
+        told.damaged.retain(|name| damaged.iter().any(|damage| damage.name == *name));
+    }
+
+    /// Whether a file is damaged and not replaced yet.
+    pub fn is_damaged(&self) -> bool {
+        !self.0.lock().told.damaged.is_empty()
     }
 
     /// A file is damaged. Whether that was not known, and whether the file may be replaced.

@@ -9,8 +9,10 @@ use crate::compaction::{build, keep_copy};
 use crate::directory::OfflineDirectory;
 use crate::error::{Error, Result};
 use crate::recovery::Input;
+use crate::scrub::Comparison;
 use crate::types::Epoch;
 use crate::vfs::{crashsafe, FileKind, Vfs};
+use crate::wal::names;
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -65,6 +67,7 @@ pub fn run(
         pace: None,
         marks: None,
     };
+    compare(directory).inspect_err(|e| log_refusal(e, directory.location()))?;
     let built = build(&input, limit, &work.path).inspect_err(|e| log_refusal(e, directory.location()))?;
     if options.dry_run {
         work.remove(&**vfs)?;
@@ -85,6 +88,17 @@ pub fn run(
     log::info!("{} entries are live", built.live);
     line(out, format_args!("compaction was successfully completed: \"{}\"", directory.location().display()));
     Ok(0)
+}
+
+/// Compares the log files with what they are known to have held: what is damaged must not come into the new one.
+fn compare(directory: &OfflineDirectory) -> Result<()> {
+    let (vfs, location) = (&**directory.vfs(), directory.location());
+    let comparison = Comparison::new(vfs, location, None, None);
+    let listing = vfs.names(location).map_err(|e| Error::io("cannot list", location, e))?;
+    let files = listing.into_iter().filter(|(_, kind)| *kind == FileKind::File);
+    let detached = directory.catalog().map(|catalog| catalog.detached.clone()).unwrap_or_default();
+    let counts = |name: &String| names::is_log(name) && !detached.contains(name);
+    files.filter_map(|(name, _)| name.into_string().ok()).filter(counts).try_for_each(|name| comparison.check(&name))
 }
 
 /// Says as the original does what is wrong with the directory.

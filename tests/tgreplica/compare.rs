@@ -54,6 +54,14 @@ pub fn flip(path: &Path, at: usize) {
     file.write_all_at(&[byte[0] ^ 1], at as u64).unwrap();
 }
 
+/// What a disk does by itself: neither the size nor any time that the file system shows changes.
+pub fn rot(path: &Path, at: usize) {
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    flip(path, at);
+    file.set_modified(modified).unwrap();
+}
+
 #[test]
 fn a_pair_that_runs_is_the_same_at_an_epoch_that_both_have_and_a_flipped_bit_is_named() {
     let mut pair = Pair::start(&[]);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A replica finds what its disk has changed in files that nobody writes to, and gets them anew from its primary.
 
-use crate::compare::{compare, find_value, flip, text};
+use crate::compare::{compare, find_value, flip, rot, text};
 use crate::pair::{Engine, Pair};
 use crate::program::{run, status_when, Replica, DEADLINE};
 use serde_json::Value;
@@ -172,6 +172,31 @@ fn without_its_primary_a_damaged_replica_says_so_is_not_promoted_and_is_healed_w
     let dirs = pair.stop();
     let promoted = run(&["promote", text(dirs[1].path())], &[]);
     assert_eq!(promoted.exit, 0, "{}", promoted.stderr);
+}
+
+#[test]
+fn a_compaction_of_a_replica_finds_damage_by_itself_and_has_it_healed_before_anything_is_deleted() {
+    let mut pair = scrubbing();
+    pair.compacted();
+    let Pair { dirs, replica, engine } = pair;
+    let listen = format!("tcp://{}", replica.address);
+    replica.stop();
+    let (path, at) = find_value(dirs[1].path(), b"5.1", &[b'v'; 50]);
+    rot(&path, at);
+    // Its first round is far away.
+    let replica = Replica::start_with(dirs[1].path(), &["--listen", &listen], &[]);
+    let mut pair = Pair { dirs, replica, engine };
+    pair.engine.write(3, 50);
+    pair.engine.propagated();
+    compact(pair.replica_dir());
+    status_when(pair.replica_dir(), |status| status["scrub"]["found"] == 1 && is_whole(status));
+    pair.engine.write(3, 50);
+    pair.engine.propagated();
+    pair.assert_same();
+    let Pair { engine, replica, .. } = pair;
+    engine.stop();
+    let log = replica.stop();
+    assert_eq!(log.matches("is damaged: CRC ").count(), 1, "{log}");
 }
 
 #[test]

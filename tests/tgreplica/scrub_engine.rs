@@ -2,9 +2,9 @@
 //! An engine finds what its disk has changed in log files that nobody writes to, and says so.
 
 use crate::commits;
-use crate::compare::{find_value, flip, text};
+use crate::compare::{find_value, flip, rot, text};
 use crate::program::{run, status_when, DEADLINE};
-use limestone_core::datastore::{Channel, Outcome, Settings};
+use limestone_core::datastore::{Channel, Outcome, SelfCompaction, Settings};
 use limestone_core::engine::Engine;
 use limestone_core::scrub::{Rate, Scrubbing};
 use limestone_core::types::{Epoch, StorageId, WriteVersion};
@@ -23,7 +23,12 @@ struct Scrubbed {
 
 impl Scrubbed {
     fn start(dir: &Path) -> Scrubbed {
-        let engine = Engine::open(Settings::new(dir).commit(commits::as_told()), None).unwrap().scrubbing(Some(BUSY));
+        let rule = SelfCompaction::default().log_bytes_min(1 << 20).pause(Duration::ZERO);
+        Scrubbed::start_with(Settings::new(dir).self_compaction(Some(rule)), Some(BUSY))
+    }
+
+    fn start_with(settings: Settings, scrubbing: Option<Scrubbing>) -> Scrubbed {
+        let engine = Engine::open(settings.commit(commits::as_told()), None).unwrap().scrubbing(scrubbing);
         let channels = (0..2).map(|_| engine.create_channel().unwrap()).collect();
         let epoch = engine.ready().unwrap().last_epoch.0 + 1;
         let mut scrubbed = Scrubbed { engine, channels, epoch };
@@ -84,6 +89,18 @@ impl Scrubbed {
             std::thread::sleep(Duration::from_millis(1));
         }
         compacting.join().unwrap();
+    }
+
+    /// The error of a compaction that is asked for.
+    fn refusal(&mut self) -> String {
+        self.switch();
+        let store = self.engine.store().clone();
+        let compacting = std::thread::spawn(move || store.compact().unwrap_err().to_string());
+        while !compacting.is_finished() {
+            self.write(1, 50);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        compacting.join().unwrap()
     }
 
     /// Waits until everything that is there now was recorded, and read again after that.
@@ -181,4 +198,56 @@ fn whatever_an_engine_does_to_its_log_files_is_not_taken_for_damage() {
         assert!(found.found == 0 && found.rounds > 5 && found.bytes > 0, "{found:?}");
         scrubbed.stop();
     }
+}
+
+#[test]
+fn a_log_with_a_damaged_file_is_not_compacted_until_the_file_is_whole_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let compacted = dir.path().join("pwal_0000.compacted");
+    let (mut scrubbed, key) = Scrubbed::with_content(dir.path());
+    scrubbed.rotate();
+    scrubbed.wait_for_rounds();
+    let (path, at) = find_value(dir.path(), key.as_bytes(), &[b'v'; 50]);
+    flip(&path, at);
+    let name = path.file_name().unwrap().to_str().unwrap();
+    // Whoever asks finds it, whether it was read again since or not.
+    let refusal = scrubbed.refusal();
+    assert!(refusal.contains(name) && refusal.contains("restore a backup"), "{refusal}");
+    status_when(dir.path(), has(&[name]));
+    // By itself it is not compacted either, though the log has grown, nor is what was asked for.
+    scrubbed.write(300, 5_000);
+    std::fs::write(dir.path().join("ctrl/start_compaction"), "").unwrap();
+    for _ in 0..30 {
+        scrubbed.write(1, 50);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(!compacted.exists() && path.exists(), "{name} is gone, or in the compacted file");
+    flip(&path, at);
+    let deadline = Instant::now() + DEADLINE;
+    while !compacted.exists() {
+        assert!(Instant::now() < deadline, "it is not compacted");
+        scrubbed.write(1, 50);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    status_when(dir.path(), has(&[]));
+    scrubbed.stop();
+}
+
+#[test]
+fn a_compaction_finds_by_itself_what_has_rotted_since_the_file_was_read_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut scrubbed, key) = Scrubbed::with_content(dir.path());
+    scrubbed.rotate();
+    scrubbed.wait_for_rounds();
+    scrubbed.stop();
+    let (path, at) = find_value(dir.path(), key.as_bytes(), &[b'v'; 50]);
+    rot(&path, at);
+    let mut next = Scrubbed::start_with(Settings::new(dir.path()).self_compaction(None), None);
+    assert!(next.engine.status().scrub.is_none(), "nobody reads");
+    let refusal = next.refusal();
+    assert!(refusal.contains("does not hold any more what was written"), "{refusal}");
+    let name = path.file_name().unwrap().to_str().unwrap();
+    assert_eq!(next.engine.status().scrub.unwrap().damaged, [name]);
+    assert!(!dir.path().join("pwal_0000.compacted").exists() && path.exists());
+    next.stop();
 }

@@ -8,6 +8,7 @@ use crate::compaction::{self, own, Preparation, Sizes};
 use crate::directory::make_control_directory;
 use crate::error::Result;
 use crate::recovery::Input;
+use crate::scrub::{Comparison, Damage};
 use crate::types::Epoch;
 use crate::wal::rotation;
 use std::sync::atomic::AtomicBool;
@@ -18,10 +19,12 @@ const REPLACED: &str = "the directory was replaced";
 const POLL: Duration = Duration::from_millis(1);
 
 /// What has become of a compaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Done,
     NothingToDo,
+    /// A log file does not hold any more what was written; nothing was changed.
+    Damaged(Damage),
     /// This was in the way; to be tried again.
     Postponed(&'static str),
 }
@@ -73,12 +76,14 @@ impl StandbyStore {
             pace: None,
             marks: None,
         };
-        let prepared = match compaction::behind_others(self.location(), || compaction::prepare(&input, epoch, None)) {
+        let comparison = Comparison::new(&**self.vfs(), self.location(), self.known(), Some(work.stopping));
+        let prepare = || compaction::prepare(&input, epoch, None, &|name| comparison.check(name));
+        let prepared = match compaction::behind_others(self.location(), prepare) {
             Ok(Preparation::Done(prepared)) => prepared,
             Ok(Preparation::NoLog | Preparation::AllRetained) => return Ok(Outcome::NothingToDo),
             // What was read is gone.
             Err(_) if hold().is_none() => return Ok(Outcome::Postponed(REPLACED)),
-            Err(e) => return Err(e),
+            Err(e) => return comparison.damage().map(Outcome::Damaged).ok_or(e),
         };
         let obstacle = |what| {
             prepared.abandon();

@@ -13,6 +13,7 @@ use crate::datastore::{Commit, Committer};
 use crate::directory::{LogDirectory, Restored};
 use crate::error::{Error, Result};
 use crate::lock_order::{Mutex, MutexGuard, Rank};
+use crate::scrub::Known;
 use crate::types::{BlobId, Epoch};
 use crate::vfs::{crashsafe, Vfs};
 use crate::wal::epoch_marks::LogMarks;
@@ -45,6 +46,8 @@ pub struct StandbyStore {
     compacted: Epoch,
     identity: Mutex<String>,
     versions: versions::Versions,
+    /// What log files are known to hold since it was opened.
+    known: Mutex<Option<Arc<Known>>>,
 }
 
 impl StandbyStore {
@@ -107,7 +110,17 @@ impl StandbyStore {
             compacted,
             identity: Mutex::new(Rank::Identity, identity),
             versions,
+            known: Mutex::default(),
         })
+    }
+
+    /// Takes note of what log files hold as long as it is open.
+    pub fn know(&self, known: &Arc<Known>) {
+        *self.known.lock() = Some(known.clone());
+    }
+
+    pub(super) fn known(&self) -> Option<Arc<Known>> {
+        self.known.lock().clone()
     }
 
     /// The epoch up to which everything is on this disk.

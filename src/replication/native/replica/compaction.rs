@@ -7,6 +7,7 @@ use crate::compaction::Policy;
 use crate::directory::{make_control_directory, CompactionRequest};
 use crate::error::{Error, Result};
 use crate::replication::replica_store::{Outcome, Work};
+use crate::scrub::Host;
 use crate::vfs::Disk;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// An epoch whose sessions are on their way ends sooner.
 const PATIENCE: Duration = Duration::from_millis(500);
+const DAMAGED: &str = "a log file is damaged";
 /// After one that could not be done now: looking for a cut holds sessions back.
 const REST: Duration = Duration::from_secs(5);
 
@@ -58,6 +60,9 @@ impl Node {
         let Some(store) = self.store().ok().filter(|_| !self.awaits_base_sync()) else {
             return Ok(Outcome::Postponed("the directory is being replaced"));
         };
+        if self.scrubbed.is_damaged() {
+            return Ok(Outcome::Postponed(DAMAGED));
+        }
         let (metrics, begun) = (&self.options.metrics, Instant::now());
         metrics.running_compactions.set(1);
         let outcome = store.compact(self.work(), || {
@@ -65,13 +70,15 @@ impl Node {
             slot.as_ref().is_some_and(|now| Arc::ptr_eq(now, &store)).then_some(slot)
         });
         metrics.running_compactions.set(0);
-        match outcome {
+        match &outcome {
             Ok(Outcome::Done) => metrics.count_compaction(begun.elapsed()),
             Ok(Outcome::NothingToDo) => log::info!("there is nothing to compact"),
             Ok(Outcome::Postponed(_)) => {}
-            Err(_) => metrics.failed_compactions.add(1),
+            Ok(Outcome::Damaged(_)) | Err(_) => metrics.failed_compactions.add(1),
         }
-        outcome
+        let Ok(Outcome::Damaged(damage)) = &outcome else { return outcome };
+        self.damaged(damage, &Arc::downgrade(&store));
+        Ok(Outcome::Postponed(DAMAGED))
     }
 
     fn work(&self) -> Work<'_> {

@@ -8,7 +8,7 @@
 use super::node::Node;
 use crate::compaction::step_back;
 use crate::replication::replica_store::StandbyStore;
-use crate::scrub::{keep, Damage, Host, Scrubbed, Scrubbing};
+use crate::scrub::{keep, Damage, Host, Known, Scrubbed, Scrubbing};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -43,6 +43,12 @@ impl Host for Node {
 
     fn scrubbed(&self) -> &Scrubbed {
         &self.scrubbed
+    }
+
+    fn knows(&self, known: &Arc<Known>, opening: &Weak<StandbyStore>) {
+        if let Some(store) = opening.upgrade() {
+            store.know(known);
+        }
     }
 
     /// Has the content of the directory replaced by that of the primary, unless somebody has done so since it was
