@@ -154,7 +154,7 @@ impl Engine {
     /// What is going on, with replication and without.
     pub fn status(&self) -> Status {
         let status = status(&self.store, self.replication.as_deref());
-        Status { scrub: scrubber::told(&self.store, self.scrubbing), ..status }
+        Status { scrub: self.store.scrubbed().status(self.scrubbing), ..status }
     }
 
     /// Scrubs until the result is dropped; the engine works without.
@@ -172,7 +172,7 @@ impl Engine {
             let status = match store.upgrade() {
                 Some(store) => {
                     let status = status(&store, replication.as_ref().and_then(Weak::upgrade).as_deref());
-                    Status { scrub: scrubber::told(&store, scrubbing), ..status }
+                    Status { scrub: store.scrubbed().status(scrubbing), ..status }
                 }
                 None => Known::default().document(),
             };

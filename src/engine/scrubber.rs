@@ -7,7 +7,7 @@ use crate::compaction::step_back;
 use crate::datastore::Datastore;
 use crate::error::{catch_panic, Error, Result};
 use crate::lock_order::{Condvar, Mutex};
-use crate::scrub::{keep, Damage, Host, Known, ScrubStatus, Scrubbed, Scrubbing};
+use crate::scrub::{keep, Damage, Host, Known, Scrubbed, Scrubbing};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
@@ -116,10 +116,4 @@ impl Host for Shared {
             store.know(known);
         }
     }
-}
-
-/// What was found so far, for the status; `None` when nobody looks and nothing was found all the same.
-pub(super) fn told(store: &Datastore, scrubbing: Option<Scrubbing>) -> Option<ScrubStatus> {
-    let told = store.scrubbed().told();
-    (scrubbing.is_some() || told.found > 0).then_some(told)
 }

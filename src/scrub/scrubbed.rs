@@ -2,6 +2,7 @@
 //! What was found in the log files of a directory, for its status.
 
 use super::damage::{Damage, Wrong};
+use super::rounds::Scrubbing;
 use crate::lock_order::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,12 @@ struct Found {
 impl Scrubbed {
     pub fn told(&self) -> ScrubStatus {
         self.0.lock().told.clone()
+    }
+
+    /// For the status; `None` when nobody reads, and nothing was found all the same.
+    pub fn status(&self, scrubbing: Option<Scrubbing>) -> Option<ScrubStatus> {
+        let told = self.told();
+        (scrubbing.is_some() || told.found > 0).then_some(told)
     }
 
     /// So many bytes were read.

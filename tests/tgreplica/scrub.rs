@@ -183,8 +183,8 @@ fn a_compaction_of_a_replica_finds_damage_by_itself_and_has_it_healed_before_any
     replica.stop();
     let (path, at) = find_value(dirs[1].path(), b"5.1", &[b'v'; 50]);
     rot(&path, at);
-    // Its first round is far away.
-    let replica = Replica::start_with(dirs[1].path(), &["--listen", &listen], &[]);
+    let never = [("TSURUGI_REPLICATION_SCRUB_MB_S", "0")];
+    let replica = Replica::start_with(dirs[1].path(), &["--listen", &listen], &never);
     let mut pair = Pair { dirs, replica, engine };
     pair.engine.write(3, 50);
     pair.engine.propagated();

@@ -419,7 +419,7 @@ impl Node {
             boundary: versions.boundary,
             safe_snapshot: versions.safe_snapshot,
             last_error: self.failure().or(known.last_error.clone()),
-            scrub: self.options.scrubbing.map(|_| self.scrubbed.told()),
+            scrub: self.scrubbed.status(self.options.scrubbing),
             ..known
         }
         .document()
