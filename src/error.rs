@@ -142,6 +142,27 @@ impl Error {
         matches!(self.errno(), libc::ENOSPC | libc::EDQUOT)
     }
 
+    /// Whether the system may do the same another time, before a person has looked: others make room or give back what
+    /// they hold, a path to the disk is there again.
+    pub fn may_pass(&self) -> bool {
+        let passing = [
+            libc::EIO,
+            libc::EAGAIN,
+            libc::EBUSY,
+            libc::EINTR,
+            libc::EMFILE,
+            libc::ENFILE,
+            libc::ENOBUFS,
+            libc::ENODEV,
+            libc::ENOMEM,
+            libc::ENXIO,
+            libc::EREMOTEIO,
+            libc::ESTALE,
+            libc::ETIMEDOUT,
+        ];
+        self.lacks_room() || passing.contains(&self.errno())
+    }
+
     /// The error number of the system, 0 when there is none.
     pub fn errno(&self) -> i32 {
         match self {

@@ -2,9 +2,10 @@
 //! The program `tgreplica` (API specification §16.3): what is wanted of it, and on which directory.
 
 use super::arguments::{Arguments, Wanted, COMPARE};
-use super::report::{Environment, Output, DIRECTORY, DONE, USAGE};
+use super::report::{exit_of, Environment, Output, DONE, USAGE};
 use super::serve::Until;
 use super::{compare, digest, promote, repair, replicas, serve, status};
+use crate::error::Error;
 use crate::program_output::Ended;
 use crate::vfs::{FileKind, RealFs, Vfs};
 use std::ffi::OsString;
@@ -81,6 +82,9 @@ fn check_directory(logdir: &Path, output: &mut Output<'_>) -> Result<(), i32> {
         Ok(Some(FileKind::Directory)) => Ok(()),
         Ok(None) => Err(output.misused(USAGE, &format!("Directory does not exist: {}", logdir.display()))),
         Ok(Some(_)) => Err(output.misused(USAGE, &format!("Specified path is not a directory: {}", logdir.display()))),
-        Err(e) => Err(output.fail(DIRECTORY, &format!("cannot look at {}: {e}", logdir.display()))),
+        Err(e) => {
+            let e = Error::io("cannot look at", logdir, e);
+            Err(output.fail(exit_of(&e), &e.to_string()))
+        }
     }
 }

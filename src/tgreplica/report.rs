@@ -13,7 +13,7 @@ pub const USAGE: i32 = 1;
 pub const DIRECTORY: i32 = 2;
 /// Another process has the directory.
 pub const IN_USE: i32 = 3;
-/// The disk failed or is full.
+/// The disk failed or is full, or the system lacks something else for now.
 pub const DISK: i32 = 4;
 /// `--once`: the session did not end in good order.
 pub const SESSION: i32 = 5;
@@ -22,12 +22,12 @@ pub const NOT_RUNNING: i32 = 6;
 /// `status`: who has the directory does not answer.
 pub const NO_ANSWER: i32 = 7;
 
-/// How the program ends that cannot use a directory for this reason. With a full disk it can be tried again before a
-/// person has looked: others may make room.
+/// How the program ends that cannot use a directory for this reason. What may pass can be tried again before a person
+/// has looked.
 pub fn exit_of(error: &Error) -> i32 {
     match error {
         Error::Locked { .. } => IN_USE,
-        error if error.lacks_room() => DISK,
+        error if error.may_pass() => DISK,
         _ => DIRECTORY,
     }
 }

@@ -3,9 +3,11 @@
 
 use crate::pair::Engine;
 use crate::primary::Primary;
-use crate::program::{take_over, Replica, DEADLINE};
+use crate::program::{run, take_over, Replica, DEADLINE};
+use crate::scrub;
 use limestone_core::replication::native::protocol::message::Code;
 use limestone_core::types::Epoch;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -105,4 +107,22 @@ fn a_disk_that_fails_is_one_line_of_the_log_in_both_protocols_and_ways_to_commit
         assert!(last.contains("INFO: tgreplica ends, durable epoch"), "{log}");
         engine.stop();
     }
+}
+
+#[test]
+fn a_disk_that_does_not_give_a_file_at_the_start_is_no_reason_not_to_start_again() {
+    let (dir, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    Replica::start(dir.path()).stop();
+    let (library, unreadable) = (scrub::library(folder.path()), folder.path().join("unreadable"));
+    let environment = [("LD_PRELOAD", library.as_str()), ("LIMESTONE_TEST_UNREADABLE", unreadable.to_str().unwrap())];
+    let lost = std::fs::metadata(dir.path().join("limestone-manifest.json")).unwrap();
+    std::fs::write(&unreadable, format!("{}\n", lost.ino())).unwrap();
+    let args = ["--listen", "tcp://127.0.0.1:0", dir.path().to_str().unwrap()];
+    let ended = run(&args, &environment);
+    assert!(ended.exit == 4 && ended.stderr.contains("Input/output error"), "{} {}", ended.exit, ended.stderr);
+    // What a person has to mend is another matter.
+    let unit = include_str!("../../dist/systemd/tgreplica@.service");
+    assert!(unit.contains("\nRestartPreventExitStatus=1 2 3\n"), "4 is for what may pass");
+    std::fs::write(dir.path().join("limestone-manifest.json"), "{").unwrap();
+    assert_eq!(run(&args, &[]).exit, 2);
 }

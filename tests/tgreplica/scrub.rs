@@ -97,7 +97,7 @@ fn a_flipped_bit_in_an_old_file_of_a_replica_is_found_and_healed_from_its_primar
 }
 
 /// Builds what is preloaded to make a file unreadable.
-fn library(folder: &Path) -> String {
+pub fn library(folder: &Path) -> String {
     let (library, source) = (folder.join("reads.so"), concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tgreplica/reads.c"));
     let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).args([source, "-ldl"]).status();
     assert!(built.expect("a C compiler").success());
