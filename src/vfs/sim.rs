@@ -96,7 +96,12 @@ impl SimFs {
 
     /// Whether any call has failed because of a plan.
     pub fn has_failed(&self) -> bool {
-        self.state.lock().calls.iter().any(|call| call.failed.is_some())
+        self.failed_on().is_some()
+    }
+
+    /// The name of the thread the call of which was the first to fail because of a plan.
+    pub fn failed_on(&self) -> Option<String> {
+        self.state.lock().calls.iter().find_map(|call| call.thread.clone())
     }
 
     /// Whether `fault` would add nothing where [`Fault::IoError`] has failed a call: the same call fails in the same

@@ -11,8 +11,9 @@ use limestone_core::replication::replica_store::StandbyStore;
 use limestone_core::replication::settings::ReplicationSettings;
 use limestone_core::replication::upstream;
 use limestone_core::scrub::{Rate, Scrubbing};
-use limestone_core::types::{Durability, Epoch};
+use limestone_core::types::{Durability, Epoch, StorageId, WriteVersion};
 use limestone_core::vfs::{Fault, Loss, SimFs, Vfs};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -109,6 +110,17 @@ impl Pair {
         self.store.switch_epoch(Epoch(self.epoch))
     }
 
+    /// The same with a BLOB.
+    fn write_blob(&mut self) {
+        let blob = self.store.blob_pool().register_data(&[3; 5000]).unwrap();
+        let version = WriteVersion { major: self.epoch, minor: 0 };
+        self.channel.begin_session().unwrap();
+        self.channel.add_entry(StorageId(1), b"blob", b"", version, &[blob]).unwrap();
+        self.channel.end_session().unwrap();
+        self.epoch += 1;
+        self.store.switch_epoch(Epoch(self.epoch)).unwrap();
+    }
+
     /// Ends both; what was PROPAGATED is on the disk of the replica, also after a power cut.
     fn end(self) {
         let Pair { near, far, replica, engine, store, .. } = self;
@@ -122,14 +134,15 @@ impl Pair {
     }
 }
 
-/// Whether a thread of replication made that many calls to send what the log has.
-fn panic_in_primary(protocol: &str, nth: u64) -> bool {
+/// The thread of replication that made the call with this number to send what the log has.
+fn panic_in_primary(protocol: &str, nth: u64) -> Option<String> {
     let mut later = None;
     let mut pair = Pair::begin(protocol, |_, listener| {
         later = Some(listener);
         None
     });
     (0..3).for_each(|_| pair.write().unwrap());
+    pair.write_blob();
     let near = pair.near.clone();
     near.fail_at(near.operations() + nth, Fault::Panic);
     // From here on only threads of replication have something to do.
@@ -140,7 +153,7 @@ fn panic_in_primary(protocol: &str, nth: u64) -> bool {
         assert!(begin.elapsed() < PATIENCE, "nothing is sent: {}", tail(&near));
         std::thread::sleep(Duration::from_millis(1));
     }
-    let failed = near.has_failed();
+    let failed = near.failed_on();
     near.heal();
     // Either the data store has stopped, or the session of replication has ended and another one takes its place.
     match pair.store.wait_durable(last, Durability::Propagated, Some(PATIENCE)) {
@@ -153,8 +166,14 @@ fn panic_in_primary(protocol: &str, nth: u64) -> bool {
 
 #[test]
 fn a_panic_of_a_thread_that_sends_leaves_nobody_waiting_and_confirms_nothing() {
-    let failed = (1..=8).filter(|&nth| panic_in_primary("native", nth)).count();
-    assert!(failed > 2, "{failed}");
+    let threads: BTreeMap<_, &[_]> = BTreeMap::from([
+        ("native", &["repl_connect", "repl_lane_0", "repl_blobs"][..]),
+        ("upstream", &["replication-0", "replication-commit"]),
+    ]);
+    for protocol in PROTOCOLS {
+        let failed: BTreeSet<_> = (1..=10).filter_map(|nth| panic_in_primary(protocol, nth)).collect();
+        assert!(threads[protocol].iter().all(|thread| failed.contains(*thread)), "{protocol}: {failed:?}");
+    }
 }
 
 #[test]

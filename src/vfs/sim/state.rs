@@ -35,6 +35,8 @@ pub(super) struct Call {
     pub(super) path: PathBuf,
     pub(super) detail: Option<(u64, u64)>,
     pub(super) failed: Option<Fault>,
+    /// The name of the thread that called, of a call that failed.
+    pub(super) thread: Option<String>,
 }
 
 impl Call {
@@ -122,7 +124,8 @@ impl State {
             _ => false,
         };
         let fault = if self.power_is_cut { Some(Fault::PowerCut) } else { due.filter(|_| !spared) };
-        self.calls.push(Call { kind, name, path: path.to_path_buf(), detail, failed: fault });
+        let thread = fault.map(|_| std::thread::current().name().unwrap_or_default().to_owned());
+        self.calls.push(Call { kind, name, path: path.to_path_buf(), detail, failed: fault, thread });
         let part = Outcome::Part(Random::new(n).below(u64::MAX));
         let io_error = || errno(libc::EIO);
         match fault {
