@@ -78,6 +78,8 @@ rejoin, the primary was refused or did not come before a signal; 6 with status, 
 the directory; 7 with them, the process that has it does not answer within a second, or starts or ends just then. \
 With --json every failure is one object with `error` and `exit`.";
 
+/// Words behind which a directory stands.
+const NEED_A_DIRECTORY: [&str; 7] = ["status", "metrics", "promote", "rejoin", "repair", "replicas", "digest"];
 /// The word whose exit codes are others.
 pub const COMPARE: &str = "compare";
 
@@ -210,6 +212,10 @@ impl Arguments {
                 Ok(Wanted::Replicas(logdir, replicas::request(words)?))
             }
             [logdir] if self.watch.is_some() => Err(format!("--watch is for: tgreplica status {}", logdir.display())),
+            [word] if NEED_A_DIRECTORY.iter().any(|known| word == Path::new(known)) => {
+                let word = word.display();
+                Err(format!("expected: tgreplica {word} <LOGDIR> (a directory of this name is ./{word})"))
+            }
             [logdir] => Ok(Wanted::Serve(logdir)),
             [word, logdir] if word == Path::new("repair") => Ok(Wanted::Repair(logdir)),
             [word, logdir] if word == Path::new("rejoin") => Ok(Wanted::Rejoin(logdir)),

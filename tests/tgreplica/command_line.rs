@@ -17,8 +17,14 @@ fn wrong_use_is_answered_with_the_reason_and_the_usage() {
     let file = file.to_str().unwrap();
     let endpoint = [(ENDPOINT, "tcp://127.0.0.1:0")];
     type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], String, &'a str);
-    let cases: [Case<'_>; 5] = [
+    let cases: [Case<'_>; 6] = [
         (&["/does/not/exist"], &endpoint, "Directory does not exist: /does/not/exist".to_owned(), ""),
+        (
+            &["promote"],
+            &endpoint,
+            "expected: tgreplica promote <LOGDIR> (a directory of this name is ./promote)".to_owned(),
+            "",
+        ),
         (&[file], &endpoint, format!("Specified path is not a directory: {file}"), ""),
         (&[path], &[], format!("{ENDPOINT} environment variable is not set."), ""),
         (&[path], &[(ENDPOINT, "x")], format!("Invalid endpoint specified in {ENDPOINT}."), "Endpoint: 0.0.0.0:0\n"),
