@@ -77,7 +77,7 @@ fn make(
 ) -> Result<Result<Vec<u8>, String>, End> {
     let group = &session.core.group;
     let Some(_turn) = Turn::take(&group.making_digest) else {
-        let text = "the primary makes a digest for another replica: compare again when that is done";
+        let text = "a digest is being made for another replica: compare again when that is done";
         return Ok(Err(text.to_owned()));
     };
     let (label, epoch) = (session.core.label(), wanted.epoch);
