@@ -50,14 +50,14 @@ pub(super) struct Reading<'a> {
 }
 
 impl Side {
-    /// Asks whoever serves the directory for its files, or else takes its lock.
+    /// Asks whoever serves the directory for its files, or else takes its lock. Gives up when `stop` is set.
     ///
     /// # Errors
     /// [`Error::Locked`] when a process has it that holds no files for others; [`Error::WrongState`] when the one that
     /// serves it cannot now, or what is there does not count; what a start refuses a directory for.
-    pub fn open(vfs: &Arc<dyn Vfs>, path: &Path) -> Result<Side> {
+    pub fn open(vfs: &Arc<dyn Vfs>, path: &Path, stop: &AtomicBool) -> Result<Side> {
         let absolute = vfs.absolute(path).map_err(|e| Error::io("cannot look at", path, e))?;
-        let held = match OpenBackup::begin(&absolute) {
+        let held = match OpenBackup::begin(&absolute, stop) {
             Ok(held) => held,
             Err(e) if e.kind() == ErrorKind::PermissionDenied => {
                 return Err(Error::io("cannot ask the process that serves", path, e));

@@ -6,7 +6,7 @@
 //! ends the backup.
 
 use super::epoch_times::{EpochTimes, TimeOfEpoch};
-use super::local_socket::{self, is_timeout, LocalSocket, Name};
+use super::local_socket::{self, is_timeout, wait_to_read, LocalSocket, Name};
 use crate::types::Epoch;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -133,6 +133,10 @@ fn serve(
     (begin, times): (&dyn Fn() -> Result<Held, String>, &EpochTimes),
     stopping: &AtomicBool,
 ) -> io::Result<()> {
+    if stopping.load(SeqCst) {
+        // Who waited for the end of another one does not hold up the end of the process.
+        return Ok(());
+    }
     stream.set_write_timeout(Some(LINE_TIMEOUT))?;
     let mut lines = BufWriter::new(stream);
     let held = match begin() {
@@ -201,20 +205,22 @@ pub struct OpenBackup {
 }
 
 impl OpenBackup {
-    /// Begins a backup of the directory; `None` when nobody serves it who makes any.
+    /// Begins a backup of the directory, after another one that is open; `None` when nobody serves it who makes any.
+    /// Gives up when `stop` is set.
     ///
     /// # Errors
-    /// [`ErrorKind::PermissionDenied`] for another user; else why the process cannot, or that it does not answer.
-    pub fn begin(location: &Path) -> io::Result<Option<OpenBackup>> {
+    /// [`ErrorKind::PermissionDenied`] for another user; [`ErrorKind::Interrupted`] when it was stopped; else why the
+    /// process cannot, or that it does not answer.
+    pub fn begin(location: &Path, stop: &AtomicBool) -> io::Result<Option<OpenBackup>> {
         let Some(socket) = local_socket::connect(location, NAME, LINE_TIMEOUT)? else { return Ok(None) };
-        socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        wait_to_read(&socket, ANSWER_TIMEOUT, stop).map_err(unanswered)?;
+        socket.set_read_timeout(Some(LINE_TIMEOUT))?;
         let mut lines = BufReader::new(socket);
         let (serves, epoch, pieces, count) = match receive(&mut lines)? {
             Answer::Begun { serves, epoch, times, files } => (serves, epoch, times, files),
             Answer::Failed { error } => return Err(io::Error::other(error)),
             Answer::Ended { .. } => return Err(unexpected("a backup that has ended")),
         };
-        lines.get_ref().set_read_timeout(Some(LINE_TIMEOUT))?;
         let mut times = Vec::new();
         for _ in 0..pieces {
             times.extend(receive::<Vec<TimeOfEpoch>>(&mut lines)?);
@@ -257,13 +263,17 @@ fn unexpected(found: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, format!("the process told {found}"))
 }
 
+fn unanswered(error: io::Error) -> io::Error {
+    match is_timeout(&error) {
+        true => io::Error::new(ErrorKind::TimedOut, "the process does not answer in time: another backup may be open"),
+        false => error,
+    }
+}
+
 fn receive<T: DeserializeOwned>(lines: &mut BufReader<Socket>) -> io::Result<T> {
     let mut line = Vec::new();
     match lines.take(LINE_BYTES_MAX).read_until(b'\n', &mut line) {
-        Err(e) if is_timeout(&e) => {
-            let text = "the process does not answer in time: another backup may be open";
-            return Err(io::Error::new(ErrorKind::TimedOut, text));
-        }
+        Err(e) if is_timeout(&e) => return Err(unanswered(e)),
         Err(e) => return Err(ended(e)),
         Ok(_) if line.last() != Some(&b'\n') => return Err(ended(ErrorKind::UnexpectedEof.into())),
         Ok(_) => {}
@@ -285,6 +295,10 @@ mod tests {
         Held { epoch: Epoch(epoch), files: vec![file; 3], spoiled: Box::new(why) }
     }
 
+    fn open_backup(location: &Path) -> io::Result<Option<OpenBackup>> {
+        OpenBackup::begin(location, &AtomicBool::new(false))
+    }
+
     /// Waits until nobody holds a backup.
     fn released(guard: &Arc<()>) {
         let begun = Instant::now();
@@ -297,7 +311,7 @@ mod tests {
     #[test]
     fn a_backup_is_open_as_long_as_its_connection_and_its_process() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(OpenBackup::begin(dir.path()).unwrap().is_none());
+        assert!(open_backup(dir.path()).unwrap().is_none());
         let (guard, next) = (Arc::new(()), Arc::new(Mutex::<u64>::default()));
         let begin = {
             let (guard, next) = (guard.clone(), next.clone());
@@ -308,9 +322,9 @@ mod tests {
         };
         let serving = Serving { serves: Serves::Engine, begin, durable: || Epoch(4) };
         let socket = BackupSocket::start(dir.path(), serving).unwrap();
-        assert_eq!(OpenBackup::begin(dir.path()).unwrap_err().to_string(), "not now");
+        assert_eq!(open_backup(dir.path()).unwrap_err().to_string(), "not now");
         *next.lock() = 5;
-        let mut open = OpenBackup::begin(dir.path()).unwrap().unwrap();
+        let mut open = open_backup(dir.path()).unwrap().unwrap();
         assert_eq!((open.epoch, open.serves, open.files.len()), (Epoch(5), Serves::Engine, 3));
         open.said -= ALIVE_EVERY;
         open.goes_on().unwrap();
@@ -319,19 +333,47 @@ mod tests {
         open.end().unwrap();
         released(&guard);
         // Who goes without a word.
-        let open = OpenBackup::begin(dir.path()).unwrap().unwrap();
+        let open = open_backup(dir.path()).unwrap().unwrap();
         assert_eq!(Arc::strong_count(&guard), 3);
         drop(open);
         released(&guard);
         *next.lock() = 9;
-        let open = OpenBackup::begin(dir.path()).unwrap().unwrap();
+        let open = open_backup(dir.path()).unwrap().unwrap();
         assert_eq!(open.end().unwrap_err().to_string(), "it was replaced");
         // The process does not wait for who copies.
-        let open = OpenBackup::begin(dir.path()).unwrap().unwrap();
+        let open = open_backup(dir.path()).unwrap().unwrap();
         let begun = Instant::now();
         drop(socket);
         assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
         assert!(open.end().is_err());
-        assert!(OpenBackup::begin(dir.path()).unwrap().is_none());
+        assert!(open_backup(dir.path()).unwrap().is_none());
+    }
+
+    #[test]
+    fn who_waits_for_the_end_of_another_backup_ends_as_soon_as_it_is_told_to_and_with_the_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let guard = Arc::new(());
+        let (begun, held_by) = (Instant::now(), guard.clone());
+        let serving = Serving {
+            serves: Serves::Engine,
+            begin: move || Ok(held(5, false, held_by.clone())),
+            durable: || Epoch(5),
+        };
+        let socket = BackupSocket::start(dir.path(), serving).unwrap();
+        let open = open_backup(dir.path()).unwrap().unwrap();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| OpenBackup::begin(dir.path(), &stop).unwrap_err().kind());
+            std::thread::sleep(POLL);
+            assert!(!waiting.is_finished());
+            stop.store(true, SeqCst);
+            assert_eq!(waiting.join().unwrap(), ErrorKind::Interrupted);
+            let waiting = scope.spawn(|| open_backup(dir.path()).is_err());
+            std::thread::sleep(POLL);
+            drop(socket);
+            assert!(waiting.join().unwrap(), "the process has ended");
+        });
+        drop(open);
+        assert!(begun.elapsed() < LINE_TIMEOUT, "{:?}", begun.elapsed());
     }
 }

@@ -4,7 +4,7 @@
 //! then gets it in pieces. One is asked for at a time; it is over as soon as one of the two goes.
 
 use super::digests::{DigestWanted, Step, Tell};
-use super::local_socket::{self, is_timeout, read_line, LocalSocket, Name};
+use super::local_socket::{self, is_timeout, read_line, wait_to_read, LocalSocket, Name};
 use serde::{Deserialize, Serialize};
 use socket2::Socket;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -103,19 +103,22 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Asks; `None` when nobody serves the directory who can be asked.
+    /// Asks; `None` when nobody serves the directory who can be asked. Gives up when `stop` is set.
     ///
     /// # Errors
-    /// [`ErrorKind::PermissionDenied`] for another user; else why there is no answer.
-    pub fn begin(location: &Path, wanted: DigestWanted) -> io::Result<Option<Asked>> {
+    /// [`ErrorKind::PermissionDenied`] for another user; [`ErrorKind::Interrupted`] when it was stopped; else why there
+    /// is no answer.
+    pub fn begin(location: &Path, wanted: DigestWanted, stop: &AtomicBool) -> io::Result<Option<Asked>> {
         let Some(socket) = local_socket::connect(location, NAME, LINE_TIMEOUT)? else { return Ok(None) };
         let mut line = serde_json::to_string(&wanted)?;
         line.push('\n');
         (&socket).write_all(line.as_bytes())?;
+        let another = |e| in_words(e, ": another one may be asking it");
+        wait_to_read(&socket, TURN_TIMEOUT, stop).map_err(another)?;
         socket.set_read_timeout(Some(TURN_TIMEOUT))?;
         let mut asked = Asked { lines: BufReader::new(socket) };
         // Before anything that takes long, the process says whether there will be an answer.
-        match asked.line().map_err(|e| in_words(e, ": another one may be asking it"))? {
+        match asked.line().map_err(another)? {
             Line::Working => Ok(Some(asked)),
             Line::Failed(text) => Err(io::Error::other(text)),
             other => Err(unexpected(&format!("{other:?}"))),
@@ -190,8 +193,8 @@ mod tests {
     #[test]
     fn a_document_comes_in_pieces_and_a_question_ends_with_either_side() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(Asked::begin(dir.path(), WANTED).unwrap().is_none());
         let no = AtomicBool::new(false);
+        assert!(Asked::begin(dir.path(), WANTED, &no).unwrap().is_none());
         let (gone, went) = std::sync::mpsc::channel();
         let socket = CompareSocket::start(dir.path(), move |wanted, tell| match wanted {
             DigestWanted { epoch: Epoch(7), .. } => {
@@ -208,11 +211,11 @@ mod tests {
             },
         })
         .unwrap();
-        let ask = |wanted| Asked::begin(dir.path(), wanted).unwrap().unwrap();
+        let ask = |wanted| Asked::begin(dir.path(), wanted, &no).unwrap().unwrap();
         let document = ask(WANTED).document(1 << 20, &no).unwrap();
         assert!(document.len() == 100_004 && document.starts_with(b"one 22"));
         assert_eq!(ask(WANTED).document(100_000, &no).unwrap_err().kind(), ErrorKind::InvalidData);
-        let failed = Asked::begin(dir.path(), DigestWanted { epoch: Epoch(8), ..WANTED });
+        let failed = Asked::begin(dir.path(), DigestWanted { epoch: Epoch(8), ..WANTED }, &no);
         assert_eq!(failed.unwrap_err().to_string(), "not now");
         // Who asks goes without a word.
         let endless = DigestWanted { epoch: Epoch(9), ..WANTED };
@@ -227,6 +230,6 @@ mod tests {
         went.recv_timeout(Duration::from_secs(60)).unwrap();
         let ended = open.document(1 << 20, &no).unwrap_err().to_string();
         assert!(ended.contains("the process ends"), "{ended}");
-        assert!(Asked::begin(dir.path(), WANTED).unwrap().is_none());
+        assert!(Asked::begin(dir.path(), WANTED, &no).unwrap().is_none());
     }
 }

@@ -6,6 +6,7 @@ use crate::wal::names;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use std::fs::{File, Permissions};
 use std::io::{self, ErrorKind};
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -18,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// After an error of the listening socket.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How often whoever waits looks whether it shall end.
+const POLL: Duration = Duration::from_millis(100);
 /// A longer line is none.
 const LINE_BYTES_MAX: usize = 1 << 16;
 
@@ -118,6 +121,25 @@ pub(super) fn connect(location: &Path, name: Name, timeout: Duration) -> io::Res
     match socket.connect(&SockAddr::unix(place.path())?) {
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => Ok(None),
         connected => connected.map(|()| Some(socket)),
+    }
+}
+
+/// Waits for something to read, at most as long as that, or until `stop` is set.
+///
+/// # Errors
+/// [`ErrorKind::Interrupted`] when it is; a [time-out](is_timeout).
+pub(super) fn wait_to_read(socket: &Socket, timeout: Duration, stop: &AtomicBool) -> io::Result<()> {
+    let deadline = Instant::now() + timeout;
+    socket.set_read_timeout(Some(POLL))?;
+    loop {
+        if stop.load(SeqCst) {
+            return Err(io::Error::new(ErrorKind::Interrupted, "it was told to end"));
+        }
+        match socket.peek(&mut [MaybeUninit::uninit()]) {
+            Err(e) if is_timeout(&e) && Instant::now() < deadline => {}
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            waited => return waited.map(|_| ()),
+        }
     }
 }
 

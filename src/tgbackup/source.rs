@@ -14,7 +14,11 @@ use crate::wal::history_file::{DirectoryHistory, Place};
 use crate::wal::{manifest, names};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
+
+/// A signal ends the program as it stands.
+static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// Nothing of its files changes before [`Source::end`], or that fails.
 #[derive(Debug)]
@@ -45,7 +49,7 @@ impl Source {
     /// [`Error::Locked`] when a process has it that makes no backups; [`Error::WrongState`] when the one that serves it
     /// cannot now; what a start refuses a directory for.
     pub fn open(vfs: &Arc<dyn Vfs>, location: &Path) -> Result<Source> {
-        match OpenBackup::begin(location) {
+        match OpenBackup::begin(location, &NEVER) {
             Ok(Some(mut open)) => {
                 let (files, times) = (std::mem::take(&mut open.files), std::mem::take(&mut open.times));
                 let (epoch, from) = (open.epoch, Some(open.serves));

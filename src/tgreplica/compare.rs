@@ -61,7 +61,7 @@ fn compare(paths: [&Path; 2], arguments: &Arguments, signals: &Signals) -> Resul
     let vfs: Arc<dyn Vfs> = Arc::new(RealFs);
     check_apart(&*vfs, paths)?;
     let deadline = Instant::now() + Duration::from_secs(arguments.wait.unwrap_or(WAIT_SECONDS));
-    let mut operands = [open(&vfs, paths[0])?, open(&vfs, paths[1])?];
+    let mut operands = [open(&vfs, paths[0], signals)?, open(&vfs, paths[1], signals)?];
     let epoch = loop {
         let [a, b] = [operands[0].span(), operands[1].span()];
         let (low, high) = (a.low.max(b.low), a.high.min(b.high));
@@ -79,11 +79,11 @@ fn compare(paths: [&Path; 2], arguments: &Arguments, signals: &Signals) -> Resul
         operands = match behind {
             0 => {
                 drop(a);
-                [open(&vfs, paths[0])?, b]
+                [open(&vfs, paths[0], signals)?, b]
             }
             _ => {
                 drop(b);
-                [a, open(&vfs, paths[1])?]
+                [a, open(&vfs, paths[1], signals)?]
             }
         };
     };
@@ -104,12 +104,14 @@ fn check_apart(vfs: &dyn Vfs, paths: [&Path; 2]) -> Result<()> {
     }
 }
 
-fn open(vfs: &Arc<dyn Vfs>, path: &Path) -> Result<Operand> {
+fn open(vfs: &Arc<dyn Vfs>, path: &Path, signals: &Signals) -> Result<Operand> {
     if path == Path::new("-") {
         return Digest::read(std::io::stdin(), "what stdin has").map(Operand::Digest);
     }
     match vfs.kind(path).map_err(|e| Error::io("cannot look at", path, e))? {
-        Some(FileKind::Directory) => Side::open(vfs, path).map(|side| Operand::Directory(Box::new(side))),
+        Some(FileKind::Directory) => {
+            Side::open(vfs, path, &signals.stop).map(|side| Operand::Directory(Box::new(side)))
+        }
         Some(FileKind::File) => {
             let file = std::fs::File::open(path).map_err(|e| Error::io("cannot open", path, e))?;
             Digest::read(file, &path.display().to_string()).map(Operand::Digest)

@@ -39,7 +39,7 @@ pub fn how(arguments: &Arguments) -> How {
 }
 
 fn digest(logdir: &Path, arguments: &Arguments, signals: &Signals) -> Result<Digest> {
-    let side = Side::open(&(Arc::new(RealFs) as _), logdir)?;
+    let side = Side::open(&(Arc::new(RealFs) as _), logdir, &signals.stop)?;
     let epoch = arguments.epoch.map_or(side.span.high, Epoch);
     let mut digests = work(vec![side], epoch, how(arguments), &signals.stop)?;
     Ok(digests.remove(0))

@@ -22,7 +22,7 @@ const POLL: Duration = Duration::from_millis(100);
 /// What both have at the last epoch that the replica has: the primary first.
 pub fn compare(logdir: &Path, how: How, stop: &AtomicBool) -> Result<([Digest; 2], Epoch)> {
     let vfs: Arc<dyn Vfs> = Arc::new(RealFs);
-    let side = Side::open(&vfs, logdir)?;
+    let side = Side::open(&vfs, logdir, stop)?;
     let name = logdir.display();
     let wrong = |text: String| Err(Error::WrongState(text));
     match side.served_by() {
@@ -41,7 +41,7 @@ pub fn compare(logdir: &Path, how: How, stop: &AtomicBool) -> Result<([Digest; 2
     let failed = |source| Error::Io { message: "what the primary has is not known".to_owned(), source };
     // Before this side is read: whatever stands against it shows at once.
     let location = vfs.absolute(logdir).map_err(|e| Error::io("cannot look at", logdir, e))?;
-    let Some(asked) = Asked::begin(&location, wanted).map_err(failed)? else {
+    let Some(asked) = Asked::begin(&location, wanted, stop).map_err(failed)? else {
         return wrong(format!(
             "the tgreplica that serves {name} cannot ask its primary: it speaks the upstream protocol, is of an \
              earlier version, or ends; compare with what `tgreplica digest --json` prints on the primary's machine"

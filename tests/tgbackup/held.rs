@@ -11,6 +11,7 @@ use limestone_core::types::Epoch;
 use limestone_core::vfs::RealFs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 
 /// An engine with a BLOB that takes a while to copy, and a run that copies it.
@@ -70,11 +71,11 @@ fn an_engine_that_ends_does_not_wait_for_a_backup_and_the_copy_does_not_count() 
     let dir = top.path().join("data");
     let mut writer = Writer::start(&dir);
     writer.write(3);
-    let open = OpenBackup::begin(&dir).unwrap().unwrap();
+    let open = OpenBackup::begin(&dir, &AtomicBool::new(false)).unwrap().unwrap();
     assert_eq!((open.epoch, writer.engine.store().backups().count()), (Epoch(3), 1));
     writer.stop();
     assert!(open.end().unwrap_err().to_string().contains("has ended the backup"));
-    assert!(OpenBackup::begin(&dir).unwrap().is_none());
+    assert!(OpenBackup::begin(&dir, &AtomicBool::new(false)).unwrap().is_none());
 }
 
 #[test]

@@ -8,6 +8,7 @@ use limestone_core::stderr_log::rfc3339;
 use limestone_core::tgbackup::manifest::BackupManifest;
 use limestone_core::types::Epoch;
 use limestone_core::vfs::RealFs;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 #[test]
@@ -117,7 +118,7 @@ fn a_time_at_which_a_backup_was_begun_is_known() {
 fn between_backups_what_was_durable_is_known_of_moments_that_whoever_served_the_directory_has_seen() {
     let (top, dir, target, mut writer) = wrote(0);
     let begun = Instant::now();
-    while OpenBackup::begin(&dir).unwrap().unwrap().times.len() < 3 {
+    while OpenBackup::begin(&dir, &AtomicBool::new(false)).unwrap().unwrap().times.len() < 3 {
         assert!(begun.elapsed() < DEADLINE);
         writer.write(1);
     }

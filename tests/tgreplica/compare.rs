@@ -4,6 +4,7 @@
 use crate::pair::Pair;
 use crate::program::{command, run, status_when, Replica, Run, DEADLINE};
 use limestone_core::datastore::Outcome;
+use limestone_core::replication::backup_socket::OpenBackup;
 use serde_json::Value;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -214,6 +215,35 @@ fn what_cannot_be_told_has_a_code_of_its_own() {
     }
     assert_eq!(run(&["--blobs", a], &[]).exit, 1);
     assert_eq!(run(&["digest", "/nowhere"], &[]).exit, 1);
+}
+
+#[test]
+fn who_waits_for_the_end_of_a_backup_ends_at_once_when_it_is_told_to() {
+    let mut pair = Pair::start(&[]);
+    pair.engine.write(3, 50);
+    pair.engine.propagated();
+    let paths = pair.paths().map(str::to_owned);
+    let [primary, replica] = paths.each_ref().map(String::as_str);
+    for held in [primary, replica] {
+        let open = OpenBackup::begin(Path::new(held), &AtomicBool::new(false)).unwrap().unwrap();
+        for args in [&["compare", primary, replica][..], &["compare", replica], &["digest", held]] {
+            if !args.contains(&held) {
+                continue;
+            }
+            let mut child = command(args, &[]).stderr(Stdio::null()).spawn().unwrap();
+            std::thread::sleep(Duration::from_millis(500));
+            assert!(child.try_wait().unwrap().is_none(), "it waits");
+            let begun = Instant::now();
+            // SAFETY: the process is a child that has not been waited for.
+            assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGTERM) }, 0);
+            let exit = child.wait().unwrap().code();
+            assert_eq!(exit, Some(if args[0] == "digest" { 3 } else { 2 }), "{args:?}");
+            assert!(begun.elapsed() < Duration::from_secs(8), "{args:?}: {:?}", begun.elapsed());
+        }
+        open.end().unwrap();
+    }
+    assert_eq!(compare(&[primary, replica]).0, 0, "nobody holds the files any more");
+    pair.stop();
 }
 
 #[test]
