@@ -15,6 +15,8 @@ pub const PREFIX_LEN: usize = 16;
 const RECORD_LEN: usize = 24;
 /// Smaller pieces are not worth a thread.
 const PIECE_RECORDS_MIN: usize = 1 << 15;
+/// Records that are moved at once from one piece to another: 3 MiB.
+const MOVED_RECORDS: usize = 1 << 17;
 
 /// What an entry does to its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,6 +197,19 @@ impl<'a> IndexBuilder<'a> {
     }
 }
 
+/// Takes the last `count` records. What it moves is given back in steps: at no moment is there memory for more of them
+/// twice than for one step, however many one thread holds.
+fn split_off(records: &mut Vec<Record>, count: usize) -> Vec<Record> {
+    let mut last = Vec::with_capacity(count);
+    while last.len() < count {
+        let kept = records.len() - MOVED_RECORDS.min(count - last.len());
+        last.extend_from_slice(&records[kept..]);
+        records.truncate(kept);
+        records.shrink_to_fit();
+    }
+    last
+}
+
 /// Records sorted by prefix.
 #[derive(Debug)]
 pub enum Piece {
@@ -258,7 +273,7 @@ impl Index {
             for (storage, mut records) in builder.buckets {
                 // One thread may have read nearly everything; the others help to sort it.
                 while records.len() > piece_max + PIECE_RECORDS_MIN {
-                    unsorted.push((storage, records.split_off(records.len() - piece_max)));
+                    unsorted.push((storage, split_off(&mut records, piece_max)));
                 }
                 unsorted.push((storage, records));
             }
@@ -328,5 +343,28 @@ mod tests {
         }
         found.sort_unstable();
         assert!(found.into_iter().eq(0..5000), "each once");
+    }
+
+    #[test]
+    fn what_one_thread_has_read_is_sorted_by_all_in_no_more_memory() {
+        let fs = SimFs::new();
+        let budget = Budget::new(1 << 30, 2, &fs, Path::new("/log"));
+        let (mut busy, idle) = (IndexBuilder::new(&budget), IndexBuilder::new(&budget));
+        let entries = 5 * MOVED_RECORDS / 2;
+        for n in 0..entries {
+            busy.add(StorageId(1), &n.to_be_bytes(), Position::new(0, n, Kind::Put).unwrap()).unwrap();
+        }
+        let index = Index::finish(vec![busy, idle], 2).unwrap();
+        let pieces = &index.storages[&StorageId(1).order()];
+        let room = |piece: &Piece| match piece {
+            Piece::Held(records) => (records.len(), records.capacity()),
+            Piece::Spilled { .. } => panic!("there is memory for all"),
+        };
+        let room: Vec<(usize, usize)> = pieces.iter().map(room).collect();
+        assert_eq!(room, [(entries / 2, entries / 2); 2]);
+        let mut found: Vec<usize> =
+            pieces.iter().flat_map(|piece| (0..piece.len()).map(|n| piece.get(n).position.offset())).collect();
+        found.sort_unstable();
+        assert!(found.into_iter().eq(0..entries), "each once");
     }
 }
