@@ -12,6 +12,7 @@ use crate::wal::epoch_file::EpochFile;
 use crate::wal::journal::{self, Fill, Host, Journal, JournalId, LogFile};
 use crate::wal::session_file::{Ended, SessionFile};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
@@ -46,6 +47,10 @@ pub(super) enum Ask {
 pub(super) struct Bell {
     state: Mutex<Rung>,
     changed: Condvar,
+    /// What is asked for and was not begun, for those who need no lock to find that: many end sessions, and whoever
+    /// commits would stand in line behind them.
+    advance: AtomicBool,
+    group: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,7 +65,15 @@ struct Rung {
 
 impl Bell {
     pub(super) fn ring(&self, what: Ask) {
+        let is_asked = match what {
+            Ask::Advance => &self.advance,
+            Ask::Group => &self.group,
+        };
+        if is_asked.load(SeqCst) {
+            return;
+        }
         let mut state = self.state.lock();
+        is_asked.store(true, SeqCst);
         state.asked += 1;
         let already = state.advance || state.group;
         match what {
@@ -80,6 +93,8 @@ impl Bell {
         }
         let asked = *state;
         (state.advance, state.group) = (false, false);
+        self.advance.store(false, SeqCst);
+        self.group.store(false, SeqCst);
         (!state.ended).then_some(asked)
     }
 
@@ -218,10 +233,36 @@ impl Journaling {
         blobs: Directories,
         known: &mut Option<Arc<LogFile>>,
     ) -> Result<Fill> {
-        // Before the session can be in a group.
-        let mut unsynced = self.surroundings.unsynced.lock();
-        *unsynced = unsynced.with(blobs);
-        drop(unsynced);
+        if blobs != Directories::default() {
+            // Before the session can be in a group.
+            let mut unsynced = self.surroundings.unsynced.lock();
+            *unsynced = unsynced.with(blobs);
+        }
         self.journal.add_ended(file, ended, known)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_while_it_is_done_is_done_again() {
+        let bell = Bell::default();
+        for what in [Ask::Advance, Ask::Group] {
+            bell.ring(what);
+            bell.ring(what);
+            let rung = bell.wait().unwrap();
+            assert_eq!((rung.advance, rung.group), (what == Ask::Advance, what == Ask::Group));
+            // It has begun: what is asked for now may be something else.
+            bell.ring(what);
+            bell.done(rung.asked);
+            let again = bell.wait().unwrap();
+            assert!(again.asked > rung.asked && (again.advance, again.group) == (rung.advance, rung.group));
+            bell.done(again.asked);
+            bell.wait_until_done();
+        }
+        bell.end();
+        assert!(bell.wait().is_none());
     }
 }

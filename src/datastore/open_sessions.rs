@@ -41,6 +41,9 @@ pub(super) struct OpenSessions {
     slots: RwLock<Vec<Arc<Slot>>>,
     /// Epochs that are not durable yet and in which sessions have ended.
     written: Mutex<BTreeSet<Epoch>>,
+    /// One of them, or [`NO_SESSION`]. Of all that end in an epoch only the first takes the lock: whoever commits would
+    /// stand in line behind them.
+    noted: AtomicU64,
 }
 
 impl OpenSessions {
@@ -48,6 +51,7 @@ impl OpenSessions {
         OpenSessions {
             slots: RwLock::new(Rank::Slots, Vec::new()),
             written: Mutex::new(Rank::Written, BTreeSet::new()),
+            noted: AtomicU64::new(NO_SESSION),
         }
     }
 
@@ -58,7 +62,12 @@ impl OpenSessions {
     /// Closes a session that is written.
     pub(super) fn end(&self, slot: &Slot, epoch: Epoch) {
         // First it counts as written, then it stops holding its epoch back: the leader reads in the opposite order.
-        self.written.lock().insert(epoch);
+        // What is noted stays so: no epoch is forgotten that an open session holds back.
+        if self.noted.load(SeqCst) != epoch.0 {
+            let mut written = self.written.lock();
+            written.insert(epoch);
+            self.noted.store(epoch.0, SeqCst);
+        }
         slot.clear();
     }
 
@@ -82,11 +91,48 @@ impl OpenSessions {
 
     /// Everything up to `epoch` is durable.
     pub(super) fn forget_written(&self, epoch: Epoch) {
-        self.written.lock().retain(|&written| written > epoch);
+        let mut written = self.written.lock();
+        written.retain(|&written| written > epoch);
+        if self.noted.load(SeqCst) <= epoch.0 {
+            self.noted.store(NO_SESSION, SeqCst);
+        }
     }
 
     /// The start has decided on everything that was written before.
     pub(super) fn forget_all_written(&self) {
-        self.written.lock().clear();
+        let mut written = self.written.lock();
+        written.clear();
+        self.noted.store(NO_SESSION, SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(sessions: &OpenSessions, epoch: u64) {
+        let slot = Slot::new();
+        slot.set(Epoch(epoch));
+        sessions.end(&slot, Epoch(epoch));
+    }
+
+    #[test]
+    fn an_epoch_counts_as_written_from_its_first_session_until_it_is_durable_and_again_with_a_later_one() {
+        let sessions = OpenSessions::new();
+        for epoch in [3, 4, 3, 4, 4] {
+            ended(&sessions, epoch);
+        }
+        assert_eq!(sessions.last_written(Epoch(9)), Some(Epoch(4)));
+        sessions.forget_written(Epoch(3));
+        assert_eq!((sessions.last_written(Epoch(3)), sessions.last_written(Epoch(4))), (None, Some(Epoch(4))));
+        ended(&sessions, 4);
+        sessions.forget_written(Epoch(4));
+        assert_eq!(sessions.last_written(Epoch(9)), None);
+        // Of a session that began before the first switch of epochs the epoch may be durable already.
+        ended(&sessions, 4);
+        assert_eq!(sessions.last_written(Epoch(9)), Some(Epoch(4)));
+        sessions.forget_all_written();
+        ended(&sessions, 4);
+        assert_eq!(sessions.last_written(Epoch(9)), Some(Epoch(4)));
     }
 }

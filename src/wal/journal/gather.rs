@@ -4,7 +4,7 @@
 
 use super::format::{piece_bytes, NewGroup, Piece};
 use crate::error::Result;
-use crate::lock_order::{Condvar, Mutex, MutexGuard, Rank};
+use crate::lock_order::{Condvar, Mutex, Rank};
 use crate::types::Epoch;
 use crate::wal::file_sync::{FileSync, PendingSync};
 use std::mem;
@@ -117,6 +117,12 @@ pub(super) struct Gather {
     state: Mutex<State>,
     /// A batch was taken, or written, or nothing is taken any more.
     changed: Condvar,
+    /// So much waits that it is enough.
+    is_full: AtomicBool,
+    /// For those who wait for room. With a lock of their own, that nobody else takes: of many that wake up each has to
+    /// be given a processor to let the next one go on, and whoever commits would stand in line behind them.
+    room: Mutex<()>,
+    emptied: Condvar,
     /// No group has a larger body.
     bytes_max: usize,
 }
@@ -126,7 +132,14 @@ impl Gather {
     pub(super) fn new(bytes_max: usize, enough: usize) -> Gather {
         let (due, durable) = (Epoch(0), Epoch(0));
         let state = State { batch: Batch::default(), enough, due, durable, writing: false, closed: false };
-        Gather { state: Mutex::new(Rank::Leaf, state), changed: Condvar::new(), bytes_max }
+        Gather {
+            is_full: AtomicBool::new(state.has_enough()),
+            state: Mutex::new(Rank::Leaf, state),
+            changed: Condvar::new(),
+            room: Mutex::new(Rank::Leaf, ()),
+            emptied: Condvar::new(),
+            bytes_max,
+        }
     }
 
     /// Adds a piece that was written with the first `changes` changes of its file.
@@ -160,7 +173,10 @@ impl Gather {
         file.changes.fetch_max(changes, SeqCst);
         file.last.store(u64::MAX, SeqCst);
         Ok(match state.has_enough() {
-            true => Fill::Enough,
+            true => {
+                self.is_full.store(true, SeqCst);
+                Fill::Enough
+            }
             false if before < much && before + needed >= much => Fill::Much,
             false => Fill::Some,
         })
@@ -184,7 +200,26 @@ impl Gather {
     /// Waits while so much waits for the next group that it is enough. False when nobody has begun to write one for
     /// `patience`: the caller is to do it.
     pub(super) fn wait_for_room(&self, patience: Duration) -> bool {
-        self.wait(&mut self.state.lock(), patience, |state| !state.has_enough())
+        while self.is_full.load(SeqCst) {
+            if !self.was_emptied_within(patience) {
+                let mut state = self.state.lock();
+                if !state.has_enough() || state.closed {
+                    return true;
+                }
+                if !state.writing {
+                    state.writing = true;
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Whoever empties it does not wait for `room`, and may come between a look and a wait: what is written then wakes
+    /// as well.
+    fn was_emptied_within(&self, patience: Duration) -> bool {
+        let mut room = self.room.lock();
+        !self.is_full.load(SeqCst) || !self.emptied.wait_for(&mut room, patience).timed_out()
     }
 
     /// Lets the next group make `epoch` durable, and waits until one has. False when nobody else writes one: the caller
@@ -192,21 +227,13 @@ impl Gather {
     pub(super) fn wait_for(&self, epoch: Epoch) -> bool {
         let mut state = self.state.lock();
         state.due = state.due.max(epoch);
-        self.wait(&mut state, Duration::ZERO, |state| state.durable >= epoch)
-    }
-
-    /// Nobody is given the right to write before others: a thread that has to be woken first would hold all up.
-    fn wait(&self, state: &mut MutexGuard<'_, State>, patience: Duration, done: impl Fn(&State) -> bool) -> bool {
-        let mut is_over = patience.is_zero();
-        while !done(state) && !state.closed {
-            if state.writing {
-                self.changed.wait(state);
-            } else if is_over {
+        // Nobody is given the right to write before others: a thread that has to be woken first would hold all up.
+        while state.durable < epoch && !state.closed {
+            if !state.writing {
                 state.writing = true;
                 return false;
-            } else {
-                is_over = self.changed.wait_for(state, patience).timed_out();
             }
+            self.changed.wait(&mut state);
         }
         true
     }
@@ -222,12 +249,15 @@ impl Gather {
         let mut state = self.state.lock();
         (state.writing, state.enough) = (true, enough);
         let mut batch = mem::replace(&mut state.batch, Batch { group: spare, ..Batch::default() });
+        self.is_full.store(state.has_enough(), SeqCst);
         batch.epoch = state.due;
         for Gathered { file, changes } in &mut batch.files {
             file.gathered.store(false, SeqCst);
             *changes = file.changes.load(SeqCst);
         }
         self.changed.notify_all();
+        drop(state);
+        self.emptied.notify_all();
         batch
     }
 
@@ -239,12 +269,16 @@ impl Gather {
         }
         (state.writing, state.durable) = (false, batch.epoch);
         self.changed.notify_all();
+        drop(state);
+        self.emptied.notify_all();
     }
 
     /// Lets nobody add anything any more.
     pub(super) fn close(&self) {
         self.state.lock().closed = true;
+        self.is_full.store(false, SeqCst);
         self.changed.notify_all();
+        self.emptied.notify_all();
     }
 }
 
