@@ -74,9 +74,9 @@ Exit codes: 0 ended by a signal or, with --once, by the primary in good order; 1
 understood, or an address that cannot be listened on; 2 the directory cannot be used, nothing was changed: see \
 `tglogutil inspect`; 3 another process uses the directory; 4 the disk failed or is full, or the system lacks memory \
 or descriptors, and nothing was acknowledged since: it may work when it is started again; 5 with --once, the session \
-was lost or refused, with rejoin, the primary was refused or did not come before a signal; 6 with status, metrics and replicas, nobody serves \
-the directory; 7 with them, the process that has it does not answer within a second, or starts or ends just then. \
-With --json every failure is one object with `error` and `exit`.";
+was lost or refused, with rejoin, the primary was refused or did not come before a signal; 6 with status, metrics and \
+replicas, nobody serves the directory; 7 with them, the process that has it does not answer within a second, or starts \
+or ends just then. With --json every failure is one object with `error` and `exit`.";
 
 /// Words behind which a directory stands.
 const NEED_A_DIRECTORY: [&str; 7] = ["status", "metrics", "promote", "rejoin", "repair", "replicas", "digest"];
