@@ -5,8 +5,10 @@ use crate::replication::secret;
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(50);
-/// A replica that is back should not have to wait for its primary.
+/// Who answers and cannot serve is asked again after this time at the latest.
 const LONGEST: Duration = Duration::from_millis(250);
+/// Who does not answer costs nobody anything, and should not have to wait when it is back.
+const LONGEST_AWAY: Duration = Duration::from_millis(50);
 
 /// The waiting times of one connection.
 #[derive(Debug)]
@@ -30,10 +32,20 @@ impl Backoff {
     pub(crate) fn next(&mut self) -> Duration {
         let time = self.next.min(self.longest);
         self.next = (time * 2).min(self.longest);
-        // Without random bytes all wait equally long, which does no harm.
-        let [jitter] = secret::random().unwrap_or([u8::MAX]);
-        time / 2 + time / 2 * u32::from(jitter) / u32::from(u8::MAX)
+        part_of(time)
     }
+
+    /// The same when nobody answers.
+    pub(crate) fn next_away(&self) -> Duration {
+        part_of(self.longest.min(LONGEST_AWAY))
+    }
+}
+
+/// Between half of it and the whole.
+fn part_of(time: Duration) -> Duration {
+    // Without random bytes all wait equally long, which does no harm.
+    let [jitter] = secret::random().unwrap_or([u8::MAX]);
+    time / 2 + time / 2 * u32::from(jitter) / u32::from(u8::MAX)
 }
 
 #[cfg(test)]
@@ -50,5 +62,14 @@ mod tests {
         }
         backoff.reset();
         assert!(backoff.next() <= FIRST);
+    }
+
+    #[test]
+    fn who_does_not_answer_is_soon_asked_again_however_long_it_was_away() {
+        let mut backoff = Backoff::new(Duration::from_secs(10));
+        let longest = (0..100).map(|_| backoff.next_away()).max();
+        assert!(longest <= Some(LONGEST_AWAY), "{longest:?}");
+        assert!(backoff.next() <= FIRST, "such times do not make others grow");
+        assert!(Backoff::new(Duration::from_millis(10)).next_away() <= Duration::from_millis(10));
     }
 }

@@ -65,7 +65,7 @@ impl Keeper {
             planned = if end.is_part_of_the_plan() { planned + 1 } else { PLANNED_MAX };
             if planned >= PLANNED_MAX {
                 planned = 0;
-                core.sleep(backoff.next());
+                core.sleep(if matches!(end, End::Unreachable(_)) { backoff.next_away() } else { backoff.next() });
             }
         }
         core.drop_base_set();

@@ -240,6 +240,8 @@ fn begin_session(
     identified: &Identified,
     primary: PrimaryIdentity,
 ) -> Result<Arc<Session>, Reason> {
+    node.check_term(&primary)?;
+    node.await_store();
     let _accepting = node.accepting.lock();
     if node.is_stopping() {
         return Err(Reason::new(Code::SHUTDOWN, "the replica is being stopped"));

@@ -31,6 +31,8 @@ use std::time::{Duration, Instant};
 /// How long somebody who checks the directory while it is given back is waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 const LOCK_POLL: Duration = Duration::from_millis(50);
+/// How long a primary at most has to wait for its answer while the directory is away: it must not give up meanwhile.
+const STORE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The replica as a whole.
 #[derive(Debug)]
@@ -43,6 +45,9 @@ pub(super) struct Node {
     secret: RwLock<Secret>,
     /// Gone while a base sync is put in place, and during a rewind.
     store: RwLock<Option<Arc<StandbyStore>>>,
+    /// Grows when somebody who waits for the store should look again.
+    returns: Mutex<u64>,
+    returned: Condvar,
     /// What the directory has, and the largest term that it has been told of.
     history: Mutex<DirectoryHistory>,
     /// The session of the primary.
@@ -99,6 +104,8 @@ impl Node {
             secret: RwLock::new(Rank::Leaf, options.secret.clone()),
             options,
             store: RwLock::new(Rank::ReplicaStore, Some(Arc::new(store))),
+            returns: Mutex::new(Rank::Leaf, 0),
+            returned: Condvar::new(),
             history: Mutex::new(Rank::ReplicaHistory, history),
             session: Mutex::new(Rank::Serving, None),
             accepting: Mutex::new(Rank::Accepting, ()),
@@ -147,6 +154,23 @@ impl Node {
     /// The same; it stays what it is as long as the result lives.
     pub(super) fn store_slot(&self) -> ReadGuard<'_, Option<Arc<StandbyStore>>> {
         self.store.read()
+    }
+
+    /// Waits while the store is away, for a time that a primary has: a rewind is soon over.
+    pub(super) fn await_store(&self) {
+        let deadline = Instant::now() + STORE_PATIENCE.min(self.options.timeout / 4);
+        let look = || *self.returns.lock();
+        let mut seen = look();
+        while self.store().is_err() && !self.is_stopping() && self.failure().is_none() && Instant::now() < deadline {
+            let (mut returns, left) = (self.returns.lock(), deadline.saturating_duration_since(Instant::now()));
+            self.returned.wait_while_for(&mut returns, |returns| *returns == seen, left);
+            seen = *returns;
+        }
+    }
+
+    fn let_look_for_store(&self) {
+        *self.returns.lock() += 1;
+        self.returned.notify_all();
     }
 
     pub(super) fn standing(&self, store: &StandbyStore) -> Standing {
@@ -258,6 +282,8 @@ impl Node {
         *self.history.lock() = read_history(&*self.vfs, &self.location, &store.identity())?;
         self.rewinds.forget_count();
         *slot = Some(Arc::new(store));
+        drop(slot);
+        self.let_look_for_store();
         Ok(())
     }
 
@@ -335,6 +361,7 @@ impl Node {
         self.stopping.store(true, SeqCst);
         *self.stopped.lock() = true;
         self.stop_signal.notify_all();
+        self.let_look_for_store();
         if let Some(session) = self.session() {
             session.end(End::Told(Reason::new(Code::SHUTDOWN, "the replica is being stopped")));
         }
@@ -355,6 +382,7 @@ impl Node {
             return Reason::new(Code::PROTOCOL, text.clone());
         }
         self.fault.note(error);
+        self.let_look_for_store();
         Reason::new(Code::DISK, error.cause())
     }
 

@@ -21,3 +21,27 @@ fn who_only_looks_while_the_directory_is_given_back_does_not_end_the_replica() {
     assert!(node.store().is_ok());
     assert_eq!(node.failure(), None);
 }
+
+#[test]
+fn a_primary_that_comes_during_a_rewind_waits_for_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    // A quarter of it is all that anybody waits.
+    let options = Options { timeout: Duration::from_secs(3600), ..Options::default() };
+    let node = Node::new(Arc::new(RealFs), dir.path(), options).unwrap();
+    let held = node.hold_store().unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            node.await_store();
+            node.store().is_ok()
+        });
+        // Long enough for it to wait; when it is not, nothing is tested.
+        std::thread::sleep(Duration::from_millis(50));
+        node.open_held(held).unwrap();
+        assert!(waiting.join().unwrap());
+    });
+    node.close_store();
+    node.stop();
+    let begun = Instant::now();
+    node.await_store();
+    assert!(begun.elapsed() < STORE_PATIENCE, "nobody waits for one that ends");
+}
