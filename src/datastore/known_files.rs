@@ -44,7 +44,9 @@ impl KnownFiles {
 
     /// For whoever makes other files of them.
     pub(super) fn comparison<'a>(&self, vfs: &'a dyn Vfs, stopping: &'a AtomicBool) -> Comparison<'a> {
-        Comparison::new(vfs, &self.location, self.seen.lock().clone(), Some(stopping))
+        // Let go of before the disk is asked.
+        let seen = self.seen.lock().clone();
+        Comparison::new(vfs, &self.location, seen, Some(stopping))
     }
 
     /// A file is damaged: says so, once.
