@@ -256,6 +256,9 @@ mod tests {
             assert_eq!((rung.advance, rung.group), (what == Ask::Advance, what == Ask::Group));
             // It has begun: what is asked for now may be something else.
             bell.ring(what);
+            // Looked at first: whoever waits for what nobody has asked for waits for ever.
+            let state = *bell.state.lock();
+            assert_eq!((state.advance, state.group), (rung.advance, rung.group));
             bell.done(rung.asked);
             let again = bell.wait().unwrap();
             assert!(again.asked > rung.asked && (again.advance, again.group) == (rung.advance, rung.group));

@@ -359,7 +359,7 @@ mod tests {
             begin: move || Ok(held(5, false, held_by.clone())),
             durable: || Epoch(5),
         };
-        let socket = BackupSocket::start(dir.path(), serving).unwrap();
+        let mut socket = Some(BackupSocket::start(dir.path(), serving).unwrap());
         let open = open_backup(dir.path()).unwrap().unwrap();
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -367,6 +367,13 @@ mod tests {
             std::thread::sleep(POLL);
             assert!(!waiting.is_finished());
             stop.store(true, SeqCst);
+            while !waiting.is_finished() && begun.elapsed() < LINE_TIMEOUT {
+                std::thread::sleep(POLL);
+            }
+            if !waiting.is_finished() {
+                // Else it would wait for the end of the other backup, and the test with it.
+                socket = None;
+            }
             assert_eq!(waiting.join().unwrap(), ErrorKind::Interrupted);
             let waiting = scope.spawn(|| open_backup(dir.path()).is_err());
             std::thread::sleep(POLL);
