@@ -17,15 +17,33 @@ use std::time::{Duration, Instant};
 
 const WRITERS: usize = 4;
 const EPOCHS: u64 = 60;
-/// Far more time than two compactions take on a busy machine.
-const COMPACTIONS_WITHIN: Duration = Duration::from_secs(60);
+/// Far more time than two compactions or backups take on a busy machine.
+const DONE_WITHIN: Duration = Duration::from_secs(60);
 
 struct Shared {
     store: Arc<Datastore>,
     model: Mutex<Model>,
     minor: AtomicU64,
     stop: AtomicBool,
-    compactions: AtomicU32,
+    /// What was done beside the writers.
+    done: AtomicU32,
+}
+
+/// What goes on beside the writers; with how often it must be done before the end.
+#[derive(Clone, Copy)]
+enum Beside {
+    Nothing,
+    Compactions(u32),
+    Backups(u32),
+}
+
+impl Beside {
+    fn wanted(self) -> u32 {
+        match self {
+            Beside::Nothing => 0,
+            Beside::Compactions(wanted) | Beside::Backups(wanted) => wanted,
+        }
+    }
 }
 
 impl Shared {
@@ -43,7 +61,7 @@ impl Shared {
             model: Mutex::new(model),
             minor: AtomicU64::new(1),
             stop: AtomicBool::new(false),
-            compactions: AtomicU32::new(0),
+            done: AtomicU32::new(0),
         })
     }
 
@@ -103,11 +121,11 @@ impl Shared {
         Ok(())
     }
 
-    /// Switches epochs until so many compactions are done.
-    fn switch_until_compacted(&self, compactions: u32) -> Result<()> {
-        let deadline = Instant::now() + COMPACTIONS_WITHIN;
+    /// Switches epochs until so much is done.
+    fn switch_until_done(&self, wanted: u32) -> Result<()> {
+        let deadline = Instant::now() + DONE_WITHIN;
         for epoch in EPOCHS + 1.. {
-            if self.compactions.load(Ordering::SeqCst) >= compactions || Instant::now() > deadline {
+            if self.done.load(Ordering::SeqCst) >= wanted || Instant::now() > deadline {
                 break;
             }
             self.store.switch_epoch(Epoch(epoch))?;
@@ -123,15 +141,34 @@ impl Shared {
             std::thread::yield_now();
         }
         while let Ok(outcome) = self.store.compact() {
-            self.compactions.fetch_add(u32::from(outcome == Outcome::Done), Ordering::SeqCst);
+            self.done.fetch_add(u32::from(outcome == Outcome::Done), Ordering::SeqCst);
         }
     }
 
-    /// `compactions` is how many must be done before the end; `None` if there are none at all.
-    fn run(&self, seed: u64, compactions: Option<u32>) {
+    /// Keeps a backup open until epochs were reported that began after it, again and again until the end. Whatever is
+    /// cut or fails, it ends when nothing is reported any more.
+    fn back_up(&self) {
+        let acknowledged = || self.model.lock().unwrap().acknowledged();
+        while !self.stop.load(Ordering::SeqCst) {
+            let Ok(backup) = self.store.begin_detailed_backup(DONE_WITHIN) else {
+                std::thread::yield_now();
+                continue;
+            };
+            let begun = self.store.switched_epoch().0;
+            while acknowledged() < begun + 2 && !self.stop.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            self.done.fetch_add(u32::from(acknowledged() >= begun + 2), Ordering::SeqCst);
+            drop(backup);
+        }
+    }
+
+    fn run(&self, seed: u64, beside: Beside) {
         std::thread::scope(|scope| {
-            if compactions.is_some() {
-                scope.spawn(|| self.compact());
+            match beside {
+                Beside::Nothing => {}
+                Beside::Compactions(_) => _ = scope.spawn(|| self.compact()),
+                Beside::Backups(_) => _ = scope.spawn(|| self.back_up()),
             }
             for writer in 0..WRITERS as u64 {
                 let channel = self.store.create_channel().expect("a channel before the end");
@@ -139,7 +176,7 @@ impl Shared {
             }
             // An error ends the run like the last epoch does.
             let switched = self.switch(&mut Random::new(seed));
-            let _ = switched.and_then(|()| self.switch_until_compacted(compactions.unwrap_or_default()));
+            let _ = switched.and_then(|()| self.switch_until_done(beside.wanted()));
             self.store.shutdown();
             self.stop.store(true, Ordering::SeqCst);
         });
@@ -167,7 +204,31 @@ fn threads_that_are_stopped_in_full_flight_leave_what_was_acknowledged() {
         let dir = tempfile::tempdir().unwrap();
         let location = dir.path().join("log");
         let shared = Shared::open(Arc::new(RealFs), &location, commit).unwrap();
-        shared.run(seed, None);
+        shared.run(seed, Beside::Nothing);
+        let sessions = shared.model.lock().unwrap().sessions.len();
+        shared.check(Arc::new(RealFs), &location).unwrap_or_else(|e| panic!("seed {seed}, {sessions} sessions: {e}"));
+    }
+}
+
+#[test]
+fn compaction_under_long_sessions_leaves_what_was_acknowledged() {
+    done_under_long_sessions(Beside::Compactions(2));
+}
+
+#[test]
+fn epochs_are_reported_and_safe_while_backups_are_open_under_threads() {
+    done_under_long_sessions(Beside::Backups(3));
+}
+
+fn done_under_long_sessions(beside: Beside) {
+    for (seed, commit) in cases(4) {
+        println!("LIMESTONE_TEST_SEED={seed} {commit:?}");
+        let dir = tempfile::tempdir().unwrap();
+        let location = dir.path().join("log");
+        let shared = Shared::open(Arc::new(RealFs), &location, commit).unwrap();
+        shared.run(seed, beside);
+        let done = shared.done.load(Ordering::SeqCst);
+        assert!(done >= beside.wanted(), "seed {seed}: done {done} times");
         let sessions = shared.model.lock().unwrap().sessions.len();
         shared.check(Arc::new(RealFs), &location).unwrap_or_else(|e| panic!("seed {seed}, {sessions} sessions: {e}"));
     }
@@ -175,43 +236,26 @@ fn threads_that_are_stopped_in_full_flight_leave_what_was_acknowledged() {
 
 #[test]
 fn power_cut_under_threads_leaves_what_was_acknowledged() {
-    for (seed, commit) in cases(80) {
-        println!("LIMESTONE_TEST_SEED={seed} {commit:?}");
-        let fs = SimFs::new();
-        let shared = Shared::open(Arc::new(fs.clone()), Path::new(LOCATION), commit).unwrap();
-        fs.fail_at(fs.operations() + 1 + Random::new(seed).below(600), Fault::PowerCut);
-        shared.run(seed, None);
-        let torn = (0..4).map(|n| Loss::Torn { seed: seed.wrapping_add(n) });
-        for (loss, image) in fs.reboots([Loss::DropUnsynced, Loss::KeepUnsynced].into_iter().chain(torn)) {
-            let result = shared.check(Arc::new(image), Path::new(LOCATION));
-            result.unwrap_or_else(|e| panic!("seed {seed}, {loss:?} after {} calls: {e}", fs.operations()));
-        }
-    }
-}
-
-#[test]
-fn compaction_under_long_sessions_leaves_what_was_acknowledged() {
-    for (seed, commit) in cases(4) {
-        println!("LIMESTONE_TEST_SEED={seed} {commit:?}");
-        let dir = tempfile::tempdir().unwrap();
-        let location = dir.path().join("log");
-        let shared = Shared::open(Arc::new(RealFs), &location, commit).unwrap();
-        shared.run(seed, Some(2));
-        let compactions = shared.compactions.load(Ordering::SeqCst);
-        assert!(compactions >= 2, "seed {seed}: {compactions} compactions were completed");
-        let sessions = shared.model.lock().unwrap().sessions.len();
-        shared.check(Arc::new(RealFs), &location).unwrap_or_else(|e| panic!("seed {seed}, {sessions} sessions: {e}"));
-    }
+    power_cut_under_threads(Beside::Nothing, 80, 600);
 }
 
 #[test]
 fn power_cut_under_threads_and_compactions_leaves_what_was_acknowledged() {
-    for (seed, commit) in cases(80) {
+    power_cut_under_threads(Beside::Compactions(0), 80, 1200);
+}
+
+#[test]
+fn power_cut_under_threads_and_open_backups_leaves_what_was_acknowledged() {
+    power_cut_under_threads(Beside::Backups(0), 80, 1200);
+}
+
+fn power_cut_under_threads(beside: Beside, count: u64, calls: u64) {
+    for (seed, commit) in cases(count) {
         println!("LIMESTONE_TEST_SEED={seed} {commit:?}");
         let fs = SimFs::new();
         let shared = Shared::open(Arc::new(fs.clone()), Path::new(LOCATION), commit).unwrap();
-        fs.fail_at(fs.operations() + 1 + Random::new(seed).below(1200), Fault::PowerCut);
-        shared.run(seed, Some(0));
+        fs.fail_at(fs.operations() + 1 + Random::new(seed).below(calls), Fault::PowerCut);
+        shared.run(seed, beside);
         let torn = (0..4).map(|n| Loss::Torn { seed: seed.wrapping_add(n) });
         for (loss, image) in fs.reboots([Loss::DropUnsynced, Loss::KeepUnsynced].into_iter().chain(torn)) {
             let result = shared.check(Arc::new(image), Path::new(LOCATION));
