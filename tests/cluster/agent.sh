@@ -247,7 +247,8 @@ at_one_time() {
     for i in $(jobs -p); do wait "$i" || surprise "$now: one of three starts failed"; done
     serve 1 0
     "$agent" promote >/srv/agent/said 2>&1 &
-    sleep 0.2
+    # Until it has its turn.
+    while kill -0 $! && flock -n /run/resource-agents/limestone-odd.turn true; do sleep 0.05; done 2>/dev/null
     expect $promoted monitor
     wait $! || surprise "$now: a promotion failed"
     "$agent" demote >/dev/null 2>&1 &
