@@ -124,6 +124,8 @@ pub enum Rank {
     History,
     /// Epoch tags, written to the directory.
     Tags,
+    /// Where to begin to read log files, written to the directory.
+    Marks,
     /// The manifest, written to the directory.
     Manifest,
     /// Who syncs a log file.

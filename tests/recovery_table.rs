@@ -710,9 +710,11 @@ fn a_damaged_compacted_file_is_refused() {
 #[test]
 fn foreign_names_are_left_alone() {
     let dir = with_log(ACTIVE, session(5, "a")).write("junk.txt", "x").write("limestone-checksums", "x");
+    let dir = dir.write("limestone-marks", "x");
     std::fs::create_dir(dir.path().join("pwal_directory")).unwrap();
     opens(&dir, &[("a", "5")], &[]);
     assert!(dir.has("junk.txt") && dir.has("limestone-checksums"));
+    assert!(dir.has("limestone-marks"));
 }
 
 #[test]

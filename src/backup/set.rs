@@ -43,14 +43,17 @@ fn pick(vfs: &dyn Vfs, location: &Path, wanted: impl Fn(&OsStr) -> Result<bool>)
     Ok(picked)
 }
 
-/// Forms that exist for a moment can vanish before they are copied, and checksums speak of files of this directory.
-const NEVER_NEEDED: [&str; 6] = [
+/// Forms that exist for a moment can vanish before they are copied, and checksums and marks speak of files of this
+/// directory.
+const NEVER_NEEDED: [&str; 8] = [
     names::EPOCH_TEMPORARY,
     names::CATALOG_TEMPORARY,
     names::TAGS_TEMPORARY,
     names::HISTORY_TEMPORARY,
     names::CHECKSUMS_TEMPORARY,
     names::CHECKSUMS,
+    names::MARKS_TEMPORARY,
+    names::MARKS,
 ];
 
 /// The files of a plain backup, by path: all that exists directly in the directory, live log files included, and the

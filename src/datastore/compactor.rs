@@ -21,6 +21,7 @@ use crate::recovery::{Input, Snapshot};
 use crate::types::{BlobId, Epoch, WriteVersion};
 use crate::vfs::Vfs;
 use crate::wal::catalog::Catalog;
+use crate::wal::marks_file;
 use crate::wal::rotation;
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -315,6 +316,9 @@ impl Compactor {
         if wanted == Wanted::ByItself {
             self.delete_listed(catalog)?;
         }
+        let marks = self.names.sync();
+        let saved = marks_file::save(&*self.vfs, &self.location, marks.marks(), marks_file::Which::Complete);
+        saved.map_err(|e| self.coordinator.poison(e))?;
         Ok(Outcome::Done)
     }
 
@@ -360,7 +364,9 @@ impl Compactor {
             own::intend(&*self.vfs, &self.location, &logs)?;
         }
         self.compacted.fetch_max(compacted.0, SeqCst);
-        prepared.commit()
+        let committed = prepared.commit()?;
+        marks_file::note_compacted(&*self.vfs, &self.location, self.names.sync().marks());
+        Ok(committed)
     }
 
     /// A replica that is connected confirms an epoch a little after it was stored.

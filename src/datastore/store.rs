@@ -25,6 +25,7 @@ use crate::types::{BlobId, Epoch};
 use crate::vfs::{MeteredFs, Vfs};
 use crate::wal::file_sync::NameSync;
 use crate::wal::history_file::DirectoryHistory;
+use crate::wal::marks_file::{self, Which};
 use crate::wal::names;
 use crate::wal::rotation;
 use std::path::{Path, PathBuf};
@@ -317,7 +318,16 @@ impl Datastore {
     /// written moves to the new file, so that the rotated one holds ended sessions only (W2). Waits for nobody but a
     /// running sync.
     pub fn rotate(&self) -> Result<()> {
-        self.rotate_logs(&self.lifecycle.lock())
+        let lifecycle = self.lifecycle.lock();
+        self.rotate_logs(&lifecycle)?;
+        self.write_marks(Which::Complete)
+    }
+
+    /// Writes down where whoever reads the log next may begin.
+    fn write_marks(&self, which: Which) -> Result<()> {
+        self.coordinator.check_failure()?;
+        let saved = marks_file::save(self.vfs(), self.location(), self.names.sync().marks(), which);
+        saved.map_err(|e| self.coordinator.poison(e))
     }
 
     pub(super) fn rotate_logs(&self, lifecycle: &Lifecycle) -> Result<()> {
@@ -339,7 +349,7 @@ impl Datastore {
         self.coordinator.check()?;
         // Files of channels that this process does not have (W5).
         let own = |name: &str| channels.iter().any(|channel| channel.path().ends_with(name));
-        rotation::rotate_idle(&*self.settings.vfs, &self.settings.location, |name| !own(name))
+        rotation::rotate_idle(&*self.settings.vfs, &self.settings.location, |name| !own(name)).map(drop)
     }
 
     /// Waits until every epoch that has ended is stored and has been told; with a commit journal that is done by
@@ -384,6 +394,8 @@ impl Datastore {
         self.blobs.shut_down();
         self.tags.close();
         if lifecycle.state == State::Ready {
+            // Who would be told of a failure is gone; there is no other start in this process then.
+            let _ = self.write_marks(Which::All);
             self.leave();
         }
         lifecycle.state = State::Shutdown;

@@ -13,6 +13,7 @@ use crate::wal::catalog::Catalog;
 use crate::wal::epoch_file::EpochFile;
 use crate::wal::epoch_marks::{EpochMarks, LogMarks};
 use crate::wal::history_file::DirectoryHistory;
+use crate::wal::marks_file;
 use crate::wal::scanner::Edit;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,6 +53,24 @@ impl LogDirectory {
             Directory::open(vfs, location)?,
             Reading { threads, snapshot_memory_bytes: None, marks: None },
         )
+    }
+
+    /// The same, but that of files that are as they were when a former process closed the directory only what it left
+    /// unread is read ([`marks_file`]): damage in them is found by whoever looks for it, as on a replica that has been
+    /// open for long.
+    pub fn open_known(vfs: Arc<dyn Vfs>, location: &Path, threads: usize) -> Result<(LogDirectory, Restored)> {
+        let directory = Directory::open(vfs, location)?;
+        // What a cut takes away is above every mark that counts then.
+        let marks = marks_file::load(&**directory.vfs(), directory.location());
+        LogDirectory::start(directory, Reading { threads, snapshot_memory_bytes: None, marks: Some(&marks) })
+    }
+
+    /// Writes down for the next [`Self::open_known`] what `marks` say. Nothing has failed, and nobody appends.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::error::Error::Io) when a log file cannot be synced.
+    pub(crate) fn write_marks(&self, marks: &LogMarks) -> Result<()> {
+        marks_file::save(&*self.vfs, &self.location, marks, marks_file::Which::All)
     }
 
     /// The same for one that is open, when its epoch record or its history says something else than before. Nothing

@@ -163,7 +163,7 @@ impl OfflineDirectory {
 
     /// Gives every log file under an active name that has content and is `wanted` a rotated name, durably.
     pub fn rotate(&self, wanted: impl Fn(&str) -> bool) -> Result<()> {
-        rotation::rotate_idle(&*self.vfs, &self.location, wanted)
+        rotation::rotate_idle(&*self.vfs, &self.location, wanted).map(drop)
     }
 
     /// Makes the changes to one log file and syncs it.

@@ -11,7 +11,6 @@ use crate::vfs::Vfs;
 use crate::wal::catalog::Catalog;
 use crate::wal::epoch_file::EpochFile;
 use crate::wal::epoch_marks::{EpochMarks, LogMarks};
-use crate::wal::names;
 use crate::wal::rotation;
 use std::path::Path;
 
@@ -22,7 +21,7 @@ pub(crate) struct Reading<'a> {
     pub threads: usize,
     /// Bound for the index, in bytes; `None` when no snapshot is wanted.
     pub snapshot_memory_bytes: Option<u64>,
-    /// Where to begin to read the files of a directory that has been open since they were made; without a snapshot.
+    /// Where to begin to read files that nobody has changed since these were made; without a snapshot.
     pub marks: Option<&'a LogMarks>,
 }
 
@@ -151,12 +150,14 @@ impl Found<'_> {
             log::info!("Manifest migration requires WAL rotation.");
         }
         let must_not_grow = |name: &str| all || recovered.open_ended.iter().any(|open| open == name);
-        rotation::rotate_idle(&**vfs, location, must_not_grow)?;
+        let renamed = rotation::rotate_idle(&**vfs, location, must_not_grow)?;
         if all {
             log::info!("WAL rotation completed.");
         }
-        // Those of the files that have another name now.
-        recovered.marks.retain(|(name, _)| !names::is_active_log(name) || !must_not_grow(name));
+        for (name, _) in &mut recovered.marks {
+            let other = renamed.iter().find(|(from, _)| from == name);
+            other.into_iter().for_each(|(_, to)| name.clone_from(to));
+        }
         Ok(Started {
             epoch_file,
             durable,

@@ -5,8 +5,24 @@
 use crate::error::{Damage, Remedy};
 use crate::types::StorageId;
 use crate::wal::entry::{decode, Entry, Unreadable};
+use crate::wal::epoch_marks::EpochMarks;
 use crate::wal::scanner::{FileScan, Visitor};
 use std::path::Path;
+
+/// The same for a file that was read before, unless its marks say that it is still that one: then nothing is handed
+/// out.
+pub fn scan_again(
+    bytes: &[u8],
+    path: &Path,
+    marks: &EpochMarks,
+    visitor: &mut impl Visitor,
+) -> Result<FileScan, Box<Damage>> {
+    if marks.covers(bytes) {
+        return Ok(FileScan { marks: marks.clone(), ..FileScan::default() });
+    }
+    let scan = scan(bytes, path, visitor)?;
+    Ok(FileScan { marks: EpochMarks::of_whole(bytes), ..scan })
+}
 
 /// Hands out the entries; of equal keys the first one counts.
 pub fn scan(bytes: &[u8], path: &Path, visitor: &mut impl Visitor) -> Result<FileScan, Box<Damage>> {

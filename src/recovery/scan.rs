@@ -132,11 +132,12 @@ pub(super) fn scan<'a>(
         (collector.file, collector.bytes, collector.paced) = (file, source.bytes.clone(), 0);
         collector.follower = onlooker.map(|onlooker| onlooker.follow(&source.path, &source.bytes));
         source.bytes.advise(true);
+        // Where nothing is durable it matters whether there is anything.
+        let known = input.marks.filter(|_| !indexing && durable > Epoch(0));
+        let known = known.map(|marks| marks.of(&source.name).now()).unwrap_or_default();
         let scan = if source.compacted {
-            compacted::scan(&source.bytes, &source.path, collector)
+            compacted::scan_again(&source.bytes, &source.path, &known, collector)
         } else {
-            let known = input.marks.filter(|_| !indexing).map(|marks| marks.of(&source.name).now());
-            let known = known.unwrap_or_default();
             scanner::scan_again(&source.bytes, durable, input.end_markers, &source.path, &known, collector)
         };
         let follower = collector.follower.take();

@@ -111,7 +111,7 @@ mod tests {
     use crate::datastore::{Datastore, Settings};
     use crate::replication::replica_store::StandbyStore;
     use crate::types::{StorageId, WriteVersion};
-    use crate::vfs::{Loss, SimFs};
+    use crate::vfs::{Loss, Open, SimFs};
     use crate::wal::entry::{encode_end, encode_put, marker, tag};
     use crate::wal::history::{History, Run};
 
@@ -130,14 +130,18 @@ mod tests {
         store.adopt_identity(UUID).unwrap();
         file.save(&fs, Path::new(DIR)).unwrap();
         if epoch > 0 {
-            let mut bytes = marker(tag::BEGIN, Epoch(epoch)).to_vec();
-            encode_put(&mut bytes, StorageId(1), b"k", b"v", WriteVersion { major: epoch, minor: 0 }, &[]);
-            encode_end(&mut bytes, Epoch(epoch));
-            store.lane(0).append(Epoch(epoch), true, true, &bytes).unwrap();
-            store.record(Epoch(epoch)).unwrap();
+            append(&store, epoch);
         }
         store.close();
         fs
+    }
+
+    fn append(store: &StandbyStore, epoch: u64) {
+        let mut bytes = marker(tag::BEGIN, Epoch(epoch)).to_vec();
+        encode_put(&mut bytes, StorageId(1), b"k", b"v", WriteVersion { major: epoch, minor: 0 }, &[]);
+        encode_end(&mut bytes, Epoch(epoch));
+        store.lane(0).append(Epoch(epoch), true, true, &bytes).unwrap();
+        store.record(Epoch(epoch)).unwrap();
     }
 
     fn promoted(fs: &SimFs, force: bool) -> Result<Promotion> {
@@ -201,6 +205,19 @@ mod tests {
         }
         let waits = replica(41, &follows(&[(1, 0)]).awaiting_base_sync());
         assert!(promote(Arc::new(waits), Path::new(DIR), false, Some(9)).is_err());
+    }
+
+    #[test]
+    fn a_promotion_reads_also_what_a_replica_would_pass_over() {
+        let fs = replica(41, &follows(&[(1, 0)]));
+        let store = StandbyStore::open(Arc::new(fs.clone()), Path::new(DIR)).unwrap();
+        (42..=300).for_each(|epoch| append(&store, epoch));
+        store.leave();
+        // On this disk nothing tells that the file was written to.
+        let file = fs.open(&Path::new(DIR).join("pwal_0000"), Open::Existing).unwrap();
+        file.write_at(file.len().unwrap() / 2, &[0xee; 60]).unwrap();
+        drop(StandbyStore::open(Arc::new(fs.clone()), Path::new(DIR)).expect("it is not looked at"));
+        assert!(matches!(promoted(&fs, true), Err(Error::Corrupted(_))));
     }
 
     #[test]

@@ -3,10 +3,10 @@
 //! nothing that tells a value that was changed on the disk from the one that was written.
 
 use super::damage::{Damage, Wrong, PIECE_BYTES};
-use super::records::{About, Record, Records};
+use super::records::{Record, Records};
 use crate::error::{Error, Result};
 use crate::lock_order::Mutex;
-use crate::vfs::{is_lost_by_disk, Open, Vfs};
+use crate::vfs::{is_lost_by_disk, About, Open, Vfs};
 use crc32fast::Hasher;
 use std::collections::HashMap;
 use std::io;

@@ -7,52 +7,16 @@
 //! (nanoseconds since 1970), u32 CRC-32 of the file, u32 CRC-32 of the record up to here.
 
 use crate::error::{Error, Result};
-use crate::vfs::{crashsafe, Stamp, Vfs, VfsFile};
+use crate::vfs::{crashsafe, About, Vfs};
 use crate::wal::names;
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// Ends with the version.
 const MAGIC: &[u8; 8] = b"LSCHKS01";
 /// Room for more log files than any directory has.
 const MAX_BYTES: u64 = 64 << 20;
-
-/// Which file it is, and how large.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct About {
-    pub(super) size: u64,
-    stamp: Stamp,
-}
-
-impl About {
-    pub(super) fn of(file: &dyn VfsFile) -> io::Result<About> {
-        Ok(About { size: file.len()?, stamp: file.stamp()? })
-    }
-
-    /// The first bytes of it.
-    pub(super) fn begin(self, size: u64) -> About {
-        About { size, ..self }
-    }
-
-    /// The number of the file, which is another file's when it is gone.
-    pub(super) fn inode(&self) -> u64 {
-        self.stamp.inode
-    }
-
-    /// Whether `now` is the same file, or begins with what it was, whoever may have written to it.
-    pub(super) fn is_same_file(&self, now: &About) -> bool {
-        let (then, stamp) = (self.stamp, now.stamp);
-        // Numbers of files come again; the time of creation tells those apart, where the file system knows it.
-        let is_same = (then.inode, then.created_ns) == (stamp.inode, stamp.created_ns);
-        is_same && self.size <= now.size && (then.created_ns != 0 || self.is_untouched(now))
-    }
-
-    /// Whether nobody has written to the file since.
-    pub(super) fn is_untouched(&self, now: &About) -> bool {
-        self.stamp == now.stamp && self.size <= now.size
-    }
-}
 
 /// What a file held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,10 +64,10 @@ impl Records {
     fn encode(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         for (name, Record { about, crc }) in &self.0 {
-            let (start, Stamp { inode, created_ns, modified_ns }) = (bytes.len(), about.stamp);
+            let start = bytes.len();
             bytes.extend_from_slice(&(name.len() as u16).to_le_bytes());
             bytes.extend_from_slice(name.as_bytes());
-            for number in [about.size, inode, created_ns, modified_ns] {
+            for number in about.numbers() {
                 bytes.extend_from_slice(&number.to_le_bytes());
             }
             bytes.extend_from_slice(&crc.to_le_bytes());
@@ -134,12 +98,11 @@ fn parse_record(bytes: &[u8]) -> Option<(String, Record, &[u8])> {
         rest = behind;
         Some(u64::from_le_bytes(*number))
     };
-    let (size, inode, created_ns, modified_ns) = (number()?, number()?, number()?, number()?);
+    let about = About::from_numbers([number()?, number()?, number()?, number()?]);
     let (crc, rest) = rest.split_first_chunk::<4>()?;
     let own = crc32fast::hash(&bytes[..bytes.len() - rest.len()]);
     let (found, rest) = rest.split_first_chunk::<4>()?;
     let name = std::str::from_utf8(name).ok().filter(|_| u32::from_le_bytes(*found) == own)?;
-    let about = About { size, stamp: Stamp { inode, created_ns, modified_ns } };
     Some((name.to_owned(), Record { about, crc: u32::from_le_bytes(*crc) }, rest))
 }
 
@@ -151,8 +114,8 @@ mod tests {
     const LOG: &str = "/log";
 
     fn record(number: u64) -> Record {
-        let stamp = Stamp { inode: number + 1, created_ns: number + 2, modified_ns: number + 3 };
-        Record { about: About { size: number, stamp }, crc: number as u32 + 4 }
+        let about = About::from_numbers([number, number + 1, number + 2, number + 3]);
+        Record { about, crc: number as u32 + 4 }
     }
 
     fn some() -> Records {
@@ -184,23 +147,5 @@ mod tests {
             let (found, is_whole) = Records::parse(&damaged);
             assert!(!is_whole && found.0.iter().all(|(name, record)| some().0.get(name) == Some(record)), "at {at}");
         }
-    }
-
-    #[test]
-    fn a_file_that_was_written_to_is_the_same_and_another_one_with_its_number_is_not() {
-        let about = record(10).about;
-        let with = |change: fn(&mut About)| {
-            let mut other = about;
-            change(&mut other);
-            about.is_same_file(&other)
-        };
-        assert!(with(|_| ()) && with(|other| other.stamp.modified_ns += 1) && with(|other| other.size += 1));
-        assert!(!with(|other| other.size -= 1) && !with(|other| other.stamp.inode += 1));
-        assert!(!with(|other| other.stamp.created_ns += 1));
-        // Where nobody knows when a file was created.
-        let stamp = Stamp { created_ns: 0, ..about.stamp };
-        let (unknown, written) =
-            (About { stamp, ..about }, About { stamp: Stamp { modified_ns: 99, ..stamp }, ..about });
-        assert!(unknown.is_same_file(&unknown) && !unknown.is_same_file(&written));
     }
 }

@@ -8,9 +8,9 @@
 
 use super::damage::{Damage, Wrong, PIECE_BYTES};
 use super::known::Known;
-use super::records::{About, Record, Records};
+use super::records::{Record, Records};
 use crate::error::{Error, Result};
-use crate::vfs::{is_lost_by_disk, FileKind, Open, Vfs, VfsFile};
+use crate::vfs::{is_lost_by_disk, About, FileKind, Open, Vfs, VfsFile};
 use crate::wal::{catalog, names};
 use crc32fast::Hasher;
 use std::collections::BTreeSet;

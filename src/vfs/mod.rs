@@ -8,6 +8,7 @@
 //! A directory that is used for long is opened once, with [`Vfs::anchor`]: from then on everything below it is found
 //! through that descriptor, and no sync succeeds any more when something else stands under its name.
 
+mod about;
 pub mod crashsafe;
 pub mod descriptor;
 mod disk;
@@ -20,6 +21,7 @@ mod real;
 mod root;
 mod sim;
 
+pub(crate) use about::About;
 pub use disk::Disk;
 pub use held::{holder, is_held};
 pub use interface::{

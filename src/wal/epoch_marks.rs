@@ -3,13 +3,14 @@
 //! the next one begins at the last mark before which nothing is wanted. Sessions stand in the order in which they
 //! ended, so what is above an epoch of late is near the end, and a log of any size is searched in no time.
 //!
-//! Marks live in memory only, as long as the lock of the directory is held that was there when they were made. Each
-//! knows the bytes before it: in a file that has other ones there it is none.
+//! Marks live as long as the lock of the directory is held that was there when they were made; for whoever has it next
+//! they are written down with what the file was then ([`super::marks_file`]). Each knows the bytes before it: in a file
+//! that has other ones there it is none.
 
 use super::entry::MARKER_LEN;
 use super::names;
-use super::sessions::{Origin, Session, Walk};
-use crate::lock_order::Mutex;
+use super::sessions::{Origin, Session, Step, Walk};
+use crate::lock_order::{Mutex, MutexGuard, Rank};
 use crate::types::Epoch;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,6 +20,8 @@ use std::sync::Arc;
 const STEP_BYTES: usize = if cfg!(debug_assertions) { 256 } else { 1 << 20 };
 /// So many bytes before a mark must be the same.
 const COMPARED_BYTES: usize = 4 << 10;
+/// So many marks are tried before a file is read from its begin.
+const TRIED_MARKS_MAX: usize = 64;
 
 /// A place in a log file at which a session begins. All before are whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +35,7 @@ pub struct EpochMark {
     pub last_valid: Epoch,
     /// The session before, which is valid.
     pub previous: Session,
-    checksum: u32,
+    pub(super) checksum: u32,
 }
 
 /// The marks of one log file, from its begin on.
@@ -43,10 +46,7 @@ impl EpochMarks {
     /// The last mark with nothing above `epoch` before it. Epoch 0 is that of sessions that have none.
     pub fn behind(&self, bytes: &[u8], epoch: Epoch) -> Option<&EpochMark> {
         let below = self.0.partition_point(|mark| mark.last <= epoch);
-        let fits = |mark: &&EpochMark| {
-            mark.offset <= bytes.len() && mark.checksum == checksum(bytes, &mark.previous, mark.offset)
-        };
-        self.0[..below].last().filter(|_| epoch > Epoch(0)).filter(fits)
+        self.0[..below].last().filter(|mark| epoch > Epoch(0) && mark.fits(bytes))
     }
 
     /// A walk from one of the marks on, or over the whole file, and who makes marks on the way.
@@ -60,8 +60,69 @@ impl EpochMarks {
         )
     }
 
-    fn reach(&self) -> usize {
+    /// Those of a file without sessions that was read and is whole: a compacted one.
+    pub fn of_whole(bytes: &[u8]) -> EpochMarks {
+        let previous = Session { offset: 0, epoch: Epoch(0), invalidated: false, origin: Origin::Unknown };
+        let (offset, checksum) = (bytes.len(), checksum(bytes, &previous, bytes.len()));
+        let (last, last_valid) = (Epoch(0), Epoch(0));
+        EpochMarks(vec![EpochMark { offset, origin: Origin::Unknown, last, last_valid, previous, checksum }])
+    }
+
+    /// Whether all of a file was read that is whole.
+    pub fn covers(&self, bytes: &[u8]) -> bool {
+        self.0.last().is_some_and(|mark| mark.offset == bytes.len() && mark.fits(bytes))
+    }
+
+    /// The last mark that fits, if it is among the last few, whatever epochs there are.
+    fn fitting(&self, bytes: &[u8]) -> Option<&EpochMark> {
+        self.0.iter().rev().take(TRIED_MARKS_MAX).find(|mark| mark.fits(bytes))
+    }
+
+    /// What is marked of a file when everything behind the last mark was walked over, too, to the last session that
+    /// stands whole behind others, unless that is more than `bytes_max`. Takes the bytes that it reads from there.
+    pub fn completed(&self, bytes: &[u8], bytes_max: &mut u64) -> EpochMarks {
+        let from = self.fitting(bytes);
+        let (mut walk, mut marker) = self.walk(bytes, from);
+        let rest = (bytes.len() - from.map_or(0, |mark| mark.offset)) as u64;
+        if rest > *bytes_max {
+            return marker.done();
+        }
+        *bytes_max -= rest;
+        for (_, step) in walk.by_ref() {
+            match step {
+                Ok(Step::Begin { session, unended }) => marker.begin(bytes, &session, unended.is_some()),
+                Ok(Step::Mark { unended }) => marker.another_writer(unended.is_some()),
+                Ok(Step::End { session, .. }) => marker.end(session),
+                Ok(Step::Entry(_)) => {}
+                Err(_) => return marker.done(),
+            }
+        }
+        marker.done_at(bytes, walk.offset(), walk.origin())
+    }
+
+    /// The last of them, at most so many.
+    pub(super) fn tail(&self, marks_max: usize) -> &[EpochMark] {
+        &self.0[self.0.len().saturating_sub(marks_max)..]
+    }
+
+    /// Where the last one is.
+    pub(super) fn reach(&self) -> usize {
         self.0.last().map_or(0, |mark| mark.offset)
+    }
+}
+
+impl EpochMark {
+    fn fits(&self, bytes: &[u8]) -> bool {
+        self.offset <= bytes.len()
+            && self.previous.offset <= self.offset
+            && self.checksum == checksum(bytes, &self.previous, self.offset)
+    }
+}
+
+impl FromIterator<EpochMark> for EpochMarks {
+    /// In the order of their offsets.
+    fn from_iter<I: IntoIterator<Item = EpochMark>>(marks: I) -> EpochMarks {
+        EpochMarks(marks.into_iter().collect())
     }
 }
 
@@ -84,16 +145,7 @@ impl Marker {
         self.odd |= unended;
         if let Some(previous) = self.previous.take().filter(|_| !self.odd) {
             if session.offset >= self.marks.reach() + STEP_BYTES {
-                let Session { offset, origin, .. } = *session;
-                let checksum = checksum(bytes, &previous, offset);
-                self.marks.0.push(EpochMark {
-                    offset,
-                    origin,
-                    last: self.last,
-                    last_valid: self.last_valid,
-                    previous,
-                    checksum,
-                });
+                self.mark(bytes, previous, (session.offset, session.origin));
             }
         }
         self.last = self.last.max(session.epoch);
@@ -114,8 +166,22 @@ impl Marker {
         self.previous = None;
     }
 
+    fn mark(&mut self, bytes: &[u8], previous: Session, (offset, origin): (usize, Origin)) {
+        let (last, last_valid, checksum) = (self.last, self.last_valid, checksum(bytes, &previous, offset));
+        self.marks.0.push(EpochMark { offset, origin, last, last_valid, previous, checksum });
+    }
+
     /// What was marked.
     pub fn done(self) -> EpochMarks {
+        self.marks
+    }
+
+    /// The same, with a mark at `end`, up to where it was walked, if the next session may stand there.
+    fn done_at(mut self, bytes: &[u8], end: usize, origin: Origin) -> EpochMarks {
+        match self.previous.take() {
+            Some(previous) if !self.odd && end > self.marks.reach() => self.mark(bytes, previous, (end, origin)),
+            _ => {}
+        }
         self.marks
     }
 }
@@ -148,25 +214,35 @@ impl FileMarks {
 }
 
 /// The marks of all log files of a directory, by name. Calls may come from any thread.
-#[derive(Debug, Default)]
-pub struct LogMarks(Mutex<BTreeMap<String, FileMarks>>);
+#[derive(Debug)]
+pub struct LogMarks {
+    files: Mutex<BTreeMap<String, FileMarks>>,
+    /// Held by whoever writes them down.
+    saving: Mutex<()>,
+}
+
+impl Default for LogMarks {
+    fn default() -> LogMarks {
+        LogMarks { files: Mutex::default(), saving: Mutex::new(Rank::Marks, ()) }
+    }
+}
 
 impl LogMarks {
     /// What was found when the directory was read is all that is known.
     pub fn replace(&self, found: impl IntoIterator<Item = (String, EpochMarks)>) {
         let found = found.into_iter().map(|(name, marks)| (name, FileMarks(Arc::new(marks_of(marks)))));
-        *self.0.lock() = found.collect();
+        *self.files.lock() = found.collect();
     }
 
     /// Those of a log file.
     pub fn of(&self, name: &str) -> FileMarks {
-        self.0.lock().entry(name.to_owned()).or_default().clone()
+        self.files.lock().entry(name.to_owned()).or_default().clone()
     }
 
     /// A log file has another name, and another file may come under the old one.
     pub fn renamed(&self, from: &Path, to: &Path) {
         let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut marks = self.0.lock();
+        let mut marks = self.files.lock();
         if let Some(moved) = marks.remove(&name(from)) {
             marks.insert(name(to), moved);
         }
@@ -174,7 +250,19 @@ impl LogMarks {
 
     /// Forgets the files under rotated names that are not there any more: no other will have such a name.
     pub fn retain(&self, is_there: impl Fn(&str) -> bool) {
-        self.0.lock().retain(|name, _| names::is_active_log(name) || is_there(name));
+        let stays = |name: &str| names::is_active_log(name) || names::is_compacted(name) || is_there(name);
+        self.files.lock().retain(|name, _| stays(name));
+    }
+
+    /// A file of this name is another one now, of which this is known.
+    pub fn put(&self, name: &str, marks: EpochMarks) {
+        let marks = FileMarks(Arc::new(marks_of(marks)));
+        self.files.lock().insert(name.to_owned(), marks);
+    }
+
+    /// For whoever writes them down: one at a time.
+    pub(super) fn begin_saving(&self) -> MutexGuard<'_, ()> {
+        self.saving.lock()
     }
 }
 
@@ -190,7 +278,6 @@ mod tests {
     use crate::types::{StorageId, WriteVersion};
     use crate::wal::entry::{encode_end, encode_put, marker, tag};
     use crate::wal::scanner::{self, FileScan, Visitor};
-    use crate::wal::sessions::Step;
     use proptest::prelude::*;
 
     /// The epochs of the sessions that count and have an end, with where they stand, and what is marked on the way.

@@ -16,6 +16,7 @@ pub mod journal;
 pub mod known_lack;
 mod late_session;
 pub mod manifest;
+pub mod marks_file;
 pub mod names;
 pub(crate) mod read_ahead;
 pub(crate) mod rotation;

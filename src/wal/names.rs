@@ -24,6 +24,9 @@ pub const HISTORY_TEMPORARY: &str = "limestone-history.json.tmp";
 /// What log files held. Ours: the original ignores it (§1.1).
 pub const CHECKSUMS: &str = "limestone-checksums";
 pub const CHECKSUMS_TEMPORARY: &str = "limestone-checksums.tmp";
+/// Where to begin to read log files. Ours: the original ignores it (§1.1).
+pub const MARKS: &str = "limestone-marks";
+pub const MARKS_TEMPORARY: &str = "limestone-marks.tmp";
 /// Roles and terms as version 1.0.0 wrote them; read once and deleted.
 pub const FORMER_HISTORY: &str = "replication_state";
 /// The snapshot of the original, which writes it at each start; never read here, and deleted by a start.

@@ -56,8 +56,14 @@ pub(crate) fn rotate_file(vfs: &dyn Vfs, path: &Path) -> Result<Option<PathBuf>>
     }
 }
 
-/// Rotates every log file under an active name that `wanted` picks and no session is writing to.
-pub(crate) fn rotate_idle(vfs: &dyn Vfs, location: &Path, wanted: impl Fn(&str) -> bool) -> Result<()> {
+/// Rotates every log file under an active name that `wanted` picks and no session is writing to; returns their names
+/// before and after.
+pub(crate) fn rotate_idle(
+    vfs: &dyn Vfs,
+    location: &Path,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Vec<(String, String)>> {
+    let mut renamed = Vec::new();
     let listing = vfs.list(location).map_err(|e| Error::io("cannot list", location, e))?;
     for entry in listing.iter().filter(|entry| entry.kind == FileKind::File && entry.len > 0) {
         match entry.name.to_str() {
@@ -67,10 +73,12 @@ pub(crate) fn rotate_idle(vfs: &dyn Vfs, location: &Path, wanted: impl Fn(&str) 
                 // end in the cache of the system.
                 let sync = || vfs.open(&path, Open::Read)?.sync();
                 sync().map_err(|e| Error::io("cannot sync", &path, e))?;
-                rename_to_rotated(vfs, &path)?;
+                let target = rename_to_rotated(vfs, &path)?;
+                let target = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                renamed.push((name.to_owned(), target));
             }
             _ => {}
         }
     }
-    Ok(())
+    Ok(renamed)
 }

@@ -55,10 +55,10 @@ pub fn each_fault(faults: &[Fault], mut attempt: impl FnMut(Fault) -> Result<Sim
 }
 
 /// The calls that failed and that bring data to the disk. Without the note of an orderly end the next start takes the
-/// end for a crash: nothing is lost.
+/// end for a crash, and without marks it reads more: nothing is lost.
 pub fn failed_writes(trace: &[String]) -> impl DoubleEndedIterator<Item = &String> {
     let is_write = |call: &str| ["write ", "sync ", "sync_dir "].iter().any(|name| call.starts_with(name));
-    let is_note = |call: &str| call.contains("limestone-history.json");
+    let is_note = |call: &str| call.contains("limestone-history.json") || call.contains("limestone-marks");
     trace.iter().enumerate().filter_map(move |(at, call)| {
         let belongs_to_note = is_note(call) || at > 0 && is_note(&trace[at - 1]);
         (call.contains(" -> ") && is_write(call) && !belongs_to_note).then_some(call)

@@ -56,6 +56,9 @@ fn fresh() -> SimFs {
         }
         store.record(Epoch(epoch)).unwrap();
     }
+    // What need not be read is written down, so that what goes is found by that.
+    store.leave();
+    assert!(fs.files().contains_key(&Path::new(DIR).join("limestone-marks")));
     fs
 }
 

@@ -121,7 +121,7 @@ impl<'a> Replica<'a> {
 
     fn restart(self, fs: &SimFs) -> Result<Replica<'a>> {
         let Replica { store, history } = self;
-        drop(store);
+        store.leave();
         let replica = Replica::open(fs, history)?;
         assert_eq!(replica.store.durable().0, replica.history.acknowledged);
         let acknowledged = replica.history.acknowledged;
@@ -195,6 +195,10 @@ fn workload(fs: &SimFs, history: &mut History) -> Result<()> {
     replica.compact()?;
     replica.whole(1, 8)?;
     replica.commit(8)?;
+    // What the end of a replica has written down is of files that go on to grow.
+    let mut replica = replica.restart(fs)?;
+    replica.send(0, 9, 1500, None, None)?;
+    replica.commit(9)?;
     drop(replica.store);
     Ok(())
 }
@@ -239,7 +243,7 @@ fn check(fs: &SimFs, history: &History) -> std::result::Result<(), String> {
     if let Some(uuid) = history.uuid.as_ref().filter(|uuid| **uuid != store.identity()) {
         return Err(format!("the identity is {}, not {uuid}", store.identity()));
     }
-    drop(store);
+    store.leave();
     let image = fs.reboot(Loss::DropUnsynced);
     let visible = take_over(&image)?;
     for (number, sent) in &history.sent {

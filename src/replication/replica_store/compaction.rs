@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::recovery::Input;
 use crate::scrub::{Comparison, Damage};
 use crate::types::Epoch;
+use crate::wal::marks_file;
 use crate::wal::rotation;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -98,10 +99,13 @@ impl StandbyStore {
         let logs: Vec<String> = prepared.logs().map(str::to_owned).collect();
         own::intend(vfs, location, &logs)?;
         let committed = prepared.commit()?;
+        marks_file::note_compacted(vfs, location, self.marks());
         // Before anything is deleted: what is left of those files must never be merged again, because it would win over
         // the compacted file.
         self.shared.with_directory(|directory| directory.set_catalog(committed.clone()))?;
         let deleted = own::delete(vfs, location, &committed)?;
+        let saved = marks_file::save(vfs, location, self.marks(), marks_file::Which::Complete);
+        saved.map_err(|e| self.shared.fail(e))?;
         log::info!("compaction finished; {deleted} log files that were compacted are deleted");
         Ok(Outcome::Done)
     }
@@ -144,7 +148,7 @@ impl StandbyStore {
         let rotate = || {
             lanes.iter().try_for_each(|lane| lane.rotate())?;
             // Those that no lane has written to.
-            rotation::rotate_idle(&**self.vfs(), self.location(), |_| true)
+            rotation::rotate_idle(&**self.vfs(), self.location(), |_| true).map(drop)
         };
         rotate().map_err(|e| self.shared.fail(e))?;
         Ok(Some(self.durable()))

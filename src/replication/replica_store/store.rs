@@ -63,7 +63,7 @@ impl StandbyStore {
 
     /// The same; `commit` is how what is recorded becomes durable.
     pub fn open_with(vfs: Arc<dyn Vfs>, location: &Path, commit: Commit) -> Result<StandbyStore> {
-        StandbyStore::opened(LogDirectory::open(vfs, location, recovery_threads())?, commit)
+        StandbyStore::opened(LogDirectory::open_known(vfs, location, recovery_threads())?, commit)
     }
 
     /// Opens what was [held](Self::hold).
@@ -183,6 +183,14 @@ impl StandbyStore {
     /// fails, which [`Self::failure`] says then, or the disk has failed before, the next start settles the journal.
     pub fn close(&self) {
         self.take_directory();
+    }
+
+    /// The same in good order: what need not be read again is written down for the next opening.
+    pub fn leave(&self) {
+        if let Some(held) = self.hold() {
+            let written = held.directory.write_marks(held.names.marks());
+            let _ = written.map_err(|e| self.shared.fail(e));
+        }
     }
 
     /// The same, but for the lock of the directory, which what is returned has. `None` when it is closed already, and
@@ -346,5 +354,71 @@ impl StandbyStore {
 impl Drop for StandbyStore {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datastore::{Datastore, Settings};
+    use crate::types::{StorageId, WriteVersion};
+    use crate::vfs::{Open, SimFs};
+    use crate::wal::entry::{encode_end, encode_put, marker, tag};
+
+    const DIR: &str = "/log";
+
+    fn append(store: &StandbyStore, epoch: u64) {
+        let mut bytes = marker(tag::BEGIN, Epoch(epoch)).to_vec();
+        let version = WriteVersion { major: epoch, minor: 0 };
+        encode_put(&mut bytes, StorageId(1), b"key", &[7; 400], version, &[]);
+        encode_end(&mut bytes, Epoch(epoch));
+        store.lane(0).append(Epoch(epoch), true, true, &bytes).unwrap();
+        store.record(Epoch(epoch)).unwrap();
+    }
+
+    fn open(fs: &SimFs) -> Result<StandbyStore> {
+        StandbyStore::open(Arc::new(fs.clone()), Path::new(DIR))
+    }
+
+    /// Makes a session in the middle unreadable. On this disk nothing else tells that the file was written to.
+    fn damage(fs: &SimFs) {
+        let file = fs.open(&Path::new(DIR).join("pwal_0000"), Open::Existing).unwrap();
+        file.write_at(file.len().unwrap() / 2, &[0xee; 500]).unwrap();
+    }
+
+    #[test]
+    fn a_replica_reads_only_what_is_new_and_whoever_takes_over_reads_all() {
+        let fs = SimFs::new();
+        let store = open(&fs).unwrap();
+        (1..=40).for_each(|epoch| append(&store, epoch));
+        store.leave();
+        damage(&fs);
+        let store = open(&fs).unwrap();
+        assert_eq!((store.durable(), store.is_empty()), (Epoch(40), false));
+        drop(store);
+        assert!(matches!(LogDirectory::open(Arc::new(fs.clone()), Path::new(DIR), 1), Err(Error::Corrupted(_))));
+        let engine = Datastore::open(Settings::new(DIR).vfs(Arc::new(fs.clone()))).unwrap();
+        assert!(matches!(engine.ready(), Err(Error::Corrupted(_))));
+        engine.shutdown();
+        fs.unlink(&Path::new(DIR).join(names::MARKS)).unwrap();
+        assert!(matches!(open(&fs), Err(Error::Corrupted(_))), "without it all is read");
+    }
+
+    #[test]
+    fn the_log_of_an_engine_that_has_ended_in_good_order_is_known_to_the_replica_that_it_becomes() {
+        let fs = SimFs::new();
+        let engine = Datastore::open(Settings::new(DIR).vfs(Arc::new(fs.clone()))).unwrap();
+        let channel = engine.create_channel().unwrap();
+        engine.ready().unwrap();
+        for epoch in 1..=40 {
+            engine.switch_epoch(Epoch(epoch)).unwrap();
+            channel.begin_session().unwrap();
+            channel.add_entry(StorageId(1), b"key", &[7; 400], WriteVersion { major: epoch, minor: 0 }, &[]).unwrap();
+            channel.end_session().unwrap();
+        }
+        engine.switch_epoch(Epoch(41)).unwrap();
+        engine.shutdown();
+        damage(&fs);
+        assert_eq!(open(&fs).unwrap().durable(), Epoch(40));
     }
 }

@@ -258,7 +258,15 @@ impl Node {
 
     /// Gives back the lock of the directory: primaries are told to come again.
     pub(super) fn close_store(&self) {
-        drop(self.hold_store());
+        self.look();
+        let Some(store) = self.store.write().take() else { return };
+        // What was given up is replaced, and not read again.
+        if self.awaits_base_sync() {
+            store.close()
+        } else {
+            store.leave()
+        }
+        self.fault.note_of_store(store.failure());
     }
 
     /// The same until [`Self::open_held`], but nobody else gets the lock meanwhile. `None` when the directory is closed
